@@ -1,0 +1,52 @@
+variable "PLATFORM" {
+  default = "linux/amd64" # or linux/arm64; the stack's Architectures follow
+}
+
+variable "BASE_IMAGE" {
+  default = "python:3.13-slim-trixie"
+}
+
+variable "TAG" {
+  default = "dev"
+}
+
+variable "CA_FILE" {
+  default = "" # PEM bundle for pip behind a TLS-inspecting proxy; never in a layer
+}
+
+group "default" {
+  targets = ["authorizer", "websocket"]
+}
+
+group "rie" {
+  targets = ["authorizer-rie", "websocket-rie"]
+}
+
+target "_image" {
+  platforms = [PLATFORM] # exactly one: Lambda refuses an image index
+  contexts  = { base = "docker-image://${BASE_IMAGE}" }
+  attest    = ["type=provenance,disabled=true", "type=sbom,disabled=true"] # they would make an index too
+  args      = { SOURCE_DATE_EPOCH = "0" }
+  secret    = CA_FILE == "" ? [] : ["id=ca,src=${CA_FILE}"]
+}
+
+target "function" {
+  name       = fn
+  matrix     = { fn = ["authorizer", "websocket"] }
+  inherits   = ["_image"]
+  context    = "images/${fn}"
+  dockerfile = "../Dockerfile"
+  target     = fn
+  tags       = ["${fn}:${TAG}"]
+}
+
+# The function's own image with the Lambda runtime interface emulator on top, for curl on a desk.
+target "rie" {
+  name       = "${fn}-rie"
+  matrix     = { fn = ["authorizer", "websocket"] }
+  inherits   = ["_image"]
+  context    = "images/rie"
+  contexts   = { function = "target:${fn}" }
+  target     = fn
+  tags       = ["${fn}:rie"]
+}
