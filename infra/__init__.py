@@ -1,0 +1,6 @@
+"""The CDK app."""
+
+import os
+
+# Node 20 works; jsii's eleven lines about its end of life would bury our own output.
+os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")

@@ -1,0 +1,46 @@
+"""Who the users are."""
+
+import aws_cdk as cdk
+from aws_cdk import aws_cognito as cognito
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+
+class Auth(Construct):
+    """The Cognito user pool, and the app client by which a page without secrets signs its users in."""
+
+    def __init__(self, scope: Construct, id_: str, *, removal_policy: cdk.RemovalPolicy) -> None:
+        super().__init__(scope, id_)
+        self.user_pool = cognito.UserPool(
+            self,
+            "UserPool",
+            self_sign_up_enabled=True,
+            sign_in_aliases=cognito.SignInAliases(email=True),
+            sign_in_case_sensitive=False,
+            auto_verify=cognito.AutoVerifiedAttrs(email=True),
+            account_recovery=cognito.AccountRecovery.EMAIL_ONLY,
+            password_policy=cognito.PasswordPolicy(
+                min_length=12,
+                require_lowercase=True,
+                require_uppercase=True,
+                require_digits=True,
+                require_symbols=False,
+                temp_password_validity=cdk.Duration.days(3),
+            ),
+            removal_policy=removal_policy,
+        )
+        self.app_client = self.user_pool.add_client(
+            "AppClient",
+            auth_flows=cognito.AuthFlow(user_srp=True),
+            disable_o_auth=True,
+            prevent_user_existence_errors=True,
+            enable_token_revocation=True,
+            id_token_validity=cdk.Duration.hours(1),
+            access_token_validity=cdk.Duration.hours(1),
+            refresh_token_validity=cdk.Duration.days(30),
+        )
+
+    def verify_tokens_in(self, function: lambda_.Function) -> None:
+        """The function learns whose tokens to accept; it needs no permission, the keys are public."""
+        function.add_environment("USER_POOL_ID", self.user_pool.user_pool_id)
+        function.add_environment("APP_CLIENT_ID", self.app_client.user_pool_client_id)

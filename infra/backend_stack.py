@@ -1,0 +1,68 @@
+"""The stack: which parts there are, who may do what, and what a user needs to know of them."""
+
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_apigatewayv2 as apigatewayv2
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from infra.auth import Auth
+from infra.connection_table import ConnectionTable
+from infra.image_function import ImageFunction
+from infra.websocket_api import WebSocketApi
+
+THROTTLE = apigatewayv2.ThrottleSettings(rate_limit=500, burst_limit=1000)  # messages a second
+
+
+class BackendStack(cdk.Stack):
+    """A WebSocket API guarded by a Cognito user pool, and the table of who is connected.
+
+    Args:
+        removal_policy: what `cdk destroy` does with users, connections and logs.
+        throttle: of the stage, in messages a second and the burst above that.
+        log_retention: how long function and access logs are kept.
+        log_role: create the account's role for API Gateway logs; one per account and region is enough.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN,
+        throttle: apigatewayv2.ThrottleSettings = THROTTLE,
+        log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
+        log_role: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(scope, id_, **kwargs)
+        kept = {"log_retention": log_retention, "removal_policy": removal_policy}
+
+        auth = Auth(self, "Auth", removal_policy=removal_policy)
+        table = ConnectionTable(self, "ConnectionTable", removal_policy=removal_policy)
+        authorizer = ImageFunction(self, "Authorizer", target="authorizer", **kept)
+        websocket = ImageFunction(self, "WebSocket", target="websocket", **kept)
+        api = WebSocketApi(
+            self,
+            "Api",
+            authorizer=authorizer.function,
+            integration=websocket.function,
+            throttle=throttle,
+            log_role=log_role,
+            **kept,
+        )
+
+        auth.verify_tokens_in(authorizer.function)
+        table.track_connections_from(websocket.function)
+        api.post_messages_from(websocket.function)
+
+        for name, value in {
+            "Region": self.region,
+            "UserPoolId": auth.user_pool.user_pool_id,
+            "AppClientId": auth.app_client.user_pool_client_id,
+            "WebSocketEndpoint": api.stage.url,
+            "CallbackUrl": api.stage.callback_url,
+            "ConnectionTableName": table.table.table_name,
+        }.items():
+            cdk.CfnOutput(self, name, value=value)

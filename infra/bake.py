@@ -1,0 +1,92 @@
+"""What docker-bake.hcl says of an image, and the command by which a deployment builds it."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+ROOT = Path(__file__).resolve().parent.parent
+BAKE_FILE = ROOT / "docker-bake.hcl"
+DOCKERFILE = ROOT / "images" / "Dockerfile"
+VARIABLE = re.compile(r'^variable "(\w+)" \{\s*default = "([^"]*)"', re.MULTILINE)
+NOT_IN_THE_IMAGE = {"CA_FILE", "TAG"}
+
+# cdk-assets takes all of stdout as the image's name, so bake itself is sent to stderr.
+BUILD = """set -eu
+root=$1 target=$2 platform=$3 image=$4
+shift 4
+cd "$root"
+env "$@" docker buildx bake --file docker-bake.hcl --load --provenance=false --sbom=false \
+  --set "$target.tags=$image" "$target" 1>&2
+built=$(docker image inspect --format '{{.Os}}/{{.Architecture}}' "$image")
+[ "$built" = "$platform" ] || { echo "$image is $built, the template says $platform" 1>&2; exit 1; }
+echo "$image"
+"""
+
+
+@dataclass(frozen=True)
+class BakeTarget:
+    """One target of docker-bake.hcl.
+
+    Attributes:
+        platform: the only one it is built for, e.g. "linux/amd64".
+        variables: the bake file's variables with the values that the environment gives them.
+        source_hash: SHA-256 over everything that can change the image.
+    """
+
+    name: str
+    platform: str
+    variables: dict[str, str]
+    source_hash: str
+
+    @classmethod
+    def read(cls, name: str) -> Self:
+        """Reads the target as bake would build it now; ValueError if it has not exactly one platform."""
+        defaults = dict(VARIABLE.findall(BAKE_FILE.read_text()))
+        variables = {
+            name: os.environ.get(name, default) for name, default in defaults.items() if name not in NOT_IN_THE_IMAGE
+        }
+        platform = bake_platform(name) if has_buildx() else variables["PLATFORM"]
+        return cls(name, platform, variables, source_hash(name, variables))
+
+    def command(self, *, outdir: str) -> list[str]:
+        """Builds the image and prints its name; run by the CDK CLI in `outdir`, its paths are relative to that."""
+        root = os.path.relpath(ROOT, outdir)
+        image = f"{self.name}:cdk-{self.source_hash[:16]}"
+        settings = [f"{name}={value}" for name, value in self.variables.items()]
+        return ["sh", "-c", BUILD, "bake", root, self.name, self.platform, image, *settings]
+
+
+def has_buildx() -> bool:
+    return shutil.which("docker") is not None and docker("buildx", "version").returncode == 0
+
+
+def bake_platform(target: str) -> str:
+    """The platform as buildx itself resolves it; needs no engine."""
+    printed = docker("buildx", "bake", "--file", str(BAKE_FILE), "--print", target)
+    if printed.returncode != 0:
+        raise ValueError(f"docker buildx bake --print {target}: {printed.stderr.strip()}")
+    platforms = json.loads(printed.stdout)["target"][target]["platforms"]
+    if len(platforms) != 1:
+        raise ValueError(f"bake builds {target} for {platforms}: Lambda takes an image of one platform")
+    return str(platforms[0])
+
+
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def source_hash(target: str, variables: dict[str, str]) -> str:
+    """Covers the bake file with its variables, the Dockerfile, and every file of the target's context."""
+    context = ROOT / "images" / target
+    sources = [path for path in context.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    digest = hashlib.sha256(json.dumps(variables, sort_keys=True).encode())
+    for path in [BAKE_FILE, DOCKERFILE, *sorted(sources)]:
+        digest.update(f"\n{path.relative_to(ROOT).as_posix()} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

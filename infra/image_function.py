@@ -1,0 +1,65 @@
+"""One definition of a function that is a container image."""
+
+import aws_cdk as cdk
+from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from infra.bake import BakeTarget
+
+ARCHITECTURES = {"linux/amd64": lambda_.Architecture.X86_64, "linux/arm64": lambda_.Architecture.ARM_64}
+
+
+class ImageFunction(Construct):
+    """A traced function with JSON logs whose image is what `docker buildx bake` builds.
+
+    The image is built and pushed at deployment, and only when an input of it has changed.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        target: str,
+        log_retention: logs.RetentionDays,
+        removal_policy: cdk.RemovalPolicy,
+    ) -> None:
+        super().__init__(scope, id_)
+        baked = BakeTarget.read(target)
+        if baked.platform not in ARCHITECTURES:
+            raise ValueError(f"Lambda runs {' or '.join(ARCHITECTURES)}; bake builds {target} for {baked.platform}")
+
+        log_group = logs.LogGroup(self, "LogGroup", retention=log_retention, removal_policy=removal_policy)
+        # A role of its own: AWSLambdaBasicExecutionRole could write to every log group.
+        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        log_group.grant_write(role)
+        self.function = lambda_.DockerImageFunction(
+            self,
+            "Function",
+            code=self._image(baked),
+            architecture=ARCHITECTURES[baked.platform],
+            role=role,
+            memory_size=512,
+            timeout=cdk.Duration.seconds(10),
+            tracing=lambda_.Tracing.ACTIVE,
+            log_group=log_group,
+            logging_format=lambda_.LoggingFormat.JSON,
+            application_log_level_v2=lambda_.ApplicationLogLevel.INFO,
+            system_log_level_v2=lambda_.SystemLogLevel.WARN,
+        )
+        # Tells tools that run the template on a desk which image, and so which handler, this is.
+        resource = self.function.node.default_child
+        assert isinstance(resource, cdk.CfnResource)
+        resource.add_metadata("BakeTarget", target)
+
+    def _image(self, baked: BakeTarget) -> lambda_.DockerImageCode:
+        asset = cdk.Stack.of(self).synthesizer.add_docker_image_asset(
+            source_hash=baked.source_hash,
+            display_name=baked.name,
+            executable=baked.command(outdir=self.node.root.outdir),  # type: ignore[attr-defined]
+        )
+        repository = ecr.Repository.from_repository_name(self, "Repository", asset.repository_name)
+        return lambda_.DockerImageCode.from_ecr(repository, tag_or_digest=asset.image_tag)

@@ -1,0 +1,107 @@
+"""The WebSocket API and its stage."""
+
+import json
+
+import aws_cdk as cdk
+from aws_cdk import aws_apigateway as apigateway
+from aws_cdk import aws_apigatewayv2 as apigatewayv2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk.aws_apigatewayv2_authorizers import WebSocketLambdaAuthorizer
+from aws_cdk.aws_apigatewayv2_integrations import WebSocketLambdaIntegration
+from constructs import Construct
+
+# Facts of a connection or message; never the query string, which carries the token.
+ACCESS_LOG_FORMAT = {
+    "requestId": "$context.requestId",
+    "requestTime": "$context.requestTime",
+    "eventType": "$context.eventType",
+    "routeKey": "$context.routeKey",
+    "status": "$context.status",
+    "connectionId": "$context.connectionId",
+    "sourceIp": "$context.identity.sourceIp",
+    "principalId": "$context.authorizer.principalId",
+    "authorizerError": "$context.authorizer.error",
+    "integrationError": "$context.integration.error",
+}
+
+
+class WebSocketApi(Construct):
+    """The API: `$connect` is open only to those whom the authorizer lets in; one function serves every route."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        authorizer: lambda_.Function,
+        integration: lambda_.Function,
+        throttle: apigatewayv2.ThrottleSettings,
+        log_role: bool,
+        log_retention: logs.RetentionDays,
+        removal_policy: cdk.RemovalPolicy,
+    ) -> None:
+        super().__init__(scope, id_)
+        route = apigatewayv2.WebSocketRouteOptions
+        every_route = WebSocketLambdaIntegration("Integration", integration)
+        guard = WebSocketLambdaAuthorizer(
+            "Authorizer", authorizer, identity_source=["route.request.querystring.idToken"]
+        )
+        self.api = apigatewayv2.WebSocketApi(
+            self,
+            "Api",
+            connect_route_options=route(integration=every_route, authorizer=guard),
+            disconnect_route_options=route(integration=every_route),
+            default_route_options=route(integration=every_route),
+        )
+        self.stage = apigatewayv2.WebSocketStage(
+            self, "Stage", web_socket_api=self.api, stage_name="prod", auto_deploy=True, throttle=throttle
+        )
+        log_group = logs.LogGroup(self, "AccessLog", retention=log_retention, removal_policy=removal_policy)
+        resource = self.stage.node.default_child
+        assert isinstance(resource, apigatewayv2.CfnStage)
+        resource.access_log_settings = apigatewayv2.CfnStage.AccessLogSettingsProperty(
+            destination_arn=log_group.log_group_arn, format=json.dumps(ACCESS_LOG_FORMAT)
+        )
+        if log_role:
+            self.stage.node.add_dependency(ApiGatewayLogRole(self, "LogRole"))
+
+    def post_messages_from(self, function: lambda_.Function) -> None:
+        """The function may send to this stage's connections; closing or inspecting them is not included."""
+        function.add_environment("CALLBACK_URL", self.stage.callback_url)
+        function.add_to_role_policy(
+            iam.PolicyStatement(
+                actions=["execute-api:ManageConnections"],
+                resources=[
+                    cdk.Stack.of(self).format_arn(
+                        service="execute-api",
+                        resource=self.api.api_id,
+                        resource_name=f"{self.stage.stage_name}/POST/@connections/*",
+                    )
+                ],
+            )
+        )
+
+
+class ApiGatewayLogRole(Construct):
+    """Lets API Gateway write logs in this account and region; without it a first deployment is refused.
+
+    The setting belongs to the account: destroying the stack leaves it, other APIs may rely on it.
+    """
+
+    def __init__(self, scope: Construct, id_: str) -> None:
+        super().__init__(scope, id_)
+        role = iam.Role(
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("apigateway.amazonaws.com"),
+            managed_policies=[
+                iam.ManagedPolicy.from_aws_managed_policy_name(
+                    "service-role/AmazonAPIGatewayPushToCloudWatchLogs"
+                )
+            ],
+        )
+        account = apigateway.CfnAccount(self, "Account", cloud_watch_role_arn=role.role_arn)
+        for resource in (role, account):
+            resource.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
