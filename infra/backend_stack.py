@@ -37,12 +37,14 @@ class BackendStack(cdk.Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, id_, **kwargs)
-        kept = {"log_retention": log_retention, "removal_policy": removal_policy}
-
         auth = Auth(self, "Auth", removal_policy=removal_policy)
         table = ConnectionTable(self, "ConnectionTable", removal_policy=removal_policy)
-        authorizer = ImageFunction(self, "Authorizer", target="authorizer", **kept)
-        websocket = ImageFunction(self, "WebSocket", target="websocket", **kept)
+        authorizer = ImageFunction(
+            self, "Authorizer", target="authorizer", log_retention=log_retention, removal_policy=removal_policy
+        )
+        websocket = ImageFunction(
+            self, "WebSocket", target="websocket", log_retention=log_retention, removal_policy=removal_policy
+        )
         api = WebSocketApi(
             self,
             "Api",
@@ -50,7 +52,8 @@ class BackendStack(cdk.Stack):
             integration=websocket.function,
             throttle=throttle,
             log_role=log_role,
-            **kept,
+            log_retention=log_retention,
+            removal_policy=removal_policy,
         )
 
         auth.verify_tokens_in(authorizer.function)

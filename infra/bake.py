@@ -47,9 +47,11 @@ class BakeTarget:
     @classmethod
     def read(cls, name: str) -> Self:
         """Reads the target as bake would build it now; ValueError if it has not exactly one platform."""
-        defaults = dict(VARIABLE.findall(BAKE_FILE.read_text()))
-        variables = {
-            name: os.environ.get(name, default) for name, default in defaults.items() if name not in NOT_IN_THE_IMAGE
+        defaults: dict[str, str] = dict(VARIABLE.findall(BAKE_FILE.read_text()))
+        variables: dict[str, str] = {
+            variable: os.environ.get(variable, default)
+            for variable, default in defaults.items()
+            if variable not in NOT_IN_THE_IMAGE
         }
         platform = bake_platform(name) if has_buildx() else variables["PLATFORM"]
         return cls(name, platform, variables, source_hash(name, variables))

@@ -51,6 +51,7 @@ class WebSocketApi(Construct):
         self.api = apigatewayv2.WebSocketApi(
             self,
             "Api",
+            api_name=cdk.Stack.of(self).stack_name,
             connect_route_options=route(integration=every_route, authorizer=guard),
             disconnect_route_options=route(integration=every_route),
             default_route_options=route(integration=every_route),
@@ -97,9 +98,7 @@ class ApiGatewayLogRole(Construct):
             "Role",
             assumed_by=iam.ServicePrincipal("apigateway.amazonaws.com"),
             managed_policies=[
-                iam.ManagedPolicy.from_aws_managed_policy_name(
-                    "service-role/AmazonAPIGatewayPushToCloudWatchLogs"
-                )
+                iam.ManagedPolicy.from_aws_managed_policy_name("service-role/AmazonAPIGatewayPushToCloudWatchLogs")
             ],
         )
         account = apigateway.CfnAccount(self, "Account", cloud_watch_role_arn=role.role_arn)

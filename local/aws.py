@@ -1,0 +1,159 @@
+"""A local AWS for what functions call: Cognito and DynamoDB by ministack, or a DynamoDB of the user's choice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import tempfile
+from asyncio.subprocess import STDOUT, Process
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+from pycognito.aws_srp import AWSSRP
+
+from local.launch import ROOT, VENVS, LaunchError
+from local.template import REGION, Template, TemplateError
+
+CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+START_SECONDS = 30.0
+
+
+class LocalAws:
+    """ministack as a process of its own, on the loopback interface only, forgetting everything at its end."""
+
+    def __init__(self, *, log: Path, dynamodb_url: str | None = None) -> None:
+        self.log = log
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.dynamodb_url = dynamodb_url or self.url
+        self._state = tempfile.TemporaryDirectory(prefix="local-aws-")  # the user pool's private key lies there
+        self._process: Process
+
+    async def start(self) -> None:
+        """Returns when it answers; LaunchError if it does not."""
+        python = VENVS / "aws" / "bin" / "python"
+        if not python.exists():
+            raise LaunchError(f"{VENVS.relative_to(ROOT)}/aws is missing: run `make setup`")
+        port = self.url.rpartition(":")[2]
+        environment = {
+            "PATH": os.defpath,
+            "HOME": self._state.name,
+            "AUTH": "true",  # passwords and credentials are checked only then
+            "BIND_HOST": "127.0.0.1",
+            "GATEWAY_PORT": port,
+            "IOT_MTLS_ENABLED": "0",  # it would listen on every interface
+            "SFTP_ENABLED": "0",
+            "SERVICES": "cognito-idp,dynamodb",
+            "STATE_DIR": self._state.name,
+        }
+        with self.log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                python, "-m", "ministack", cwd=self._state.name, env=environment, stdout=log, stderr=STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        async with asyncio.timeout(START_SECONDS):
+            while not await answers(int(port)):
+                if self._process.returncode is not None:
+                    raise LaunchError(f"the local AWS ended with status {self._process.returncode}, see {self.log}")
+                await asyncio.sleep(0.05)
+
+    async def stop(self) -> None:
+        if self._process.returncode is None:
+            self._process.terminate()
+        await self._process.wait()
+        self._state.cleanup()
+
+    def client(self, service: str) -> Any:
+        return client(service, self.dynamodb_url if service == "dynamodb" else self.url)
+
+    def create(self, template: Template) -> None:
+        """Creates the template's user pools, app clients and tables, and tells it their ids.
+
+        Raises:
+            TemplateError: a property is refused; the message names the resource.
+        """
+        create = {
+            "AWS::Cognito::UserPool": self._create_user_pool,
+            "AWS::Cognito::UserPoolClient": self._create_app_client,
+            "AWS::DynamoDB::Table": self._create_table,
+        }
+        for type_, make in create.items():
+            for logical_id, properties in template.of_type(type_):
+                try:
+                    template.physical_ids[logical_id] = make(template.physical_ids[logical_id], properties)
+                except (BotoCoreError, ClientError) as error:
+                    raise TemplateError(f"{logical_id}: {error}") from error
+
+    def _create_user_pool(self, name: str, properties: dict[str, Any]) -> str:
+        pool = self.client("cognito-idp").create_user_pool(
+            **{"PoolName": name, **renamed(properties, "UserPoolName", "PoolName")}
+        )
+        return str(pool["UserPool"]["Id"])
+
+    def _create_app_client(self, name: str, properties: dict[str, Any]) -> str:
+        client = self.client("cognito-idp").create_user_pool_client(**{"ClientName": name, **properties})
+        return str(client["UserPoolClient"]["ClientId"])
+
+    def _create_table(self, name: str, properties: dict[str, Any]) -> str:
+        time_to_live = properties.pop("TimeToLiveSpecification", None)
+        dynamodb = self.client("dynamodb")
+        table = dynamodb.create_table(**{"TableName": name, **properties})["TableDescription"]["TableName"]
+        if time_to_live:
+            dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification=time_to_live)
+        return str(table)
+
+
+class Users:
+    """Users of a local user pool, made by its administrator and signed in as a browser does, by SRP."""
+
+    def __init__(self, cognito_url: str, user_pool_id: str, app_client_id: str) -> None:
+        self.cognito = client("cognito-idp", cognito_url)
+        self.user_pool_id = user_pool_id
+        self.app_client_id = app_client_id
+
+    def add(self, email: str, password: str) -> None:
+        attributes = [{"Name": "email", "Value": email}, {"Name": "email_verified", "Value": "true"}]
+        self.cognito.admin_create_user(
+            UserPoolId=self.user_pool_id, Username=email, UserAttributes=attributes, MessageAction="SUPPRESS"
+        )
+        self.cognito.admin_set_user_password(
+            UserPoolId=self.user_pool_id, Username=email, Password=password, Permanent=True
+        )
+
+    def id_token(self, email: str, password: str, app_client_id: str | None = None) -> str:
+        """The ID token of a sign-in by the Secure Remote Password protocol."""
+        sign_in = AWSSRP(
+            username=email,
+            password=password,
+            pool_id=self.user_pool_id,
+            client_id=app_client_id or self.app_client_id,
+            client=self.cognito,
+        )
+        return str(sign_in.authenticate_user()["AuthenticationResult"]["IdToken"])
+
+
+def client(service: str, url: str) -> Any:
+    """A boto3 client of a local endpoint."""
+    return boto3.client(service, endpoint_url=url, region_name=REGION, **CREDENTIALS)
+
+
+def renamed(properties: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    return {new if name == old else name: value for name, value in properties.items()}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+async def answers(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True

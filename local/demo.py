@@ -1,0 +1,167 @@
+"""`make demo`: one user's life with the system, and three strangers who stay outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+
+from local.aws import client
+from local.progress import Progress
+from local.system import Options, System, running
+
+ANSWER_SECONDS = 10.0
+
+
+async def demo(options: Options, progress: Progress) -> None:
+    """Raises StepFailed for the first step that does not do what it should."""
+    started = time.monotonic()
+    async with running(options, progress) as system:
+        await use(system, progress)
+    progress.say(f"\nEverything works; it took {time.monotonic() - started:.1f} s and left nothing running.")
+    progress.say("Next: `make up` keeps the same system running for wscat, curl and your own client.")
+
+
+async def use(system: System, progress: Progress) -> None:
+    ada, bob = "ada@example.com", "bob@example.com"
+    passwords = {ada: password(), bob: password()}
+
+    with progress.step("Ada signs in by SRP") as step:
+        for email, secret in passwords.items():
+            await asyncio.to_thread(system.users.add, email, secret)
+        token = await asyncio.to_thread(system.users.id_token, ada, passwords[ada])
+        step.result = f"an ID token of {len(token)} characters"
+
+    with progress.step("table before") as step:
+        expect(rows(system) == [], "the table is not empty")
+        step.result = "empty"
+
+    with progress.step("Ada connects with it") as step:
+        phone = await connect(f"{system.websocket_url}?idToken={token}")
+        step.result = "101"
+    with progress.step("table while connected") as step:
+        (row,) = rows(system)
+        user_id = row["userId"]["S"]
+        expires = int(row["removedAt"]["N"]) - int(time.time())
+        step.result = f"connection {row['connectionId']['S']} of user {user_id}, removed in {expires} s at the latest"
+
+    with progress.step("message echoed") as step:
+        await phone.send("hello")
+        step.result = expect_message(await answer(phone), '{"message": "hello"}')
+
+    with progress.step("push to all of Ada's") as step:
+        laptop = await connect(f"{system.websocket_url}?idToken={token}")
+        pushed = await asyncio.to_thread(push, system, user_id, "news for Ada")
+        for peer in (phone, laptop):
+            expect_message(await answer(peer), "news for Ada")
+        step.result = f"{pushed} connections found by userIdIndex, both got it"
+
+    await refusals(system, progress, bob, passwords[bob])
+
+    with progress.step("Ada disconnects") as step:
+        await phone.close()
+        await laptop.close()
+        step.result = "phone and laptop"
+    with progress.step("table after") as step:
+        await until_empty(system)
+        step.result = "empty"
+
+
+async def refusals(system: System, progress: Progress, email: str, secret: str) -> None:
+    url = system.websocket_url
+    with progress.step("no token") as step:
+        step.result = await refusal(url, 401)
+    with progress.step("token of another app client") as step:
+        other = await asyncio.to_thread(other_app_client, system)
+        token = await asyncio.to_thread(system.users.id_token, email, secret, other)
+        step.result = await refusal(f"{url}?idToken={token}", 403)
+    with progress.step("expired token") as step:
+        token = await asyncio.to_thread(short_lived_token, system, email, secret)
+        await asyncio.sleep(2)
+        step.result = await refusal(f"{url}?idToken={token}", 403)
+
+
+async def refusal(url: str, status: int) -> str:
+    try:
+        await connect(url)
+    except InvalidStatus as error:
+        response = error.response
+        expect(response.status_code == status, f"refused with {response.status_code} instead of {status}")
+        return f"refused: {status} {json.loads(response.body)}"
+    raise AssertionError(f"let in instead of refused with {status}")
+
+
+async def answer(peer: ClientConnection) -> str:
+    async with asyncio.timeout(ANSWER_SECONDS):
+        return str(await peer.recv())
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def expect_message(received: str, expected: str) -> str:
+    expect(received == expected, f"got {received} instead of {expected}")
+    return received
+
+
+def rows(system: System) -> list[dict[str, Any]]:
+    return list(system.aws.client("dynamodb").scan(TableName=system.table_name)["Items"])
+
+
+async def until_empty(system: System) -> None:
+    async with asyncio.timeout(ANSWER_SECONDS):
+        while await asyncio.to_thread(rows, system):
+            await asyncio.sleep(0.05)
+
+
+def push(system: System, user_id: str, message: str) -> int:
+    """What another server of yours does to reach a user, with boto3 and what the table holds."""
+    found = system.aws.client("dynamodb").query(
+        TableName=system.table_name,
+        IndexName="userIdIndex",
+        KeyConditionExpression="userId = :user",
+        ExpressionAttributeValues={":user": {"S": user_id}},
+    )["Items"]
+    management = client("apigatewaymanagementapi", system.callback_url)
+    for row in found:
+        management.post_to_connection(ConnectionId=row["connectionId"]["S"], Data=message.encode())
+    return len(found)
+
+
+def other_app_client(system: System) -> str:
+    cognito = system.aws.client("cognito-idp")
+    created = cognito.create_user_pool_client(
+        UserPoolId=system.user_pool_id, ClientName="another", ExplicitAuthFlows=["ALLOW_USER_SRP_AUTH"]
+    )
+    return str(created["UserPoolClient"]["ClientId"])
+
+
+def short_lived_token(system: System, email: str, secret: str) -> str:
+    """A real token of the real app client, valid for one second: the local Cognito allows what AWS does not."""
+    cognito = system.aws.client("cognito-idp")
+    app_client = {"UserPoolId": system.user_pool_id, "ClientId": system.app_client_id}
+    before = cognito.describe_user_pool_client(**app_client)["UserPoolClient"]
+    units = before["TokenValidityUnits"]
+    flows = before["ExplicitAuthFlows"]
+    validity = {**units, "IdToken": "seconds"}
+    cognito.update_user_pool_client(
+        **app_client, ExplicitAuthFlows=flows, IdTokenValidity=1, TokenValidityUnits=validity
+    )
+    try:
+        return system.users.id_token(email, secret)
+    finally:
+        cognito.update_user_pool_client(
+            **app_client, ExplicitAuthFlows=flows, IdTokenValidity=before["IdTokenValidity"], TokenValidityUnits=units
+        )
+
+
+def password() -> str:
+    """One that every password policy takes."""
+    return f"Aa1!{secrets.token_urlsafe(16)}"

@@ -1,0 +1,261 @@
+"""Runs functions as Lambda does: the real awslambdaric polls a Lambda Runtime API of ours.
+
+https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from local.events import new_trace_id
+from local.gateway import Invocation
+from local.template import REGION, Function
+
+API = "/2018-06-01/runtime"
+INIT_SECONDS = 10.0  # Lambda's own limit for the init phase
+STOP_SECONDS = 2.0
+GRACE_SECONDS = 0.1  # aiohttp takes 0 for "wait for ever"
+
+logger = logging.getLogger(__name__)
+
+# Starts `python -m awslambdaric` for a function, given its environment variables.
+Launch = Callable[[Function, dict[str, str]], Awaitable[asyncio.subprocess.Process]]
+
+
+class InitError(Exception):
+    """A function's init phase failed; the message is the function's own."""
+
+
+@dataclass
+class Pending:
+    """An invocation that waits for its answer."""
+
+    payload: bytes
+    answer: asyncio.Future[Invocation]
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    timer: asyncio.TimerHandle | None = None
+
+    def settle(self, invocation: Invocation) -> None:
+        if self.timer:
+            self.timer.cancel()
+        if not self.answer.done():
+            self.answer.set_result(invocation)
+
+
+class FunctionRunner:
+    """A function with up to `concurrency` execution environments; more invocations than that wait in line."""
+
+    def __init__(
+        self, function: Function, launch: Launch, environment: dict[str, str], *, concurrency: int = 2
+    ) -> None:
+        self.function = function
+        self.launch = launch
+        self.environment = environment
+        self.concurrency = concurrency
+        self._environments: set[ExecutionEnvironment] = set()
+        self._idle: dict[ExecutionEnvironment, asyncio.Future[Pending]] = {}
+        self._waiting: deque[Pending] = deque()
+        self._stopped = False
+
+    async def start(self) -> None:
+        """Runs the init phase of one environment, so that a broken function is known before the first client.
+
+        Raises:
+            InitError: it failed.
+        """
+        environment = self._add()
+        await environment.initialized
+        if environment.init_error:
+            raise InitError(f"{self.function.name}: {environment.init_error.message}")
+
+    async def invoke(self, event: dict[str, Any]) -> Invocation:
+        """Never raises for what the function does: errors, crashes and timeouts are in the result."""
+        pending = Pending(json.dumps(event).encode(), asyncio.get_running_loop().create_future())
+        if self._idle:
+            _, turn = self._idle.popitem()
+            turn.set_result(pending)
+        else:
+            self._waiting.append(pending)
+            if len(self._environments) < self.concurrency:
+                self._add()
+        return await pending.answer
+
+    async def stop(self) -> None:
+        self._stopped = True
+        while self._waiting:
+            self._waiting.popleft().settle(Invocation(error="Runtime.Stopped", message="the local run ends"))
+        await asyncio.gather(*(environment.stop() for environment in list(self._environments)))
+
+    async def next(self, environment: ExecutionEnvironment) -> Pending:
+        """What the environment is to work on, as soon as there is something."""
+        if self._waiting:
+            return self._waiting.popleft()
+        self._idle[environment] = asyncio.get_running_loop().create_future()
+        return await self._idle[environment]
+
+    def remove(self, environment: ExecutionEnvironment) -> None:
+        """The environment has ended: a waiting invocation gets a new one, unless init is what failed."""
+        self._environments.discard(environment)
+        if turn := self._idle.pop(environment, None):
+            turn.cancel()
+        if environment.init_error and not self._environments:
+            while self._waiting:
+                self._waiting.popleft().settle(environment.init_error)
+        elif self._waiting and not self._stopped:
+            self._add()
+
+    def _add(self) -> ExecutionEnvironment:
+        environment = ExecutionEnvironment(self)
+        self._environments.add(environment)
+        return environment
+
+
+class ExecutionEnvironment:
+    """One process or container of a function, and the Runtime API that it polls, on a port of its own."""
+
+    def __init__(self, runner: FunctionRunner) -> None:
+        self.runner = runner
+        self.initialized = asyncio.get_running_loop().create_future()
+        self.init_error: Invocation | None = None
+        self._current: Pending | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._life = asyncio.create_task(self._live())
+
+    async def stop(self) -> None:
+        """Ends the process, the hard way if it does not go by itself."""
+        self._kill()
+        await self._life
+
+    async def _live(self) -> None:
+        runtime_api = web.Server(self._serve, access_log=None)
+        server = await asyncio.get_running_loop().create_server(runtime_api, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            self._process = await self.runner.launch(self.runner.function, self._variables(port))
+            init_limit = asyncio.get_running_loop().call_later(INIT_SECONDS, self._give_up_init)
+            await asyncio.gather(self._process.wait(), self._log(self._process))
+            init_limit.cancel()
+            self._ended(self._process.returncode or 0)
+        except OSError as error:
+            self._fail_init(Invocation(error="Runtime.LaunchError", message=str(error)))
+        finally:
+            self.runner.remove(self)
+            await runtime_api.shutdown(GRACE_SECONDS)
+            server.close()
+
+    def _variables(self, port: int) -> dict[str, str]:
+        """What Lambda sets, https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html."""
+        function = self.runner.function
+        return {
+            **function.environment,
+            **self.runner.environment,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
+            "AWS_LAMBDA_FUNCTION_NAME": function.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_LOG_FORMAT": function.logging.get("LogFormat", "Text"),
+            "AWS_LAMBDA_LOG_LEVEL": function.logging.get("ApplicationLogLevel", "INFO"),
+            "AWS_LAMBDA_LOG_GROUP_NAME": function.logging.get("LogGroup", f"/aws/lambda/{function.name}"),
+            "AWS_LAMBDA_LOG_STREAM_NAME": f"local/[$LATEST]{port}",
+            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}",
+        }
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        body = await request.content.read()
+        match request.method, request.path.removeprefix(API).strip("/").split("/"):
+            case "GET", ["invocation", "next"]:
+                return await self._next()
+            case "POST", ["invocation", request_id, "response"]:
+                self._settle(request_id, answered(body))
+            case "POST", ["invocation", request_id, "error"]:
+                self._settle(request_id, failed(body))
+            case "POST", ["init", "error"]:
+                self._fail_init(failed(body))
+            case _:
+                return web.Response(status=404)
+        return web.json_response({"status": "OK"}, status=202)
+
+    async def _next(self) -> web.Response:
+        if not self.initialized.done():
+            self.initialized.set_result(None)
+        pending = self._current = await self.runner.next(self)
+        if self._process and self._process.returncode is not None:  # it died while its turn came
+            self._ended(self._process.returncode)
+        seconds = self.runner.function.timeout_seconds
+        pending.timer = asyncio.get_running_loop().call_later(seconds, self._time_out, pending)
+        headers = {
+            "Lambda-Runtime-Aws-Request-Id": pending.request_id,
+            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + seconds) * 1000)),
+            "Lambda-Runtime-Invoked-Function-Arn": self.runner.function.arn,
+            "Lambda-Runtime-Trace-Id": f"Root={new_trace_id()};Parent={os.urandom(8).hex()};Sampled=0",
+        }
+        return web.Response(body=pending.payload, headers=headers, content_type="application/json")
+
+    def _settle(self, request_id: str, invocation: Invocation) -> None:
+        if self._current and self._current.request_id == request_id:
+            self._current.settle(invocation)
+            self._current = None
+
+    def _time_out(self, pending: Pending) -> None:
+        """As on Lambda: the invocation fails, and its environment with whatever state it had is gone."""
+        message = f"{pending.request_id} Task timed out after {self.runner.function.timeout_seconds:.2f} seconds"
+        logger.warning("%s: %s", self.runner.function.target, message)
+        pending.settle(Invocation(error="Sandbox.Timedout", message=message))
+        self._kill()
+
+    def _give_up_init(self) -> None:
+        if not self.initialized.done():
+            self._fail_init(Invocation(error="Sandbox.Timedout", message=f"init took over {INIT_SECONDS:.0f} s"))
+            self._kill()
+
+    def _fail_init(self, invocation: Invocation) -> None:
+        self.init_error = self.init_error or invocation
+        if not self.initialized.done():
+            self.initialized.set_result(None)
+
+    def _ended(self, status: int) -> None:
+        exited = Invocation(error="Runtime.ExitError", message=f"the runtime exited with status {status}")
+        if not self.initialized.done():
+            self._fail_init(exited)
+        if self._current:
+            self._current.settle(exited)
+            self._current = None
+
+    def _kill(self) -> None:
+        if self._process and self._process.returncode is None:
+            self._process.terminate()
+            kill = asyncio.get_running_loop().call_later(STOP_SECONDS, self._process.kill)
+            self._life.add_done_callback(lambda _: kill.cancel())
+
+    async def _log(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout
+        output = logging.getLogger(f"function.{self.runner.function.target}")
+        async for line in process.stdout:
+            output.info(line.decode(errors="replace").rstrip())
+
+
+def answered(body: bytes) -> Invocation:
+    try:
+        return Invocation(answer=json.loads(body))
+    except ValueError:
+        return Invocation(error="Runtime.MarshalError", message="the response is not JSON")
+
+
+def failed(body: bytes) -> Invocation:
+    try:
+        error = json.loads(body)
+        return Invocation(error=error["errorType"], message=error["errorMessage"])
+    except (ValueError, LookupError, TypeError):
+        return Invocation(error="Runtime.Unknown", message="the runtime reported an error without saying which")

@@ -1,0 +1,86 @@
+"""The two ways to start an execution environment: a plain process, or the built image."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import uuid
+from asyncio.subprocess import PIPE, STDOUT, Process
+from pathlib import Path
+
+from local.template import Function
+
+ROOT = Path(__file__).resolve().parent.parent
+VENVS = ROOT / ".local" / "venvs"
+LOG_LINE_BYTES = 1024 * 1024
+
+
+class LaunchError(Exception):
+    """The functions cannot be run in the chosen way; the message says why."""
+
+
+async def process(function: Function, environment: dict[str, str]) -> Process:
+    """awslambdaric from an environment made of the image's own locked requirements."""
+    python = VENVS / function.target / "bin" / "python"
+    source = ROOT / "images" / function.target
+    return await asyncio.create_subprocess_exec(
+        python,
+        "-m",
+        "awslambdaric",
+        f"{function.target}.handler",
+        cwd=source,
+        env={"PATH": os.defpath, "LAMBDA_TASK_ROOT": str(source), "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        stdout=PIPE,
+        stderr=STDOUT,
+        limit=LOG_LINE_BYTES,
+        start_new_session=True,  # Ctrl-C is for us: the functions still have `$disconnect` to run
+    )
+
+
+async def image(function: Function, environment: dict[str, str]) -> Process:
+    """The image that bake built, as Lambda runs it: read-only, with /tmp, as its own user.
+
+    It shares the host's network, so that nothing local has to listen beyond the loopback interface.
+    """
+    variables = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
+    return await asyncio.create_subprocess_exec(
+        "docker",
+        "run",
+        "--rm",
+        "--init",
+        "--read-only",
+        "--tmpfs=/tmp",
+        "--network=host",
+        f"--name=local-{function.target}-{uuid.uuid4().hex[:8]}",
+        f"--memory={max(function.memory_mb, 128)}m",
+        *variables,
+        f"{function.target}:{os.environ.get('TAG', 'dev')}",
+        stdout=PIPE,
+        stderr=STDOUT,
+        limit=LOG_LINE_BYTES,
+        start_new_session=True,
+    )
+
+
+def check_processes(targets: set[str]) -> None:
+    for target in targets:
+        if not (VENVS / target / "bin" / "python").exists():
+            raise LaunchError(f"{VENVS.relative_to(ROOT) / target} is missing: run `make setup`")
+
+
+def has_engine() -> bool:
+    """Whether a Docker engine with buildx answers."""
+    if shutil.which("docker") is None:
+        return False
+    commands = (["docker", "info"], ["docker", "buildx", "version"])
+    return all(subprocess.run(command, capture_output=True, check=False).returncode == 0 for command in commands)
+
+
+def build_images(targets: set[str]) -> None:
+    """`docker buildx bake`; LaunchError has the last line of its complaint."""
+    bake = ["docker", "buildx", "bake", "--load", *sorted(targets)]
+    built = subprocess.run(bake, cwd=ROOT, capture_output=True, text=True, check=False)
+    if built.returncode != 0:
+        raise LaunchError(f"docker buildx bake: {built.stderr.strip().splitlines()[-1]}")

@@ -1,0 +1,293 @@
+"""Reads the synthesized CloudFormation template: routes, authorizer, functions, tables, user pools.
+
+The template is the only configuration of the local run. What it says and this module does not
+understand is an error that names it, never dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REGION = "us-east-1"
+ACCOUNT_ID = "000000000000"  # the account of ministack's "test" credentials
+DEFAULT_ROUTE_SELECTION = "$request.body.action"
+
+PSEUDO_PARAMETERS = {
+    "AWS::AccountId": ACCOUNT_ID,
+    "AWS::Partition": "aws",
+    "AWS::Region": REGION,
+    "AWS::URLSuffix": "amazonaws.com",
+}
+# Part of the deployment, without an effect on a desk.
+WITHOUT_EFFECT = {
+    "AWS::ApiGateway::Account",
+    "AWS::IAM::Policy",
+    "AWS::IAM::Role",
+    "AWS::Lambda::Permission",
+    "AWS::Logs::LogGroup",
+}
+LOCAL = {
+    "AWS::ApiGatewayV2::Api",
+    "AWS::ApiGatewayV2::Authorizer",
+    "AWS::ApiGatewayV2::Integration",
+    "AWS::ApiGatewayV2::Route",
+    "AWS::ApiGatewayV2::Stage",
+    "AWS::Cognito::UserPool",
+    "AWS::Cognito::UserPoolClient",
+    "AWS::DynamoDB::Table",
+    "AWS::Lambda::Function",
+}
+INVOCATION_URI = re.compile(r"functions/(arn:[^/]+)/invocations$")
+
+
+class TemplateError(Exception):
+    """The template cannot be run here; the message names the resource and the reason."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """An AWS::Lambda::Function; `target` is the bake target, and with it the handler's module."""
+
+    name: str
+    arn: str
+    target: str
+    environment: dict[str, str]
+    timeout_seconds: int
+    memory_mb: int
+    logging: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Authorizer:
+    """An AWS::ApiGatewayV2::Authorizer; `identity_sources` are expressions, e.g. `route.request.querystring.idToken`."""
+
+    function_arn: str
+    identity_sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Route:
+    """An AWS::ApiGatewayV2::Route with its integration."""
+
+    key: str
+    function_arn: str
+    authorizer: Authorizer | None
+
+
+@dataclass(frozen=True)
+class Api:
+    """A WebSocket API with its one stage."""
+
+    id: str
+    stage: str
+    route_selection_expression: str
+    routes: dict[str, Route]
+
+    @property
+    def domain_name(self) -> str:
+        return f"{self.id}.execute-api.{REGION}.amazonaws.com"
+
+    @property
+    def arn(self) -> str:
+        return f"arn:aws:execute-api:{REGION}:{ACCOUNT_ID}:{self.id}/{self.stage}"
+
+
+@dataclass
+class Template:
+    """A template whose references can be resolved once its resources have physical ids.
+
+    `physical_ids` starts with the names that CloudFormation would make up; whoever creates a real
+    resource (a user pool) sets the id that it got.
+    """
+
+    name: str
+    resources: dict[str, dict[str, Any]]
+    outputs: dict[str, dict[str, Any]]
+    physical_ids: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Template:
+        document = json.loads(path.read_text())
+        template = cls(path.name.partition(".")[0], document["Resources"], document.get("Outputs", {}))
+        for logical_id, resource in template.resources.items():
+            if resource["Type"] not in LOCAL | WITHOUT_EFFECT:
+                raise TemplateError(f"{logical_id}: {resource['Type']} cannot be run locally")
+        template.physical_ids = {
+            logical_id: template._made_up_id(logical_id, resource)
+            for logical_id, resource in template.resources.items()
+        }
+        return template
+
+    def _made_up_id(self, logical_id: str, resource: dict[str, Any]) -> str:
+        match resource["Type"]:
+            case "AWS::ApiGatewayV2::Api":
+                return "localapi" + f"{len(self.physical_ids):02}"
+            case "AWS::ApiGatewayV2::Stage":
+                return str(resource["Properties"]["StageName"])
+        return f"{self.name}-{logical_id}"
+
+    def of_type(self, type_: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Logical ids and resolved properties of all resources of a type."""
+        for logical_id, resource in self.resources.items():
+            if resource["Type"] == type_:
+                yield logical_id, self.resolve(resource.get("Properties", {}), logical_id)
+
+    def resolve(self, value: Any, where: str) -> Any:
+        """The value with its intrinsic functions evaluated; TemplateError names `where` if one is unknown."""
+        if isinstance(value, list):
+            return [self.resolve(item, where) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if len(value) == 1:
+            (name, argument) = next(iter(value.items()))
+            if name in INTRINSICS:
+                return INTRINSICS[name](self, argument, where)
+            if name.startswith("Fn::") or name == "Condition":
+                raise TemplateError(f"{where}: intrinsic function {name} cannot be evaluated locally")
+        return {key: self.resolve(item, where) for key, item in value.items()}
+
+    def reference(self, name: str, where: str) -> str:
+        if name in PSEUDO_PARAMETERS:
+            return PSEUDO_PARAMETERS[name]
+        if name not in self.physical_ids:
+            raise TemplateError(f"{where}: Ref {name} refers to no resource of the template")
+        return self.physical_ids[name]
+
+    def attribute(self, argument: Any, where: str) -> str:
+        logical_id, name = argument if isinstance(argument, list) else argument.split(".", 1)
+        physical_id = self.reference(logical_id, where)
+        arn = ARNS.get(self.resources[logical_id]["Type"])
+        if name != "Arn" or arn is None:
+            raise TemplateError(f"{where}: Fn::GetAtt {logical_id}.{name} cannot be evaluated locally")
+        return arn.format(region=REGION, account=ACCOUNT_ID, id=physical_id)
+
+    def join(self, argument: Any, where: str) -> str:
+        separator, parts = argument
+        return str(separator).join(str(self.resolve(part, where)) for part in parts)
+
+    def substitute(self, argument: Any, where: str) -> str:
+        text, variables = argument if isinstance(argument, list) else (argument, {})
+
+        def replacement(match: re.Match[str]) -> str:
+            name = match[1]
+            if name.startswith("!"):
+                return "${" + name[1:] + "}"
+            if name in variables:
+                return str(self.resolve(variables[name], where))
+            return self.attribute(name, where) if "." in name else self.reference(name, where)
+
+        return re.sub(r"\$\{([^}]+)\}", replacement, text)
+
+    def functions(self) -> dict[str, Function]:
+        """All functions by ARN."""
+        found = {}
+        for logical_id, properties in self.of_type("AWS::Lambda::Function"):
+            target = self.resources[logical_id].get("Metadata", {}).get("BakeTarget")
+            if target is None:
+                raise TemplateError(f"{logical_id}: metadata BakeTarget is missing, so its image is unknown")
+            function = Function(
+                name=self.physical_ids[logical_id],
+                arn=self.attribute([logical_id, "Arn"], logical_id),
+                target=target,
+                environment=properties.get("Environment", {}).get("Variables", {}),
+                timeout_seconds=properties.get("Timeout", 3),
+                memory_mb=properties.get("MemorySize", 128),
+                logging=properties.get("LoggingConfig", {}),
+            )
+            found[function.arn] = function
+        return found
+
+    def api(self) -> Api:
+        """The one WebSocket API of the template."""
+        apis = list(self.of_type("AWS::ApiGatewayV2::Api"))
+        stages = list(self.of_type("AWS::ApiGatewayV2::Stage"))
+        if len(apis) != 1 or len(stages) != 1:
+            raise TemplateError(f"{self.name} has {len(apis)} APIs and {len(stages)} stages, one of each is run")
+        logical_id, properties = apis[0]
+        if properties.get("ProtocolType") != "WEBSOCKET":
+            raise TemplateError(f"{logical_id}: ProtocolType must be WEBSOCKET")
+        routes = [self._route(logical_id, route) for logical_id, route in self.of_type("AWS::ApiGatewayV2::Route")]
+        return Api(
+            id=self.physical_ids[logical_id],
+            stage=stages[0][1]["StageName"],
+            route_selection_expression=properties.get("RouteSelectionExpression", DEFAULT_ROUTE_SELECTION),
+            routes={route.key: route for route in routes},
+        )
+
+    def _route(self, logical_id: str, properties: dict[str, Any]) -> Route:
+        integration_id = properties["Target"].removeprefix("integrations/")
+        integration = self._by_physical_id("AWS::ApiGatewayV2::Integration", integration_id)
+        if integration["IntegrationType"] != "AWS_PROXY":
+            raise TemplateError(f"{logical_id}: IntegrationType {integration['IntegrationType']} cannot be run locally")
+        kind = properties.get("AuthorizationType", "NONE")
+        if kind not in {"NONE", "CUSTOM"}:
+            raise TemplateError(f"{logical_id}: AuthorizationType {kind} cannot be run locally")
+        return Route(
+            key=properties["RouteKey"],
+            function_arn=invoked(integration["IntegrationUri"], logical_id),
+            authorizer=self._authorizer(properties["AuthorizerId"]) if kind == "CUSTOM" else None,
+        )
+
+    def _authorizer(self, physical_id: str) -> Authorizer:
+        properties = self._by_physical_id("AWS::ApiGatewayV2::Authorizer", physical_id)
+        return Authorizer(
+            function_arn=invoked(properties["AuthorizerUri"], physical_id),
+            identity_sources=tuple(properties.get("IdentitySource", ())),
+        )
+
+    def _by_physical_id(self, type_: str, physical_id: str) -> dict[str, Any]:
+        for logical_id, properties in self.of_type(type_):
+            if self.physical_ids[logical_id] == physical_id:
+                return properties
+        raise TemplateError(f"{physical_id} is no {type_} of the template")
+
+
+def invoked(uri: str, where: str) -> str:
+    """The function's ARN in an integration or authorizer URI."""
+    match = INVOCATION_URI.search(uri)
+    if match is None:
+        raise TemplateError(f"{where}: {uri} does not invoke a Lambda function")
+    return match[1]
+
+
+INTRINSICS: dict[str, Callable[[Template, Any, str], Any]] = {
+    "Ref": Template.reference,
+    "Fn::GetAtt": Template.attribute,
+    "Fn::Join": Template.join,
+    "Fn::Sub": Template.substitute,
+}
+ARNS = {
+    "AWS::DynamoDB::Table": "arn:aws:dynamodb:{region}:{account}:table/{id}",
+    "AWS::IAM::Role": "arn:aws:iam::{account}:role/{id}",
+    "AWS::Lambda::Function": "arn:aws:lambda:{region}:{account}:function:{id}",
+    "AWS::Logs::LogGroup": "arn:aws:logs:{region}:{account}:log-group:{id}:*",
+}
+
+
+def synthesize(root: Path, outdir: Path) -> Path:
+    """Runs the CDK app of `root`/cdk.json as the CDK CLI would; returns the template's path.
+
+    Raises:
+        TemplateError: the app failed, its last lines of output are the message.
+    """
+    settings = json.loads((root / "cdk.json").read_text())
+    environment = {
+        **os.environ,
+        "CDK_OUTDIR": str(outdir),
+        "CDK_CONTEXT_JSON": json.dumps(settings["context"]),
+        "CDK_VALIDATION": "false",  # half of the time; `npx cdk synth` and the tests do it
+    }
+    command = shlex.split(settings["app"])
+    synthesis = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    if synthesis.returncode != 0:
+        raise TemplateError(f"{settings['app']} failed:\n{synthesis.stderr.strip()[-2000:]}")
+    (template,) = outdir.glob("*.template.json")
+    return template
