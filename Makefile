@@ -1,0 +1,100 @@
+# `make` alone prints what there is to make.
+SHELL := /bin/sh
+MAKEFLAGS += --jobs=4 --no-print-directory
+PYTHON ?= python3
+PYTEST_FLAGS ?=
+
+VENV := .venv/bin
+INSTALL = -m pip install -qq --disable-pip-version-check --no-compile --require-hashes --requirement
+FUNCTIONS := authorizer websocket
+STAMPS := .venv/stamp node_modules/stamp $(FUNCTIONS:%=.local/venvs/%/stamp) .local/venvs/aws/stamp .local/bin/aws-lambda-rie
+
+.PHONY: help
+help: ## print this
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+.PHONY: setup
+setup: $(STAMPS) ## install everything into this folder; the others do it when needed
+
+.PHONY: demo
+demo: setup ## see the whole system work: sign-in, connect, echo, push, refusals, disconnect
+	@$(VENV)/python -m local demo $(LOCAL_FLAGS)
+
+.PHONY: up
+up: setup ## run the whole system until Ctrl-C
+	@$(VENV)/python -m local up $(LOCAL_FLAGS)
+
+.PHONY: token
+token: ## print an ID token of the user of `make up`
+	@$(VENV)/python -m local token
+
+.PHONY: connection
+connection: ## print the id of an open connection of `make up`
+	@$(VENV)/python -m local connection
+
+.PHONY: test
+test: setup ## run every test that this machine can run
+	@$(VENV)/coverage run -m pytest $(PYTEST_FLAGS)
+	@$(VENV)/coverage report --fail-under=100
+
+.PHONY: check
+check: setup ## formatter, linter, types, links in the docs
+	$(VENV)/ruff format --check --quiet .
+	$(VENV)/ruff check --quiet .
+	$(VENV)/mypy images infra local tests
+	$(VENV)/python -m pytest --quiet tests/test_docs.py
+
+.PHONY: format
+format: setup ## format the code
+	$(VENV)/ruff format --quiet .
+	$(VENV)/ruff check --quiet --fix .
+
+.PHONY: images
+images: ## build both images, and those with the emulator
+	docker buildx bake default rie
+
+.PHONY: synth
+synth: setup ## synthesize and validate the stack
+	npx cdk synth --quiet
+
+.PHONY: lock
+lock: ## renew the hash-locked requirements
+	@for name in images/authorizer/requirements images/websocket/requirements requirements/dev requirements/aws; do \
+	  $(UV_COMPILE) $$name.in --output-file $$name.txt || exit 1; \
+	done
+	@$(UV_COMPILE) --no-deps images/rie/requirements.in --output-file images/rie/requirements.txt
+UV_COMPILE = uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
+
+.PHONY: clean
+clean: ## remove what the others installed and made
+	rm -rf .venv .local node_modules cdk.out .coverage .mypy_cache .pytest_cache .ruff_cache
+
+.local/preflight:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@node -e 'const [a, b] = process.versions.node.split(".").map(Number); if (a < 20 || (a === 20 && b < 19)) { console.error("Node 20.19 or newer is needed, this is " + process.versions.node); process.exit(1) }'
+	@mkdir -p $(@D) && touch $@
+
+.venv/stamp: requirements/dev.txt | .local/preflight
+	@echo "setup: Python packages for synthesis, local run and tests (.venv)"
+	@$(PYTHON) -m venv .venv && $(VENV)/python $(INSTALL) $< && touch $@
+
+node_modules/stamp: package-lock.json | .local/preflight
+	@echo "setup: CDK CLI and wscat (node_modules)"
+	@npm ci --silent && touch $@
+
+.local/venvs/%/stamp: images/%/requirements.txt | .local/preflight
+	@echo "setup: the $* image's packages, for running it as a process ($(@D))"
+	@$(PYTHON) -m venv $(@D) && $(@D)/bin/python $(INSTALL) $< && touch $@
+
+.local/venvs/aws/stamp: requirements/aws.txt | .local/preflight
+	@echo "setup: local Cognito and DynamoDB ($(@D))"
+	@$(PYTHON) -m venv $(@D) && $(@D)/bin/python $(INSTALL) $< && touch $@
+
+# The emulator comes in the wheel of aws-sam-cli, for Linux on both architectures.
+.local/bin/aws-lambda-rie: images/rie/requirements.txt | .local/preflight
+	@echo "setup: Lambda runtime interface emulator ($@)"
+	@mkdir -p $(@D) && wheel=$$(mktemp -d) && \
+	  $(PYTHON) -m pip download -qq --disable-pip-version-check --no-deps --require-hashes --dest $$wheel --requirement $< && \
+	  $(PYTHON) -m zipfile --extract $$wheel/*.whl $$wheel && \
+	  install -m 755 $$wheel/samcli/local/rapid/aws-lambda-rie-$$(uname -m | sed s/aarch64/arm64/) $@ && rm -r $$wheel
