@@ -147,10 +147,10 @@ Ctrl-C ends everything."""
 
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:
-    """Runs the work; SIGINT and SIGTERM let it end in order. Returns whether they did."""
+    """Runs the work; SIGINT and SIGTERM let it end in order, however often they come. Returns whether they did."""
     task = asyncio.ensure_future(work)
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancelling() or task.cancel())
     await asyncio.wait([task])
     if not task.cancelled():
         task.result()

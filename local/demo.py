@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
 from typing import Any
@@ -92,7 +91,7 @@ async def refusal(url: str, status: int) -> str:
     except InvalidStatus as error:
         response = error.response
         expect(response.status_code == status, f"refused with {response.status_code} instead of {status}")
-        return f"refused: {status} {json.loads(response.body)}"
+        return f"refused: {status} {(response.body or b'').decode()}"
     raise AssertionError(f"let in instead of refused with {status}")
 
 

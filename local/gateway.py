@@ -53,7 +53,7 @@ class Refusal:
 
     @classmethod
     def of(cls, status: HTTPStatus, message: str | None, error_type: str | None = None) -> Refusal:
-        return cls(status, json.dumps({"message": message}).encode(), error_type)
+        return cls(status, json.dumps({"message": message}, separators=(",", ":")).encode(), error_type)
 
 
 UNAUTHORIZED = Refusal.of(HTTPStatus.UNAUTHORIZED, "Unauthorized", "UnauthorizedException")
@@ -108,7 +108,7 @@ def authorization(invocation: Invocation, method_arn: str) -> dict[str, Any] | R
     if effect != "Allow":
         explicit = " with an explicit deny" if effect == "Deny" else ""
         message = f"User is not authorized to access this resource{explicit}"
-        body = json.dumps({"Message": message}).encode()
+        body = json.dumps({"Message": message}, separators=(",", ":")).encode()
         return Refusal(HTTPStatus.FORBIDDEN, body, "AccessDeniedException")
     return {**{name: as_string(value) for name, value in context.items()}, "principalId": principal_id}
 

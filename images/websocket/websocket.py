@@ -14,6 +14,7 @@ from botocore.config import Config
 
 logger = logging.getLogger(__name__)
 logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns wherever there is no trace to join
+logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells how it found credentials at every cold start
 xray_recorder.configure(context_missing="IGNORE_ERROR")
 patch(("botocore",))
 
