@@ -19,6 +19,7 @@ from local.system import LOGS, STATE, Options, System, running
 
 RUNNING = STATE / "up.json"  # what `token` and `connection` need to know; only its owner can read it
 PORT = 4510
+AWS_PORT = 4511
 USER = "ada@example.com"
 
 
@@ -63,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=int, help=f"of the gateway (default: {PORT} for up, any for demo)")
     parser.add_argument(
+        "--aws-port", type=int, help=f"of Cognito and DynamoDB (default: {AWS_PORT} for up, any for demo)"
+    )
+    parser.add_argument(
         "--functions",
         choices=["auto", "process", "image"],
         default="auto",
@@ -74,11 +78,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def options(arguments: argparse.Namespace) -> Options:
-    port = arguments.port
-    if port is None:
-        port = 0 if arguments.command == "demo" else PORT
+    port, aws_port = (0, 0) if arguments.command == "demo" else (PORT, AWS_PORT)
     return Options(
-        port=port,
+        port=port if arguments.port is None else arguments.port,
+        aws_port=aws_port if arguments.aws_port is None else arguments.aws_port,
         functions=arguments.functions,
         environments=arguments.environments,
         dynamodb_url=arguments.dynamodb_url,
@@ -135,6 +138,7 @@ def connection() -> str:
 USAGE = """
 WebSocket   {system.websocket_url}?idToken=…
 Token       make -s token                (an ID token of ada@example.com, by SRP)
+AWS         {system.aws.url}        (Cognito and DynamoDB for boto3 and the AWS CLI, keys test and test)
 
 In another terminal, from here:
   npx wscat -c "{system.websocket_url}?idToken=$(make -s token)"

@@ -24,25 +24,25 @@ START_SECONDS = 30.0
 class LocalAws:
     """ministack as a process of its own, on the loopback interface only, forgetting everything at its end."""
 
-    def __init__(self, *, log: Path, dynamodb_url: str | None = None) -> None:
+    def __init__(self, *, log: Path, port: int = 0, dynamodb_url: str | None = None) -> None:
         self.log = log
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.port = bindable(port)
+        self.url = f"http://127.0.0.1:{self.port}"
         self.dynamodb_url = dynamodb_url or self.url
         self._state = tempfile.TemporaryDirectory(prefix="local-aws-")  # the user pool's private key lies there
-        self._process: Process
+        self._process: Process | None = None
 
     async def start(self) -> None:
         """Returns when it answers; LaunchError if it does not."""
         python = VENVS / "aws" / "bin" / "python"
         if not python.exists():
             raise LaunchError(f"{VENVS.relative_to(ROOT)}/aws is missing: run `make setup`")
-        port = self.url.rpartition(":")[2]
         environment = {
             "PATH": os.defpath,
             "HOME": self._state.name,
             "AUTH": "true",  # passwords and credentials are checked only then
             "BIND_HOST": "127.0.0.1",
-            "GATEWAY_PORT": port,
+            "GATEWAY_PORT": str(self.port),
             "IOT_MTLS_ENABLED": "0",  # it would listen on every interface
             "SFTP_ENABLED": "0",
             "SERVICES": "cognito-idp,dynamodb",
@@ -54,15 +54,16 @@ class LocalAws:
                 start_new_session=True,
             )  # fmt: skip
         async with asyncio.timeout(START_SECONDS):
-            while not await answers(int(port)):
+            while not await answers(self.port):
                 if self._process.returncode is not None:
                     raise LaunchError(f"the local AWS ended with status {self._process.returncode}, see {self.log}")
                 await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
-        if self._process.returncode is None:
-            self._process.terminate()
-        await self._process.wait()
+        if self._process:
+            if self._process.returncode is None:
+                self._process.terminate()
+            await self._process.wait()
         self._state.cleanup()
 
     def client(self, service: str) -> Any:
@@ -143,9 +144,14 @@ def renamed(properties: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     return {new if name == old else name: value for name, value in properties.items()}
 
 
-def free_port() -> int:
+def bindable(port: int) -> int:
+    """The port, or a free one for 0; LaunchError if it is taken."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise LaunchError(f"port {port} is taken by another program") from error
         return int(listener.getsockname()[1])
 
 

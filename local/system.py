@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from local import launch
-from local.aws import CREDENTIALS, LocalAws, Users
+from local.aws import CREDENTIALS, LocalAws, Users, bindable
 from local.gateway import Invocation
 from local.lambda_runtime import FunctionRunner, Launch
 from local.progress import Progress
@@ -29,12 +29,14 @@ class Options:
 
     Attributes:
         port: of the gateway, 0 for any that is free.
+        aws_port: of the local Cognito and DynamoDB, likewise.
         functions: in the built images, as plain processes, or images where there is an engine to build them.
         environments: execution environments of each function.
         dynamodb_url: a DynamoDB to use instead of the built-in one, e.g. DynamoDB Local.
     """
 
     port: int = 0
+    aws_port: int = 0
     functions: Literal["auto", "process", "image"] = "auto"
     environments: int = 2
     dynamodb_url: str | None = None
@@ -68,7 +70,6 @@ class System:
 async def running(options: Options, progress: Progress) -> AsyncIterator[System]:
     """The whole system; at the end its connections are closed, `$disconnect` is run, and every process has ended."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    aws = LocalAws(log=LOGS / "aws.log", dynamodb_url=options.dynamodb_url)
     runners: dict[str, FunctionRunner] = {}
 
     async def invoke(function_arn: str, event: dict[str, Any]) -> Invocation:
@@ -78,9 +79,12 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
         await asyncio.gather(*(runner.stop() for runner in runners.values()))
 
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(aws.stop)
         with progress.step("stack synthesized") as step:
-            template, _ = await asyncio.gather(synthesized(), aws.start())
+            aws = LocalAws(log=LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)
+            stack.push_async_callback(aws.stop)
+            synthesis = asyncio.create_task(synthesized())
+            await aws.start()
+            template = await synthesis
             step.result = f"{len(template.resources)} resources, local AWS at {aws.url}"
         with progress.step("user pool and table created") as step:
             await asyncio.to_thread(aws.create, template)
@@ -90,7 +94,7 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
         stack.push_async_callback(stop_functions)
         with progress.step("gateway listening") as step:
             server = GatewayServer(template.api(), invoke)
-            port = await server.start(options.port)
+            port = await server.start(bindable(options.port))
             stack.push_async_callback(server.stop)
             system = System(
                 api=server.api,
