@@ -1,0 +1,47 @@
+"""The documents' promises that a machine can check."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted(ROOT.glob("*.md"))
+LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes them."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_inside_the_project_lead_somewhere(document: Path) -> None:
+    links = [link for link in LINK.findall(document.read_text()) if "://" not in link]
+
+    for link in links:
+        target, _, fragment = link.partition("#")
+        path = (document.parent / target) if target else document
+        assert path.exists(), link
+        if fragment:
+            assert fragment in {anchor(heading) for heading in HEADING.findall(path.read_text())}, link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_make_targets_in_documents_exist(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+    mentioned = set(re.findall(r"(?:`|^|\()make (?:-s )?([a-z-]+)", document.read_text(), re.MULTILINE))
+
+    assert mentioned <= targets
+
+
+def test_tree_in_readme_names_what_is_there() -> None:
+    readme = (ROOT / "README.md").read_text()
+    tree = readme.partition("## What is where")[2].split("```")[1]
+
+    paths = [line.split()[0] for line in tree.strip().splitlines()]
+
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
