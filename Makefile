@@ -7,6 +7,7 @@ PYTEST_FLAGS ?=
 VENV := .venv/bin
 INSTALL = -m pip install -qq --disable-pip-version-check --no-compile --require-hashes --requirement
 FUNCTIONS := authorizer websocket
+SOURCES := images infra local tests .ci/deployment
 STAMPS := .venv/stamp node_modules/stamp $(FUNCTIONS:%=.local/venvs/%/stamp) .local/venvs/aws/stamp .local/bin/aws-lambda-rie
 
 .PHONY: help
@@ -39,15 +40,15 @@ test: setup ## run every test that this machine can run
 
 .PHONY: check
 check: setup ## formatter, linter, types, links in the docs
-	$(VENV)/ruff format --check --quiet .
-	$(VENV)/ruff check --quiet .
-	$(VENV)/mypy images infra local tests
+	$(VENV)/ruff format --check --quiet $(SOURCES)
+	$(VENV)/ruff check --quiet $(SOURCES)
+	$(VENV)/mypy $(SOURCES)
 	$(VENV)/python -m pytest --quiet tests/test_docs.py
 
 .PHONY: format
 format: setup ## format the code
-	$(VENV)/ruff format --quiet .
-	$(VENV)/ruff check --quiet --fix .
+	$(VENV)/ruff format --quiet $(SOURCES)
+	$(VENV)/ruff check --quiet --fix $(SOURCES)
 
 .PHONY: images
 images: ## build both images, and those with the emulator
