@@ -33,6 +33,7 @@ async def use(system: System, progress: Progress) -> None:
     with progress.step("Ada signs in by SRP") as step:
         for email, secret in passwords.items():
             await asyncio.to_thread(system.users.add, email, secret)
+        expired = await asyncio.to_thread(short_lived_token, system, bob, passwords[bob])  # by the time it is used
         token = await asyncio.to_thread(system.users.id_token, ada, passwords[ada])
         step.result = f"an ID token of {len(token)} characters"
 
@@ -60,7 +61,7 @@ async def use(system: System, progress: Progress) -> None:
             expect_message(await answer(peer), "news for Ada")
         step.result = f"{pushed} connections found by userIdIndex, both got it"
 
-    await refusals(system, progress, bob, passwords[bob])
+    await refusals(system, progress, bob, passwords[bob], expired)
 
     with progress.step("Ada disconnects") as step:
         await phone.close()
@@ -71,7 +72,7 @@ async def use(system: System, progress: Progress) -> None:
         step.result = "empty"
 
 
-async def refusals(system: System, progress: Progress, email: str, secret: str) -> None:
+async def refusals(system: System, progress: Progress, email: str, secret: str, expired: str) -> None:
     url = system.websocket_url
     with progress.step("no token") as step:
         step.result = await refusal(url, 401)
@@ -80,9 +81,8 @@ async def refusals(system: System, progress: Progress, email: str, secret: str) 
         token = await asyncio.to_thread(system.users.id_token, email, secret, other)
         step.result = await refusal(f"{url}?idToken={token}", 403)
     with progress.step("expired token") as step:
-        token = await asyncio.to_thread(short_lived_token, system, email, secret)
-        await asyncio.sleep(2)
-        step.result = await refusal(f"{url}?idToken={token}", 403)
+        await asyncio.sleep(1)  # as long as it is valid
+        step.result = await refusal(f"{url}?idToken={expired}", 403)
 
 
 async def refusal(url: str, status: int) -> str:
