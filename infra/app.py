@@ -1,25 +1,36 @@
 """Synthesizes the stack; needs no account, no credentials, no Docker engine and no network."""
 
+from typing import TypeVar
+
 import aws_cdk as cdk
 
 from infra.backend_stack import BackendStack
 
+T = TypeVar("T")
+
+SWITCH = {"true": True, "false": False}
 REMOVAL_POLICIES = {"destroy": cdk.RemovalPolicy.DESTROY, "retain": cdk.RemovalPolicy.RETAIN}
 
 
 def main() -> None:
     app = cdk.App()
-    removal = app.node.try_get_context("removalPolicy") or "retain"
-    if removal not in REMOVAL_POLICIES:
-        raise SystemExit(f"context removalPolicy is {removal!r}, it must be one of {', '.join(REMOVAL_POLICIES)}")
     BackendStack(
         app,
         "WebSocketCognito",
         description="WebSocket API that lets in users of a Cognito user pool",
-        removal_policy=REMOVAL_POLICIES[removal],
-        log_role=app.node.try_get_context("apiGatewayLogRole") is not False,
+        removal_policy=chosen(app, "removalPolicy", REMOVAL_POLICIES, default="retain"),
+        log_role=chosen(app, "apiGatewayLogRole", SWITCH, default="true"),
     )
     app.synth()
+
+
+def chosen(app: cdk.App, name: str, values: dict[str, T], *, default: str) -> T:
+    """What the context, in cdk.json or by `--context name=value`, says; SystemExit names what it may say."""
+    value = app.node.try_get_context(name)
+    value = default if value is None else str(value).lower()
+    if value not in values:
+        raise SystemExit(f"context {name} is {value}, it must be {' or '.join(values)}")
+    return values[value]
 
 
 if __name__ == "__main__":

@@ -206,28 +206,31 @@ class RemoteKeySet:
 
 
 def usable_keys(jwks: bytes) -> dict[str, RSAKey]:
-    """The RSA signature keys of a JWK Set (RFC 7517 section 5), those of other kinds left out.
+    """The keys of a JWK Set that can verify RS256; all others are ignored (RFC 7517 section 5).
 
     Raises:
         KeySetUnavailable: it is not a JWK Set, or no key of it can be used.
     """
     try:
-        keys = [RSAKey.import_key(jwk) for jwk in json.loads(jwks)["keys"] if is_for_rs256(jwk)]
-    except (ValueError, TypeError, LookupError, RecursionError, JoseError) as error:
+        keys = [rs256_key(jwk) for jwk in json.loads(jwks)["keys"]]
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise KeySetUnavailable(f"the JWKS is malformed: {type(error).__name__}") from error
-    usable = {key.kid: key for key in keys if key.kid and key.raw_value.key_size >= MIN_MODULUS_BITS}
+    usable = {str(key.kid): key for key in keys if key}
     if not usable:
         raise KeySetUnavailable("the JWKS has no RSA signature key")
     return usable
 
 
-def is_for_rs256(jwk: dict[str, Any]) -> bool:
-    return (
-        jwk.get("kty") == "RSA"
-        and jwk.get("use", "sig") == "sig"
-        and jwk.get("alg", "RS256") == "RS256"
-        and isinstance(jwk.get("kid"), str)
-    )
+def rs256_key(jwk: object) -> RSAKey | None:
+    if not (isinstance(jwk, dict) and isinstance(jwk.get("kid"), str) and jwk["kid"]):
+        return None
+    if (jwk.get("kty"), jwk.get("use", "sig"), jwk.get("alg", "RS256")) != ("RSA", "sig", "RS256"):
+        return None
+    try:
+        key = RSAKey.import_key(jwk)
+    except (ValueError, TypeError, JoseError):
+        return None
+    return key if key.raw_value.key_size >= MIN_MODULUS_BITS else None
 
 
 def policy(
@@ -269,5 +272,5 @@ CLAIMS = jwt.JWTClaimsRegistry(
     token_use={"essential": True, "value": "id"},
 )
 # The SDKs' own variable moves the download only; whose tokens are believed stays.
-JWKS_ENDPOINT = os.environ.get("AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER", COGNITO_URL).rstrip("/")
+JWKS_ENDPOINT = (os.environ.get("AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER") or COGNITO_URL).rstrip("/")
 key_set = RemoteKeySet(f"{JWKS_ENDPOINT}/{USER_POOL_ID}/.well-known/jwks.json")
