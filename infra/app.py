@@ -29,7 +29,7 @@ def chosen(app: cdk.App, name: str, values: dict[str, T], *, default: str) -> T:
     value = app.node.try_get_context(name)
     value = default if value is None else str(value).lower()
     if value not in values:
-        raise SystemExit(f"context {name} is {value}, it must be {' or '.join(values)}")
+        raise SystemExit(f"context {name} is {value!r}, it must be one of {', '.join(values)}")
     return values[value]
 
 
