@@ -24,6 +24,7 @@ xray_recorder.configure(context_missing="IGNORE_ERROR")
 
 COMPACT_JWS = r"[A-Za-z0-9_-]{1,683}(\.[A-Za-z0-9_-]+){2}"  # joserfc takes headers up to 512 bytes
 MAX_TOKEN_CHARACTERS = 8192
+CLOCK_LEEWAY_SECONDS = 5
 MIN_MODULUS_BITS = 2048  # RFC 7518 section 3.3
 MAX_JWKS_BYTES = 64 * 1024
 JWKS_TIMEOUT_SECONDS = urllib3.Timeout(connect=1.0, read=2.0)
@@ -99,6 +100,8 @@ def verified_claims(token: str) -> Claims:
     for name in ("iss", "aud", "sub", "token_use"):
         if not isinstance(claims[name], str):  # joserfc also takes a list that contains the value
             raise TokenRejected(f"invalid_claim.{name}")
+    if claims["exp"] <= time.time():  # the leeway is for a clock behind Cognito's, not for tokens that have ended
+        raise TokenRejected("expired_token.exp")
     return claims
 
 
@@ -164,7 +167,7 @@ class RemoteKeySet:
             if now - self._downloaded_at >= JWKS_HARD_AGE_SECONDS:
                 self._keys = {}
             if kid not in self._keys and self._failure:
-                raise KeySetUnavailable(str(self._failure))
+                raise KeySetUnavailable(str(self._failure)) from self._failure
             return self._keys.get(kid)
 
     def _renew(self, now: float) -> None:
@@ -265,6 +268,7 @@ APP_CLIENT_ID = required("APP_CLIENT_ID", r"[A-Za-z0-9_+]{1,128}")
 COGNITO_URL = f"https://cognito-idp.{USER_POOL_ID.partition('_')[0]}.amazonaws.com"
 ISSUER = f"{COGNITO_URL}/{USER_POOL_ID}"
 CLAIMS = jwt.JWTClaimsRegistry(
+    leeway=CLOCK_LEEWAY_SECONDS,
     iss={"essential": True, "value": ISSUER},
     aud={"essential": True, "value": APP_CLIENT_ID},
     sub={"essential": True},

@@ -72,8 +72,9 @@ def required(name: str) -> str:
 
 # Init phase, once in an execution environment: no call is made, connections are opened on first use and kept alive.
 CONFIG = Config(tcp_keepalive=True, connect_timeout=1, read_timeout=5, retries={"mode": "standard"})
-connections = boto3.resource("dynamodb", config=CONFIG).Table(required("CONNECTION_TABLE_NAME"))
-management = boto3.client(
+session = boto3.Session(region_name=os.environ.get("AWS_REGION"))  # by itself it reads AWS_DEFAULT_REGION only
+connections = session.resource("dynamodb", config=CONFIG).Table(required("CONNECTION_TABLE_NAME"))
+management = session.client(
     "apigatewaymanagementapi",
     endpoint_url=os.environ.get("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI") or required("CALLBACK_URL"),
     config=CONFIG,

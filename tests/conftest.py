@@ -1,0 +1,343 @@
+"""What the tests share: cold starts, really signed tokens, events, servers on loopback, the built images."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn, Protocol, Self
+
+import boto3
+import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+from joserfc.jwk import RSAKey
+
+ROOT = Path(__file__).resolve().parent.parent
+USER_POOL_ID = "us-east-1_Example01"
+APP_CLIENT_ID = "1example23456789"
+SUB = "11112222-3333-4444-5555-666677778888"
+CONNECTION_ID = "L0SM9cOFvHcCIhw="
+ISSUER = f"https://cognito-idp.us-east-1.amazonaws.com/{USER_POOL_ID}"
+JWKS_PATH = f"/{USER_POOL_ID}/.well-known/jwks.json"
+# What Lambda itself sets in every function, with the keys of nobody.
+EXECUTION_ENVIRONMENT = {
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "example",
+    "AWS_CONFIG_FILE": os.devnull,
+}
+OUR_VARIABLES = {"USER_POOL_ID", "APP_CLIENT_ID", "CONNECTION_TABLE_NAME", "CALLBACK_URL"}
+
+Event = dict[str, Any]
+EventFactory = Callable[..., Event]
+Authorize = Callable[[object], dict[str, Any]]
+
+
+class ColdStart(Protocol):
+    def __call__(self, name: str, **environ: str) -> ModuleType: ...
+
+
+class Sign(Protocol):
+    def __call__(self, *, key: RSAKey = ..., header: Mapping[str, object] = ..., **claims: object) -> str: ...
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-containers",
+        action="store_true",
+        help="fail, instead of skipping, the tests that need a Docker engine when there is none",
+    )
+
+
+def pytest_configure() -> None:
+    """Runs before anything imports aws_cdk, whose Node process keeps the environment that it starts in."""
+    os.environ["CDK_VALIDATION"] = "false"  # `cdk synth` validates; here it would only cost seconds
+    importlib.import_module("infra")  # silences jsii
+
+
+def is_loopback(host: object) -> bool:
+    return host in {"localhost", "127.0.0.1", "::1", None}
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reaches further than this machine: other names do not resolve, other addresses refuse."""
+    resolve, connect = socket.getaddrinfo, socket.socket.connect
+
+    def resolve_loopback(host: str | None, *arguments: Any, **options: Any) -> Any:
+        if not is_loopback(host):
+            raise socket.gaierror(f"tests have no network, {host} was asked for")
+        return resolve(host, *arguments, **options)
+
+    def connect_loopback(self: socket.socket, address: Any) -> None:
+        if self.family in {socket.AF_INET, socket.AF_INET6} and not is_loopback(address[0]):
+            raise ConnectionRefusedError(f"tests have no network, {address[0]} was called")
+        connect(self, address)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_loopback)
+    monkeypatch.setattr(socket.socket, "connect", connect_loopback)
+
+
+@pytest.fixture(scope="session")
+def xray() -> Iterator[None]:
+    """Closes what the X-Ray SDK opens as it is imported and never closes, of which Python would complain in the end."""
+    yield
+    importlib.import_module("aws_xray_sdk.core").xray_recorder.emitter._socket.close()
+
+
+@pytest.fixture
+def cold_start(xray: None, monkeypatch: pytest.MonkeyPatch) -> ColdStart:
+    """Runs the init phase of images/<name>/<name>.py as a new execution environment with these variables does."""
+
+    def start(name: str, **environ: str) -> ModuleType:
+        for variable in [*os.environ]:
+            if variable.startswith(("AWS_", "LAMBDA_", "_X_AMZN_")) or variable in OUR_VARIABLES:
+                monkeypatch.delenv(variable)
+        task_root = ROOT / "images" / name
+        for variable, value in {**EXECUTION_ENVIRONMENT, "LAMBDA_TASK_ROOT": str(task_root), **environ}.items():
+            monkeypatch.setenv(variable, value)
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+        spec = importlib.util.spec_from_file_location(name, task_root / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return start
+
+
+def new_key(kid: str, bits: int = 2048) -> RSAKey:
+    return RSAKey.generate_key(bits, parameters={"kid": kid, "alg": "RS256", "use": "sig"})
+
+
+@pytest.fixture(scope="session")
+def signing_key() -> RSAKey:
+    """The user pool's own."""
+    return new_key("signing1example=")
+
+
+@pytest.fixture(scope="session")
+def other_key() -> RSAKey:
+    """As good a key, but not the one the user pool publishes, unless a test says so."""
+    return new_key("other2example=")
+
+
+def base64url(octets: bytes) -> str:
+    return urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def rs256(key: RSAKey, header: str, payload: str) -> str:
+    """A compact JWS with a true signature over whatever these are; not by the library that verifies it."""
+    assert key.private_key is not None
+    signing_input = f"{base64url(header.encode())}.{base64url(payload.encode())}"
+    return f"{signing_input}.{base64url(key.private_key.sign(signing_input.encode(), PKCS1v15(), SHA256()))}"
+
+
+@pytest.fixture(scope="session")
+def sign(signing_key: RSAKey) -> Sign:
+    """Signs an ID token as Cognito makes them, but for the given claims and header parameters; None drops one."""
+
+    def signed(*, key: RSAKey = signing_key, header: Mapping[str, object] = {}, **claims: object) -> str:
+        now = int(time.time())
+        cognito_claims = {
+            "sub": SUB,
+            "email_verified": True,
+            "iss": ISSUER,
+            "cognito:username": SUB,
+            "origin_jti": str(uuid.uuid4()),
+            "aud": APP_CLIENT_ID,
+            "event_id": str(uuid.uuid4()),
+            "token_use": "id",
+            "auth_time": now,
+            "exp": now + 3600,
+            "iat": now,
+            "jti": str(uuid.uuid4()),
+            "email": "jane@example.com",
+        }
+        return rs256(key, json_with(header, {"kid": key.kid, "alg": "RS256"}), json_with(claims, cognito_claims))
+
+    return signed
+
+
+def json_with(changes: Mapping[str, object], members: Mapping[str, object]) -> str:
+    return json.dumps({name: value for name, value in {**members, **changes}.items() if value is not None})
+
+
+def load_event(name: str, **changes: object) -> Event:
+    """The example event with members replaced, at its top or else in its requestContext; None drops one."""
+    event: Event = json.loads((ROOT / "tests" / "events" / f"{name}.json").read_text())
+    for member, value in changes.items():
+        members = event if member in event else event["requestContext"]
+        members[member] = value
+        if value is None:
+            del members[member]
+    return event
+
+
+@pytest.fixture(scope="session")
+def authorizer_event() -> EventFactory:
+    return partial(load_event, "authorizer")
+
+
+@pytest.fixture(scope="session")
+def connect_event() -> EventFactory:
+    return partial(load_event, "connect")
+
+
+@pytest.fixture(scope="session")
+def message_event() -> EventFactory:
+    return partial(load_event, "default")
+
+
+@pytest.fixture(scope="session")
+def disconnect_event() -> EventFactory:
+    return partial(load_event, "disconnect")
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    status: int = 200
+    body: Iterable[bytes] = ()
+    headers: Mapping[str, str] = {}
+
+
+class LoopbackServer(ThreadingHTTPServer):
+    """A real HTTP server on a free port that records the requests and gives `answer`, until that is replaced."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(("127.0.0.1", 0), LoopbackHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.answer = answer
+        self.requests: list[Request] = []
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def respond(self, request: Request) -> Answer:
+        return self.answer
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+class LoopbackHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: LoopbackServer
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        request = Request(self.command, self.path, dict(self.headers), body)
+        self.server.requests.append(request)
+        answer = self.server.respond(request)
+        try:
+            self.send_response(answer.status)
+            for name, value in {"Connection": "close", **answer.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            for chunk in answer.body:
+                self.wfile.write(chunk)
+        except ConnectionError:  # the client has had enough, which may be what a test is about
+            self.close_connection = True
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Tests look at `requests`."""
+
+
+def key_set(*keys: RSAKey) -> Answer:
+    jwks = {"keys": [key.as_dict(private=False) for key in keys]}
+    return Answer(headers={"Content-Type": "application/json"}, body=[json.dumps(jwks).encode()])
+
+
+@pytest.fixture
+def jwks(signing_key: RSAKey) -> Iterator[LoopbackServer]:
+    """Where the user pool publishes its signing key."""
+    with LoopbackServer(key_set(signing_key)) as server:
+        yield server
+
+
+@pytest.fixture
+def authorizer(cold_start: ColdStart, jwks: LoopbackServer) -> ModuleType:
+    """The authorizer after its init phase, with the user pool's keys on loopback."""
+    return cold_start(
+        "authorizer",
+        USER_POOL_ID=USER_POOL_ID,
+        APP_CLIENT_ID=APP_CLIENT_ID,
+        AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER=jwks.url,
+    )
+
+
+@pytest.fixture
+def authorize(authorizer: ModuleType, authorizer_event: EventFactory) -> Authorize:
+    """The authorizer's answer to whoever connects with this token."""
+
+    def answer(token: object) -> dict[str, Any]:
+        policy: dict[str, Any] = authorizer.handler(authorizer_event(queryStringParameters={"idToken": token}), None)
+        return policy
+
+    return answer
+
+
+def effect(policy: dict[str, Any]) -> str:
+    (statement,) = policy["policyDocument"]["Statement"]
+    return str(statement["Effect"])
+
+
+def unavailable(config: pytest.Config, reason: str) -> NoReturn:
+    if config.getoption("--require-containers"):
+        pytest.fail(f"--require-containers: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def buildx(pytestconfig: pytest.Config) -> None:
+    """The buildx command line; it needs no engine."""
+    if shutil.which("docker") is None or docker("buildx", "version").returncode != 0:
+        unavailable(pytestconfig, "there is no docker buildx command")
+
+
+@pytest.fixture(scope="session")
+def engine(pytestconfig: pytest.Config, buildx: None) -> None:
+    """A running Docker engine."""
+    if docker("version", "--format", "{{.Server.Version}}").returncode != 0:
+        unavailable(pytestconfig, "there is no running Docker engine")
+
+
+@pytest.fixture(scope="session")
+def images(engine: None) -> None:
+    """Both images as shipped (`:dev`) and with the emulator on top (`:rie`), built from what is on disk."""
+    baked = docker("buildx", "bake", "--load", "default", "rie", TAG="dev")
+    assert baked.returncode == 0, baked.stderr
+
+
+def docker(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["docker", *arguments], cwd=ROOT, env=os.environ | environ, capture_output=True, text=True, check=False
+    )

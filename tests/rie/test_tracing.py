@@ -1,0 +1,138 @@
+"""The functions under every trace context that Lambda can give them; the emulator gives none.
+
+They run here without the emulator, the image exactly as shipped, against a Runtime API that does hand out traces
+(https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html) and a UDP socket in the X-Ray daemon's place.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from queue import Queue
+from typing import Any
+
+import pytest
+
+from tests.conftest import EXECUTION_ENVIRONMENT, Answer, EventFactory, LoopbackServer, Request, Sign, effect
+from tests.rie.conftest import AUTHORIZER, PATIENCE_SECONDS, SETTINGS, WEBSOCKET, FakeAws, Run, free_port
+
+PARENT = "53995c3f42cd8ad8"
+UNTRACED: dict[str, str] = {}
+
+
+def trace(digit: str, *, sampled: bool) -> dict[str, str]:
+    return {"Lambda-Runtime-Trace-Id": f"Root={root(digit)};Parent={PARENT};Sampled={sampled:d}"}
+
+
+def root(digit: str) -> str:
+    return f"1-5759e988-{digit * 24}"
+
+
+class RuntimeApi(LoopbackServer):
+    """What a function's runtime asks for its next invocation and tells the answer."""
+
+    def __init__(self) -> None:
+        super().__init__(Answer(202))
+        self._next: Queue[Answer] = Queue()
+        self._answers: Queue[Any] = Queue()
+
+    def invoke(self, event: object, trace_header: dict[str, str]) -> Any:
+        headers = {
+            "Content-Type": "application/json",  # awslambdaric 4.2.2 crashes without
+            "Lambda-Runtime-Aws-Request-Id": str(uuid.uuid4()),
+            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + PATIENCE_SECONDS) * 1000)),
+            "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:123456789012:function:example",
+        }
+        self._next.put(Answer(headers=headers | trace_header, body=[json.dumps(event).encode()]))
+        return self._answers.get(timeout=PATIENCE_SECONDS)
+
+    def respond(self, request: Request) -> Answer:
+        if request.path.endswith("/invocation/next"):
+            return self._next.get()
+        self._answers.put(json.loads(request.body))
+        return self.answer
+
+
+@pytest.fixture
+def daemon() -> Iterator[socket.socket]:
+    """Where the SDK sends what it has traced."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(PATIENCE_SECONDS)
+        yield receiver
+
+
+def received(daemon: socket.socket) -> dict[str, Any]:
+    _, _, document = daemon.recv(65536).partition(b"\n")
+    subsegment: dict[str, Any] = json.loads(document)
+    return subsegment
+
+
+Traced = Callable[[str, dict[str, str]], AbstractContextManager[RuntimeApi]]
+
+
+@pytest.fixture
+def traced(run: Run, daemon: socket.socket) -> Traced:
+    @contextmanager
+    def running(function: str, environ: dict[str, str]) -> Iterator[RuntimeApi]:
+        with RuntimeApi() as runtime_api:
+            addresses = {
+                "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{runtime_api.server_port}",
+                "AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}",
+            }
+            with run(function, [], EXECUTION_ENVIRONMENT | SETTINGS | environ | addresses):
+                yield runtime_api
+
+    return running
+
+
+def test_only_sampled_calls_are_reported(
+    traced: Traced, aws: FakeAws, daemon: socket.socket, disconnect_event: EventFactory
+) -> None:
+    contexts = [UNTRACED, trace("a", sampled=False), trace("b", sampled=True)]
+    with traced("websocket", {**WEBSOCKET, "AWS_ENDPOINT_URL_DYNAMODB": aws.url}) as websocket:
+        answers = [websocket.invoke(disconnect_event(), context) for context in contexts]
+        subsegment = received(daemon)
+
+    assert answers == [{"statusCode": 200}] * 3
+    assert (subsegment["trace_id"], subsegment["parent_id"]) == (root("b"), PARENT)
+    assert (subsegment["name"], subsegment["aws"]["operation"]) == ("dynamodb", "DeleteItem")
+
+
+@pytest.mark.parametrize("context", [UNTRACED, trace("a", sampled=False)], ids=["untraced", "not sampled"])
+def test_token_is_allowed_without_a_sampled_trace(
+    traced: Traced, jwks: LoopbackServer, authorizer_event: EventFactory, sign: Sign, context: dict[str, str]
+) -> None:
+    environ = {**AUTHORIZER, "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": jwks.url}
+    with traced("authorizer", environ) as authorizer:
+        answer = authorizer.invoke(authorizer_event(queryStringParameters={"idToken": sign()}), context)
+
+    assert effect(answer) == "Allow"
+
+
+def test_download_of_the_keys_is_reported(
+    traced: Traced, jwks: LoopbackServer, daemon: socket.socket, authorizer_event: EventFactory, sign: Sign
+) -> None:
+    event = authorizer_event(queryStringParameters={"idToken": sign()})
+    with traced("authorizer", {**AUTHORIZER, "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": jwks.url}) as authorizer:
+        authorizer.invoke(event, trace("c", sampled=True))
+        subsegment = received(daemon)
+
+    assert (subsegment["name"], subsegment["trace_id"]) == ("jwks", root("c"))
+    assert "fault" not in subsegment
+
+
+def test_failed_download_of_the_keys_is_reported_as_a_fault(
+    traced: Traced, daemon: socket.socket, authorizer_event: EventFactory, sign: Sign
+) -> None:
+    event = authorizer_event(queryStringParameters={"idToken": sign()})
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    with traced("authorizer", {**AUTHORIZER, "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": nowhere}) as authorizer:
+        authorizer.invoke(event, trace("d", sampled=True))
+        subsegment = received(daemon)
+
+    assert (subsegment["name"], subsegment["fault"]) == ("jwks", True)

@@ -1,0 +1,104 @@
+"""The websocket function in Lambda's runtime; its calls arrive at real HTTP servers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import CONNECTION_ID, SUB, EventFactory, Request
+from tests.rie.conftest import Emulator, FakeAws
+
+CONNECTION_PATH = "/prod/@connections/L0SM9cOFvHcCIhw%3D"
+OK = (200, {"statusCode": 200})
+
+
+@pytest.fixture(autouse=True)
+def all_peers_are_there(aws: FakeAws) -> None:
+    aws.gone.clear()
+    aws.requests.clear()
+
+
+def dynamodb(request: Request) -> tuple[str, Any]:
+    """The operation and its input, without what the SDK adds."""
+    body = json.loads(request.body)
+    return request.headers["X-Amz-Target"].removeprefix("DynamoDB_20120810."), body
+
+
+def test_connect_stores_who_holds_the_connection(
+    websocket: Emulator, aws: FakeAws, connect_event: EventFactory
+) -> None:
+    invocation = websocket.invoke(connect_event(authorizer={"userId": SUB, "exp": "1707506799"}))
+
+    assert invocation == OK
+    assert [dynamodb(request) for request in aws.requests] == [
+        (
+            "PutItem",
+            {
+                "TableName": "connections",
+                "Item": {"connectionId": {"S": CONNECTION_ID}, "userId": {"S": SUB}, "removedAt": {"N": "1707506859"}},
+            },
+        )
+    ]
+
+
+def test_disconnect_forgets_the_connection(websocket: Emulator, aws: FakeAws, disconnect_event: EventFactory) -> None:
+    invocation = websocket.invoke(disconnect_event())
+
+    assert invocation == OK
+    assert [dynamodb(request) for request in aws.requests] == [
+        ("DeleteItem", {"TableName": "connections", "Key": {"connectionId": {"S": CONNECTION_ID}}})
+    ]
+
+
+@pytest.mark.parametrize("body", ["hello", "こんにちは 👋", '{"action": "x"}', "x" * 32768])
+def test_default_sends_the_message_back(
+    websocket: Emulator, aws: FakeAws, message_event: EventFactory, body: str
+) -> None:
+    invocation = websocket.invoke(message_event(body=body))
+
+    assert invocation == OK
+    (request,) = aws.requests
+    assert (request.method, request.path) == ("POST", CONNECTION_PATH)
+    assert json.loads(request.body) == {"message": body}
+
+
+def test_peer_that_is_gone_is_forgotten(websocket: Emulator, aws: FakeAws, message_event: EventFactory) -> None:
+    aws.gone.add("L0SM9cOFvHcCIhw%3D")
+
+    invocation = websocket.invoke(message_event())
+
+    assert invocation == OK
+    post, delete = aws.requests
+    assert post.path == CONNECTION_PATH
+    assert dynamodb(delete)[0] == "DeleteItem"
+
+
+def test_calls_are_signed_for_the_service_that_they_go_to(
+    websocket: Emulator, aws: FakeAws, connect_event: EventFactory, message_event: EventFactory
+) -> None:
+    websocket.invoke(connect_event())
+    websocket.invoke(message_event())
+
+    put, post = aws.requests
+    assert "/us-east-1/dynamodb/aws4_request" in put.headers["Authorization"]
+    assert "/us-east-1/execute-api/aws4_request" in post.headers["Authorization"]
+
+
+def test_event_that_the_function_cannot_serve_is_a_function_error(
+    websocket: Emulator, connect_event: EventFactory
+) -> None:
+    _, answer = websocket.invoke(connect_event(authorizer=None))
+
+    assert answer["errorType"] == "KeyError"
+
+
+def test_json_log_tells_who_connected_and_never_the_token(websocket: Emulator, connect_event: EventFactory) -> None:
+    event = connect_event()
+
+    websocket.invoke(event)
+
+    *_, record = websocket.records("connected")
+    assert (record["level"], record["sub"], record["connectionId"]) == ("INFO", SUB, CONNECTION_ID)
+    assert event["queryStringParameters"]["idToken"] not in websocket.log()

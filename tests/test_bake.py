@@ -1,0 +1,292 @@
+"""docker-bake.hcl: what buildx makes of it, what a deployment makes of it, and what the built images are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import infra.bake
+from infra.bake import BakeTarget
+from tests.conftest import ROOT, docker
+
+FUNCTIONS = ["authorizer", "websocket"]
+VARIABLES = {"PLATFORM", "BASE_IMAGE", "TAG", "CA_FILE"}
+BASES_OWN = {"PATH", "LANG", "GPG_KEY", "PYTHON_VERSION", "PYTHON_SHA256"}  # of python:3.13-slim
+
+Json = dict[str, Any]
+Bake = Callable[..., Json]
+Deploy = Callable[[str, str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def bake(buildx: None) -> Bake:
+    """The bake file as buildx resolves it where only these of its variables are set."""
+
+    def resolved(*targets: str, **variables: str) -> Json:
+        environ = {name: value for name, value in os.environ.items() if name not in VARIABLES} | variables
+        command = ["docker", "buildx", "bake", "--print", *targets]
+        printed = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, check=True)
+        described: Json = json.loads(printed.stdout)
+        return described
+
+    return resolved
+
+
+def settings(listed: list[Any]) -> list[dict[str, str]]:
+    """Attestations or secrets, which older buildx prints as CSV and newer as objects."""
+    return [
+        dict(field.split("=", 1) for field in each.split(",")) if isinstance(each, str) else each for each in listed
+    ]
+
+
+@pytest.mark.parametrize(("variables", "platform"), [({}, "linux/amd64"), ({"PLATFORM": "linux/arm64"}, "linux/arm64")])
+def test_every_image_has_the_one_platform_that_the_variable_names(
+    bake: Bake, variables: dict[str, str], platform: str
+) -> None:
+    """https://docs.aws.amazon.com/lambda/latest/dg/images-create.html: Lambda takes no multi-architecture images."""
+    targets = bake("default", "rie", **variables)["target"]
+
+    assert {name: target["platforms"] for name, target in targets.items()} == {
+        name: [platform] for name in ("authorizer", "websocket", "authorizer-rie", "websocket-rie")
+    }
+
+
+def test_no_image_has_attestations(bake: Bake) -> None:
+    """They would make an image index of it, which Lambda refuses."""
+    targets = bake("default", "rie")["target"]
+
+    for target in targets.values():
+        attestations = settings(target["attest"])
+        assert {attestation["type"]: str(attestation["disabled"]) for attestation in attestations} == {
+            "provenance": "true",
+            "sbom": "true",
+        }
+
+
+def test_base_image_is_the_official_one_unless_replaced(bake: Bake) -> None:
+    official, replaced = bake("default", "rie"), bake("default", "rie", BASE_IMAGE="registry.example/python:3")
+
+    for target in official["target"].values():
+        assert target["contexts"]["base"].startswith("docker-image://python:3.13-slim")
+    for target in replaced["target"].values():
+        assert target["contexts"]["base"] == "docker-image://registry.example/python:3"
+
+
+def test_default_group_is_what_is_shipped(bake: Bake) -> None:
+    resolved = bake()
+
+    assert resolved["target"].keys() == set(FUNCTIONS)
+    assert [resolved["target"][function]["tags"] for function in FUNCTIONS] == [["authorizer:dev"], ["websocket:dev"]]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_emulator_goes_on_top_of_the_functions_own_image(bake: Bake, function: str) -> None:
+    target = bake("rie")["target"][f"{function}-rie"]
+
+    assert target["contexts"]["function"] == f"target:{function}"
+    assert target["tags"] == [f"{function}:rie"]
+
+
+def test_certificates_are_a_secret_of_the_build_and_no_argument(bake: Bake, tmp_path: Path) -> None:
+    bundle = tmp_path / "corporate.pem"
+    bundle.touch()
+    without, with_certificates = bake()["target"], bake(CA_FILE=str(bundle))["target"]
+
+    for function in FUNCTIONS:
+        assert settings(without[function].get("secret", [])) == []
+        assert settings(with_certificates[function]["secret"]) == [{"id": "ca", "src": str(bundle)}]
+        assert with_certificates[function]["args"] == {"SOURCE_DATE_EPOCH": "0"}
+
+
+# What a deployment makes of it
+
+
+@pytest.mark.usefixtures("buildx")
+@pytest.mark.parametrize("platform", [None, "linux/arm64"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_stack_reads_the_same_without_buildx(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, function: str, platform: str | None
+) -> None:
+    monkeypatch.delenv("PLATFORM", raising=False)
+    if platform:
+        monkeypatch.setenv("PLATFORM", platform)
+    with_buildx = BakeTarget.read(function)
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert BakeTarget.read(function) == with_buildx
+
+
+@pytest.mark.usefixtures("buildx")
+def test_what_bake_cannot_resolve_is_an_error_in_its_words() -> None:
+    with pytest.raises(ValueError, match=r"(?s)^docker buildx bake --print nonexistent: .*find target nonexistent"):
+        BakeTarget.read("nonexistent")
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A copy of all that goes into the images, which infra.bake takes for the project."""
+    shutil.copy(ROOT / "docker-bake.hcl", tmp_path)
+    shutil.copytree(ROOT / "images", tmp_path / "images")
+    monkeypatch.setattr(infra.bake, "ROOT", tmp_path)
+    monkeypatch.setattr(infra.bake, "BAKE_FILE", tmp_path / "docker-bake.hcl")
+    monkeypatch.setattr(infra.bake, "DOCKERFILE", tmp_path / "images" / "Dockerfile")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("buildx")
+def test_image_of_two_platforms_is_refused(sources: Path) -> None:
+    bake_file = sources / "docker-bake.hcl"
+    bake_file.write_text(bake_file.read_text().replace("[PLATFORM]", '["linux/amd64", "linux/arm64"]'))
+
+    with pytest.raises(ValueError, match="Lambda takes an image of one platform"):
+        BakeTarget.read("authorizer")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "docker-bake.hcl",
+        "images/Dockerfile",
+        "images/authorizer/authorizer.py",
+        "images/authorizer/requirements.txt",
+        "images/authorizer/some/new/file",
+    ],
+)
+def test_source_hash_changes_with_whatever_goes_into_the_image(sources: Path, path: str) -> None:
+    before = infra.bake.source_hash("authorizer", {})
+
+    changed = sources / path
+    changed.parent.mkdir(parents=True, exist_ok=True)
+    with changed.open("a") as file:
+        file.write("\n")
+
+    assert infra.bake.source_hash("authorizer", {}) != before
+
+
+def test_source_hash_changes_when_a_file_is_renamed(sources: Path) -> None:
+    before = infra.bake.source_hash("authorizer", {})
+
+    context = sources / "images" / "authorizer"
+    (context / "requirements.in").rename(context / "renamed.in")
+
+    assert infra.bake.source_hash("authorizer", {}) != before
+
+
+@pytest.mark.parametrize("path", ["images/websocket/websocket.py", "images/authorizer/__pycache__/authorizer.pyc"])
+def test_source_hash_stays_when_something_else_changes(sources: Path, path: str) -> None:
+    before = infra.bake.source_hash("authorizer", {})
+
+    (sources / path).parent.mkdir(exist_ok=True)
+    (sources / path).write_text("changed")
+
+    assert infra.bake.source_hash("authorizer", {}) == before
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "changes"),
+    [
+        ("BASE_IMAGE", "registry.example/python:3", True),
+        ("PLATFORM", "linux/arm64", True),
+        ("TAG", "another", False),
+        ("CA_FILE", __file__, False),
+    ],
+)
+def test_source_hash_follows_the_variables_that_change_the_image(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, *, changes: bool
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    before = BakeTarget.read("authorizer").source_hash
+
+    monkeypatch.setenv(variable, value)
+
+    assert (BakeTarget.read("authorizer").source_hash != before) is changes
+
+
+# The built images
+
+
+def inspect(image: str) -> Json:
+    inspected = docker("image", "inspect", image)
+    assert inspected.returncode == 0, inspected.stderr
+    (described,) = json.loads(inspected.stdout)
+    assert isinstance(described, dict)
+    return described
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_image_starts_lambdas_runtime_as_nobody(function: str) -> None:
+    config = inspect(f"{function}:dev")["Config"]
+
+    assert config["User"] == "65534:65534"
+    assert config["Entrypoint"] == ["python", "-m", "awslambdaric"]
+    assert config["Cmd"] == [f"{function}.handler"]
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_image_brings_no_configuration_of_its_own(function: str) -> None:
+    variables = dict(variable.split("=", 1) for variable in inspect(f"{function}:dev")["Config"]["Env"])
+
+    ours = {name: value for name, value in variables.items() if name not in BASES_OWN}
+    assert ours == {"LAMBDA_TASK_ROOT": "/var/task", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_emulator_adds_one_layer_to_the_shipped_image(function: str) -> None:
+    shipped, emulated = inspect(f"{function}:dev"), inspect(f"{function}:rie")
+
+    *below, _ = emulated["RootFS"]["Layers"]
+    assert below == shipped["RootFS"]["Layers"]
+    assert emulated["Config"]["User"] == shipped["Config"]["User"]
+    assert emulated["Config"]["Entrypoint"] == ["aws-lambda-rie", *shipped["Config"]["Entrypoint"]]
+    assert emulated["Config"]["Cmd"] == shipped["Config"]["Cmd"]
+
+
+@pytest.mark.usefixtures("images")
+def test_image_is_the_same_to_the_bit_when_built_again_from_nothing() -> None:
+    again = docker("buildx", "bake", "--no-cache", "--load", "--set=authorizer.tags=authorizer:again", "authorizer")
+    assert again.returncode == 0, again.stderr
+
+    try:
+        assert inspect("authorizer:again")["Id"] == inspect("authorizer:dev")["Id"]
+    finally:
+        docker("image", "rm", "authorizer:again")
+
+
+@pytest.fixture
+def deploy(images: None, tmp_path: Path) -> Iterator[Deploy]:
+    """Runs what the CDK CLI runs in its output folder, for a template of this platform; only the tag is another."""
+
+    def run(function: str, platform: str) -> subprocess.CompletedProcess[str]:
+        baked = BakeTarget.read(function)
+        changes = {baked.platform: platform, f"{function}:cdk-{baked.source_hash[:16]}": f"{function}:deployed"}
+        command = [changes.get(part, part) for part in baked.command(outdir=str(tmp_path))]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    yield run
+    docker("image", "rm", *[f"{function}:deployed" for function in FUNCTIONS])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_deployment_builds_the_very_image_that_was_tested(deploy: Deploy, function: str) -> None:
+    deployed = deploy(function, BakeTarget.read(function).platform)
+
+    assert deployed.stdout == f"{function}:deployed\n", deployed.stderr
+    assert inspect(f"{function}:deployed")["Id"] == inspect(f"{function}:dev")["Id"]
+
+
+def test_deployment_refuses_an_image_of_another_platform_than_the_templates(deploy: Deploy) -> None:
+    deployed = deploy("authorizer", "linux/s390x")
+
+    assert (deployed.returncode, deployed.stdout) == (1, "")
+    assert "the template says linux/s390x" in deployed.stderr

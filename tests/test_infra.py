@@ -1,0 +1,397 @@
+"""The stack's template: one test for each thing that it promises."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk.assertions import Template
+
+from infra.app import main
+from infra.backend_stack import BackendStack
+from infra.bake import BakeTarget
+from tests.conftest import ROOT
+
+Resources = dict[str, dict[str, Any]]
+CONTEXT = json.loads((ROOT / "cdk.json").read_text())["context"]
+
+
+@pytest.fixture(scope="session")
+def assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the CDK leaves the stack with its production defaults."""
+    return tmp_path_factory.mktemp("cdk.out")
+
+
+@pytest.fixture(scope="session")
+def template(assembly: Path) -> Template:
+    return synthesized(outdir=str(assembly))
+
+
+def synthesized(*, outdir: str | None = None, **arguments: Any) -> Template:
+    app = cdk.App(outdir=outdir, context=CONTEXT)
+    return Template.from_stack(BackendStack(app, "Stack", **arguments))
+
+
+def of_type(template: Template, type_: str) -> Resources:
+    return {id_: dict(resource) for id_, resource in template.find_resources(type_).items()}
+
+
+def only(resources: Resources) -> dict[str, Any]:
+    (resource,) = resources.values()
+    properties: dict[str, Any] = resource["Properties"]
+    return properties
+
+
+def functions(template: Template) -> Resources:
+    """The functions by the bake target of their image."""
+    found = of_type(template, "AWS::Lambda::Function")
+    return {
+        function["Metadata"]["BakeTarget"]: {**function["Properties"], "id": id_} for id_, function in found.items()
+    }
+
+
+def statements(template: Template, target: str) -> list[tuple[set[str], Any]]:
+    """What the role of a function allows: actions and resource of each statement."""
+    role = functions(template)[target]["Role"]["Fn::GetAtt"][0]
+    assert of_type(template, "AWS::IAM::Role")[role]["Properties"].keys() == {"AssumeRolePolicyDocument"}
+    policies = [policy["Properties"] for policy in of_type(template, "AWS::IAM::Policy").values()]
+    return [
+        ({*([actions] if isinstance(actions := statement["Action"], str) else actions)}, statement["Resource"])
+        for policy in policies
+        if {"Ref": role} in policy["Roles"]
+        for statement in policy["PolicyDocument"]["Statement"]
+    ]
+
+
+def text(value: Any) -> str:
+    """A CloudFormation value as text, with ${...} for what it refers to."""
+    if isinstance(value, str):
+        return value
+    if "Fn::Join" in value:
+        separator, parts = value["Fn::Join"]
+        return str(separator).join(text(part) for part in parts)
+    ((_, reference),) = value.items()
+    return "${" + (reference if isinstance(reference, str) else ".".join(reference)) + "}"
+
+
+# What runs
+
+
+@pytest.mark.parametrize(("platform", "architecture"), [("linux/amd64", "x86_64"), ("linux/arm64", "arm64")])
+def test_architecture_is_that_of_the_images(monkeypatch: pytest.MonkeyPatch, platform: str, architecture: str) -> None:
+    monkeypatch.setenv("PLATFORM", platform)
+
+    template = synthesized()
+
+    assert BakeTarget.read("authorizer").platform == platform
+    assert [function["Architectures"] for function in functions(template).values()] == [[architecture]] * 2
+
+
+@pytest.mark.parametrize("platform", ["linux/riscv64", "linux/amd64,linux/arm64"])
+def test_platform_that_lambda_does_not_run_is_refused(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    monkeypatch.setenv("PLATFORM", platform)
+
+    with pytest.raises(ValueError, match="Lambda"):
+        synthesized()
+
+
+@pytest.mark.parametrize("target", ["authorizer", "websocket"])
+def test_function_is_the_image_that_bake_builds_from_these_sources(template: Template, target: str) -> None:
+    function = functions(template)[target]
+
+    assert function["PackageType"] == "Image"
+    assert text(function["Code"]["ImageUri"]).endswith(f":{BakeTarget.read(target).source_hash}")
+
+
+def test_assets_name_no_path_of_this_machine(assembly: Path, template: Template) -> None:
+    assets = json.loads((assembly / "Stack.assets.json").read_text())["dockerImages"].values()
+
+    for asset in assets:
+        executable = asset["source"]["executable"]
+        assert [argument for argument in executable if Path(argument).is_absolute()] == []
+        assert ROOT in [(assembly / argument).resolve() for argument in executable]
+
+
+# Who may connect
+
+
+def test_only_connect_has_the_authorizer(template: Template) -> None:
+    """API Gateway authorizes a WebSocket connection once, when it is opened."""
+    routes = [route["Properties"] for route in of_type(template, "AWS::ApiGatewayV2::Route").values()]
+    (authorizer,) = of_type(template, "AWS::ApiGatewayV2::Authorizer")
+
+    assert {route["RouteKey"]: (route["AuthorizationType"], route.get("AuthorizerId")) for route in routes} == {
+        "$connect": ("CUSTOM", {"Ref": authorizer}),
+        "$disconnect": ("NONE", None),
+        "$default": ("NONE", None),
+    }
+
+
+def test_identity_source_is_exactly_the_id_token_in_the_query_string(template: Template) -> None:
+    authorizer = only(of_type(template, "AWS::ApiGatewayV2::Authorizer"))
+
+    assert authorizer["AuthorizerType"] == "REQUEST"
+    assert authorizer["IdentitySource"] == ["route.request.querystring.idToken"]
+
+
+def test_authorizer_and_routes_call_each_their_own_function(template: Template) -> None:
+    authorizer = only(of_type(template, "AWS::ApiGatewayV2::Authorizer"))
+    integration = only(of_type(template, "AWS::ApiGatewayV2::Integration"))
+    ids = {target: function["id"] for target, function in functions(template).items()}
+
+    assert f"${{{ids['authorizer']}.Arn}}" in text(authorizer["AuthorizerUri"])
+    assert f"${{{ids['websocket']}.Arn}}" in text(integration["IntegrationUri"])
+
+
+def test_functions_may_be_called_by_this_api_only(template: Template) -> None:
+    (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
+    (authorizer,) = of_type(template, "AWS::ApiGatewayV2::Authorizer")
+    permissions = [each["Properties"] for each in of_type(template, "AWS::Lambda::Permission").values()]
+
+    assert {permission["Principal"] for permission in permissions} == {"apigateway.amazonaws.com"}
+    assert {text(permission["SourceArn"]).rpartition(f"${{{api}}}/")[2] for permission in permissions} == {
+        f"authorizers/${{{authorizer}}}",
+        "*$connect",
+        "*$disconnect",
+        "*$default",
+    }
+
+
+def test_users_sign_in_by_srp_from_a_page_without_secrets(template: Template) -> None:
+    client = only(of_type(template, "AWS::Cognito::UserPoolClient"))
+
+    assert set(client["ExplicitAuthFlows"]) == {"ALLOW_USER_SRP_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
+    assert "GenerateSecret" not in client
+    assert client["AllowedOAuthFlowsUserPoolClient"] is False
+    assert client["PreventUserExistenceErrors"] == "ENABLED"
+
+
+def test_authorizer_believes_this_user_pool_and_this_client(template: Template) -> None:
+    (user_pool,) = of_type(template, "AWS::Cognito::UserPool")
+    (client,) = of_type(template, "AWS::Cognito::UserPoolClient")
+
+    assert functions(template)["authorizer"]["Environment"]["Variables"] == {
+        "USER_POOL_ID": {"Ref": user_pool},
+        "APP_CLIENT_ID": {"Ref": client},
+    }
+
+
+# Who may do what
+
+
+def test_authorizer_may_only_log_and_trace(template: Template) -> None:
+    log_group = functions(template)["authorizer"]["LoggingConfig"]["LogGroup"]["Ref"]
+
+    assert statements(template, "authorizer") == [
+        ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"Fn::GetAtt": [log_group, "Arn"]}),
+        ({"xray:PutTelemetryRecords", "xray:PutTraceSegments"}, "*"),
+    ]
+
+
+def test_websocket_function_may_also_put_and_delete_connections_and_post_to_them(template: Template) -> None:
+    log_group = functions(template)["websocket"]["LoggingConfig"]["LogGroup"]["Ref"]
+    (table,) = of_type(template, "AWS::DynamoDB::Table")
+    (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
+
+    *others, (post, connections) = statements(template, "websocket")
+
+    assert others == [
+        ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"Fn::GetAtt": [log_group, "Arn"]}),
+        ({"xray:PutTelemetryRecords", "xray:PutTraceSegments"}, "*"),
+        ({"dynamodb:PutItem", "dynamodb:DeleteItem"}, {"Fn::GetAtt": [table, "Arn"]}),
+    ]
+    assert post == {"execute-api:ManageConnections"}
+    assert text(connections) == (
+        "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${" + api + "}/prod/POST/@connections/*"
+    )
+
+
+@pytest.mark.parametrize("target", ["authorizer", "websocket"])
+def test_roles_can_be_taken_by_lambda_only(template: Template, target: str) -> None:
+    role = functions(template)[target]["Role"]["Fn::GetAtt"][0]
+    (statement,) = of_type(template, "AWS::IAM::Role")[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+
+    assert (statement["Action"], statement["Principal"]) == ("sts:AssumeRole", {"Service": "lambda.amazonaws.com"})
+
+
+# What is kept, and for how long
+
+
+def test_left_behind_connections_expire_by_removed_at(template: Template) -> None:
+    table = only(of_type(template, "AWS::DynamoDB::Table"))
+
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "removedAt", "Enabled": True}
+
+
+def test_connections_of_a_user_can_be_found(template: Template) -> None:
+    table = only(of_type(template, "AWS::DynamoDB::Table"))
+    (index,) = table["GlobalSecondaryIndexes"]
+
+    assert table["KeySchema"] == [{"AttributeName": "connectionId", "KeyType": "HASH"}]
+    assert index["IndexName"] == "userIdIndex"
+    assert index["KeySchema"] == [{"AttributeName": "userId", "KeyType": "HASH"}]
+
+
+def test_every_log_is_kept_for_a_month(template: Template) -> None:
+    groups = of_type(template, "AWS::Logs::LogGroup").values()
+
+    assert [group["Properties"]["RetentionInDays"] for group in groups] == [30, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("argument", "policy"),
+    [({}, "Retain"), ({"removal_policy": cdk.RemovalPolicy.DESTROY}, "Delete")],
+    ids=["default", "destroy"],
+)
+def test_users_connections_and_logs_are_kept_unless_asked_otherwise(argument: dict[str, Any], policy: str) -> None:
+    template = synthesized(**argument)
+
+    for type_ in ("AWS::Cognito::UserPool", "AWS::DynamoDB::Table", "AWS::Logs::LogGroup"):
+        for resource in of_type(template, type_).values():
+            assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == (policy, policy)
+
+
+def test_accounts_log_role_outlives_the_stack() -> None:
+    """It is a setting of the account, on which other APIs may rely."""
+    template = synthesized(removal_policy=cdk.RemovalPolicy.DESTROY)
+    (account,) = of_type(template, "AWS::ApiGateway::Account").values()
+    role = account["Properties"]["CloudWatchRoleArn"]["Fn::GetAtt"][0]
+
+    assert account["DeletionPolicy"] == "Retain"
+    assert of_type(template, "AWS::IAM::Role")[role]["DeletionPolicy"] == "Retain"
+
+
+def test_stage_waits_for_the_accounts_log_role(template: Template) -> None:
+    """A stage with an access log is refused in an account without that role."""
+    (stage,) = of_type(template, "AWS::ApiGatewayV2::Stage").values()
+
+    assert of_type(template, "AWS::ApiGateway::Account").keys() <= set(stage["DependsOn"])
+
+
+def test_accounts_log_role_can_be_left_out() -> None:
+    template = synthesized(log_role=False)
+
+    assert of_type(template, "AWS::ApiGateway::Account") == {}
+    assert len(of_type(template, "AWS::IAM::Role")) == 2
+
+
+# What can be seen
+
+
+def test_functions_log_json_and_trace(template: Template) -> None:
+    for function in functions(template).values():
+        assert function["LoggingConfig"]["LogFormat"] == "JSON"
+        assert function["LoggingConfig"]["ApplicationLogLevel"] == "INFO"
+        assert function["TracingConfig"] == {"Mode": "Active"}
+
+
+def test_access_log_leaves_out_the_query_string_and_the_headers(template: Template) -> None:
+    """The query string carries the token, and so may any header."""
+    stage = only(of_type(template, "AWS::ApiGatewayV2::Stage"))
+    logged = json.loads(stage["AccessLogSettings"]["Format"]).values()
+
+    assert "$context.connectionId" in logged
+    assert [variable for variable in logged if not variable.startswith("$context.")] == []
+    assert [variable for variable in logged if "query" in variable.lower() or "header" in variable.lower()] == []
+
+
+def test_stage_logs_access_to_a_group_of_the_stack(template: Template) -> None:
+    stage = only(of_type(template, "AWS::ApiGatewayV2::Stage"))
+
+    assert stage["AccessLogSettings"]["DestinationArn"]["Fn::GetAtt"][0] in of_type(template, "AWS::Logs::LogGroup")
+
+
+def test_stage_does_not_log_messages(template: Template) -> None:
+    """Data tracing and execution logs would hold messages and tokens."""
+    route_settings = only(of_type(template, "AWS::ApiGatewayV2::Stage"))["DefaultRouteSettings"]
+
+    assert route_settings == {"ThrottlingRateLimit": 500, "ThrottlingBurstLimit": 1000}
+
+
+def test_throttle_is_an_argument() -> None:
+    template = synthesized(throttle=cdk.aws_apigatewayv2.ThrottleSettings(rate_limit=5, burst_limit=10))
+
+    settings = only(of_type(template, "AWS::ApiGatewayV2::Stage"))["DefaultRouteSettings"]
+    assert settings == {"ThrottlingRateLimit": 5, "ThrottlingBurstLimit": 10}
+
+
+def test_nothing_has_a_name_that_a_second_stack_would_collide_with(template: Template) -> None:
+    names = {"FunctionName", "LogGroupName", "ManagedPolicyName", "RoleName", "TableName", "UserPoolName"}
+    resources = template.to_json()["Resources"]
+
+    named = {id_: names & resource["Properties"].keys() for id_, resource in resources.items()}
+    assert {id_ for id_ in named if named[id_] and id_ not in of_type(template, "AWS::Lambda::Permission")} == set()
+
+
+def test_outputs_tell_all_that_a_client_needs(template: Template) -> None:
+    outputs = {name: text(output["Value"]) for name, output in template.to_json()["Outputs"].items()}
+    (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
+    (user_pool,) = of_type(template, "AWS::Cognito::UserPool")
+    (client,) = of_type(template, "AWS::Cognito::UserPoolClient")
+    (table,) = of_type(template, "AWS::DynamoDB::Table")
+    host = f"${{{api}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}"
+
+    assert outputs == {
+        "Region": "${AWS::Region}",
+        "UserPoolId": f"${{{user_pool}}}",
+        "AppClientId": f"${{{client}}}",
+        "WebSocketEndpoint": f"wss://{host}/prod",
+        "CallbackUrl": f"https://{host}/prod",
+        "ConnectionTableName": f"${{{table}}}",
+    }
+
+
+def test_websocket_function_calls_back_to_the_url_of_the_outputs(template: Template) -> None:
+    variables = functions(template)["websocket"]["Environment"]["Variables"]
+    outputs = template.to_json()["Outputs"]
+
+    assert variables == {
+        "CALLBACK_URL": outputs["CallbackUrl"]["Value"],
+        "CONNECTION_TABLE_NAME": outputs["ConnectionTableName"]["Value"],
+    }
+
+
+# The app
+
+
+@pytest.fixture
+def synthesize_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Template]:
+    """Runs the app as the CDK CLI does, with this context."""
+
+    def run(**context: Any) -> Template:
+        monkeypatch.setattr(cdk, "App", partial(cdk.App, outdir=str(tmp_path), context=context))
+        main()
+        return Template.from_string((tmp_path / "WebSocketCognito.template.json").read_text())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("context", "policy"),
+    [({}, "Retain"), ({"removalPolicy": "retain"}, "Retain"), ({"removalPolicy": "destroy"}, "Delete")],
+    ids=["default", "retain", "destroy"],
+)
+def test_context_decides_what_is_kept(
+    synthesize_app: Callable[..., Template], context: dict[str, Any], policy: str
+) -> None:
+    (user_pool,) = of_type(synthesize_app(**context), "AWS::Cognito::UserPool").values()
+
+    assert user_pool["DeletionPolicy"] == policy
+
+
+def test_unknown_removal_policy_is_refused(synthesize_app: Callable[..., Template]) -> None:
+    with pytest.raises(SystemExit, match="removalPolicy is 'sometimes', it must be one of destroy, retain"):
+        synthesize_app(removalPolicy="sometimes")
+
+
+@pytest.mark.parametrize("no", [False, "false"], ids=["in cdk.json", "on the command line"])
+def test_context_can_leave_out_the_accounts_log_role(synthesize_app: Callable[..., Template], no: object) -> None:
+    """What follows -c on the CDK's command line arrives as text."""
+    template = synthesize_app(apiGatewayLogRole=no)
+
+    assert of_type(template, "AWS::ApiGateway::Account") == {}
