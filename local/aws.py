@@ -53,11 +53,13 @@ class LocalAws:
                 python, "-m", "ministack", cwd=self._state.name, env=environment, stdout=log, stderr=STDOUT,
                 start_new_session=True,
             )  # fmt: skip
-        async with asyncio.timeout(START_SECONDS):
-            while not await answers(self.port):
-                if self._process.returncode is not None:
-                    raise LaunchError(f"the local AWS ended with status {self._process.returncode}, see {self.log}")
-                await asyncio.sleep(0.05)
+        deadline = asyncio.get_running_loop().time() + START_SECONDS
+        while not await answers(self.port):
+            if self._process.returncode is not None:
+                raise LaunchError(f"the local AWS ended with status {self._process.returncode}, see {self.log}")
+            if asyncio.get_running_loop().time() > deadline:
+                raise LaunchError(f"the local AWS does not answer after {START_SECONDS:.0f} s, see {self.log}")
+            await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         if self._process:

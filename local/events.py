@@ -6,6 +6,7 @@ and the REQUEST authorizer's page beside it; tests/events/ has an example of eac
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from base64 import urlsafe_b64encode
@@ -41,6 +42,7 @@ CANONICAL_NAMES = {
         "X-Forwarded-Proto",
     )
 }
+CONNECTION_ID = re.compile(r"[\w-]{14}[AEIMQUYcgkosw048]=", re.ASCII)  # base64url of 11 bytes
 HOP_BY_HOP = {"connection", "content-length", "upgrade"}
 
 

@@ -22,6 +22,8 @@ INTEGRATION_TIMEOUT_SECONDS = 29.0
 
 IDENTITY_SOURCE = re.compile(r"route\.request\.(?P<where>header|querystring)\.(?P<name>.+)")
 BODY_SELECTION = re.compile(r"\$request\.body((?:\.\w+)+)")
+# Strings are matched to be passed over; nothing is ever read twice, or a client could keep the gateway busy.
+BARE_NAME = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|(?<![\w$])([A-Za-z_$][\w$]*+)(?=\s*:)', re.DOTALL)
 PROXY_RESPONSE_KEYS = {"statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"}
 
 
@@ -99,18 +101,18 @@ def authorization(invocation: Invocation, method_arn: str) -> dict[str, Any] | R
     answer = invocation.answer
     try:
         principal_id, statements = answer["principalId"], answer["policyDocument"]["Statement"]
-        context = answer.get("context") or {}
+        values = {name: as_string(value) for name, value in (answer.get("context") or {}).items()}
         effect = effect_of(statements, method_arn)
     except (AttributeError, KeyError, TypeError):
         return AUTHORIZER_FAILED
-    if not isinstance(principal_id, str) or any(isinstance(value, dict | list) for value in context.values()):
+    if not isinstance(principal_id, str):
         return AUTHORIZER_FAILED
     if effect != "Allow":
         explicit = " with an explicit deny" if effect == "Deny" else ""
         message = f"User is not authorized to access this resource{explicit}"
         body = json.dumps({"Message": message}, separators=(",", ":")).encode()
         return Refusal(HTTPStatus.FORBIDDEN, body, "AccessDeniedException")
-    return {**{name: as_string(value) for name, value in context.items()}, "principalId": principal_id}
+    return {**values, "principalId": principal_id}
 
 
 def effect_of(statements: Any, method_arn: str) -> str | None:
@@ -134,9 +136,11 @@ def as_list(value: Any) -> list[Any]:
 
 
 def as_string(value: Any) -> str | None:
-    """A context value as functions see it: `1` becomes "1", `true` "true"; null stays."""
+    """A context value as functions see it: `1` becomes "1", `true` "true"; null stays. TypeError if it is nested."""
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, dict | list):
+        raise TypeError("a context value is a string, a number or a boolean")
     return json.dumps(value)
 
 
@@ -150,13 +154,14 @@ def connected(invocation: Invocation) -> dict[str, str] | Refusal:
     if not 200 <= status < 300:
         return Refusal(status, str(invocation.answer.get("body") or "").encode())
     headers = invocation.answer.get("headers") or {}
-    return {name: value for name, value in headers.items() if name.lower() == "sec-websocket-protocol"}
+    return {name: str(value) for name, value in headers.items() if name.lower() == "sec-websocket-protocol"}
 
 
 def is_proxy_response(answer: Any) -> bool:
     return (
         isinstance(answer, dict)
         and answer.keys() <= PROXY_RESPONSE_KEYS
+        and isinstance(answer.get("headers"), dict | None)
         and str(answer.get("statusCode", "")).isdecimal()
     )
 
@@ -166,15 +171,30 @@ def route_key(api: Api, body: str) -> str | None:
     match = BODY_SELECTION.fullmatch(api.route_selection_expression)
     assert match, api.route_selection_expression
     try:
-        value = json.loads(body)
+        value = lenient_json(body)
         for name in match[1].split(".")[1:]:
             value = value[name]
+        key = selected(value)
     except (ValueError, LookupError, TypeError, RecursionError):
-        value = None
-    key = as_string(value) if not isinstance(value, dict | list) else None
+        key = None
     if key is not None and not key.startswith("$") and key in api.routes:
         return key
     return "$default" if "$default" in api.routes else None
+
+
+def lenient_json(text: str) -> Any:
+    """API Gateway also reads JSON whose member names are not quoted, `{action: "send"}`. ValueError if not even that."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return json.loads(BARE_NAME.sub(lambda match: f'"{match[1]}"' if match[1] else match[0], text))
+
+
+def selected(value: Any) -> str | None:
+    """A route selection value: an array becomes `[item1, item2]`."""
+    if isinstance(value, list):
+        return f"[{', '.join(str(as_string(item)) for item in value)}]"
+    return as_string(value)
 
 
 def message_error(invocation: Invocation) -> str | None:

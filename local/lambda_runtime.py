@@ -105,14 +105,13 @@ class FunctionRunner:
         return await self._idle[environment]
 
     def remove(self, environment: ExecutionEnvironment) -> None:
-        """The environment has ended: a waiting invocation gets a new one, unless init is what failed."""
+        """The environment has ended. If that was its init phase, so has the invocation that it was started for."""
         self._environments.discard(environment)
         if turn := self._idle.pop(environment, None):
             turn.cancel()
-        if environment.init_error and not self._environments:
-            while self._waiting:
-                self._waiting.popleft().settle(environment.init_error)
-        elif self._waiting and not self._stopped:
+        if environment.init_error and self._waiting:
+            self._waiting.popleft().settle(environment.init_error)
+        if self._waiting and not self._stopped:
             self._add()
 
     def _add(self) -> ExecutionEnvironment:
@@ -128,12 +127,14 @@ class ExecutionEnvironment:
         self.runner = runner
         self.initialized = asyncio.get_running_loop().create_future()
         self.init_error: Invocation | None = None
+        self._stopping = False
         self._current: Pending | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._life = asyncio.create_task(self._live())
 
     async def stop(self) -> None:
         """Ends the process, the hard way if it does not go by itself."""
+        self._stopping = True
         self._kill()
         await self._life
 
@@ -143,6 +144,8 @@ class ExecutionEnvironment:
         port = server.sockets[0].getsockname()[1]
         try:
             self._process = await self.runner.launch(self.runner.function, self._variables(port))
+            if self._stopping:
+                self._kill()
             init_limit = asyncio.get_running_loop().call_later(INIT_SECONDS, self._give_up_init)
             await asyncio.gather(self._process.wait(), self._log(self._process))
             init_limit.cancel()
@@ -193,6 +196,7 @@ class ExecutionEnvironment:
         pending = self._current = await self.runner.next(self)
         if self._process and self._process.returncode is not None:  # it died while its turn came
             self._ended(self._process.returncode)
+            return web.Response(status=410)
         seconds = self.runner.function.timeout_seconds
         pending.timer = asyncio.get_running_loop().call_later(seconds, self._time_out, pending)
         headers = {
@@ -242,8 +246,16 @@ class ExecutionEnvironment:
     async def _log(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout
         output = logging.getLogger(f"function.{self.runner.function.target}")
-        async for line in process.stdout:
-            output.info(line.decode(errors="replace").rstrip())
+        while True:
+            try:
+                line = await process.stdout.readuntil()
+            except asyncio.LimitOverrunError as long:
+                line = await process.stdout.readexactly(long.consumed)
+            except asyncio.IncompleteReadError as end:
+                line = end.partial
+            if not line:
+                return
+            output.info(line.decode(errors="replace").rstrip("\n"))
 
 
 def answered(body: bytes) -> Invocation:

@@ -80,6 +80,8 @@ def has_engine() -> bool:
 
 def build_images(targets: set[str]) -> None:
     """`docker buildx bake`; LaunchError has the last line of its complaint."""
+    if shutil.which("docker") is None:
+        raise LaunchError("docker buildx bake: there is no docker command")
     bake = ["docker", "buildx", "bake", "--load", *sorted(targets)]
     built = subprocess.run(bake, cwd=ROOT, capture_output=True, text=True, check=False)
     if built.returncode != 0:

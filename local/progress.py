@@ -39,7 +39,7 @@ class Progress:
             yield step
         except Exception as error:
             self._line("✗", "31", name, type(error).__name__, time.monotonic() - started)
-            raise StepFailed(f"{name}: {error or type(error).__name__}") from error
+            raise StepFailed(f"{name}: {str(error) or type(error).__name__}") from error
         self._line("✓", "32", name, step.result, time.monotonic() - started)
 
     def say(self, text: str = "") -> None:

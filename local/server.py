@@ -8,7 +8,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
+from http.client import responses
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,8 +18,9 @@ from aiohttp import web
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import Protocol, State
+from websockets.protocol import Event, Protocol, State
 
 from local import events, gateway
 from local.events import Connection, Handshake
@@ -27,6 +30,9 @@ from local.template import Api
 REQUEST_SECONDS = 10.0  # for a client to send its request's head
 MAX_HEAD_BYTES = 16 * 1024
 GRACE_SECONDS = 0.1  # aiohttp takes 0 for "wait for ever"
+# websockets counts a compressed frame's own bytes too, so that a message of just the limit needs some room.
+COMPRESSION_BYTES = 64
+CLOSE_SECONDS = 1.0  # for a client to answer a close frame and hang up
 HANDSHAKE_SECONDS = 2 * gateway.INTEGRATION_TIMEOUT_SECONDS + 2  # the authorizer's and `$connect`'s together
 SIGNATURE = "AWS4-HMAC-SHA256 "
 
@@ -35,40 +41,65 @@ logger = logging.getLogger(__name__)
 Invoke = Callable[[str, dict[str, Any]], Awaitable[Invocation]]
 
 
+class ClientSocket(ServerConnection):
+    """A WebSocket with what the opening handshake decided of it.
+
+    It hangs up on a client that has said goodbye and does not.
+    """
+
+    connection: Connection
+    response_headers: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+
+    def process_event(self, event: Event) -> None:
+        super().process_event(event)
+        if isinstance(event, Frame) and event.opcode is Opcode.CLOSE:
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+
 @dataclass
 class Peer:
     """An open connection and its socket."""
 
     connection: Connection
-    socket: ServerConnection
+    socket: ClientSocket
     last_active_at: float
 
 
 class FrontDoor(asyncio.Protocol):
     """Reads a request's head and hands the socket to whom it is for: the WebSocket or the HTTP side."""
 
-    def __init__(self, http: web.Server, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, waiting: set[asyncio.BaseTransport], http: web.Server, *args: Any, **kwargs: Any) -> None:
+        self.waiting = waiting
         self.http = http
-        self.websocket: Callable[[], asyncio.Protocol] = lambda: ServerConnection(*args, **kwargs)
+        self.websocket = partial(ClientSocket, *args, **kwargs)
         self.head = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        self.limit = asyncio.get_running_loop().call_later(REQUEST_SECONDS, transport.close)
+        self.waiting.add(transport)
+        self.limit = asyncio.get_running_loop().call_later(REQUEST_SECONDS, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.limit.cancel()
+        self._done()
 
     def data_received(self, data: bytes) -> None:
         self.head += data
         head, end, _ = self.head.partition(b"\r\n\r\n")
-        if not end and len(self.head) <= MAX_HEAD_BYTES:
-            return
+        if len(head) > MAX_HEAD_BYTES:
+            self._done()
+            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\n\r\n")
+            self.transport.close()
+        elif end:
+            self._done()
+            protocol: asyncio.Protocol = self.websocket() if is_upgrade(head) else self.http()
+            self.transport.set_protocol(protocol)
+            protocol.connection_made(self.transport)
+            protocol.data_received(self.head)
+
+    def _done(self) -> None:
         self.limit.cancel()
-        protocol = self.websocket() if is_upgrade(head) else self.http()
-        self.transport.set_protocol(protocol)
-        protocol.connection_made(self.transport)
-        protocol.data_received(self.head)
+        self.waiting.discard(self.transport)
 
 
 def is_upgrade(head: bytes) -> bool:
@@ -87,24 +118,26 @@ class GatewayServer:
         self.api = api
         self.invoke = invoke
         self.peers: dict[str, Peer] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiting: set[asyncio.BaseTransport] = set()  # until their request's head has come
         self._http: web.Server
         self._server: Server
 
     async def start(self, port: int = 0) -> int:
         """Listens; returns the port. OSError if it is taken."""
         self._http = web.Server(self._serve_http, access_log=None)
-        self._server = await serve(
-            self._serve_websocket,
+        self._server = await serve(  # FrontDoor makes every connection of it a ClientSocket
+            self._serve_websocket,  # type: ignore[arg-type]
             "127.0.0.1",
             port,
-            create_connection=lambda *args, **kwargs: FrontDoor(self._http, *args, **kwargs),  # type: ignore[arg-type]
-            process_request=self._open,
-            process_response=self._add_headers,
+            create_connection=lambda *args, **kwargs: FrontDoor(self._waiting, self._http, *args, **kwargs),  # type: ignore[arg-type]
+            process_request=self._open,  # type: ignore[arg-type]
+            process_response=self._add_headers,  # type: ignore[arg-type]
             server_header=None,
             open_timeout=HANDSHAKE_SECONDS,
             ping_interval=None,  # API Gateway answers pings and never sends one
-            max_size=(gateway.MAX_MESSAGE_BYTES, gateway.MAX_FRAME_BYTES),
+            close_timeout=CLOSE_SECONDS,
+            max_size=(gateway.MAX_MESSAGE_BYTES + COMPRESSION_BYTES, gateway.MAX_FRAME_BYTES),
             logger=logging.getLogger("local.websocket"),
         )
         return int(self._server.sockets[0].getsockname()[1])
@@ -112,13 +145,16 @@ class GatewayServer:
     async def stop(self) -> None:
         """Closes every connection with 1001 and runs its `$disconnect`."""
         self._server.close(code=1001, reason="Going away")
+        for transport in self._waiting:
+            transport.close()
         while self._tasks:
             await asyncio.wait(self._tasks)
         await self._http.shutdown(GRACE_SECONDS)
         await self._server.wait_closed()
 
-    async def _open(self, socket: ServerConnection, request: Request) -> Response | None:
+    async def _open(self, socket: ClientSocket, request: Request) -> Response | None:
         """The opening handshake: everything is decided before the 101."""
+        self._track(asyncio.current_task())
         path, _, query = request.path.partition("?")
         if not gateway.is_stage(self.api, path):
             return refused(gateway.FORBIDDEN)
@@ -132,9 +168,9 @@ class GatewayServer:
         if isinstance(outcome, Refusal):
             logger.info("%s refused: %s", connection.id, outcome.status, extra={"body": outcome.body})
             return refused(outcome)
-        socket.response_headers = outcome  # type: ignore[attr-defined]
+        socket.response_headers = outcome
         self.peers[connection.id] = Peer(connection, socket, time.time())
-        socket.connection_id = connection.id  # type: ignore[attr-defined]
+        socket.connection = connection
         self._spawn(self._close_out(connection, socket))
         return None
 
@@ -157,19 +193,21 @@ class GatewayServer:
         event = events.connect_event(connection, handshake, latency=latency)
         return gateway.connected(await self._invoke(route.function_arn, event))
 
-    def _add_headers(self, socket: ServerConnection, request: Request, response: Response) -> None:
-        for name, value in getattr(socket, "response_headers", {}).items():
+    def _add_headers(self, socket: ClientSocket, request: Request, response: Response) -> None:
+        for name, value in socket.response_headers.items():
             response.headers[name] = value
 
-    async def _serve_websocket(self, socket: ServerConnection) -> None:
-        peer = self.peers[socket.connection_id]  # type: ignore[attr-defined]
+    async def _serve_websocket(self, socket: ClientSocket) -> None:
+        peer = self.peers[socket.connection.id]
         try:
             async for message in socket:
                 peer.last_active_at = time.time()
                 if isinstance(message, bytes):
                     await socket.close(1003)
-                    return
-                self._spawn(self._dispatch(peer, message))
+                elif len(message.encode()) > gateway.MAX_MESSAGE_BYTES:
+                    await socket.close(1009)
+                else:
+                    self._spawn(self._dispatch(peer, message))
         except ConnectionClosed:
             pass  # `_close_out` tells why
 
@@ -184,7 +222,7 @@ class GatewayServer:
         if error:
             await self._send(peer, gateway.error_frame(error, peer.connection, event))
 
-    async def _close_out(self, connection: Connection, socket: ServerConnection) -> None:
+    async def _close_out(self, connection: Connection, socket: ClientSocket) -> None:
         """After the socket's end, whoever ended it and also if the 101 came too late for the client."""
         await socket.wait_closed()
         self.peers.pop(connection.id, None)
@@ -203,13 +241,17 @@ class GatewayServer:
         path = unquote(request.rel_url.raw_path)
         prefix = f"/{self.api.stage}/@connections/"
         if not path.startswith(prefix):
-            return answered(gateway.UPGRADE_REQUIRED if gateway.is_stage(self.api, path) else gateway.FORBIDDEN)
+            upgradable = path.partition("?")[0].split("/")[1] == self.api.stage
+            return answered(gateway.UPGRADE_REQUIRED if upgradable else gateway.FORBIDDEN)
         if not request.headers.get("Authorization", "").startswith(SIGNATURE):
             return answered(MISSING_SIGNATURE)
         return await self._manage(request, path.removeprefix(prefix))
 
     async def _manage(self, request: web.BaseRequest, connection_id: str) -> web.Response:
         """`@connections`: PostToConnection, GetConnection, DeleteConnection."""
+        if not events.CONNECTION_ID.fullmatch(connection_id):
+            message = f"Invalid connectionId: {connection_id}"
+            return answered(Refusal.of(HTTPStatus.BAD_REQUEST, message, "BadRequestException"))
         peer = self.peers.get(connection_id)
         if peer is None or peer.socket.state is not State.OPEN:
             return answered(GONE)
@@ -238,7 +280,10 @@ class GatewayServer:
         return True
 
     def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+        self._track(asyncio.ensure_future(work))
+
+    def _track(self, task: asyncio.Task[Any] | None) -> None:
+        assert task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -255,7 +300,7 @@ def refused(refusal: Refusal) -> Response:
     headers["Connection"] = "close"
     if refusal.error_type:
         headers["x-amzn-ErrorType"] = refusal.error_type
-    return Response(refusal.status, HTTPStatus(refusal.status).phrase, headers, refusal.body)
+    return Response(refusal.status, responses.get(refusal.status, ""), headers, refusal.body)
 
 
 def answered(refusal: Refusal) -> web.Response:

@@ -34,16 +34,44 @@ WITHOUT_EFFECT = {
     "AWS::Lambda::Permission",
     "AWS::Logs::LogGroup",
 }
-LOCAL = {
-    "AWS::ApiGatewayV2::Api",
-    "AWS::ApiGatewayV2::Authorizer",
-    "AWS::ApiGatewayV2::Integration",
-    "AWS::ApiGatewayV2::Route",
-    "AWS::ApiGatewayV2::Stage",
-    "AWS::Cognito::UserPool",
-    "AWS::Cognito::UserPoolClient",
-    "AWS::DynamoDB::Table",
-    "AWS::Lambda::Function",
+# What is run, and the properties that are understood; None leaves the judgement to the local AWS.
+LOCAL: dict[str, set[str] | None] = {
+    "AWS::ApiGatewayV2::Api": {"Description", "Name", "ProtocolType", "RouteSelectionExpression", "Tags"},
+    "AWS::ApiGatewayV2::Authorizer": {"ApiId", "AuthorizerType", "AuthorizerUri", "IdentitySource", "Name"},
+    "AWS::ApiGatewayV2::Integration": {
+        "ApiId",
+        "Description",
+        "IntegrationMethod",
+        "IntegrationType",
+        "IntegrationUri",
+    },
+    "AWS::ApiGatewayV2::Route": {"ApiId", "AuthorizationType", "AuthorizerId", "OperationName", "RouteKey", "Target"},
+    "AWS::ApiGatewayV2::Stage": {
+        "AccessLogSettings",
+        "ApiId",
+        "AutoDeploy",
+        "DefaultRouteSettings",
+        "Description",
+        "StageName",
+        "Tags",
+    },
+    "AWS::Cognito::UserPool": None,
+    "AWS::Cognito::UserPoolClient": None,
+    "AWS::DynamoDB::Table": None,
+    "AWS::Lambda::Function": {
+        "Architectures",
+        "Code",
+        "Description",
+        "Environment",
+        "FunctionName",
+        "LoggingConfig",
+        "MemorySize",
+        "PackageType",
+        "Role",
+        "Tags",
+        "Timeout",
+        "TracingConfig",
+    },
 }
 INVOCATION_URI = re.compile(r"functions/(arn:[^/]+)/invocations$")
 
@@ -118,13 +146,21 @@ class Template:
         document = json.loads(path.read_text())
         template = cls(path.name.partition(".")[0], document["Resources"], document.get("Outputs", {}))
         for logical_id, resource in template.resources.items():
-            if resource["Type"] not in LOCAL | WITHOUT_EFFECT:
-                raise TemplateError(f"{logical_id}: {resource['Type']} cannot be run locally")
+            template._check(logical_id, resource)
         template.physical_ids = {
             logical_id: template._made_up_id(logical_id, resource)
             for logical_id, resource in template.resources.items()
         }
         return template
+
+    def _check(self, logical_id: str, resource: dict[str, Any]) -> None:
+        type_ = resource["Type"]
+        if type_ not in LOCAL and type_ not in WITHOUT_EFFECT:
+            raise TemplateError(f"{logical_id}: {type_} cannot be run locally")
+        understood = LOCAL.get(type_)
+        unknown = resource.get("Properties", {}).keys() - understood if understood else set()
+        if unknown:
+            raise TemplateError(f"{logical_id}: {', '.join(sorted(unknown))} of {type_} cannot be run locally")
 
     def _made_up_id(self, logical_id: str, resource: dict[str, Any]) -> str:
         match resource["Type"]:
@@ -238,6 +274,8 @@ class Template:
 
     def _authorizer(self, physical_id: str) -> Authorizer:
         properties = self._by_physical_id("AWS::ApiGatewayV2::Authorizer", physical_id)
+        if properties["AuthorizerType"] != "REQUEST":
+            raise TemplateError(f"{physical_id}: AuthorizerType {properties['AuthorizerType']} cannot be run locally")
         return Authorizer(
             function_arn=invoked(properties["AuthorizerUri"], physical_id),
             identity_sources=tuple(properties.get("IdentitySource", ())),
