@@ -11,6 +11,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+from botocore.exceptions import EndpointConnectionError
+
 from local.aws import Users, client
 from local.demo import demo, password
 from local.launch import ROOT
@@ -45,6 +47,9 @@ def main() -> int:
                 asyncio.run(until_stopped(up(options(arguments), progress)))
     except NotRunning as error:
         print(error, file=sys.stderr)
+        return 1
+    except EndpointConnectionError:
+        print("what `make up` started no longer answers: start it again", file=sys.stderr)
         return 1
     except StepFailed as error:
         print(f"\n{error}\nLogs: {LOGS.relative_to(ROOT)}/", file=sys.stderr)

@@ -15,6 +15,7 @@ from local.template import Function
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / ".local" / "venvs"
 LOG_LINE_BYTES = 1024 * 1024
+LABEL = f"local-run={uuid.uuid4()}"  # on every container of this run
 
 
 class LaunchError(Exception):
@@ -53,6 +54,7 @@ async def image(function: Function, environment: dict[str, str]) -> Process:
         "--read-only",
         "--tmpfs=/tmp",
         "--network=host",
+        f"--label={LABEL}",
         f"--name=local-{function.target}-{uuid.uuid4().hex[:8]}",
         f"--memory={max(function.memory_mb, 128)}m",
         *variables,
@@ -62,6 +64,15 @@ async def image(function: Function, environment: dict[str, str]) -> Process:
         limit=LOG_LINE_BYTES,
         start_new_session=True,
     )
+
+
+def remove_containers() -> None:
+    """Removes those of this run whose `docker run` ended before the engine had started them."""
+    listed = subprocess.run(
+        ["docker", "ps", "--all", "--quiet", f"--filter=label={LABEL}"], capture_output=True, text=True, check=False
+    )
+    if left := listed.stdout.split():
+        subprocess.run(["docker", "rm", "--force", *left], capture_output=True, check=False)
 
 
 def check_processes(targets: set[str]) -> None:

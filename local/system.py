@@ -77,6 +77,8 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
 
     async def stop_functions() -> None:
         await asyncio.gather(*(runner.stop() for runner in runners.values()))
+        if any(runner.launch is launch.image for runner in runners.values()):
+            await asyncio.to_thread(launch.remove_containers)
 
     async with AsyncExitStack() as stack:
         with progress.step("stack synthesized") as step:

@@ -1,0 +1,301 @@
+"""What the tests of the local run share: APIs as a template could have them, and functions that run in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+from asyncio.subprocess import Process
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from local import launch
+from local.aws import client
+from local.events import Connection, Event
+from local.gateway import Invocation
+from local.lambda_runtime import FunctionRunner
+from local.server import GatewayServer
+from local.template import Api, Authorizer, Function, Route
+
+PATIENCE_SECONDS = 15.0  # bounds a wait that ends at once where all is well
+AUTHORIZER = "arn:aws:lambda:us-east-1:000000000000:function:authorizer"
+WEBSOCKET = "arn:aws:lambda:us-east-1:000000000000:function:websocket"
+METHOD_ARN = "arn:aws:execute-api:us-east-1:000000000000:localapi00/prod/$connect"
+OUR_ROUTES = ("$connect", "$disconnect", "$default")
+CONNECTION_ID = "L0SM9cOFvHcCIhw="
+HANDSHAKE = (
+    b"GET /prod HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+)
+
+
+def api(
+    *route_keys: str,
+    identity_sources: tuple[str, ...] | None = None,
+    expression: str = "$request.body.action",
+) -> Api:
+    """An API with these routes; `$connect` has an authorizer if there are identity sources, be it none of them."""
+    authorizer = None if identity_sources is None else Authorizer(AUTHORIZER, identity_sources)
+    routes = {key: Route(key, WEBSOCKET, authorizer if key == "$connect" else None) for key in route_keys}
+    return Api(id="localapi00", stage="prod", route_selection_expression=expression, routes=routes)
+
+
+def connection() -> Connection:
+    return Connection(api(*OUR_ROUTES), source_ip="127.0.0.1", user_agent=None, id=CONNECTION_ID)
+
+
+def allow(context: dict[str, Any] | None = None) -> dict[str, Any]:
+    """An authorizer's answer to whoever comes."""
+    statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": METHOD_ARN}
+    document = {"Version": "2012-10-17", "Statement": [statement]}
+    return {"principalId": "ada", "policyDocument": document, "context": context or {}}
+
+
+# Gateways, and functions in this process
+
+
+Behaviour = Invocation | Callable[[Event], Awaitable[Invocation]]
+
+
+class Functions:
+    """Functions in this process: each route, and the authorizer, answers as the test says and keeps its events."""
+
+    def __init__(self) -> None:
+        self.invoked: list[str] = []
+        self.behaviour: dict[str, Behaviour] = {"authorizer": Invocation(allow())}
+        self._events: defaultdict[str, asyncio.Queue[Event]] = defaultdict(asyncio.Queue)
+
+    async def invoke(self, function_arn: str, event: Event) -> Invocation:
+        name = "authorizer" if function_arn == AUTHORIZER else event["requestContext"]["routeKey"]
+        self.invoked.append(name)
+        self._events[name].put_nowait(event)
+        behaviour = self.behaviour.get(name, Invocation({"statusCode": 200}))
+        return behaviour if isinstance(behaviour, Invocation) else await behaviour(event)
+
+    async def event(self, name: str) -> Event:
+        """The next event of a route, or of the authorizer."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self._events[name].get()
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway that listens, and the functions behind it."""
+
+    server: GatewayServer
+    functions: Functions
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/prod"
+
+    @property
+    def management(self) -> Any:
+        return client("apigatewaymanagementapi", f"http://127.0.0.1:{self.port}/prod")
+
+    async def connect(self, query: str = "", **options: Any) -> ClientConnection:
+        return await connect(f"{self.url}{query}", **options)
+
+    async def connected(self, **options: Any) -> tuple[ClientConnection, str]:
+        """A client, and its connection's id."""
+        peer = await self.connect(**options)
+        event = await self.functions.event("$connect")
+        return peer, event["requestContext"]["connectionId"]
+
+    async def disconnect_event(self) -> tuple[int, str]:
+        """Code and reason of the next `$disconnect` event."""
+        context = (await self.functions.event("$disconnect"))["requestContext"]
+        return context["disconnectStatusCode"], context["disconnectReason"]
+
+
+Serve = Callable[..., Awaitable[Gateway]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Starts gateways with this API, or one like ours without an authorizer, and stops them after the test."""
+    started: list[GatewayServer] = []
+    unseen = unseen_failures()
+
+    async def listening(served: Api | None = None) -> Gateway:
+        functions = Functions()
+        server = GatewayServer(served or api(*OUR_ROUTES), functions.invoke)
+        port = await server.start()
+        started.append(server)
+        return Gateway(server, functions, port)
+
+    yield listening
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await asyncio.gather(*(server.stop() for server in started))
+    assert unseen == []
+
+
+@pytest.fixture
+async def gateway(serve: Serve) -> Gateway:
+    """A gateway with our three routes and no authorizer."""
+    return await serve()
+
+
+# Clients
+
+
+async def received(peer: ClientConnection) -> str:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        message = await peer.recv()
+    assert isinstance(message, str), "API Gateway sends text frames only"
+    return message
+
+
+@dataclass(frozen=True)
+class RawClient:
+    """A TCP connection, for what no proper client would do."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def read_head(self) -> bytes:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self.reader.readuntil(b"\r\n\r\n")
+
+    async def read_all(self) -> bytes:
+        """Everything up to the end of the connection; then hangs up too, as proper clients do."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            read = await self.reader.read()
+        self.writer.close()
+        return read
+
+
+Dial = Callable[..., Awaitable[RawClient]]
+
+
+@pytest.fixture
+async def dial() -> AsyncIterator[Dial]:
+    """Opens TCP connections to a port and sends these bytes; closes them after the test."""
+    clients: list[RawClient] = []
+
+    async def dialled(port: int, sent: bytes = b"") -> RawClient:
+        clients.append(RawClient(*await asyncio.open_connection("127.0.0.1", port)))
+        clients[-1].writer.write(sent)
+        return clients[-1]
+
+    yield dialled
+    for each in clients:
+        each.writer.close()
+
+
+# Functions in the real awslambdaric
+
+
+@dataclass
+class Runtime:
+    """A function runner and every process that it has launched."""
+
+    runner: FunctionRunner
+    processes: list[Process] = field(default_factory=list)
+
+    async def start(self) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self.runner.start()
+
+    async def invoke(self, event: Any) -> Invocation:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self.runner.invoke(event)
+
+    async def stop(self) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self.runner.stop()
+
+    @property
+    def alive(self) -> list[int]:
+        """The ids of the processes that still exist."""
+        return alive(process.pid for process in self.processes)
+
+
+Run = Callable[..., Runtime]
+
+
+@pytest.fixture
+async def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
+    """Makes runners whose handler module has this source; launched as our own, with the websocket image's packages."""
+    monkeypatch.setattr(launch, "ROOT", tmp_path)
+    unseen = unseen_failures()
+    started: list[Runtime] = []
+
+    def prepared(
+        source: str, *, concurrency: int = 2, environment: dict[str, str] | None = None, **facts: Any
+    ) -> Runtime:
+        module = tmp_path / "images" / "websocket" / "websocket.py"
+        module.parent.mkdir(parents=True)
+        module.write_text(source)
+
+        async def launched(function: Function, variables: dict[str, str]) -> Process:
+            process = await launch.process(function, variables)
+            runtime.processes.append(process)
+            return process
+
+        runner = FunctionRunner(function(**facts), launched, environment or {}, concurrency=concurrency)
+        runtime = Runtime(runner)
+        started.append(runtime)
+        return runtime
+
+    yield prepared
+    for runtime in started:
+        for process in runtime.processes:  # whatever a failed test has left
+            if process.returncode is None:
+                process.kill()
+        await runtime.stop()
+    assert unseen == []
+
+
+def function(**facts: Any) -> Function:
+    settings = {"environment": {}, "timeout_seconds": 10, "memory_mb": 256, "logging": {}}
+    return Function(**{"name": "Chat-Rooms", "arn": WEBSOCKET, "target": "websocket", **settings, **facts})
+
+
+# What is left behind
+
+
+def unseen_failures() -> list[Any]:
+    """What goes wrong in the event loop from now on without anybody to raise it to."""
+    failures: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    return failures
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The command line of every process below this one, by `ps`, which is on every desk."""
+    with subprocess.Popen(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], stdout=subprocess.PIPE, text=True) as ps:
+        assert ps.stdout is not None
+        rows = [line.split(maxsplit=2) for line in ps.stdout]
+    processes = [(int(row[0]), int(row[1]), row[2]) for row in rows if len(row) == 3 and int(row[0]) != ps.pid]
+    found: dict[int, str] = {}
+    level = {pid}
+    while level:
+        below = {child: arguments for child, parent, arguments in processes if parent in level}
+        found |= below
+        level = below.keys() - {pid}
+    return found
+
+
+def alive(pids: Iterable[int]) -> list[int]:
+    """Those of these processes that still exist."""
+    found = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, 0)
+            found.append(pid)
+    return found

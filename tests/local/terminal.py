@@ -1,0 +1,54 @@
+"""A terminal for programs that want one, such as wscat."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+PATIENCE_SECONDS = 30.0
+
+
+class Terminal:
+    """Runs a shell line in a pseudoterminal; its end is the end of the line's programs."""
+
+    def __init__(self, line: str, folder: Path, environment: dict[str, str]) -> None:
+        self._screen, inside = pty.openpty()
+        self._shown = ""
+        self._process = subprocess.Popen(
+            ["sh", "-c", line],
+            cwd=folder,
+            env=environment,
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            start_new_session=True,
+        )
+        os.close(inside)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.type("\x03")
+        try:
+            self._process.wait(PATIENCE_SECONDS)
+        finally:
+            self._process.kill()
+            os.close(self._screen)
+
+    def type(self, text: str) -> None:
+        os.write(self._screen, text.encode())
+
+    def expect(self, text: str) -> None:
+        """Waits until the text appears after what was expected before."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while text not in self._shown:
+            readable, *_ = select.select([self._screen], [], [], max(0.0, deadline - time.monotonic()))
+            assert readable, f"{text!r} has not appeared, this has: {self._shown!r}"
+            self._shown += os.read(self._screen, 65536).decode()
+        self._shown = self._shown.partition(text)[2]

@@ -1,0 +1,207 @@
+"""The local AWS: ministack as a process of ours, and the template's resources in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import pytest_asyncio
+from botocore.exceptions import ClientError
+
+from local import aws as local_aws
+from local.aws import LocalAws, Users, bindable
+from local.launch import LaunchError
+from local.template import Template, TemplateError
+from tests.local.conftest import alive, descendants, free_port
+
+PASSWORD = "correct-Horse-battery-1"
+RESOURCES: dict[str, dict[str, Any]] = {
+    "Users": {
+        "Type": "AWS::Cognito::UserPool",
+        "Properties": {"UserPoolName": "users", "UsernameAttributes": ["email"]},
+    },
+    "Page": {
+        "Type": "AWS::Cognito::UserPoolClient",
+        "Properties": {"UserPoolId": {"Ref": "Users"}, "ExplicitAuthFlows": ["ALLOW_USER_SRP_AUTH"]},
+    },
+    "Connections": {
+        "Type": "AWS::DynamoDB::Table",
+        "Properties": {
+            "KeySchema": [{"AttributeName": "connectionId", "KeyType": "HASH"}],
+            "AttributeDefinitions": [{"AttributeName": "connectionId", "AttributeType": "S"}],
+            "BillingMode": "PAY_PER_REQUEST",
+            "TimeToLiveSpecification": {"AttributeName": "removedAt", "Enabled": True},
+        },
+    },
+}
+
+
+def template(folder: Path, resources: dict[str, dict[str, Any]]) -> Template:
+    path = folder / "Desk.template.json"
+    path.write_text(json.dumps({"Resources": resources}))
+    return Template.read(path)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalAws]:
+    running = LocalAws(log=tmp_path_factory.mktemp("aws") / "log")
+    await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture(scope="module")
+def created(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Template:
+    created = template(tmp_path_factory.mktemp("template"), RESOURCES)
+    aws.create(created)
+    return created
+
+
+# Resources
+
+
+def test_created_resources_have_their_own_ids(aws: LocalAws, created: Template) -> None:
+    pool, app_client = created.physical_ids["Users"], created.physical_ids["Page"]
+
+    described = aws.client("cognito-idp").describe_user_pool_client(UserPoolId=pool, ClientId=app_client)
+
+    assert pool.startswith("us-east-1_")
+    assert described["UserPoolClient"]["ExplicitAuthFlows"] == ["ALLOW_USER_SRP_AUTH"]
+
+
+def test_table_forgets_by_the_templates_attribute(aws: LocalAws, created: Template) -> None:
+    table = created.physical_ids["Connections"]
+
+    found = aws.client("dynamodb").describe_time_to_live(TableName=table)["TimeToLiveDescription"]
+
+    assert (table, found["AttributeName"]) == ("Desk-Connections", "removedAt")
+
+
+def test_user_signs_in_with_the_right_password_only(aws: LocalAws, created: Template) -> None:
+    users = Users(aws.url, created.physical_ids["Users"], created.physical_ids["Page"])
+    users.add("ada@example.com", PASSWORD)
+
+    assert users.id_token("ada@example.com", PASSWORD).count(".") == 2
+    with pytest.raises(ClientError, match="NotAuthorizedException"):
+        users.id_token("ada@example.com", "wrong-Horse-battery-1")
+
+
+def test_caller_with_other_keys_is_refused(aws: LocalAws) -> None:
+    keys = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "of somebody else"}
+    stranger = boto3.client("dynamodb", endpoint_url=aws.url, region_name="us-east-1", **keys)
+
+    with pytest.raises(ClientError, match="UnrecognizedClientException"):
+        stranger.list_tables()
+
+
+@pytest.mark.parametrize(
+    ("logical_id", "properties"),
+    [
+        ("Users", {"NoSuchProperty": True}),
+        ("Page", {"UserPoolId": "us-east-1_NoSuch000"}),
+        ("Connections", {"KeySchema": [{"AttributeName": "undefined", "KeyType": "HASH"}]}),
+    ],
+)
+def test_refused_property_is_told_with_its_resource(
+    aws: LocalAws, tmp_path: Path, logical_id: str, properties: dict[str, Any]
+) -> None:
+    resource = RESOURCES[logical_id]
+    broken = {**resource, "Properties": resource["Properties"] | properties}
+    refused = template(tmp_path, {"Users": RESOURCES["Users"], logical_id: broken})
+
+    with pytest.raises(TemplateError, match=f"^{logical_id}: "):
+        aws.create(refused)
+
+
+async def test_another_dynamodb_may_be_used(tmp_path: Path) -> None:
+    aws = LocalAws(log=tmp_path / "log", dynamodb_url="http://127.0.0.1:8000")
+
+    urls = [aws.client(service).meta.endpoint_url for service in ("dynamodb", "cognito-idp")]
+
+    await aws.stop()
+    assert urls == ["http://127.0.0.1:8000", aws.url]
+
+
+# The process
+
+
+def states(folder: Path) -> list[Path]:
+    """Where ministack keeps what it knows, the user pool's private key included."""
+    return list(folder.glob("local-aws-*"))
+
+
+async def test_stop_ends_the_process_and_removes_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    others = descendants(os.getpid()).keys()
+    aws = LocalAws(log=tmp_path / "log")
+    await aws.start()
+    processes = descendants(os.getpid()).keys() - others
+    kept = states(tmp_path)
+
+    await aws.stop()
+
+    assert (len(processes), alive(processes)) == (1, [])
+    assert len(kept) == 1
+    assert states(tmp_path) == []
+
+
+def test_state_is_for_its_owner_only(aws: LocalAws) -> None:
+    assert Path(aws._state.name).stat().st_mode & 0o077 == 0
+
+
+async def failed_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None) -> str:
+    """What is said when this runs in ministack's place, or nothing is installed there."""
+    monkeypatch.setattr(local_aws, "ROOT", tmp_path)
+    monkeypatch.setattr(local_aws, "VENVS", tmp_path / "venvs")
+    if script is not None:
+        python = tmp_path / "venvs" / "aws" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+    aws = LocalAws(log=tmp_path / "log")
+    try:
+        with pytest.raises(LaunchError) as error:
+            await aws.start()
+    finally:
+        await aws.stop()
+    return str(error.value)
+
+
+async def test_missing_installation_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "run `make setup`" in await failed_start(tmp_path, monkeypatch, None)
+
+
+async def test_process_that_ends_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = await failed_start(tmp_path, monkeypatch, "echo out of memory; exit 3")
+
+    assert message == f"the local AWS ended with status 3, see {tmp_path / 'log'}"
+    assert (tmp_path / "log").read_text() == "out of memory\n"
+
+
+async def test_process_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_aws, "START_SECONDS", 0.1)
+
+    assert str(tmp_path / "log") in await failed_start(tmp_path, monkeypatch, "exec sleep 600")
+
+
+async def test_port_that_somebody_else_has_is_named() -> None:
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    with pytest.raises(LaunchError, match=f"port {port} is taken"):
+        bindable(port)
+    server.close()
+
+
+def test_free_port_is_kept_and_zero_becomes_one() -> None:
+    port = free_port()
+
+    assert bindable(port) == port
+    assert bindable(0) > 0

@@ -1,0 +1,315 @@
+"""`python -m local` as its users run it, and every line that it prints for them to paste."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.conftest import ROOT
+from tests.local.conftest import alive, descendants, free_port
+from tests.local.terminal import Terminal
+
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+NOT_COPIED = (".git", ".ci", ".local", ".venv", "cdk.out", "node_modules", "tests", "__pycache__", ".*_cache")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+
+DEMO_STEPS = [
+    "stack synthesized",
+    "user pool and table created",
+    "gateway listening",
+    "functions started",
+    "Ada signs in by SRP",
+    "table before",
+    "Ada connects with it",
+    "table while connected",
+    "message echoed",
+    "push to all of Ada's",
+    "no token",
+    "token of another app client",
+    "expired token",
+    "Ada disconnects",
+    "table after",
+]
+
+
+def ours(port: int) -> list[str]:
+    """Arguments by which nothing is in the way of a developer's own `make up`."""
+    return ["--port", str(port), "--aws-port", "0", "--functions", "process"]
+
+
+def wait_until(holds: Callable[[], object], otherwise: Callable[[], str], seconds: float = START_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A working copy of the project with everything installed, where nothing has run yet."""
+
+    root: Path
+
+    @property
+    def up_json(self) -> Path:
+        return self.root / ".local" / "up.json"
+
+    def start(self, *arguments: str) -> Command:
+        output = self.root / "output"
+        with output.open("wb") as file:
+            command = [".venv/bin/python", "-m", "local", *arguments]
+            process = subprocess.Popen(command, cwd=self.root, env=ENVIRONMENT, stdout=file, stderr=subprocess.STDOUT)
+        return Command(process, output)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.paste(f".venv/bin/python -m local {' '.join(arguments)}")
+
+    def paste(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Runs a line in a shell whose folder is the project's."""
+        return subprocess.run(
+            ["sh", "-c", line],
+            cwd=self.root,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that runs in the background."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    @property
+    def processes(self) -> dict[int, str]:
+        """Those that it has started."""
+        return descendants(self.process.pid)
+
+    def wait_for(self, text: str) -> str:
+        """Returns the output as soon as it has this text."""
+        wait_until(lambda: text in self.output.read_text() or self.process.poll() is not None, self.output.read_text)
+        assert text in self.output.read_text()
+        return self.output.read_text()
+
+    def interrupt(self) -> int:
+        """Ctrl-C; returns the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(STOP_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def new_checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Checkout]:
+    """Copies the project, so that a `make up` of the developer's beside the tests is left alone."""
+
+    def copied() -> Checkout:
+        root = tmp_path_factory.mktemp("checkout") / "project"
+        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*NOT_COPIED))
+        (root / ".local").mkdir()
+        for name in (".venv", "node_modules", ".local/venvs"):
+            (root / name).symlink_to(ROOT / name)
+        return Checkout(root)
+
+    return copied
+
+
+@pytest.fixture
+def checkout(new_checkout: Callable[[], Checkout]) -> Checkout:
+    return new_checkout()
+
+
+# up, and what it prints
+
+
+@dataclass(frozen=True)
+class Up:
+    """`up`, listening."""
+
+    checkout: Checkout
+    command: Command
+    port: int
+    printed: str
+
+    def line(self, start: str) -> str:
+        """The printed line to paste that starts with this, its continuation lines included."""
+        block = self.printed.partition("In another terminal, from here:\n")[2].partition("\n\n")[0]
+        (found,) = [line for line in re.split(r"(?<!\\)\n", block) if line.lstrip().startswith(start)]
+        return found
+
+
+@pytest.fixture(scope="module")
+def up(new_checkout: Callable[[], Checkout]) -> Iterator[Up]:
+    checkout, port = new_checkout(), free_port()
+    command = checkout.start("up", *ours(port))
+    try:
+        yield Up(checkout, command, port, command.wait_for("Ctrl-C ends everything."))
+    finally:
+        if command.process.poll() is None:
+            command.interrupt()
+
+
+def claims(token: str) -> dict[str, Any]:
+    decoded: dict[str, Any] = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
+    return decoded
+
+
+def test_up_says_where_it_listens(up: Up) -> None:
+    assert f"WebSocket   ws://127.0.0.1:{up.port}/prod?idToken=…\n" in up.printed
+
+
+def test_up_keeps_the_users_password_from_others(up: Up) -> None:
+    assert up.checkout.up_json.stat().st_mode & 0o077 == 0
+    assert json.loads(up.checkout.up_json.read_text())["password"] not in up.printed
+
+
+def test_printed_token_line_prints_a_token_of_the_user(up: Up) -> None:
+    line = re.search(r"^Token +(.+?) {2,}", up.printed, re.MULTILINE)
+    assert line is not None
+
+    pasted = up.checkout.paste(line[1])
+
+    assert (pasted.returncode, pasted.stderr) == (0, "")
+    assert claims(pasted.stdout)["email"] == "ada@example.com"
+
+
+def test_printed_handshake_line_shows_the_refusal(up: Up) -> None:
+    pasted = up.checkout.paste(up.line("curl -i"))
+
+    assert pasted.returncode == 0
+    assert pasted.stdout.startswith("HTTP/1.1 401 Unauthorized")
+
+
+def test_connection_without_a_client_is_a_clear_error(up: Up) -> None:
+    asked = up.checkout.run("connection")
+
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert asked.stderr == "nobody is connected: start the wscat line first\n"
+
+
+def test_printed_wscat_and_push_lines_work_together(up: Up) -> None:
+    with Terminal(up.line("npx wscat"), up.checkout.root, ENVIRONMENT) as wscat:
+        wscat.expect("Connected")
+        wscat.type("hello\n")
+        wscat.expect('{"message": "hello"}')
+
+        pushed = up.checkout.paste(up.line("curl --aws-sigv4"))
+
+        assert (pushed.returncode, pushed.stdout) == (0, "")
+        wscat.expect("hello from outside")
+
+
+def test_no_other_line_is_printed_to_paste(up: Up) -> None:
+    block = up.printed.partition("In another terminal, from here:\n")[2].partition("\n\n")[0]
+    lines = [line.split()[:2] for line in re.split(r"(?<!\\)\n", block)]
+
+    assert lines == [["npx", "wscat"], ["curl", "-i"], ["curl", "--aws-sigv4"]]
+
+
+def test_second_up_on_the_same_port_fails_and_leaves_the_first_alone(up: Up) -> None:
+    second = up.checkout.run("up", *ours(up.port))
+
+    assert second.returncode == 1
+    assert str(up.port) in second.stderr
+    assert "Traceback" not in second.stdout + second.stderr
+    assert up.checkout.run("token").returncode == 0
+
+
+def test_interrupt_ends_up_in_order(up: Up) -> None:
+    """The last test with this `up`."""
+    token = up.checkout.run("token").stdout.strip()
+    processes = up.command.processes
+    with connect(f"ws://127.0.0.1:{up.port}/prod?idToken={token}") as peer:
+        status = up.command.interrupt()
+        with pytest.raises(Exception, match="1001"):
+            peer.recv(STOP_SECONDS)
+
+    assert status == 0
+    assert len(processes) >= 3  # the local AWS and two functions
+    assert alive(processes) == []
+    assert not up.checkout.up_json.exists()
+    assert "Traceback" not in up.command.output.read_text()
+
+
+# Without up
+
+
+@pytest.mark.parametrize("command", ["token", "connection"])
+def test_command_that_needs_up_says_so(checkout: Checkout, command: str) -> None:
+    asked = checkout.run(command)
+
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert asked.stderr == "nothing is running: start `make up` in another terminal\n"
+
+
+@pytest.mark.parametrize("command", ["token", "connection"])
+def test_command_that_finds_only_the_remains_of_up_says_so(checkout: Checkout, command: str) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    facts = {"cognito_url": nowhere, "dynamodb_url": nowhere, "user_pool_id": "us-east-1_AbCdEf123"}
+    others = {"app_client_id": "client", "password": "secret", "table_name": "connections"}
+    checkout.up_json.write_text(json.dumps(facts | others))
+
+    asked = checkout.run(command)
+
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert len(asked.stderr.splitlines()) == 1
+
+
+def test_stack_that_cannot_be_synthesized_says_why_and_leaves_nothing(checkout: Checkout) -> None:
+    (checkout.root / "infra" / "app.py").write_text("raise SystemExit('no such policy')\n")
+    command = checkout.start("up", *ours(free_port()))
+    wait_until(lambda: command.processes, command.output.read_text)
+    processes = command.processes
+
+    status = command.process.wait(START_SECONDS)
+
+    assert status == 1
+    assert "no such policy" in command.output.read_text()
+    assert "Traceback" not in command.output.read_text()
+    assert alive(processes) == []
+
+
+# demo
+
+
+def test_demo_shows_every_step_and_leaves_nothing(checkout: Checkout) -> None:
+    command = checkout.start("demo", "--functions", "process")
+    command.wait_for("table before")
+    processes = command.processes
+
+    status = command.process.wait(START_SECONDS)
+
+    printed = command.output.read_text()
+    assert status == 0, printed
+    assert re.findall(r"^  ✓ (.{30})", printed, re.MULTILINE) == [step.ljust(30) for step in DEMO_STEPS]
+    assert "Everything works" in printed
+    assert len(processes) >= 3  # the local AWS and two functions
+    assert alive(processes) == []
+
+
+def test_demo_that_is_ended_during_its_start_leaves_nothing_and_says_so(checkout: Checkout) -> None:
+    command = checkout.start("demo", "--functions", "process")
+    wait_until(lambda: "ministack" in str(command.processes), command.output.read_text)
+    processes = command.processes
+
+    command.process.terminate()
+
+    assert command.process.wait(STOP_SECONDS) == 130
+    assert alive(processes) == []
+    assert "Traceback" not in command.output.read_text()

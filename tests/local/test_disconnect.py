@@ -1,0 +1,256 @@
+"""How connections end, what `$disconnect` is told about it, and what a gateway that stops leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from local import server
+from local.events import Event
+from local.gateway import Invocation
+from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Functions, Gateway, Serve, api
+
+CLOSE_WITHOUT_A_CODE = b"\x88\x80mask"  # RFC 6455 section 5.5.1: a masked close frame without a payload
+KEEP_ALIVE = b"GET /prod HTTP/1.1\r\nHost: localhost\r\n\r\n"
+OK = Invocation({"statusCode": 200})
+REFUSED = Invocation({"statusCode": 400})
+
+
+# Who ended it, and why
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1000, "Shutdown"), (1001, ""), (4001, "bye")])
+async def test_closing_client_is_quoted(gateway: Gateway, code: int, reason: str) -> None:
+    peer = await gateway.connect()
+
+    await peer.close(code, reason)
+
+    assert await gateway.disconnect_event() == (code, reason)
+
+
+async def test_client_that_closes_without_a_code_gets_one(gateway: Gateway, dial: Dial) -> None:
+    client = await dial(gateway.port, HANDSHAKE)
+    await client.read_head()
+
+    client.writer.write(CLOSE_WITHOUT_A_CODE)
+    await client.read_all()
+
+    assert await gateway.disconnect_event() == (1005, "Client-side close frame status not set")
+
+
+@pytest.mark.parametrize("way", ["reset", "end of file"])
+async def test_lost_tcp_connection_is_abnormal(gateway: Gateway, dial: Dial, way: str) -> None:
+    client = await dial(gateway.port, HANDSHAKE)
+    await client.read_head()
+
+    if way == "reset":
+        client.writer.transport.abort()
+    else:
+        client.writer.write_eof()
+
+    assert await gateway.disconnect_event() == (1006, "")
+
+
+async def test_deleted_connection_is_closed_normally(gateway: Gateway) -> None:
+    peer, connection_id = await gateway.connected()
+
+    await asyncio.to_thread(gateway.management.delete_connection, ConnectionId=connection_id)
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await peer.wait_closed()
+    assert peer.close_code == 1000
+    assert await gateway.disconnect_event() == (1000, "Connection Closed Normally")
+
+
+async def test_stopping_gateway_says_goodbye(gateway: Gateway) -> None:
+    peer = await gateway.connect()
+
+    await gateway.server.stop()
+
+    await peer.wait_closed()
+    assert (peer.close_code, peer.close_reason) == (1001, "Going away")
+    assert await gateway.disconnect_event() == (1001, "Going away")
+
+
+async def test_api_without_a_disconnect_route_forgets_all_the_same(serve: Serve) -> None:
+    gateway = await serve(api("$connect", "$default"))
+    peer = await gateway.connect()
+
+    await peer.close()
+    await gateway.server.stop()
+
+    assert gateway.server.peers == {}
+    assert gateway.functions.invoked == ["$connect"]
+
+
+async def test_failing_disconnect_route_harms_nobody(gateway: Gateway) -> None:
+    gateway.functions.behaviour["$disconnect"] = Invocation(error="KeyError", message="'x'")
+
+    for _ in range(2):
+        await (await gateway.connect()).close()
+        await gateway.disconnect_event()
+
+
+async def test_connection_is_one_and_the_same_from_connect_to_disconnect(gateway: Gateway) -> None:
+    peer = await gateway.connect(user_agent_header="phone/1.0")
+    await peer.send("hello")
+    await peer.close()
+
+    contexts = [
+        (await gateway.functions.event(route))["requestContext"] for route in ("$connect", "$default", "$disconnect")
+    ]
+    facts = [[context[name] for name in ("connectionId", "connectedAt", "identity")] for context in contexts]
+    assert facts == [facts[0]] * 3
+    assert facts[0][2] == {"userAgent": "phone/1.0", "sourceIp": "127.0.0.1"}
+
+
+# Clients that leave early
+
+
+def answer_after(event: asyncio.Event, answer: Invocation, functions: Functions, route: str) -> None:
+    async def waiting(_: Event) -> Invocation:
+        await event.wait()
+        return answer
+
+    functions.behaviour[route] = waiting
+
+
+async def leave_during_connect(gateway: Gateway, dial: Dial, answer: Invocation) -> None:
+    """A client that is gone before its `$connect` has answered."""
+    gone = asyncio.Event()
+    answer_after(gone, answer, gateway.functions, "$connect")
+    client = await dial(gateway.port, HANDSHAKE)
+    await gateway.functions.event("$connect")
+    client.writer.transport.abort()
+    await client.writer.wait_closed()
+    gone.set()
+
+
+async def test_client_that_leaves_during_connect_is_disconnected(gateway: Gateway, dial: Dial) -> None:
+    await leave_during_connect(gateway, dial, OK)
+
+    assert await gateway.disconnect_event() == (1006, "")
+    assert gateway.server.peers == {}
+
+
+async def test_client_that_leaves_before_it_is_refused_is_not_disconnected(gateway: Gateway, dial: Dial) -> None:
+    await leave_during_connect(gateway, dial, REFUSED)
+
+    await gateway.server.stop()
+
+    assert gateway.functions.invoked == ["$connect"]
+
+
+async def test_refused_client_is_not_disconnected(gateway: Gateway, dial: Dial) -> None:
+    gateway.functions.behaviour["$connect"] = REFUSED
+    client = await dial(gateway.port, HANDSHAKE)
+
+    await client.read_all()
+    await gateway.server.stop()
+
+    assert gateway.functions.invoked == ["$connect"]
+
+
+# The gateway's end
+
+
+async def stop(gateway: Gateway) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await gateway.server.stop()
+
+
+def answer_slowly(gateway: Gateway, *routes: str) -> list[tuple[str, str]]:
+    """Makes these routes take a while; returns the route and connection of each invocation that has ended."""
+    ended: list[tuple[str, str]] = []
+
+    async def slow(event: Event) -> Invocation:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        ended.append((event["requestContext"]["routeKey"], event["requestContext"]["connectionId"]))
+        return OK
+
+    gateway.functions.behaviour |= dict.fromkeys(routes, slow)
+    return ended
+
+
+async def test_stop_waits_for_messages_and_disconnects_on_their_way(gateway: Gateway) -> None:
+    ended = answer_slowly(gateway, "$default", "$disconnect")
+    peers = [await gateway.connected() for _ in range(2)]
+    for peer, _ in peers:
+        await peer.send("hello")
+        await gateway.functions.event("$default")
+
+    await stop(gateway)
+
+    assert set(ended) == {(route, connection_id) for route in ("$default", "$disconnect") for _, connection_id in peers}
+
+
+async def test_stop_during_a_handshake_still_runs_its_disconnect(gateway: Gateway, dial: Dial) -> None:
+    ended = answer_slowly(gateway, "$disconnect")
+    stopping = asyncio.Event()
+    answer_after(stopping, OK, gateway.functions, "$connect")
+    client = await dial(gateway.port, HANDSHAKE)
+    event = await gateway.functions.event("$connect")
+
+    async def answer_now() -> None:
+        stopping.set()
+
+    _, _, answer = await asyncio.gather(stop(gateway), answer_now(), client.read_all())
+
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert ended == [("$disconnect", event["requestContext"]["connectionId"])]
+
+
+@pytest.mark.parametrize("sent", [b"GET /pr", b""], ids=["part of a head", "nothing"])
+async def test_stop_closes_clients_of_every_kind(
+    gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 600.0)
+    clients = [await dial(gateway.port, sent), await dial(gateway.port, KEEP_ALIVE)]
+    await clients[-1].read_head()
+
+    await stop(gateway)
+
+    for client in clients:
+        await client.read_all()
+        assert client.reader.at_eof()
+
+
+async def test_stop_does_not_wait_for_a_client_that_never_hangs_up(gateway: Gateway, dial: Dial) -> None:
+    client = await dial(gateway.port, HANDSHAKE)
+    await client.read_head()
+    client.writer.write(CLOSE_WITHOUT_A_CODE)
+    await client.reader.read()
+
+    await stop(gateway)
+
+    assert gateway.functions.invoked == ["$connect", "$disconnect"]
+
+
+async def test_stop_leaves_no_task(serve: Serve, dial: Dial) -> None:
+    before = asyncio.all_tasks()
+    gateway = await serve()
+    client = await dial(gateway.port, KEEP_ALIVE)
+    await client.read_head()
+    peer = await gateway.connect()
+    await peer.send("hello")
+
+    await stop(gateway)
+
+    await peer.wait_closed()
+    assert asyncio.all_tasks() - before == set()
+
+
+async def test_stop_frees_the_port(gateway: Gateway, dial: Dial) -> None:
+    await stop(gateway)
+
+    with pytest.raises(ConnectionRefusedError):
+        await dial(gateway.port)
+
+
+async def test_port_that_is_taken_is_an_error(gateway: Gateway, serve: Serve) -> None:
+    other = await serve()
+
+    with pytest.raises(OSError, match=str(gateway.port)):
+        await other.server.start(gateway.port)

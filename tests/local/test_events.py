@@ -1,0 +1,325 @@
+"""The events that functions get: exactly the documented shapes, of which tests/events has an example each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from local import events, template
+from local.events import Connection, Event, Handshake
+from local.template import Api
+from tests.conftest import EventFactory
+from tests.local.conftest import OUR_ROUTES, api
+
+ID = re.compile(r"[A-Za-z0-9_-]{14}[AQgw]=")
+TRACE_HEADER = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}")
+ADDED = {
+    "connection",
+    "content-length",
+    "upgrade",
+    "x-amzn-trace-id",
+    "x-forwarded-for",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+}
+
+
+def connection(**facts: Any) -> Connection:
+    return Connection(**{"api": api(*OUR_ROUTES), "source_ip": "203.0.113.7", "user_agent": None, **facts})
+
+
+def handshake(query: str = "", headers: Iterable[tuple[str, str]] = ()) -> Handshake:
+    return Handshake("/prod", query, tuple(headers))
+
+
+# The whole event
+
+
+def as_in(example: Event) -> Connection:
+    """The connection that the example tells of."""
+    context = example["requestContext"]
+    authorizer = {name: value for name, value in context.get("authorizer", {}).items() if name != "integrationLatency"}
+    return Connection(
+        Api(context["apiId"], context["stage"], "$request.body.action", {}),
+        source_ip=context["identity"]["sourceIp"],
+        user_agent=context["identity"]["userAgent"],
+        id=context["connectionId"],
+        connected_at=context["connectedAt"],
+        authorizer=authorizer or None,
+    )
+
+
+def handshake_of(example: Event) -> Handshake:
+    """The request that a client sent to cause the example: names in its own spelling, nothing that the gateway adds."""
+    sent = [(name.lower(), value) for name, value in example["headers"].items()]
+    ((parameter, value),) = example["queryStringParameters"].items()
+    return Handshake(
+        "/prod",
+        f"{parameter}={value}",
+        tuple((name, value) for name, value in sent if name not in ADDED),
+        request_id=example["requestContext"]["requestId"],
+        trace_id=example["headers"]["X-Amzn-Trace-Id"].removeprefix("Root="),
+    )
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes it the time of the example, in its account."""
+    monkeypatch.setattr(template, "ACCOUNT_ID", "123456789012")
+    return lambda example: monkeypatch.setattr(
+        events, "milliseconds", lambda: example["requestContext"]["requestTimeEpoch"]
+    )
+
+
+def test_authorizer_event_is_the_documented_one(at: Any, authorizer_event: EventFactory) -> None:
+    example = authorizer_event()
+    at(example)
+
+    assert events.authorizer_event(as_in(example), handshake_of(example)) == example
+
+
+def test_connect_event_is_the_documented_one(at: Any, connect_event: EventFactory) -> None:
+    example = connect_event()
+    at(example)
+
+    assert events.connect_event(as_in(example), handshake_of(example), latency=21) == example
+
+
+def test_message_event_is_the_documented_one(at: Any, message_event: EventFactory) -> None:
+    example = message_event()
+    at(example)
+
+    event = events.message_event(as_in(example), "$default", "hello")
+
+    assert event == message_event(**ids(event, "messageId"))
+
+
+def test_disconnect_event_is_the_documented_one(at: Any, disconnect_event: EventFactory) -> None:
+    example = disconnect_event()
+    at(example)
+
+    event = events.disconnect_event(as_in(example), code=1005, reason="Client-side close frame status not set")
+
+    assert event == disconnect_event(**ids(event))
+
+
+def ids(event: Event, *more: str) -> dict[str, str]:
+    """The ids that are made anew with every event."""
+    return {name: event["requestContext"][name] for name in ("requestId", "extendedRequestId", *more)}
+
+
+# Each of the four
+
+
+def all_events(connection: Connection, handshake: Handshake) -> list[Event]:
+    return [
+        events.authorizer_event(connection, handshake),
+        events.connect_event(connection, handshake, latency=None if connection.authorizer is None else 1),
+        events.message_event(connection, "$default", "hello"),
+        events.disconnect_event(connection, code=1000, reason=""),
+    ]
+
+
+def test_ids_look_like_those_of_aws() -> None:
+    contexts = [event["requestContext"] for event in all_events(connection(), handshake())]
+
+    found = [context[name] for context in contexts for name in ("connectionId", "requestId")]
+    assert [each for each in [*found, contexts[2]["messageId"]] if not ID.fullmatch(each)] == []
+
+
+def test_ids_end_as_those_of_aws_however_they_are_drawn() -> None:
+    assert {events.new_id()[-2] for _ in range(1000)} == {"A", "Q", "g", "w"}
+
+
+def test_extended_request_id_is_the_request_id() -> None:
+    for event in all_events(connection(), handshake()):
+        assert event["requestContext"]["extendedRequestId"] == event["requestContext"]["requestId"]
+
+
+def test_authorizer_and_connect_route_see_one_request_and_the_others_each_their_own() -> None:
+    authorizer, connect, *others = [
+        event["requestContext"]["requestId"] for event in all_events(connection(), handshake())
+    ]
+
+    assert authorizer == connect
+    assert len({connect, *others}) == 3
+
+
+def test_connection_keeps_its_id_and_time_in_all_its_events() -> None:
+    client = connection()
+
+    facts = [event["requestContext"] for event in all_events(client, handshake())]
+
+    assert {(each["connectionId"], each["connectedAt"]) for each in facts} == {(client.id, client.connected_at)}
+
+
+def test_request_time_is_the_second_of_its_epoch_in_utc() -> None:
+    for event in all_events(connection(), handshake()):
+        context = event["requestContext"]
+        time = datetime.strptime(context["requestTime"], "%d/%b/%Y:%H:%M:%S %z")
+        assert time == datetime.fromtimestamp(context["requestTimeEpoch"] // 1000, UTC)
+        assert context["requestTimeEpoch"] >= context["connectedAt"]
+
+
+def test_event_names_its_route_and_type() -> None:
+    contexts = [event["requestContext"] for event in all_events(connection(), handshake())]
+
+    assert [(context["routeKey"], context["eventType"]) for context in contexts] == [
+        ("$connect", "CONNECT"),
+        ("$connect", "CONNECT"),
+        ("$default", "MESSAGE"),
+        ("$disconnect", "DISCONNECT"),
+    ]
+
+
+def nulls(value: Any, path: str = "") -> list[str]:
+    """Where in a document there is a null."""
+    if isinstance(value, dict):
+        return [found for name, item in value.items() for found in nulls(item, f"{path}.{name}")]
+    return [path] if value is None else []
+
+
+def test_what_does_not_apply_is_absent_and_not_null() -> None:
+    everything = all_events(connection(user_agent=None, authorizer=None), handshake())
+
+    assert nulls(dict(enumerate(everything))) == []
+    assert all("authorizer" not in event["requestContext"] for event in everything)
+    assert all(event["requestContext"]["identity"] == {"sourceIp": "203.0.113.7"} for event in everything)
+
+
+def test_null_of_the_authorizers_context_stays() -> None:
+    client = connection(authorizer={"principalId": "ada", "team": None})
+
+    _, *events_after_it = all_events(client, handshake())
+
+    assert [event["requestContext"]["authorizer"]["team"] for event in events_after_it] == [None] * 3
+
+
+def test_only_the_connect_route_sees_how_long_the_authorizer_took() -> None:
+    client = connection(authorizer={"principalId": "ada"})
+
+    _, *with_authorizer = [event["requestContext"].get("authorizer") for event in all_events(client, handshake())]
+
+    principal = {"principalId": "ada"}
+    assert with_authorizer == [{**principal, "integrationLatency": 1}, principal, principal]
+
+
+@pytest.mark.parametrize("body", ["hello", "", " {} ", '{"b":1,\n"a":2}', "こんにちは 👋", '{"action": "x"}\r\n'])
+def test_message_arrives_as_it_was_sent(body: str) -> None:
+    assert events.message_event(connection(), "$default", body)["body"] == body
+
+
+# Query string
+
+
+def queries(query: str) -> list[tuple[Any, Any]]:
+    """Both maps of the authorizer's event and of the connect route's; None for a map that is not there."""
+    request = handshake(query)
+    both = (
+        events.authorizer_event(connection(), request),
+        events.connect_event(connection(), request, latency=None),
+    )
+    names = ("queryStringParameters", "multiValueQueryStringParameters")
+    return [(event.get(names[0]), event.get(names[1])) for event in both]
+
+
+@pytest.mark.parametrize(
+    ("query", "single", "multi"),
+    [
+        ("room=a", {"room": "a"}, {"room": ["a"]}),
+        ("room=a&room=b&x=1&room=c", {"room": "c", "x": "1"}, {"room": ["a", "b", "c"], "x": ["1"]}),
+        ("empty=&flag", {"empty": "", "flag": ""}, {"empty": [""], "flag": [""]}),
+        ("n%C3%A4me=%26%3D%2B", {"näme": "&=+"}, {"näme": ["&=+"]}),
+        ("jwt=a.b-c_d==", {"jwt": "a.b-c_d=="}, {"jwt": ["a.b-c_d=="]}),
+    ],
+)
+def test_query_is_decoded_into_last_and_all_values(query: str, single: object, multi: object) -> None:
+    assert queries(query) == [(single, multi)] * 2
+
+
+def test_without_a_query_only_the_authorizer_has_the_maps() -> None:
+    assert queries("") == [({}, {}), (None, None)]
+
+
+# Headers
+
+
+def headers(*sent: tuple[str, str]) -> dict[str, list[str]]:
+    """What the connect route sees of them."""
+    event = events.connect_event(connection(), handshake(headers=sent), latency=None)
+    assert event["headers"] == {name: values[-1] for name, values in event["multiValueHeaders"].items()}
+    return dict(event["multiValueHeaders"])
+
+
+@pytest.mark.parametrize(
+    ("sent", "seen"),
+    [
+        ("host", "Host"),
+        ("sec-websocket-key", "Sec-WebSocket-Key"),
+        ("SEC-WEBSOCKET-VERSION", "Sec-WebSocket-Version"),
+        ("sec-websocket-extensions", "Sec-WebSocket-Extensions"),
+        ("user-agent", "User-Agent"),
+        ("origin", "Origin"),
+        ("test", "test"),
+        ("X-Custom-id", "X-Custom-id"),
+        ("HeaderAuth1", "HeaderAuth1"),
+    ],
+)
+def test_well_known_headers_are_spelt_canonically_and_others_as_sent(sent: str, seen: str) -> None:
+    assert seen in headers((sent, "value"))
+    assert seen == sent or sent not in headers((sent, "value"))
+
+
+def test_repeated_header_has_all_its_values() -> None:
+    assert headers(("test", "1"), ("test", "2"))["test"] == ["1", "2"]
+
+
+def test_connection_headers_are_for_the_authorizer_only() -> None:
+    sent = (("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket"), ("Content-Length", "0"))
+    request = handshake(headers=sent)
+
+    authorizer = events.authorizer_event(connection(), request)["headers"]
+    connect = events.connect_event(connection(), request, latency=None)["headers"]
+
+    assert authorizer.items() - connect.items() == {
+        ("Connection", "upgrade"),
+        ("Upgrade", "websocket"),
+        ("content-length", "0"),
+    }
+
+
+@pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions", "User-Agent"])
+def test_header_is_there_only_if_it_was_sent(name: str) -> None:
+    assert name not in headers()
+    assert headers((name.lower(), "value"))[name] == ["value"]
+
+
+def test_gateway_says_whom_it_speaks_for() -> None:
+    """The client sees the desk, the functions see the API's own domain behind TLS."""
+    seen = headers(("host", "127.0.0.1:4510"), ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "http"))
+
+    assert seen["Host"] == ["localapi00.execute-api.us-east-1.amazonaws.com"]
+    assert seen["X-Forwarded-For"] == ["203.0.113.7"]
+    assert (seen["X-Forwarded-Port"], seen["X-Forwarded-Proto"]) == (["443"], ["https"])
+
+
+@pytest.mark.parametrize("sent", [(), (("x-amzn-trace-id", "Root=1-00000000-000000000000000000000000;Sampled=1"),)])
+def test_trace_header_has_a_root_and_nothing_else(sent: tuple[tuple[str, str], ...]) -> None:
+    (trace,) = headers(*sent)["X-Amzn-Trace-Id"]
+
+    assert TRACE_HEADER.fullmatch(trace)
+
+
+def test_every_handshake_has_a_trace_of_its_own() -> None:
+    assert headers()["X-Amzn-Trace-Id"] != headers()["X-Amzn-Trace-Id"]
+
+
+def test_no_other_aws_header_is_made_up() -> None:
+    added = {"Host", "X-Amzn-Trace-Id", "X-Forwarded-For", "X-Forwarded-Port", "X-Forwarded-Proto"}
+
+    assert headers().keys() == added
+    assert not any("X-Amzn-Trace-Id" in event.get("headers", {}) for event in all_events(connection(), handshake())[2:])

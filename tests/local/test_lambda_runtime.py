@@ -1,0 +1,302 @@
+"""Execution environments: their init phase, invocations and end, with the real awslambdaric in them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from local import lambda_runtime, launch
+from local.gateway import Invocation
+from local.lambda_runtime import FunctionRunner, InitError
+from local.template import Function
+from tests.local.conftest import PATIENCE_SECONDS, Run, function
+
+ECHO = """
+import os
+
+def handler(event, context):
+    return [os.getpid(), event]
+"""
+
+# Fails in the way that the event asks for.
+FRAIL = """
+import os, sys, time
+
+def handler(event, context):
+    match event:
+        case "raise": raise KeyError("authorizer")
+        case "exit": sys.exit(3)
+        case "crash": os._exit(4)
+        case "hang": time.sleep(600)
+        case "unserializable": return {1, 2}
+    return os.getpid()
+"""
+
+# Tells the test its process id and waits until it is let go on.
+PATIENT = """
+import os, socket
+
+def handler(port, context):
+    with socket.create_connection(("127.0.0.1", port)) as test:
+        test.sendall(b"%d\\n" % os.getpid())
+        test.recv(1)
+    return os.getpid()
+"""
+
+
+# The init phase
+
+
+async def test_started_function_has_one_environment_that_waits(run: Run) -> None:
+    runtime = run(ECHO)
+
+    await runtime.start()
+
+    assert len(runtime.alive) == 1
+    answer = (await runtime.invoke("hello")).answer
+    assert answer == [runtime.processes[0].pid, "hello"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("raise RuntimeError('environment variable CALLBACK_URL is required')", "CALLBACK_URL is required"),
+        ("import no_such_module", "No module named 'no_such_module'"),
+        ("def handler(event, context", "Syntax error"),
+        ("handle = print", "Handler 'handler' missing"),
+        ("import os; os._exit(5)", "the runtime exited with status 5"),
+    ],
+    ids=["exception", "import", "syntax", "no handler", "crash"],
+)
+async def test_function_that_cannot_start_says_why(run: Run, source: str, message: str) -> None:
+    with pytest.raises(InitError) as error:
+        await run(source).start()
+
+    assert str(error.value).startswith("Chat-Rooms: ")
+    assert message in str(error.value)
+
+
+async def test_init_phase_has_its_limit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lambda_runtime, "INIT_SECONDS", 1.0)
+    runtime = run("import time; time.sleep(600)")
+
+    with pytest.raises(InitError, match="Chat-Rooms: init took over 1 s"):
+        await runtime.start()
+
+    await runtime.stop()
+    assert runtime.alive == []
+
+
+async def test_function_that_cannot_be_launched_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(launch, "VENVS", tmp_path)
+
+    with pytest.raises(InitError, match=r"No such file or directory: .*/websocket/bin/python"):
+        await FunctionRunner(function(), launch.process, {}).start()
+
+
+async def test_invocation_of_a_function_that_cannot_start_fails_with_the_reason(run: Run) -> None:
+    invocation = await run("raise RuntimeError('broken')").invoke({})
+
+    assert (invocation.error, invocation.message) == ("RuntimeError", "broken")
+
+
+# Answers and errors
+
+
+@pytest.mark.parametrize("event", [{"a": [1, None, "こんにちは"]}, None, "", 0, {"big": "x" * 200_000}], ids=type)
+async def test_event_and_answer_are_any_json(run: Run, event: object) -> None:
+    invocation = await run(ECHO).invoke(event)
+
+    assert invocation.error is None
+    assert invocation.answer[1] == event
+
+
+@pytest.mark.parametrize(
+    ("event", "error", "message"),
+    [
+        ("raise", "KeyError", "'authorizer'"),
+        ("unserializable", "Runtime.MarshalError", "Unable to marshal response"),
+        ("exit", "Runtime.ExitError", "the runtime exited with status 3"),
+        ("crash", "Runtime.ExitError", "the runtime exited with status 4"),
+    ],
+)
+async def test_failure_is_in_the_result_and_the_next_invocation_works(
+    run: Run, event: str, error: str, message: str
+) -> None:
+    runtime = run(FRAIL)
+
+    failed = await runtime.invoke(event)
+    worked = await runtime.invoke("work")
+
+    assert failed.error == error
+    assert message in failed.message
+    assert not failed.timed_out
+    assert worked.answer in runtime.alive
+
+
+async def test_environment_outlives_an_exception_but_not_a_crash(run: Run) -> None:
+    runtime = run(FRAIL, concurrency=1)
+
+    first, *others = [(await runtime.invoke(event)).answer for event in ("work", "raise", "work", "crash", "work")]
+
+    assert others[:3] == [None, first, None]
+    assert others[3] not in {None, first}
+
+
+async def test_invocation_over_its_time_fails_and_the_next_one_works(run: Run) -> None:
+    runtime = run(FRAIL, timeout_seconds=1, concurrency=1)
+
+    timed_out = await runtime.invoke("hang")
+    worked = await runtime.invoke("work")
+
+    assert timed_out.timed_out
+    assert re.fullmatch(r"[0-9a-f-]{36} Task timed out after 1\.00 seconds", timed_out.message)
+    assert worked.answer == runtime.processes[1].pid
+    assert runtime.alive == [worked.answer]
+
+
+async def test_line_of_any_length_may_be_logged(run: Run) -> None:
+    runtime = run("def handler(event, context):\n    print('x' * event)\n    return 'done'", concurrency=1)
+
+    answers = [await runtime.invoke(launch.LOG_LINE_BYTES * 2), await runtime.invoke(1)]
+
+    assert answers == [Invocation("done")] * 2
+
+
+# Environments
+
+
+@dataclass
+class Gate:
+    """Where the patient handlers wait; closing what a handler came by lets it go on."""
+
+    port: int
+    arrived: asyncio.Queue[tuple[int, asyncio.StreamWriter]]
+
+    async def next(self) -> tuple[int, asyncio.StreamWriter]:
+        """The process id of the next handler that waits, and what it came by."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self.arrived.get()
+
+
+@pytest.fixture
+async def gate() -> AsyncIterator[Gate]:
+    arrived: asyncio.Queue[tuple[int, asyncio.StreamWriter]] = asyncio.Queue()
+    writers = []
+
+    async def arrive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        arrived.put_nowait((int(await reader.readline()), writer))
+
+    server = await asyncio.start_server(arrive, "127.0.0.1", 0)
+    yield Gate(server.sockets[0].getsockname()[1], arrived)
+    server.close()
+    for writer in writers:
+        writer.close()
+
+
+async def test_invocations_at_once_run_in_two_environments_and_a_third_waits_for_one(run: Run, gate: Gate) -> None:
+    runtime = run(PATIENT, concurrency=2)
+
+    invocations = [asyncio.create_task(runtime.invoke(gate.port)) for _ in range(3)]
+    (one, way_of_one), (two, way_of_two) = await gate.next(), await gate.next()
+    way_of_two.close()
+    third, way_of_third = await gate.next()
+    way_of_one.close()
+    way_of_third.close()
+
+    assert one != two
+    assert third == two
+    assert sorted([(await invocation).answer for invocation in invocations]) == sorted([one, two, two])
+    assert len(runtime.processes) == 2
+
+
+async def test_environment_that_dies_as_its_turn_comes_is_replaced(run: Run) -> None:
+    runtime = run(ECHO, concurrency=1)
+    await runtime.start()
+
+    runtime.processes[0].kill()
+    died, worked = await runtime.invoke("hello"), await runtime.invoke("hello")
+
+    assert died == Invocation(error="Runtime.ExitError", message="the runtime exited with status -9")
+    assert worked.answer == [runtime.processes[1].pid, "hello"]
+
+
+async def test_environment_that_died_is_not_timed_out_as_well(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    runtime = run(FRAIL, timeout_seconds=1, concurrency=1)
+    await runtime.start()
+
+    runtime.processes[0].kill()
+    await runtime.processes[0].wait()
+    await runtime.invoke("work")
+    hung = await runtime.invoke("hang")  # takes longer than a time-out of the one before would
+
+    assert hung.timed_out
+    assert [record.message for record in caplog.records] == [f"websocket: {hung.message}"]
+
+
+async def test_invocation_whose_environment_cannot_start_fails_while_others_work(
+    run: Run, gate: Gate, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    runtime = run(f"import pathlib\nassert not pathlib.Path({str(broken)!r}).exists(), 'broken'\n{PATIENT}")
+    working = asyncio.create_task(runtime.invoke(gate.port))
+    pid, way = await gate.next()
+
+    broken.touch()
+    failed = await runtime.invoke(gate.port)
+    way.close()
+
+    assert failed == Invocation(error="AssertionError", message="broken")
+    assert (await working).answer == pid
+
+
+async def test_stop_ends_every_process(run: Run, gate: Gate) -> None:
+    runtime = run(PATIENT)
+    invocations = [asyncio.create_task(runtime.invoke(gate.port)) for _ in range(3)]
+    await gate.next()
+    await gate.next()
+
+    await runtime.stop()
+
+    assert len(runtime.processes) == 2
+    assert runtime.alive == []
+    errors = [(await invocation).error for invocation in invocations]
+    assert errors == ["Runtime.ExitError", "Runtime.ExitError", "Runtime.Stopped"]
+
+
+async def test_stop_ends_a_process_that_ignores_the_request(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lambda_runtime, "STOP_SECONDS", 0.1)
+    runtime = run(f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{ECHO}")
+    await runtime.start()
+
+    await runtime.stop()
+
+    assert runtime.alive == []
+
+
+async def test_stop_ends_a_process_that_is_just_being_launched(run: Run) -> None:
+    runtime = run(ECHO)
+    launching, may_launch = asyncio.Event(), asyncio.Event()
+    launched = runtime.runner.launch
+
+    async def slow(function: Function, variables: dict[str, str]) -> Process:
+        launching.set()
+        await may_launch.wait()
+        return await launched(function, variables)
+
+    runtime.runner.launch = slow
+    starting = asyncio.create_task(runtime.start())
+    await launching.wait()
+    stopping = asyncio.create_task(runtime.stop())
+    asyncio.get_running_loop().call_soon(may_launch.set)  # after stop() has begun
+
+    await stopping
+    assert runtime.alive == []
+    await asyncio.gather(starting, return_exceptions=True)

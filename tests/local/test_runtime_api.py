@@ -1,0 +1,116 @@
+"""What a function sees of the Runtime API, and what that makes of a runtime's answers."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import pytest
+
+from local.gateway import Invocation
+from tests.local.conftest import WEBSOCKET, Run
+
+TRACE_HEADER = re.compile(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24});Parent=[0-9a-f]{16};Sampled=[01]")
+
+NONSENSE = """
+import os, urllib.error, urllib.request
+
+def handler(event, context):
+    path, body = event
+    url = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}/2018-06-01/runtime/{path.format(id=context.aws_request_id)}"
+    try:
+        return urllib.request.urlopen(url, data=body.encode()).status
+    except urllib.error.HTTPError as error:
+        return error.code
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "error"),
+    [
+        ("invocation/{id}/response", "not json", "Runtime.MarshalError"),
+        ("invocation/{id}/error", "not json", "Runtime.Unknown"),
+        ("invocation/{id}/error", "[]", "Runtime.Unknown"),
+    ],
+)
+async def test_runtime_that_talks_nonsense_has_failed(run: Run, path: str, body: str, error: str) -> None:
+    runtime = run(NONSENSE, concurrency=1)
+
+    assert (await runtime.invoke([path, body])).error == error
+    assert (await runtime.invoke(["nothing/of/the/kind", ""])).answer == 404
+
+
+async def test_answer_to_another_invocation_is_ignored(run: Run) -> None:
+    runtime = run(NONSENSE, concurrency=1)
+
+    invocation = await runtime.invoke(["invocation/00000000-0000-0000-0000-000000000000/response", '"not mine"'])
+
+    assert invocation == Invocation(202)
+
+
+# What a function sees
+
+
+async def test_every_invocation_has_a_trace_of_its_own(run: Run) -> None:
+    runtime = run("import os\ndef handler(event, context): return os.environ['_X_AMZN_TRACE_ID']")
+
+    traces = [TRACE_HEADER.fullmatch((await runtime.invoke({})).answer) for _ in range(2)]
+
+    roots = {trace[1] for trace in traces if trace}
+    assert len(roots) == 2
+
+
+CONTEXT = """
+def handler(event, context):
+    left = context.get_remaining_time_in_millis()
+    return context.aws_request_id, context.invoked_function_arn, context.function_name, context.memory_limit_in_mb, left
+"""
+
+
+async def test_context_tells_of_the_function_and_of_this_invocation(run: Run) -> None:
+    runtime = run(CONTEXT, timeout_seconds=7)
+
+    (first_id, *facts, left), (second_id, *_) = [(await runtime.invoke({})).answer for _ in range(2)]
+
+    assert facts == [WEBSOCKET, "Chat-Rooms", "256"]
+    assert 0 < left <= 7000
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", first_id)
+    assert first_id != second_id
+
+
+ENVIRONMENT = "import os\ndef handler(event, context): return dict(os.environ)"
+
+
+async def test_function_gets_its_variables_those_of_lambda_and_none_of_the_desk(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "somebody")
+    monkeypatch.setenv("SECRET_OF_THE_DESK", "secret")
+    settings = {"LogFormat": "JSON", "ApplicationLogLevel": "WARN", "LogGroup": "group"}
+    runtime = run(ENVIRONMENT, environment={"ENDPOINT": "local"}, logging=settings)
+
+    variables = (await runtime.invoke({})).answer
+
+    assert variables.items() >= {
+        ("ENDPOINT", "local"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+        ("AWS_LAMBDA_FUNCTION_NAME", "Chat-Rooms"),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
+        ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
+        ("AWS_LAMBDA_LOG_LEVEL", "WARN"),
+        ("AWS_LAMBDA_LOG_GROUP_NAME", "group"),
+    }
+    assert variables.keys().isdisjoint({"AWS_PROFILE", "SECRET_OF_THE_DESK"})
+
+
+async def test_what_a_function_prints_is_logged_under_its_name(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="function.websocket")
+    runtime = run("def handler(event, context): print('こんにちは'); print(b'\\xff', event)")
+
+    await runtime.invoke("hello")
+    await runtime.stop()
+
+    logged = [record.message for record in caplog.records if record.name == "function.websocket"]
+    assert logged == ["こんにちは", "b'\\xff' hello"]
