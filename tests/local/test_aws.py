@@ -19,7 +19,9 @@ from local import aws as local_aws
 from local.aws import LocalAws, Users, bindable
 from local.launch import LaunchError
 from local.template import Template, TemplateError
-from tests.local.conftest import alive, descendants, free_port
+from tests.local.conftest import PATIENCE_SECONDS, alive, descendants, free_port
+
+pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 
 PASSWORD = "correct-Horse-battery-1"
 RESOURCES: dict[str, dict[str, Any]] = {
@@ -168,7 +170,8 @@ async def failed_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: 
     aws = LocalAws(log=tmp_path / "log")
     try:
         with pytest.raises(LaunchError) as error:
-            await aws.start()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await aws.start()
     finally:
         await aws.stop()
     return str(error.value)

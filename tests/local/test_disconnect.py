@@ -217,7 +217,7 @@ async def test_stop_closes_clients_of_every_kind(
         assert client.reader.at_eof()
 
 
-async def test_stop_does_not_wait_for_a_client_that_never_hangs_up(gateway: Gateway, dial: Dial) -> None:
+async def test_stop_does_not_wait_for_a_client_that_says_goodbye_and_stays(gateway: Gateway, dial: Dial) -> None:
     client = await dial(gateway.port, HANDSHAKE)
     await client.read_head()
     client.writer.write(CLOSE_WITHOUT_A_CODE)
@@ -226,6 +226,15 @@ async def test_stop_does_not_wait_for_a_client_that_never_hangs_up(gateway: Gate
     await stop(gateway)
 
     assert gateway.functions.invoked == ["$connect", "$disconnect"]
+
+
+async def test_stop_does_not_wait_for_a_client_that_does_not_answer(gateway: Gateway, dial: Dial) -> None:
+    client = await dial(gateway.port, HANDSHAKE)
+    await client.read_head()
+
+    await stop(gateway)
+
+    assert await gateway.disconnect_event() == (1001, "Going away")
 
 
 async def test_stop_leaves_no_task(serve: Serve, dial: Dial) -> None:

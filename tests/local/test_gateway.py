@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 
 from local import gateway
 from local.events import Handshake
 from local.gateway import Invocation, Refusal
 from local.template import Authorizer, TemplateError
-from tests.local.conftest import AUTHORIZER, CONNECTION_ID, OUR_ROUTES, api, connection
+from tests.local.conftest import AUTHORIZER, CONNECTION_ID, OUR_ROUTES, PATIENCE_SECONDS, api, connection
 
 TIMED_OUT = Invocation(error="Sandbox.Timedout", message="Task timed out after 3.00 seconds")
 CRASHED = Invocation(error="Runtime.ExitError", message="the runtime exited with status 1")
@@ -223,6 +226,49 @@ def test_message_selects_the_route_of_its_action(body: str, selected: str) -> No
 def test_unquoted_keys_are_read_as_by_aws(body: str) -> None:
     """API Gateway's JSON parser is lenient: both messages are captures from AWS."""
     assert gateway.route_key(api("send", *OUR_ROUTES), body) == "send"
+
+
+@pytest.mark.parametrize(
+    ("body", "selected"),
+    [
+        ('{action: "send", text: "a: b, {c: d}"}', "send"),
+        ('{action: "send", text: "\\"}, action: \\"other"}', "send"),
+        ('{text: "\\\\", action: "send"}', "send"),
+        ('{ action : "send" }', "send"),
+        ('{a1: true, $b_: null, action: "send"}', "send"),
+        ("{action: send}", "$default"),
+        ("{action: 'send'}", "$default"),
+        ('{1: 2, action: "send"}', "$default"),
+        ('action: "send"', "$default"),
+        ('{action: "send"', "$default"),
+    ],
+)
+def test_only_the_keys_may_be_unquoted(body: str, selected: str) -> None:
+    assert gateway.route_key(api("send", *OUR_ROUTES), body) == selected
+
+
+@pytest.fixture
+def patience() -> Iterator[None]:
+    """Fails a test that would keep the event loop busy."""
+
+    def fail(*_: object) -> None:
+        pytest.fail(f"it took over {PATIENCE_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(
+    "part", ["x", '"', "\\", '\\"', "a:", "a ", "a", " ", "{", "[", '{"', '"a', "$", "1", "é", '{a:"b",']
+)
+@pytest.mark.parametrize("start", ["", '{"action": "', "{action", "{a: "])
+def test_no_message_keeps_the_gateway_busy(patience: None, start: str, part: str) -> None:
+    body = (start + part * (128 * 1024))[: 128 * 1024]
+
+    assert gateway.route_key(api(*OUR_ROUTES), body) == "$default"
 
 
 @pytest.mark.parametrize("key", ["$connect", "$disconnect"])

@@ -204,7 +204,7 @@ async def test_gone_is_told_by_a_header_alone(gateway: Gateway, dial: Dial) -> N
     assert (status, headers["x-amzn-errortype"], body) == (410, "GoneException", b"")
 
 
-@pytest.mark.parametrize("connection_id", ["x", "not-an-id", "L0SM9cOFvHcCIhw"])
+@pytest.mark.parametrize("connection_id", ["x", "not-an-id", "L0SM9cOFvHcCIhw", "L0SM9cOFvHcCIhx="])
 async def test_id_that_cannot_be_one_is_a_bad_request(gateway: Gateway, connection_id: str) -> None:
     error = await failure(gateway, "get_connection", connection_id)
 
@@ -337,6 +337,16 @@ async def test_what_is_not_http_is_a_bad_request(gateway: Gateway, dial: Dial, s
     client = await dial(gateway.port, sent + b"\r\n\r\n")
 
     assert b" 400 " in (await client.read_all()).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    "line", ["OPTIONS * HTTP/1.1", "CONNECT localhost:80 HTTP/1.1", "GET http://localhost/ HTTP/1.1", "GET // HTTP/1.1"]
+)
+async def test_odd_target_is_refused_and_not_an_accident(gateway: Gateway, dial: Dial, line: str) -> None:
+    """RFC 9112 section 3.2."""
+    client = await dial(gateway.port, f"{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+
+    assert int((await client.read_all()).split()[1]) in range(400, 500)
 
 
 async def test_large_url_is_read(gateway: Gateway) -> None:

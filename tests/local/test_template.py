@@ -268,6 +268,7 @@ def test_api_that_cannot_be_run_is_refused_by_name(read: Read, changes: dict[str
         ({"ToRooms": integration("Rooms", TimeoutInMillis=100)}, "TimeoutInMillis"),
         ({"ToRooms": integration("Rooms", ContentHandlingStrategy="CONVERT_TO_BINARY")}, "ContentHandlingStrategy"),
         ({"Door": authorizer(AuthorizerType="JWT")}, "JWT"),
+        ({"Join": {**route("joinRoom", "ToRooms"), "Condition": "InProduction"}}, "Condition"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
