@@ -241,7 +241,7 @@ class GatewayServer:
         path = unquote(request.rel_url.raw_path)
         prefix = f"/{self.api.stage}/@connections/"
         if not path.startswith(prefix):
-            upgradable = path.partition("?")[0].split("/")[1] == self.api.stage
+            upgradable = f"{path.partition('?')[0]}/".startswith(f"/{self.api.stage}/")
             return answered(gateway.UPGRADE_REQUIRED if upgradable else gateway.FORBIDDEN)
         if not request.headers.get("Authorization", "").startswith(SIGNATURE):
             return answered(MISSING_SIGNATURE)

@@ -26,6 +26,8 @@ PSEUDO_PARAMETERS = {
     "AWS::Region": REGION,
     "AWS::URLSuffix": "amazonaws.com",
 }
+# Condition and CreationPolicy would change what is created, or when.
+RESOURCE_ATTRIBUTES = {"DeletionPolicy", "DependsOn", "Metadata", "Properties", "Type", "UpdateReplacePolicy"}
 # Part of the deployment, without an effect on a desk.
 WITHOUT_EFFECT = {
     "AWS::ApiGateway::Account",
@@ -158,7 +160,9 @@ class Template:
         if type_ not in LOCAL and type_ not in WITHOUT_EFFECT:
             raise TemplateError(f"{logical_id}: {type_} cannot be run locally")
         understood = LOCAL.get(type_)
-        unknown = resource.get("Properties", {}).keys() - understood if understood else set()
+        unknown = resource.keys() - RESOURCE_ATTRIBUTES
+        if understood:
+            unknown |= resource.get("Properties", {}).keys() - understood
         if unknown:
             raise TemplateError(f"{logical_id}: {', '.join(sorted(unknown))} of {type_} cannot be run locally")
 

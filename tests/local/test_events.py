@@ -299,7 +299,6 @@ def test_header_is_there_only_if_it_was_sent(name: str) -> None:
 
 
 def test_gateway_says_whom_it_speaks_for() -> None:
-    """The client sees the desk, the functions see the API's own domain behind TLS."""
     seen = headers(("host", "127.0.0.1:4510"), ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "http"))
 
     assert seen["Host"] == ["localapi00.execute-api.us-east-1.amazonaws.com"]

@@ -94,9 +94,7 @@ async def test_function_gets_its_variables_those_of_lambda_and_none_of_the_desk(
     assert variables.items() >= {
         ("ENDPOINT", "local"),
         ("AWS_REGION", "us-east-1"),
-        ("AWS_DEFAULT_REGION", "us-east-1"),
         ("AWS_LAMBDA_FUNCTION_NAME", "Chat-Rooms"),
-        ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
         ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
         ("AWS_LAMBDA_LOG_LEVEL", "WARN"),

@@ -122,22 +122,18 @@ def test_authorizer_may_have_no_identity_source(read: Read) -> None:
 
 
 def test_function_is_read_with_all_its_settings(read: Read) -> None:
-    table = {"Ref": "Connections"}
-    rooms = function(
-        "rooms",
-        Timeout=7,
-        MemorySize=512,
-        Environment={"Variables": {"TABLE": table, "LEVEL": "1"}},
-        LoggingConfig={"LogFormat": "JSON", "ApplicationLogLevel": "DEBUG", "LogGroup": {"Ref": "Log"}},
-    )
+    variables = {"TABLE": {"Ref": "Connections"}, "LEVEL": "1"}
+    logs = {"LogFormat": "JSON", "ApplicationLogLevel": "DEBUG", "LogGroup": {"Ref": "Log"}}
+    settings = {"Timeout": 7, "MemorySize": 512, "Environment": {"Variables": variables}, "LoggingConfig": logs}
+    rooms = function("rooms", **settings)
 
     template = read(Rooms=rooms, Connections=resource("DynamoDB::Table"), Log=resource("Logs::LogGroup"))
 
-    arn = f"{LAMBDA_ARN}:Chat-Rooms"
-    assert template.functions()[arn] == Function(
-        name="Chat-Rooms",
-        arn=arn,
-        target="rooms",
+    (found,) = template.functions().values()
+    assert found == Function(
+        "Chat-Rooms",
+        f"{LAMBDA_ARN}:Chat-Rooms",
+        "rooms",
         environment={"TABLE": "Chat-Connections", "LEVEL": "1"},
         timeout_seconds=7,
         memory_mb=512,
