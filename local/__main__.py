@@ -103,7 +103,7 @@ async def up(options: Options, progress: Progress) -> None:
             progress.say(USAGE.format(system=system))
             await asyncio.Event().wait()
         finally:
-            RUNNING.unlink()
+            RUNNING.unlink(missing_ok=True)
             progress.say("\nClosing connections and ending the functions …")
 
 
