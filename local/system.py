@@ -130,6 +130,7 @@ def created(template: Template) -> list[tuple[str, str]]:
 
 def chosen(options: Options, targets: set[str]) -> tuple[str, Launch]:
     """How the functions are run; LaunchError if they cannot be run as asked for."""
+    way = "processes"
     if options.functions == "image" or (options.functions == "auto" and launch.has_engine()):
         try:
             launch.build_images(targets)
@@ -137,10 +138,11 @@ def chosen(options: Options, targets: set[str]) -> tuple[str, Launch]:
             if options.functions == "image":
                 raise
             logger.warning("no images, so plain processes are run: %s", error)
+            way = "processes, the images could not be built: the log says why"
         else:
             return "images", launch.image
     launch.check_processes(targets)
-    return "processes", launch.process
+    return way, launch.process
 
 
 def endpoints(system: System) -> dict[str, str]:

@@ -35,16 +35,21 @@ def test_images_are_run_where_an_engine_can_build_them(engine: Engine) -> None:
     assert chosen(Options(functions="auto"), TARGETS) == ("images", launch.image)
 
 
-@pytest.mark.parametrize(
-    "script",
-    [None, "exit 1", '[ "$1" = info ]', '[ "$1 $2" != "buildx bake" ] || { echo no network >&2; exit 1; }'],
-    ids=["no docker", "no engine", "no buildx", "no base image"],
-)
-def test_processes_are_run_where_images_cannot_be_built(engine: Engine, script: str | None) -> None:
+@pytest.mark.parametrize("script", [None, "exit 1", '[ "$1" = info ]'], ids=["no docker", "no engine", "no buildx"])
+def test_processes_are_run_where_nothing_can_build_images(engine: Engine, script: str | None) -> None:
     if script:
         engine(script)
 
     assert chosen(Options(functions="auto"), TARGETS) == ("processes", launch.process)
+
+
+def test_processes_are_run_and_it_is_said_where_images_cannot_be_built(engine: Engine) -> None:
+    engine('[ "$1 $2" != "buildx bake" ] || { echo no network >&2; exit 1; }')
+
+    way, start = chosen(Options(functions="auto"), TARGETS)
+
+    assert start is launch.process
+    assert "images could not be built" in way
 
 
 def test_processes_are_run_where_they_are_asked_for(engine: Engine) -> None:
