@@ -78,6 +78,12 @@ class Connection:
     connected_at: int = field(default_factory=milliseconds)
     authorizer: dict[str, Any] | None = None
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """As in events and in GetConnection: what the client did not send is absent."""
+        known = {"sourceIp": self.source_ip}
+        return known if self.user_agent is None else {"userAgent": self.user_agent, **known}
+
 
 @dataclass(frozen=True)
 class Handshake:
@@ -145,7 +151,6 @@ def disconnect_event(connection: Connection, *, code: int, reason: str) -> Event
 
 def _context(connection: Connection, route_key: str, event_type: str, request_id: str, **more: Any) -> Event:
     now = milliseconds()
-    identity = {"userAgent": connection.user_agent, "sourceIp": connection.source_ip}
     context = {
         "routeKey": route_key,
         **more,
@@ -156,7 +161,7 @@ def _context(connection: Connection, route_key: str, event_type: str, request_id
         "stage": connection.api.stage,
         "connectedAt": connection.connected_at,
         "requestTimeEpoch": now,
-        "identity": {name: value for name, value in identity.items() if value is not None},
+        "identity": connection.identity,
         "requestId": request_id,
         "domainName": connection.api.domain_name,
         "connectionId": connection.id,

@@ -311,10 +311,9 @@ def answered(refusal: Refusal) -> web.Response:
 def described(peer: Peer) -> dict[str, Any]:
     """GetConnection's answer."""
     connection = peer.connection
-    identity = {"sourceIp": connection.source_ip, "userAgent": connection.user_agent}
     return {
         "connectedAt": iso(connection.connected_at / 1000),
-        "identity": {name: value for name, value in identity.items() if value is not None},
+        "identity": connection.identity,
         "lastActiveAt": iso(peer.last_active_at),
     }
 

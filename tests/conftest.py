@@ -271,6 +271,11 @@ class LoopbackHandler(BaseHTTPRequestHandler):
         """Tests look at `requests`."""
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def key_set(*keys: RSAKey) -> Answer:
     jwks = {"keys": [key.as_dict(private=False) for key in keys]}
     return Answer(headers={"Content-Type": "application/json"}, body=[json.dumps(jwks).encode()])

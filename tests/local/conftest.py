@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 from asyncio.subprocess import Process
 from collections import defaultdict
@@ -269,11 +268,6 @@ def unseen_failures() -> list[Any]:
     failures: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     return failures
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def descendants(pid: int) -> dict[int, str]:

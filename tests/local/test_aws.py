@@ -19,7 +19,8 @@ from local import aws as local_aws
 from local.aws import LocalAws, Users, bindable
 from local.launch import LaunchError
 from local.template import Template, TemplateError
-from tests.local.conftest import PATIENCE_SECONDS, alive, descendants, free_port
+from tests.conftest import free_port
+from tests.local.conftest import PATIENCE_SECONDS, alive, descendants
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from tests.conftest import ROOT
-from tests.local.conftest import alive, descendants, free_port
+from tests.conftest import ROOT, free_port
+from tests.local.conftest import alive, descendants
 from tests.local.terminal import Terminal
 
 START_SECONDS = 60.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from tests.conftest import (
     LoopbackServer,
     Request,
     docker,
+    free_port,
     key_set,
 )
 
@@ -144,11 +144,6 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         return process(function, emulator, environ, log=tmp_path_factory.mktemp(function) / "log")
 
     return with_log
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from joserfc.jwk import RSAKey
 
-from tests.conftest import EventFactory, Sign, effect
-from tests.rie.conftest import AUTHORIZER, Emulate, Emulator, free_port
+from tests.conftest import EventFactory, Sign, effect, free_port
+from tests.rie.conftest import AUTHORIZER, Emulate, Emulator
 
 
 def test_valid_token_is_allowed(authorizer: Emulator, authorizer_event: EventFactory, sign: Sign) -> None:

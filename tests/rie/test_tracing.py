@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import EXECUTION_ENVIRONMENT, Answer, EventFactory, LoopbackServer, Request, Sign, effect
-from tests.rie.conftest import AUTHORIZER, PATIENCE_SECONDS, SETTINGS, WEBSOCKET, FakeAws, Run, free_port
+from tests.conftest import EXECUTION_ENVIRONMENT, Answer, EventFactory, LoopbackServer, Request, Sign, effect, free_port
+from tests.rie.conftest import AUTHORIZER, PATIENCE_SECONDS, SETTINGS, WEBSOCKET, FakeAws, Run
 
 PARENT = "53995c3f42cd8ad8"
 UNTRACED: dict[str, str] = {}
