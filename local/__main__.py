@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import json
 import logging
+import math
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
@@ -16,10 +18,10 @@ from botocore.exceptions import EndpointConnectionError
 from local.aws import Users, client
 from local.demo import demo, password
 from local.launch import ROOT
+from local.limits import Limits
 from local.progress import Progress, StepFailed
 from local.system import LOGS, STATE, Options, System, running
 
-RUNNING = STATE / "up.json"  # what `token` and `connection` need to know; only its owner can read it
 PORT = 4510
 AWS_PORT = 4511
 USER = "ada@example.com"
@@ -35,9 +37,9 @@ def main() -> int:
     try:
         match arguments.command:
             case "token":
-                print(token())
+                print(token(known_facts(arguments.port)))
             case "connection":
-                print(connection())
+                print(connection(known_facts(arguments.port)))
             case "demo":
                 log_to_file("demo")
                 stopped = asyncio.run(until_stopped(demo(options(arguments), progress)))
@@ -67,9 +69,18 @@ def parser() -> argparse.ArgumentParser:
         help="up: run until Ctrl-C (default); demo: show everything and end; token: an ID token of the user of `up`; "
         "connection: the id of the user's newest connection",
     )
-    parser.add_argument("--port", type=int, help=f"of the gateway (default: {PORT} for up, any for demo)")
+    parser.add_argument(
+        "--port", type=int, help=f"of the gateway; token and connection: of which up (default: {PORT}, any for demo)"
+    )
     parser.add_argument(
         "--aws-port", type=int, help=f"of Cognito and DynamoDB (default: {AWS_PORT} for up, any for demo)"
+    )
+    parser.add_argument("--template", type=Path, help="a synthesized template (default: synthesizes cdk.json's stack)")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        default=Options.images,
+        help="the functions' sources, a folder for each bake target (default: images)",
     )
     parser.add_argument(
         "--functions",
@@ -77,37 +88,103 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="run the built images or plain processes (default: images if there is an engine that can build them)",
     )
-    parser.add_argument("--environments", type=int, default=2, help="execution environments a function (default: 2)")
+    parser.add_argument(
+        "--environments", type=positive(int), default=2, help="execution environments a function (default: 2)"
+    )
     parser.add_argument("--dynamodb-url", help="use this DynamoDB, e.g. DynamoDB Local at http://127.0.0.1:8000")
+    parser.add_argument(
+        "--iam",
+        choices=["enforce", "off"],
+        default="enforce",
+        help="refuse what the functions' roles do not allow (default), or let everything pass",
+    )
+    parser.add_argument(
+        "--in-turn", action="store_true", help="a connection's messages one after the other, which AWS does not promise"
+    )
+    limits = parser.add_argument_group("time", "Limits as on AWS, unless you want to see them sooner.")
+    limits.add_argument(
+        "--clock-speed",
+        type=positive(float),
+        default=1.0,
+        metavar="FACTOR",
+        help="the idle limit, the connection limit and items' time to live pass so many times faster; "
+        "functions take the time that they take",
+    )
+    limits.add_argument(
+        "--idle-limit",
+        type=positive(float),
+        default=Limits.idle_seconds,
+        metavar="SECONDS",
+        help="a connection's end without messages (default: 600)",
+    )
+    limits.add_argument(
+        "--connection-limit",
+        type=positive(float),
+        default=Limits.connection_seconds,
+        metavar="SECONDS",
+        help="a connection's end in any case (default: 7200)",
+    )
+    limits.add_argument(
+        "--function-timeout",
+        type=positive(float),
+        metavar="SECONDS",
+        help="of every function (default: the template's; 29 s at most for an answer)",
+    )
     return parser
+
+
+def positive(number: type[float]) -> Callable[[str], float]:
+    def positive_number(text: str) -> float:
+        value = number(text)
+        if not 0 < value < math.inf:
+            raise ValueError
+        return value
+
+    return positive_number
 
 
 def options(arguments: argparse.Namespace) -> Options:
     port, aws_port = (0, 0) if arguments.command == "demo" else (PORT, AWS_PORT)
     return Options(
+        template=arguments.template,
+        images=arguments.images.resolve(),
         port=port if arguments.port is None else arguments.port,
         aws_port=aws_port if arguments.aws_port is None else arguments.aws_port,
         functions=arguments.functions,
         environments=arguments.environments,
         dynamodb_url=arguments.dynamodb_url,
+        iam=arguments.iam == "enforce",
+        limits=Limits(idle_seconds=arguments.idle_limit, connection_seconds=arguments.connection_limit),
+        clock_speed=arguments.clock_speed,
+        function_timeout=arguments.function_timeout,
+        in_turn=arguments.in_turn,
     )
 
 
 async def up(options: Options, progress: Progress) -> None:
     async with running(options, progress) as system:
         secret = password()
-        await asyncio.to_thread(system.users.add, USER, secret)
-        RUNNING.touch(mode=0o600)
-        RUNNING.write_text(json.dumps(facts(system, secret)))
+        if system.user_pool_id:
+            await asyncio.to_thread(system.users.add, USER, secret)
+        file = facts_file(system.port)
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(facts(system, secret)))
         try:
-            progress.say(USAGE.format(system=system))
+            progress.say(usage(system))
             await asyncio.Event().wait()
         finally:
-            RUNNING.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
             progress.say("\nClosing connections and ending the functions …")
+    if unused := system.unused_grants():
+        progress.say("Grants that no function has used:\n  " + "\n  ".join(unused))
 
 
-def facts(system: System, secret: str) -> dict[str, str]:
+def facts_file(port: int) -> Path:
+    """What `token` and `connection` need to know of the `up` on a port; only its owner can read it."""
+    return STATE / f"up-{port}.json"
+
+
+def facts(system: System, secret: str) -> dict[str, str | None]:
     return {
         "app_client_id": system.app_client_id,
         "cognito_url": system.aws.url,
@@ -118,26 +195,36 @@ def facts(system: System, secret: str) -> dict[str, str]:
     }
 
 
-def known_facts() -> dict[str, str]:
-    if not RUNNING.exists():
-        raise NotRunning("nothing is running: start `make up` in another terminal")
-    return dict(json.loads(RUNNING.read_text()))
+def known_facts(port: int | None) -> dict[str, str]:
+    file = facts_file(port or PORT)
+    if not file.exists():
+        where = f" on port {port}" if port else ""
+        raise NotRunning(f"nothing is running{where}: start `make up` in another terminal")
+    return dict(json.loads(file.read_text()))
 
 
-def token() -> str:
-    known = known_facts()
+def token(known: dict[str, str]) -> str:
+    if not known["user_pool_id"]:
+        raise NotRunning("the template has no user pool, so nobody can sign in")
     users = Users(known["cognito_url"], known["user_pool_id"], known["app_client_id"])
     return users.id_token(USER, known["password"])
 
 
-def connection() -> str:
+def connection(known: dict[str, str]) -> str:
     """The id of the connection that will last longest."""
-    known = known_facts()
+    if not known["table_name"]:
+        raise NotRunning("the template has no table, so nobody knows who is connected")
     found = client("dynamodb", known["dynamodb_url"]).scan(TableName=known["table_name"])["Items"]
     if not found:
         raise NotRunning("nobody is connected: start the wscat line first")
     newest = max(found, key=lambda row: int(row["removedAt"]["N"]))
     return str(newest["connectionId"]["S"])
+
+
+def usage(system: System) -> str:
+    if system.user_pool_id and system.table_name:
+        return USAGE.format(system=system)
+    return f"\nWebSocket   {system.websocket_url}\n\nCtrl-C ends everything."
 
 
 USAGE = """

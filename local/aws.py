@@ -19,10 +19,15 @@ from local.template import REGION, Template, TemplateError
 
 CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
 START_SECONDS = 30.0
+CREATED = ("AWS::Cognito::UserPool", "AWS::Cognito::UserPoolClient", "AWS::DynamoDB::Table")
 
 
 class LocalAws:
-    """ministack as a process of its own, on the loopback interface only, forgetting everything at its end."""
+    """ministack as a process of its own, on the loopback interface only, forgetting everything at its end.
+
+    Attributes:
+        expiring: the tables with a time to live, and its attribute.
+    """
 
     def __init__(self, *, log: Path, port: int = 0, dynamodb_url: str | None = None) -> None:
         self.log = log
@@ -30,7 +35,17 @@ class LocalAws:
         self.url = f"http://127.0.0.1:{self.port}"
         self.dynamodb_url = dynamodb_url or self.url
         self._state = tempfile.TemporaryDirectory(prefix="local-aws-")  # the user pool's private key lies there
+        self.expiring: dict[str, str] = {}
         self._process: Process | None = None
+
+    @property
+    def started(self) -> bool:
+        return self._process is not None
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The service's URLs; none before it is started."""
+        return {"cognito-idp": self.url, "dynamodb": self.dynamodb_url} if self.started else {}
 
     async def start(self) -> None:
         """Returns when it answers; LaunchError if it does not."""
@@ -77,12 +92,8 @@ class LocalAws:
         Raises:
             TemplateError: a property is refused; the message names the resource.
         """
-        create = {
-            "AWS::Cognito::UserPool": self._create_user_pool,
-            "AWS::Cognito::UserPoolClient": self._create_app_client,
-            "AWS::DynamoDB::Table": self._create_table,
-        }
-        for type_, make in create.items():
+        create = (self._create_user_pool, self._create_app_client, self._create_table)
+        for type_, make in zip(CREATED, create, strict=True):
             for logical_id, properties in template.of_type(type_):
                 try:
                     template.physical_ids[logical_id] = make(template.physical_ids[logical_id], properties)
@@ -105,6 +116,8 @@ class LocalAws:
         table = dynamodb.create_table(**{"TableName": name, **properties})["TableDescription"]["TableName"]
         if time_to_live:
             dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification=time_to_live)
+            if time_to_live["Enabled"]:
+                self.expiring[table] = time_to_live["AttributeName"]
         return str(table)
 
 

@@ -70,6 +70,8 @@ async def use(system: System, progress: Progress) -> None:
     with progress.step("table after") as step:
         await until_empty(system)
         step.result = "empty"
+    with progress.step("grants never used") as step:
+        step.result = "; ".join(system.unused_grants()) or "none"
 
 
 async def refusals(system: System, progress: Progress, email: str, secret: str, expired: str) -> None:

@@ -12,6 +12,7 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -43,6 +44,7 @@ CANONICAL_NAMES = {
     )
 }
 CONNECTION_ID = re.compile(r"[\w-]{14}[AEIMQUYcgkosw048]=", re.ASCII)  # base64url of 11 bytes
+TRACE_ROOT = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}\b")
 HOP_BY_HOP = {"connection", "content-length", "upgrade"}
 
 
@@ -89,11 +91,13 @@ class Connection:
 class Handshake:
     """The client's opening handshake request, headers in order and as sent."""
 
-    path: str
-    query: str
+    target: str
     headers: tuple[tuple[str, str], ...]
     request_id: str = field(default_factory=new_id)
-    trace_id: str = field(default_factory=new_trace_id)
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
 
     def header(self, name: str) -> str | None:
         """The last value sent under the name, compared without case (RFC 9110 section 5.1)."""
@@ -102,7 +106,13 @@ class Handshake:
 
     @property
     def parameters(self) -> list[tuple[str, str]]:
-        return parse_qsl(self.query, keep_blank_values=True)
+        return parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
+
+    @cached_property
+    def trace_root(self) -> str:
+        """The client's own, else a new one."""
+        match = TRACE_ROOT.search(self.header("X-Amzn-Trace-Id") or "")
+        return match[0] if match else f"Root={new_trace_id()}"
 
 
 def authorizer_event(connection: Connection, handshake: Handshake) -> Event:
@@ -113,7 +123,7 @@ def authorizer_event(connection: Connection, handshake: Handshake) -> Event:
         "methodArn": f"{connection.api.arn}/$connect",
         **_maps("headers", "multiValueHeaders", headers),
         **_maps("queryStringParameters", "multiValueQueryStringParameters", handshake.parameters),
-        "stageVariables": {},
+        "stageVariables": connection.api.stage_variables,
         "requestContext": _context(connection, "$connect", "CONNECT", handshake.request_id),
     }
 
@@ -126,12 +136,12 @@ def connect_event(connection: Connection, handshake: Handshake, *, latency: int 
     event = _maps("headers", "multiValueHeaders", _client_headers(connection, handshake))
     if handshake.parameters:
         event |= _maps("queryStringParameters", "multiValueQueryStringParameters", handshake.parameters)
-    return {**event, "requestContext": context, "isBase64Encoded": False}
+    return {**event, **_stage_variables(connection), "requestContext": context, "isBase64Encoded": False}
 
 
 def message_event(connection: Connection, route_key: str, body: str) -> Event:
     context = _context(connection, route_key, "MESSAGE", new_id(), authorizer=connection.authorizer, messageId=new_id())
-    return {"requestContext": context, "body": body, "isBase64Encoded": False}
+    return {**_stage_variables(connection), "requestContext": context, "body": body, "isBase64Encoded": False}
 
 
 def disconnect_event(connection: Connection, *, code: int, reason: str) -> Event:
@@ -146,7 +156,12 @@ def disconnect_event(connection: Connection, *, code: int, reason: str) -> Event
         disconnectReason=reason,
     )
     headers = _maps("headers", "multiValueHeaders", stub.items())
-    return {**headers, "requestContext": context, "isBase64Encoded": False}
+    return {**headers, **_stage_variables(connection), "requestContext": context, "isBase64Encoded": False}
+
+
+def _stage_variables(connection: Connection) -> Event:
+    """Only where the stage has some."""
+    return {"stageVariables": connection.api.stage_variables} if connection.api.stage_variables else {}
 
 
 def _context(connection: Connection, route_key: str, event_type: str, request_id: str, **more: Any) -> Event:
@@ -174,7 +189,7 @@ def _client_headers(connection: Connection, handshake: Handshake) -> list[tuple[
     """What the client sent, named as API Gateway names it, with what API Gateway adds or replaces."""
     added = {
         "Host": connection.api.domain_name,
-        "X-Amzn-Trace-Id": f"Root={handshake.trace_id}",
+        "X-Amzn-Trace-Id": handshake.trace_root,
         "X-Forwarded-For": connection.source_ip,
         "X-Forwarded-Port": "443",
         "X-Forwarded-Proto": "https",

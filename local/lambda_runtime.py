@@ -20,6 +20,7 @@ from aiohttp import web
 
 from local.events import new_trace_id
 from local.gateway import Invocation
+from local.launch import Launched
 from local.template import REGION, Function
 
 API = "/2018-06-01/runtime"
@@ -30,7 +31,7 @@ GRACE_SECONDS = 0.1  # aiohttp takes 0 for "wait for ever"
 logger = logging.getLogger(__name__)
 
 # Starts `python -m awslambdaric` for a function, given its environment variables.
-Launch = Callable[[Function, dict[str, str]], Awaitable[asyncio.subprocess.Process]]
+Launch = Callable[[Function, dict[str, str]], Awaitable[Launched]]
 
 
 class InitError(Exception):
@@ -129,13 +130,14 @@ class ExecutionEnvironment:
         self.init_error: Invocation | None = None
         self._stopping = False
         self._current: Pending | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._launched: Launched | None = None
+        self._killing: asyncio.Task[None] | None = None
         self._life = asyncio.create_task(self._live())
 
     async def stop(self) -> None:
         """Ends the process, the hard way if it does not go by itself."""
         self._stopping = True
-        self._kill()
+        self._terminate()
         await self._life
 
     async def _live(self) -> None:
@@ -143,17 +145,20 @@ class ExecutionEnvironment:
         server = await asyncio.get_running_loop().create_server(runtime_api, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         try:
-            self._process = await self.runner.launch(self.runner.function, self._variables(port))
+            self._launched = await self.runner.launch(self.runner.function, self._variables(port))
             if self._stopping:
-                self._kill()
+                self._terminate()
             init_limit = asyncio.get_running_loop().call_later(INIT_SECONDS, self._give_up_init)
-            await asyncio.gather(self._process.wait(), self._log(self._process))
+            process = self._launched.process
+            await asyncio.gather(process.wait(), self._log(process))
             init_limit.cancel()
-            self._ended(self._process.returncode or 0)
+            self._ended(process.returncode or 0)
         except OSError as error:
             self._fail_init(Invocation(error="Runtime.LaunchError", message=str(error)))
         finally:
             self.runner.remove(self)
+            if self._killing:
+                await self._killing
             await runtime_api.shutdown(GRACE_SECONDS)
             server.close()
 
@@ -194,8 +199,8 @@ class ExecutionEnvironment:
         if not self.initialized.done():
             self.initialized.set_result(None)
         pending = self._current = await self.runner.next(self)
-        if self._process and self._process.returncode is not None:  # it died while its turn came
-            self._ended(self._process.returncode)
+        if self._launched and self._launched.process.returncode is not None:  # it died while its turn came
+            self._ended(self._launched.process.returncode)
             return web.Response(status=410)
         seconds = self.runner.function.timeout_seconds
         pending.timer = asyncio.get_running_loop().call_later(seconds, self._time_out, pending)
@@ -237,11 +242,15 @@ class ExecutionEnvironment:
             self._current.settle(exited)
             self._current = None
 
-    def _kill(self) -> None:
-        if self._process and self._process.returncode is None:
-            self._process.terminate()
-            kill = asyncio.get_running_loop().call_later(STOP_SECONDS, self._process.kill)
+    def _terminate(self) -> None:
+        if self._launched and self._launched.process.returncode is None:
+            self._launched.terminate()
+            kill = asyncio.get_running_loop().call_later(STOP_SECONDS, self._kill)
             self._life.add_done_callback(lambda _: kill.cancel())
+
+    def _kill(self) -> None:
+        if self._launched and self._launched.process.returncode is None and not self._killing:
+            self._killing = asyncio.create_task(self._launched.kill())
 
     async def _log(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import uuid
-from asyncio.subprocess import PIPE, STDOUT, Process
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from local.template import Function
@@ -22,31 +25,56 @@ class LaunchError(Exception):
     """The functions cannot be run in the chosen way; the message says why."""
 
 
-async def process(function: Function, environment: dict[str, str]) -> Process:
-    """awslambdaric from an environment made of the image's own locked requirements."""
-    python = VENVS / function.target / "bin" / "python"
-    source = ROOT / "images" / function.target
-    return await asyncio.create_subprocess_exec(
-        python,
-        "-m",
-        "awslambdaric",
-        f"{function.target}.handler",
-        cwd=source,
-        env={"PATH": os.defpath, "LAMBDA_TASK_ROOT": str(source), "PYTHONDONTWRITEBYTECODE": "1", **environment},
-        stdout=PIPE,
-        stderr=STDOUT,
-        limit=LOG_LINE_BYTES,
-        start_new_session=True,  # Ctrl-C is for us: the functions still have `$disconnect` to run
+@dataclass(frozen=True)
+class Launched:
+    """A started execution environment: its process, or `docker run` and the container that it attends."""
+
+    process: Process
+    container: str | None = None
+
+    def terminate(self) -> None:
+        """Asks it to end; `docker run` passes that on."""
+        self.process.terminate()
+
+    async def kill(self) -> None:
+        """Ends it and whatever it has started."""
+        if self.container:
+            remove = ("docker", "rm", "--force", self.container)
+            await (await asyncio.create_subprocess_exec(*remove, stdout=DEVNULL, stderr=DEVNULL)).wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+async def process(function: Function, environment: dict[str, str], *, source: Path = ROOT / "images") -> Launched:
+    """awslambdaric from an environment made of the image's own locked requirements.
+
+    `source` is the folder with a folder of handler and requirements for each bake target.
+    """
+    task_root = source / function.target
+    return Launched(
+        await asyncio.create_subprocess_exec(
+            VENVS / function.target / "bin" / "python",
+            "-m",
+            "awslambdaric",
+            f"{function.target}.handler",
+            cwd=task_root,
+            env={"PATH": os.defpath, "LAMBDA_TASK_ROOT": str(task_root), "PYTHONDONTWRITEBYTECODE": "1", **environment},
+            stdout=PIPE,
+            stderr=STDOUT,
+            limit=LOG_LINE_BYTES,
+            start_new_session=True,  # Ctrl-C is for us: the functions still have `$disconnect` to run
+        )
     )
 
 
-async def image(function: Function, environment: dict[str, str]) -> Process:
+async def image(function: Function, environment: dict[str, str]) -> Launched:
     """The image that bake built, as Lambda runs it: read-only, with /tmp, as its own user.
 
     It shares the host's network, so that nothing local has to listen beyond the loopback interface.
     """
     variables = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
-    return await asyncio.create_subprocess_exec(
+    container = f"local-{function.target}-{uuid.uuid4().hex[:8]}"
+    docker_run = await asyncio.create_subprocess_exec(
         "docker",
         "run",
         "--rm",
@@ -55,7 +83,7 @@ async def image(function: Function, environment: dict[str, str]) -> Process:
         "--tmpfs=/tmp",
         "--network=host",
         f"--label={LABEL}",
-        f"--name=local-{function.target}-{uuid.uuid4().hex[:8]}",
+        f"--name={container}",
         f"--memory={max(function.memory_mb, 128)}m",
         *variables,
         f"{function.target}:{os.environ.get('TAG', 'dev')}",
@@ -64,6 +92,7 @@ async def image(function: Function, environment: dict[str, str]) -> Process:
         limit=LOG_LINE_BYTES,
         start_new_session=True,
     )
+    return Launched(docker_run, container)
 
 
 def remove_containers() -> None:
@@ -75,8 +104,10 @@ def remove_containers() -> None:
         subprocess.run(["docker", "rm", "--force", *left], capture_output=True, check=False)
 
 
-def check_processes(targets: set[str]) -> None:
+def check_processes(targets: set[str], source: Path) -> None:
     for target in targets:
+        if not (source / target / f"{target}.py").exists():
+            raise LaunchError(f"{source / target / target}.py is missing, the handler of bake target {target}")
         if not (VENVS / target / "bin" / "python").exists():
             raise LaunchError(f"{VENVS.relative_to(ROOT) / target} is missing: run `make setup`")
 
@@ -89,11 +120,16 @@ def has_engine() -> bool:
     return all(subprocess.run(command, capture_output=True, check=False).returncode == 0 for command in commands)
 
 
-def build_images(targets: set[str]) -> None:
-    """`docker buildx bake`; LaunchError has the last line of its complaint."""
+def build_images(targets: set[str], source: Path) -> None:
+    """`docker buildx bake`, with the source folder's own bake file if it has one.
+
+    Raises:
+        LaunchError: it failed; the message has the last line of its complaint.
+    """
     if shutil.which("docker") is None:
         raise LaunchError("docker buildx bake: there is no docker command")
-    bake = ["docker", "buildx", "bake", "--load", *sorted(targets)]
-    built = subprocess.run(bake, cwd=ROOT, capture_output=True, text=True, check=False)
+    files = [ROOT / "docker-bake.hcl", source / "docker-bake.hcl"]
+    bake = ["docker", "buildx", "bake", "--load", *(f"--file={each}" for each in files if each.exists())]
+    built = subprocess.run([*bake, *sorted(targets)], cwd=ROOT, capture_output=True, text=True, check=False)
     if built.returncode != 0:
         raise LaunchError(f"docker buildx bake: {built.stderr.strip().splitlines()[-1]}")

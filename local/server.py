@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import re
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,14 +21,19 @@ from aiohttp import web
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import Event, Protocol, State
+from websockets.server import ServerProtocol
 
 from local import events, gateway
 from local.events import Connection, Handshake
 from local.gateway import Invocation, Refusal
-from local.template import Api
+from local.iam import Iam, UnknownAccessKeyError
+from local.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS, Connections, Limits, TokenBucket
+from local.routing import RouteSelection
+from local.template import ACCOUNT_ID, Api, Authorizer, Route
 
 REQUEST_SECONDS = 10.0  # for a client to send its request's head
 MAX_HEAD_BYTES = 16 * 1024
@@ -33,12 +41,21 @@ GRACE_SECONDS = 0.1  # aiohttp takes 0 for "wait for ever"
 # websockets counts a compressed frame's own bytes too, so that a message of just the limit needs some room.
 COMPRESSION_BYTES = 64
 CLOSE_SECONDS = 1.0  # for a client to answer a close frame and hang up
-HANDSHAKE_SECONDS = 2 * gateway.INTEGRATION_TIMEOUT_SECONDS + 2  # the authorizer's and `$connect`'s together
-SIGNATURE = "AWS4-HMAC-SHA256 "
+MAX_UNSENT_BYTES = 256 * 1024  # to a client that does not read
+ACCESS_KEY_ID = re.compile(r"AWS4-HMAC-SHA256 .*\bCredential=(?P<access_key_id>[^/\s]+)/[^,]+/aws4_request\b")
+# What AWS was seen to choose.
+DEFLATE = ServerPerMessageDeflateFactory(server_max_window_bits=12, compress_settings={"memLevel": 5})
 
 logger = logging.getLogger(__name__)
 
 Invoke = Callable[[str, dict[str, Any]], Awaitable[Invocation]]
+
+
+class GatewayProtocol(ServerProtocol):
+    """RFC 6455, without the library's own reasons in close frames."""
+
+    def fail(self, code: int, reason: str = "") -> None:
+        super().fail(code)
 
 
 class ClientSocket(ServerConnection):
@@ -49,6 +66,12 @@ class ClientSocket(ServerConnection):
 
     connection: Connection
     response_headers: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+
+    def __init__(self, protocol: ServerProtocol, *args: Any, **kwargs: Any) -> None:
+        limits = (MAX_MESSAGE_BYTES + COMPRESSION_BYTES, MAX_FRAME_BYTES)
+        super().__init__(
+            GatewayProtocol(extensions=[DEFLATE], max_size=limits, logger=protocol.logger), *args, **kwargs
+        )
 
     def process_event(self, event: Event) -> None:
         super().process_event(event)
@@ -63,6 +86,10 @@ class Peer:
     connection: Connection
     socket: ClientSocket
     last_active_at: float
+
+    @property
+    def id(self) -> str:
+        return self.connection.id
 
 
 class FrontDoor(asyncio.Protocol):
@@ -87,15 +114,20 @@ class FrontDoor(asyncio.Protocol):
         self.head += data
         head, end, _ = self.head.partition(b"\r\n\r\n")
         if len(head) > MAX_HEAD_BYTES:
-            self._done()
-            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\n\r\n")
-            self.transport.close()
+            self._refuse(HEAD_TOO_LARGE)
+        elif end and len(head.partition(b"\r\n")[0]) > MAX_URL_CHARACTERS:
+            self._refuse(gateway.URL_TOO_LONG)
         elif end:
             self._done()
             protocol: asyncio.Protocol = self.websocket() if is_upgrade(head) else self.http()
             self.transport.set_protocol(protocol)
             protocol.connection_made(self.transport)
             protocol.data_received(self.head)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._done()
+        self.transport.write(refused(refusal).serialize())
+        self.transport.close()
 
     def _done(self) -> None:
         self.limit.cancel()
@@ -111,13 +143,27 @@ def is_upgrade(head: bytes) -> bool:
 
 
 class GatewayServer:
-    """One stage of a WebSocket API on a port of the loopback interface."""
+    """One stage of a WebSocket API on a port of the loopback interface.
 
-    def __init__(self, api: Api, invoke: Invoke) -> None:
+    Args:
+        in_turn: a connection's message waits for the one before, which AWS does not promise.
+    """
+
+    def __init__(
+        self, api: Api, invoke: Invoke, *, limits: Limits | None = None, iam: Iam | None = None, in_turn: bool = False
+    ) -> None:
         gateway.check(api)
         self.api = api
         self.invoke = invoke
-        self.peers: dict[str, Peer] = {}
+        self.limits = limits or Limits()
+        self.iam = iam or Iam()
+        self.in_turn = in_turn
+        self.route_selection = RouteSelection.parse(api.route_selection_expression)
+        self.connections: Connections[Peer] = Connections(self.limits, time.monotonic)
+        self._new_connections = TokenBucket(self.limits.new_connections)
+        self._requests = TokenBucket(self.limits.requests)
+        self._route_requests = {key: TokenBucket(route.throttle) for key, route in api.routes.items()}
+        self._next_due: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting: set[asyncio.BaseTransport] = set()  # until their request's head has come
         self._http: web.Server
@@ -134,10 +180,10 @@ class GatewayServer:
             process_request=self._open,  # type: ignore[arg-type]
             process_response=self._add_headers,  # type: ignore[arg-type]
             server_header=None,
-            open_timeout=HANDSHAKE_SECONDS,
+            open_timeout=2 * self.limits.integration_seconds + 2,  # the authorizer's and `$connect`'s together
             ping_interval=None,  # API Gateway answers pings and never sends one
             close_timeout=CLOSE_SECONDS,
-            max_size=(gateway.MAX_MESSAGE_BYTES + COMPRESSION_BYTES, gateway.MAX_FRAME_BYTES),
+            write_limit=2 * MAX_UNSENT_BYTES,  # so that a post is answered, not kept waiting for the client
             logger=logging.getLogger("local.websocket"),
         )
         return int(self._server.sockets[0].getsockname()[1])
@@ -149,63 +195,72 @@ class GatewayServer:
             transport.close()
         while self._tasks:
             await asyncio.wait(self._tasks)
+        if self._next_due:
+            self._next_due.cancel()
         await self._http.shutdown(GRACE_SECONDS)
         await self._server.wait_closed()
 
     async def _open(self, socket: ClientSocket, request: Request) -> Response | None:
         """The opening handshake: everything is decided before the 101."""
         self._track(asyncio.current_task())
-        path, _, query = request.path.partition("?")
-        if not gateway.is_stage(self.api, path):
-            return refused(gateway.FORBIDDEN)
+        handshake = Handshake(request.path, tuple(request.headers.raw_items()))
+        if refusal := gateway.misdirected(self.api, handshake):
+            return refused(refusal)
         try:
             socket.protocol.process_request(request)
         except InvalidHandshake:
             return None  # and websockets says what is wrong with it
-        handshake = Handshake(path, query, tuple(request.headers.raw_items()))
         connection = Connection(self.api, socket.remote_address[0], handshake.header("User-Agent"))
         outcome = await self._admit(connection, handshake)
         if isinstance(outcome, Refusal):
             logger.info("%s refused: %s", connection.id, outcome.status, extra={"body": outcome.body})
             return refused(outcome)
         socket.response_headers = outcome
-        self.peers[connection.id] = Peer(connection, socket, time.time())
         socket.connection = connection
+        self.connections.add(Peer(connection, socket, time.time()))
+        if self._next_due is None:
+            self._await_due()
         self._spawn(self._close_out(connection, socket))
         return None
 
     async def _admit(self, connection: Connection, handshake: Handshake) -> dict[str, str] | Refusal:
         route = self.api.routes.get("$connect")
+        if not self._new_connections.take(time.monotonic()) or (route and not self._within_throttle(route)):
+            return gateway.TOO_MANY_REQUESTS
         if route is None:
             return {}
         latency = None
         if route.authorizer:
-            if not gateway.has_identity(route.authorizer, handshake):
+            event = events.authorizer_event(connection, handshake)
+            if not gateway.has_identity(route.authorizer, handshake, event):
                 return gateway.UNAUTHORIZED
             started = time.monotonic()
-            event = events.authorizer_event(connection, handshake)
-            invocation = await self._invoke(route.authorizer.function_arn, event)
+            invocation = await self._authorize(route.authorizer, event)
             latency = round((time.monotonic() - started) * 1000)
             decision = gateway.authorization(invocation, event["methodArn"])
             if isinstance(decision, Refusal):
                 return decision
             connection.authorizer = decision
         event = events.connect_event(connection, handshake, latency=latency)
-        return gateway.connected(await self._invoke(route.function_arn, event))
+        return gateway.connected(await self._integrate(route, event))
 
     def _add_headers(self, socket: ClientSocket, request: Request, response: Response) -> None:
         for name, value in socket.response_headers.items():
             response.headers[name] = value
 
     async def _serve_websocket(self, socket: ClientSocket) -> None:
-        peer = self.peers[socket.connection.id]
+        peer = self.connections.get(socket.connection.id)
+        if peer is None:  # its time was over before it began
+            return
         try:
             async for message in socket:
-                peer.last_active_at = time.time()
+                self._touch(peer)
                 if isinstance(message, bytes):
                     await socket.close(1003)
-                elif len(message.encode()) > gateway.MAX_MESSAGE_BYTES:
+                elif len(message.encode()) > MAX_MESSAGE_BYTES:
                     await socket.close(1009)
+                elif self.in_turn:
+                    await self._dispatch(peer, message)
                 else:
                     self._spawn(self._dispatch(peer, message))
         except ConnectionClosed:
@@ -213,29 +268,62 @@ class GatewayServer:
 
     async def _dispatch(self, peer: Peer, message: str) -> None:
         """One message, without waiting for the one before."""
-        key = gateway.route_key(self.api, message)
+        key = self.route_selection.route_key(self.api.routes, message)
         event = events.message_event(peer.connection, key or "$default", message)
         if key is None:
-            error: str | None = "Forbidden"
+            answer: str | None = gateway.error_frame("Forbidden", peer.connection, event)
+        elif not self._within_throttle(self.api.routes[key]):
+            answer = gateway.error_frame("Too Many Requests", peer.connection, event)
         else:
-            error = gateway.message_error(await self._invoke(self.api.routes[key].function_arn, event))
-        if error:
-            await self._send(peer, gateway.error_frame(error, peer.connection, event))
+            route = self.api.routes[key]
+            invocation = await self._integrate(route, event)
+            error = gateway.message_error(invocation)
+            answer = gateway.error_frame(error, peer.connection, event) if error else gateway.reply(invocation, route)
+        if answer is not None:
+            await self._send(peer, answer)
 
     async def _close_out(self, connection: Connection, socket: ClientSocket) -> None:
         """After the socket's end, whoever ended it and also if the 101 came too late for the client."""
         await socket.wait_closed()
-        self.peers.pop(connection.id, None)
+        self.connections.remove(connection.id)
         code, reason = disconnect_status(socket.protocol)
         if route := self.api.routes.get("$disconnect"):
-            await self._invoke(route.function_arn, events.disconnect_event(connection, code=code, reason=reason))
+            await self._integrate(route, events.disconnect_event(connection, code=code, reason=reason))
 
-    async def _invoke(self, function_arn: str, event: dict[str, Any]) -> Invocation:
+    def _await_due(self) -> None:
+        due = self.connections.next_due()
+        self._next_due = None if due is None else asyncio.get_running_loop().call_at(due, self._close_due)
+
+    def _close_due(self) -> None:
+        """Ends the connections that were idle, or there, for too long."""
+        for peer in self.connections.due():
+            self._spawn(peer.socket.close(1001, "Going away"))
+        self._await_due()
+
+    def _within_throttle(self, route: Route) -> bool:
+        now = time.monotonic()
+        return self._route_requests[route.key].take(now) and self._requests.take(now)
+
+    async def _authorize(self, authorizer: Authorizer, event: dict[str, Any]) -> Invocation:
+        source = f"{self.api.arn.rpartition('/')[0]}/authorizers/{authorizer.id}"
+        return await self._invoke(authorizer.function_arn, event, source, self.limits.integration_seconds)
+
+    async def _integrate(self, route: Route, event: dict[str, Any]) -> Invocation:
+        seconds = min(route.timeout_seconds, self.limits.integration_seconds)
+        return await self._invoke(route.function_arn, event, f"{self.api.arn}/{route.key}", seconds)
+
+    async def _invoke(self, function_arn: str, event: dict[str, Any], source: str, seconds: float) -> Invocation:
+        if self.iam.enforced and not self.api.may_invoke(function_arn, source):
+            name = function_arn.rpartition(":")[2]
+            logger.warning(
+                "API Gateway may not invoke %s: add an AWS::Lambda::Permission for SourceArn %s", name, source
+            )
+            return Invocation(error=gateway.NO_PERMISSION, message="no permission to invoke the function")
         try:
-            async with asyncio.timeout(gateway.INTEGRATION_TIMEOUT_SECONDS):
+            async with asyncio.timeout(seconds):
                 return await self.invoke(function_arn, event)
         except TimeoutError:
-            return Invocation(error="Sandbox.Timedout", message="the integration's limit of 29 s has passed")
+            return Invocation(error="Sandbox.Timedout", message=f"the integration's limit of {seconds:g} s has passed")
 
     async def _serve_http(self, request: web.BaseRequest) -> web.StreamResponse:
         path = unquote(request.rel_url.raw_path)
@@ -243,41 +331,81 @@ class GatewayServer:
         if not path.startswith(prefix):
             upgradable = f"{path.partition('?')[0]}/".startswith(f"/{self.api.stage}/")
             return answered(gateway.UPGRADE_REQUIRED if upgradable else gateway.FORBIDDEN)
-        if not request.headers.get("Authorization", "").startswith(SIGNATURE):
-            return answered(MISSING_SIGNATURE)
         return await self._manage(request, path.removeprefix(prefix))
 
     async def _manage(self, request: web.BaseRequest, connection_id: str) -> web.Response:
         """`@connections`: PostToConnection, GetConnection, DeleteConnection."""
-        if not events.CONNECTION_ID.fullmatch(connection_id):
-            message = f"Invalid connectionId: {connection_id}"
-            return answered(Refusal.of(HTTPStatus.BAD_REQUEST, message, "BadRequestException"))
-        peer = self.peers.get(connection_id)
-        if peer is None or peer.socket.state is not State.OPEN:
-            return answered(GONE)
+        if refusal := self._forbidden(request, connection_id):
+            return answered(refusal)
+        peer = self._addressed(connection_id)
+        if isinstance(peer, Refusal):
+            return answered(peer)
         match request.method:
             case "POST":
-                return await self._post(peer, await request.content.read())
+                return answered(await self._post(peer, await request.content.read()))
             case "GET":
-                return web.json_response(described(peer))
-            case "DELETE":
+                return web.json_response(described(peer), headers=request_id())
+            case _:
+                self.connections.remove(connection_id)
                 self._spawn(peer.socket.close(1000, "Connection Closed Normally"))
-                return web.Response(status=204)
-        return answered(gateway.FORBIDDEN)
+                return web.Response(status=204, headers=request_id())
 
-    async def _post(self, peer: Peer, data: bytes) -> web.Response:
-        if len(data) > gateway.MAX_MESSAGE_BYTES:
-            return answered(TOO_LARGE)
-        return web.Response() if await self._send(peer, data) else answered(GONE)
+    def _addressed(self, connection_id: str) -> Peer | Refusal:
+        if not self._requests.take(time.monotonic()):
+            return LIMIT_EXCEEDED
+        if not events.CONNECTION_ID.fullmatch(connection_id):
+            return Refusal.of(HTTPStatus.BAD_REQUEST, f"Invalid connectionId: {connection_id}", "BadRequestException")
+        peer = self.connections.get(connection_id)
+        return GONE if peer is None or peer.socket.state is not State.OPEN else peer
 
-    async def _send(self, peer: Peer, message: str | bytes) -> bool:
+    def _forbidden(self, request: web.BaseRequest, connection_id: str) -> Refusal | None:
+        """The refusal of a call without a signature, of an unknown method, or by a caller who may not make it."""
+        signed = ACCESS_KEY_ID.match(request.headers.get("Authorization", ""))
+        if signed is None or request.method not in {"POST", "GET", "DELETE"}:
+            return MISSING_SIGNATURE
+        resource = f"{self.api.arn}/{request.method}/@connections/"
+        try:
+            refused = self.iam.authorize(
+                signed["access_key_id"],
+                "execute-api:ManageConnections",
+                resource + connection_id,
+                advised=f"{resource}*",
+            )
+        except UnknownAccessKeyError:
+            return UNKNOWN_ACCESS_KEY
+        if refused is None:
+            return None
+        where = resource.replace(f":{ACCOUNT_ID}:", f":********{ACCOUNT_ID[-4:]}:")
+        message = (
+            f"User: {refused.session.arn} is not authorized to perform: {refused.action}"
+            f" on resource: {where}{{connectionId}}"
+        )
+        body = json.dumps({"Message": message}, separators=(",", ":")).encode()
+        return Refusal(HTTPStatus.FORBIDDEN, body, "AccessDeniedException")
+
+    async def _post(self, peer: Peer, data: bytes) -> Refusal | None:
+        if len(data) > MAX_MESSAGE_BYTES:
+            return TOO_LARGE
+        if peer.socket.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            return LIMIT_EXCEEDED
+        try:
+            message = data.decode()
+        except UnicodeDecodeError:
+            return NOT_TEXT
+        return None if await self._send(peer, message) else GONE
+
+    async def _send(self, peer: Peer, message: str) -> bool:
         """Sends one text message; False if the peer has gone."""
         try:
-            await peer.socket.send(message, text=True)
+            await peer.socket.send(message)
         except ConnectionClosed:
             return False
-        peer.last_active_at = time.time()
+        self._touch(peer)
         return True
+
+    def _touch(self, peer: Peer) -> None:
+        peer.last_active_at = time.time()
+        self.connections.touch(peer.id)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         self._track(asyncio.ensure_future(work))
@@ -291,20 +419,38 @@ class GatewayServer:
 MISSING_SIGNATURE = Refusal.of(
     HTTPStatus.FORBIDDEN, "Missing Authentication Token", "MissingAuthenticationTokenException"
 )
+UNKNOWN_ACCESS_KEY = Refusal.of(
+    HTTPStatus.FORBIDDEN, "The security token included in the request is invalid.", "UnrecognizedClientException"
+)
+HEAD_TOO_LARGE = Refusal.of(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large")
+LIMIT_EXCEEDED = Refusal.of(HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", "LimitExceededException")
+NOT_TEXT = Refusal.of(HTTPStatus.BAD_REQUEST, "the data is not UTF-8", "BadRequestException")
 TOO_LARGE = Refusal.of(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Payload too large", "PayloadTooLargeException")
 GONE = Refusal(HTTPStatus.GONE, b"", "GoneException")
 
 
+def request_id() -> dict[str, str]:
+    """The header that AWS adds to every answer."""
+    return {"x-amzn-RequestId": str(uuid.uuid4())}
+
+
 def refused(refusal: Refusal) -> Response:
-    headers = Headers({"Content-Type": "application/json", "Content-Length": str(len(refusal.body))})
+    body = b"" if refusal.status == HTTPStatus.NOT_MODIFIED else refusal.body
+    headers = Headers({"Content-Type": "application/json", "Content-Length": str(len(body))})
     headers["Connection"] = "close"
+    headers.update(request_id())
     if refusal.error_type:
         headers["x-amzn-ErrorType"] = refusal.error_type
-    return Response(refusal.status, responses.get(refusal.status, ""), headers, refusal.body)
+    return Response(refusal.status, responses.get(refusal.status, ""), headers, body)
 
 
-def answered(refusal: Refusal) -> web.Response:
-    headers = {"x-amzn-ErrorType": refusal.error_type} if refusal.error_type else {}
+def answered(refusal: Refusal | None) -> web.Response:
+    """The answer to a call of `@connections`: empty, or its refusal."""
+    headers = request_id()
+    if refusal is None:
+        return web.Response(headers=headers)
+    if refusal.error_type:
+        headers["x-amzn-ErrorType"] = refusal.error_type
     return web.Response(status=refusal.status, body=refusal.body, headers=headers, content_type="application/json")
 
 

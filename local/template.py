@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from local.iam import PolicyError, Role, Statement, matches, parse_policy
+
 REGION = "us-east-1"
 ACCOUNT_ID = "000000000000"  # the account of ministack's "test" credentials
+ACCOUNT = {"region": REGION, "account": ACCOUNT_ID}
 DEFAULT_ROUTE_SELECTION = "$request.body.action"
 
 PSEUDO_PARAMETERS = {
@@ -31,9 +34,8 @@ RESOURCE_ATTRIBUTES = {"DeletionPolicy", "DependsOn", "Metadata", "Properties", 
 # Part of the deployment, without an effect on a desk.
 WITHOUT_EFFECT = {
     "AWS::ApiGateway::Account",
-    "AWS::IAM::Policy",
-    "AWS::IAM::Role",
-    "AWS::Lambda::Permission",
+    "AWS::ApiGatewayV2::Deployment",
+    "AWS::CDK::Metadata",
     "AWS::Logs::LogGroup",
 }
 # What is run, and the properties that are understood; None leaves the judgement to the local AWS.
@@ -46,20 +48,36 @@ LOCAL: dict[str, set[str] | None] = {
         "IntegrationMethod",
         "IntegrationType",
         "IntegrationUri",
+        "TimeoutInMillis",
     },
-    "AWS::ApiGatewayV2::Route": {"ApiId", "AuthorizationType", "AuthorizerId", "OperationName", "RouteKey", "Target"},
+    "AWS::ApiGatewayV2::Route": {
+        "ApiId",
+        "AuthorizationType",
+        "AuthorizerId",
+        "OperationName",
+        "RouteKey",
+        "RouteResponseSelectionExpression",
+        "Target",
+    },
+    "AWS::ApiGatewayV2::RouteResponse": {"ApiId", "RouteId", "RouteResponseKey"},
     "AWS::ApiGatewayV2::Stage": {
         "AccessLogSettings",
         "ApiId",
         "AutoDeploy",
         "DefaultRouteSettings",
+        "DeploymentId",
         "Description",
+        "RouteSettings",
         "StageName",
+        "StageVariables",
         "Tags",
     },
     "AWS::Cognito::UserPool": None,
     "AWS::Cognito::UserPoolClient": None,
     "AWS::DynamoDB::Table": None,
+    "AWS::IAM::ManagedPolicy": {"Description", "ManagedPolicyName", "Path", "PolicyDocument", "Roles"},
+    "AWS::IAM::Policy": {"PolicyDocument", "PolicyName", "Roles"},
+    "AWS::IAM::Role": None,  # only functions' roles are evaluated
     "AWS::Lambda::Function": {
         "Architectures",
         "Code",
@@ -74,6 +92,36 @@ LOCAL: dict[str, set[str] | None] = {
         "Timeout",
         "TracingConfig",
     },
+    "AWS::Lambda::Permission": {"Action", "FunctionName", "Principal", "SourceAccount", "SourceArn"},
+}
+ROUTE_SETTINGS = {
+    "DataTraceEnabled",
+    "DetailedMetricsEnabled",
+    "LoggingLevel",
+    "ThrottlingBurstLimit",
+    "ThrottlingRateLimit",
+}
+ROLE_PROPERTIES = {
+    "AssumeRolePolicyDocument",
+    "Description",
+    "ManagedPolicyArns",
+    "MaxSessionDuration",
+    "Path",
+    "Policies",
+    "RoleName",
+    "Tags",
+}
+# What AWS's own policies for logs and traces allow; others cannot be known here.
+# https://docs.aws.amazon.com/aws-managed-policy/latest/reference/policy-list.html
+MANAGED_POLICIES = {
+    "service-role/AWSLambdaBasicExecutionRole": ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"),
+    "AWSXRayDaemonWriteAccess": (
+        "xray:PutTraceSegments",
+        "xray:PutTelemetryRecords",
+        "xray:GetSamplingRules",
+        "xray:GetSamplingTargets",
+        "xray:GetSamplingStatisticSummaries",
+    ),
 }
 INVOCATION_URI = re.compile(r"functions/(arn:[^/]+)/invocations$")
 
@@ -90,9 +138,21 @@ class Function:
     arn: str
     target: str
     environment: dict[str, str]
-    timeout_seconds: int
+    timeout_seconds: float
     memory_mb: int
     logging: dict[str, str]
+    role: Role
+
+
+@dataclass(frozen=True)
+class Throttle:
+    """At most `rate` requests a second, and up to `burst` at once."""
+
+    rate: float
+    burst: float
+
+
+ACCOUNT_THROTTLE = Throttle(rate=10_000, burst=5_000)
 
 
 @dataclass(frozen=True)
@@ -101,25 +161,47 @@ class Authorizer:
 
     function_arn: str
     identity_sources: tuple[str, ...]
+    id: str = "authorizer"
 
 
 @dataclass(frozen=True)
 class Route:
-    """An AWS::ApiGatewayV2::Route with its integration."""
+    """An AWS::ApiGatewayV2::Route with its integration.
+
+    Attributes:
+        two_way: the function's response body goes back to the client.
+    """
 
     key: str
     function_arn: str
-    authorizer: Authorizer | None
+    authorizer: Authorizer | None = None
+    two_way: bool = False
+    timeout_seconds: float = 29.0
+    throttle: Throttle = ACCOUNT_THROTTLE
 
 
 @dataclass(frozen=True)
 class Api:
-    """A WebSocket API with its one stage."""
+    """A WebSocket API with its one stage.
+
+    Attributes:
+        deployed: a stage without a deployment refuses every handshake.
+        permissions: function ARN and pattern of who may invoke it, from AWS::Lambda::Permission; None allows everybody.
+    """
 
     id: str
     stage: str
     route_selection_expression: str
     routes: dict[str, Route]
+    stage_variables: dict[str, str] = field(default_factory=dict)
+    deployed: bool = True
+    permissions: frozenset[tuple[str, str]] | None = None
+
+    def may_invoke(self, function_arn: str, source: str) -> bool:
+        """Whether API Gateway may call the function for this route or authorizer."""
+        return self.permissions is None or any(
+            allowed == function_arn and matches(pattern, source) for allowed, pattern in self.permissions
+        )
 
     @property
     def domain_name(self) -> str:
@@ -172,6 +254,8 @@ class Template:
                 return "localapi" + f"{len(self.physical_ids):02}"
             case "AWS::ApiGatewayV2::Stage":
                 return str(resource["Properties"]["StageName"])
+            case "AWS::DynamoDB::Table" if "TableName" in resource.get("Properties", {}):
+                return str(resource["Properties"]["TableName"])
         return f"{self.name}-{logical_id}"
 
     def of_type(self, type_: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -207,7 +291,7 @@ class Template:
         arn = ARNS.get(self.resources[logical_id]["Type"])
         if name != "Arn" or arn is None:
             raise TemplateError(f"{where}: Fn::GetAtt {logical_id}.{name} cannot be evaluated locally")
-        return arn.format(region=REGION, account=ACCOUNT_ID, id=physical_id)
+        return arn.format(**ACCOUNT, id=physical_id)
 
     def join(self, argument: Any, where: str) -> str:
         separator, parts = argument
@@ -241,9 +325,36 @@ class Template:
                 timeout_seconds=properties.get("Timeout", 3),
                 memory_mb=properties.get("MemorySize", 128),
                 logging=properties.get("LoggingConfig", {}),
+                role=self._role(properties["Role"], logical_id),
             )
             found[function.arn] = function
         return found
+
+    def _role(self, arn: str, where: str) -> Role:
+        """A function's role with the statements of all its policies; TemplateError for one that cannot be evaluated."""
+        roles = dict(self.of_type("AWS::IAM::Role"))
+        logical_id = next((each for each in roles if self.attribute([each, "Arn"], where) == arn), None)
+        if logical_id is None:
+            raise TemplateError(f"{where}: Role {arn} is no role of the template, so what it allows is unknown")
+        name = self.physical_ids[logical_id]
+        if unknown := roles[logical_id].keys() - ROLE_PROPERTIES:
+            raise TemplateError(f"{logical_id}: {', '.join(sorted(unknown))} of a role cannot be evaluated locally")
+        attached = roles[logical_id].get("ManagedPolicyArns", [])
+        documents = [(logical_id, policy["PolicyDocument"]) for policy in roles[logical_id].get("Policies", ())]
+        for type_ in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
+            documents += [
+                (policy_id, policy["PolicyDocument"])
+                for policy_id, policy in self.of_type(type_)
+                if name in policy.get("Roles", ()) or self.physical_ids[policy_id] in attached
+            ]
+        here = {self.physical_ids[policy_id] for policy_id, _ in self.of_type("AWS::IAM::ManagedPolicy")}
+        statements = [managed(arn, logical_id) for arn in attached if arn not in here]
+        for policy_id, document in documents:
+            try:
+                statements += parse_policy(document)
+            except PolicyError as error:
+                raise TemplateError(f"{policy_id}: {error}") from error
+        return Role(name, tuple(statements))
 
     def api(self) -> Api:
         """The one WebSocket API of the template."""
@@ -251,18 +362,43 @@ class Template:
         stages = list(self.of_type("AWS::ApiGatewayV2::Stage"))
         if len(apis) != 1 or len(stages) != 1:
             raise TemplateError(f"{self.name} has {len(apis)} APIs and {len(stages)} stages, one of each is run")
-        logical_id, properties = apis[0]
+        (logical_id, properties), (stage_id, stage) = apis[0], stages[0]
         if properties.get("ProtocolType") != "WEBSOCKET":
             raise TemplateError(f"{logical_id}: ProtocolType must be WEBSOCKET")
-        routes = [self._route(logical_id, route) for logical_id, route in self.of_type("AWS::ApiGatewayV2::Route")]
+        routes = [
+            self._route(route_id, route, self._throttle(stage_id, stage, route["RouteKey"]))
+            for route_id, route in self.of_type("AWS::ApiGatewayV2::Route")
+        ]
         return Api(
             id=self.physical_ids[logical_id],
-            stage=stages[0][1]["StageName"],
+            stage=stage["StageName"],
             route_selection_expression=properties.get("RouteSelectionExpression", DEFAULT_ROUTE_SELECTION),
             routes={route.key: route for route in routes},
+            stage_variables=stage.get("StageVariables", {}),
+            deployed=bool(stage.get("AutoDeploy") or "DeploymentId" in stage),
+            permissions=frozenset(self._permissions()),
         )
 
-    def _route(self, logical_id: str, properties: dict[str, Any]) -> Route:
+    def _throttle(self, where: str, stage: dict[str, Any], route_key: str) -> Throttle:
+        """The route's own settings, or the stage's for every route."""
+        settings = {**stage.get("DefaultRouteSettings", {}), **stage.get("RouteSettings", {}).get(route_key, {})}
+        if unknown := settings.keys() - ROUTE_SETTINGS:
+            raise TemplateError(f"{where}: {', '.join(sorted(unknown))} of route settings cannot be run locally")
+        return Throttle(
+            rate=settings.get("ThrottlingRateLimit", ACCOUNT_THROTTLE.rate),
+            burst=settings.get("ThrottlingBurstLimit", ACCOUNT_THROTTLE.burst),
+        )
+
+    def _permissions(self) -> Iterator[tuple[str, str]]:
+        """Function ARN, and pattern of the route or authorizer for which API Gateway may invoke it."""
+        for _, properties in self.of_type("AWS::Lambda::Permission"):
+            to_invoke = properties["Action"] in {"lambda:InvokeFunction", "lambda:*"}
+            if to_invoke and properties["Principal"] == "apigateway.amazonaws.com":
+                name = str(properties["FunctionName"])
+                arn = name if name.startswith("arn:") else ARNS["AWS::Lambda::Function"].format(**ACCOUNT, id=name)
+                yield arn, properties.get("SourceArn", "*")
+
+    def _route(self, logical_id: str, properties: dict[str, Any], throttle: Throttle) -> Route:
         integration_id = properties["Target"].removeprefix("integrations/")
         integration = self._by_physical_id("AWS::ApiGatewayV2::Integration", integration_id)
         if integration["IntegrationType"] != "AWS_PROXY":
@@ -270,11 +406,29 @@ class Template:
         kind = properties.get("AuthorizationType", "NONE")
         if kind not in {"NONE", "CUSTOM"}:
             raise TemplateError(f"{logical_id}: AuthorizationType {kind} cannot be run locally")
+        if kind == "CUSTOM" and properties["RouteKey"] != "$connect":
+            raise TemplateError(f"{logical_id}: only $connect can have an authorizer, {properties['RouteKey']} has one")
         return Route(
             key=properties["RouteKey"],
             function_arn=invoked(integration["IntegrationUri"], logical_id),
             authorizer=self._authorizer(properties["AuthorizerId"]) if kind == "CUSTOM" else None,
+            two_way=self._is_two_way(logical_id, properties),
+            timeout_seconds=integration.get("TimeoutInMillis", 29_000) / 1000,
+            throttle=throttle,
         )
+
+    def _is_two_way(self, logical_id: str, properties: dict[str, Any]) -> bool:
+        """A route answers if it says so and has a route response; `$default` is the only key of both."""
+        responses = [
+            response["RouteResponseKey"]
+            for _, response in self.of_type("AWS::ApiGatewayV2::RouteResponse")
+            if response["RouteId"] == self.physical_ids[logical_id]
+        ]
+        expression = properties.get("RouteResponseSelectionExpression")
+        for value in (*responses, *([expression] if expression else ())):
+            if value != "$default":
+                raise TemplateError(f"{logical_id}: route response {value} does not exist, only $default does")
+        return bool(responses) and expression is not None
 
     def _authorizer(self, physical_id: str) -> Authorizer:
         properties = self._by_physical_id("AWS::ApiGatewayV2::Authorizer", physical_id)
@@ -283,6 +437,7 @@ class Template:
         return Authorizer(
             function_arn=invoked(properties["AuthorizerUri"], physical_id),
             identity_sources=tuple(properties.get("IdentitySource", ())),
+            id=physical_id,
         )
 
     def _by_physical_id(self, type_: str, physical_id: str) -> dict[str, Any]:
@@ -300,6 +455,14 @@ def invoked(uri: str, where: str) -> str:
     return match[1]
 
 
+def managed(arn: str, where: str) -> Statement:
+    """What one of AWS's own policies allows."""
+    actions = MANAGED_POLICIES.get(arn.partition(":policy/")[2])
+    if actions is None:
+        raise TemplateError(f"{where}: what {arn} allows is unknown locally")
+    return Statement("Allow", actions, ("*",))
+
+
 INTRINSICS: dict[str, Callable[[Template, Any, str], Any]] = {
     "Ref": Template.reference,
     "Fn::GetAtt": Template.attribute,
@@ -307,6 +470,7 @@ INTRINSICS: dict[str, Callable[[Template, Any, str], Any]] = {
     "Fn::Sub": Template.substitute,
 }
 ARNS = {
+    "AWS::Cognito::UserPool": "arn:aws:cognito-idp:{region}:{account}:userpool/{id}",
     "AWS::DynamoDB::Table": "arn:aws:dynamodb:{region}:{account}:table/{id}",
     "AWS::IAM::Role": "arn:aws:iam::{account}:role/{id}",
     "AWS::Lambda::Function": "arn:aws:lambda:{region}:{account}:function:{id}",

@@ -1,0 +1,80 @@
+"""DynamoDB's time to live: deletes items some time after the moment that they name.
+
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+SWEEP_SECONDS = 10.0  # AWS promises days only
+MIN_SWEEP_SECONDS = 0.1
+
+logger = logging.getLogger(__name__)
+
+Item = dict[str, dict[str, str]]  # as DynamoDB's clients write it
+Identity = tuple[tuple[str, str], ...]
+
+
+class Expiry:
+    """Which items are over. What is left of an item's time when it is first seen passes `clock_speed` times faster.
+
+    Args:
+        key: the names of the table's key attributes.
+        attribute: that holds the Unix time in seconds.
+    """
+
+    def __init__(self, key: Iterable[str], attribute: str, clock_speed: float = 1.0) -> None:
+        self.key = tuple(key)
+        self.attribute = attribute
+        self.clock_speed = clock_speed
+        self._ends: dict[Identity, float] = {}
+
+    def expired(self, items: Iterable[Item], now: float) -> list[Item]:
+        """Of all items of the table at `now`, those to delete; items without a number there never are."""
+        ends: dict[Identity, float] = {}
+        expired = []
+        for item in items:
+            value = item.get(self.attribute, {}).get("N")
+            if value is None:
+                continue
+            identity = (*((name, str(item[name])) for name in self.key), (self.attribute, value))
+            ends[identity] = self._ends.get(identity, now + (float(value) - now) / self.clock_speed)
+            if ends[identity] <= now:
+                expired.append(item)
+        self._ends = ends
+        return expired
+
+
+async def sweep(dynamodb: Any, table_name: str, attribute: str, clock_speed: float = 1.0) -> None:
+    """Deletes a table's expired items, until it is cancelled."""
+    table = (await asyncio.to_thread(dynamodb.describe_table, TableName=table_name))["Table"]
+    expiry = Expiry((element["AttributeName"] for element in table["KeySchema"]), attribute, clock_speed)
+    while True:
+        await asyncio.sleep(max(SWEEP_SECONDS / clock_speed, MIN_SWEEP_SECONDS))
+        try:
+            await asyncio.to_thread(delete_expired, dynamodb, table_name, expiry)
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("expired items of %s could not be deleted: %s", table_name, error)
+
+
+def delete_expired(dynamodb: Any, table_name: str, expiry: Expiry) -> None:
+    pages = dynamodb.get_paginator("scan").paginate(TableName=table_name, ConsistentRead=True)
+    items = (item for page in pages for item in page["Items"])
+    for item in expiry.expired(items, time.time()):
+        try:
+            dynamodb.delete_item(
+                TableName=table_name,
+                Key={name: item[name] for name in expiry.key},
+                ConditionExpression="#attribute = :seen",  # it may have been renewed since
+                ExpressionAttributeNames={"#attribute": expiry.attribute},
+                ExpressionAttributeValues={":seen": item[expiry.attribute]},
+            )
+        except dynamodb.exceptions.ConditionalCheckFailedException:
+            continue
