@@ -7,8 +7,8 @@ PYTEST_FLAGS ?=
 VENV := .venv/bin
 INSTALL = -m pip install -qq --disable-pip-version-check --no-compile --require-hashes --requirement
 FUNCTIONS := authorizer websocket
-SOURCES := images infra local tests .ci/deployment
-STAMPS := .venv/stamp node_modules/stamp $(FUNCTIONS:%=.local/venvs/%/stamp) .local/venvs/aws/stamp .local/bin/aws-lambda-rie
+SOURCES := images infra local tests benchmarks .ci/deployment
+STAMPS := .venv/stamp node_modules/stamp $(FUNCTIONS:%=.local/venvs/%/stamp) .local/venvs/probe/stamp .local/venvs/aws/stamp .local/bin/aws-lambda-rie
 
 .PHONY: help
 help: ## print this
@@ -38,6 +38,10 @@ test: setup ## run every test that this machine can run
 	@$(VENV)/coverage run -m pytest $(PYTEST_FLAGS)
 	@$(VENV)/coverage report --fail-under=100
 
+.PHONY: bench-gateway
+bench-gateway: setup ## measure the local gateway against a bare echo server
+	@$(VENV)/python -m benchmarks.gateway
+
 .PHONY: check
 check: setup ## formatter, linter, types, links in the docs
 	$(VENV)/ruff format --check --quiet $(SOURCES)
@@ -60,7 +64,7 @@ synth: setup ## synthesize and validate the stack
 
 .PHONY: lock
 lock: ## renew the hash-locked requirements
-	@for name in images/authorizer/requirements images/websocket/requirements requirements/dev requirements/aws; do \
+	@for name in images/authorizer/requirements images/websocket/requirements tests/conformance/images/probe/requirements requirements/dev requirements/aws; do \
 	  $(UV_COMPILE) $$name.in --output-file $$name.txt || exit 1; \
 	done
 	@$(UV_COMPILE) --no-deps images/rie/requirements.in --output-file images/rie/requirements.txt
@@ -86,6 +90,10 @@ node_modules/stamp: package-lock.json | .local/preflight
 
 .local/venvs/%/stamp: images/%/requirements.txt | .local/preflight
 	@echo "setup: the $* image's packages, for running it as a process ($(@D))"
+	@$(PYTHON) -m venv $(@D) && $(@D)/bin/python $(INSTALL) $< && touch $@
+
+.local/venvs/probe/stamp: tests/conformance/images/probe/requirements.txt | .local/preflight
+	@echo "setup: the conformance pack's function ($(@D))"
 	@$(PYTHON) -m venv $(@D) && $(@D)/bin/python $(INSTALL) $< && touch $@
 
 .local/venvs/aws/stamp: requirements/aws.txt | .local/preflight

@@ -50,3 +50,22 @@ target "rie" {
   target     = fn
   tags       = ["${fn}:rie"]
 }
+
+# The function behind the conformance pack.
+target "probe" {
+  inherits          = ["_image"]
+  context           = "tests/conformance/images"
+  contexts          = { function = "target:probe-function" }
+  dockerfile-inline = <<EOT
+FROM function
+CMD ["probe.handler"]
+EOT
+  tags              = ["probe:${TAG}"]
+}
+
+target "probe-function" {
+  inherits   = ["_image"]
+  context    = "tests/conformance/images/probe"
+  dockerfile = "../../../../images/Dockerfile"
+  target     = "function"
+}

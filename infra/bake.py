@@ -12,7 +12,8 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 BAKE_FILE = ROOT / "docker-bake.hcl"
-DOCKERFILE = ROOT / "images" / "Dockerfile"
+IMAGES = ROOT / "images"
+DOCKERFILE = IMAGES / "Dockerfile"
 VARIABLE = re.compile(r'^variable "(\w+)" \{\s*default = "([^"]*)"', re.MULTILINE)
 NOT_IN_THE_IMAGE = {"CA_FILE", "TAG"}
 
@@ -46,8 +47,12 @@ class BakeTarget:
     source_hash: str
 
     @classmethod
-    def read(cls, name: str) -> Self:
-        """Reads the target as bake would build it now; ValueError if it has not exactly one platform."""
+    def read(cls, name: str, images: Path | None = None) -> Self:
+        """Reads the target as bake would build it now; `images` is the folder with the folder of its source.
+
+        Raises:
+            ValueError: it has not exactly one platform.
+        """
         defaults: dict[str, str] = dict(VARIABLE.findall(BAKE_FILE.read_text()))
         variables: dict[str, str] = {
             variable: os.environ.get(variable, default)
@@ -55,7 +60,7 @@ class BakeTarget:
             if variable not in NOT_IN_THE_IMAGE
         }
         platform = bake_platform(name) if has_buildx() else variables["PLATFORM"]
-        return cls(name, platform, variables, source_hash(name, variables))
+        return cls(name, platform, variables, source_hash((images or IMAGES) / name, variables))
 
     def command(self, *, outdir: str) -> list[str]:
         """Builds the image and prints its name; run by the CDK CLI in `outdir`, its paths are relative to that."""
@@ -84,9 +89,8 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def source_hash(target: str, variables: dict[str, str]) -> str:
+def source_hash(context: Path, variables: dict[str, str]) -> str:
     """Covers the bake file with its variables, the Dockerfile, and every file of the target's context."""
-    context = ROOT / "images" / target
     sources = [path for path in context.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     digest = hashlib.sha256(json.dumps(variables, sort_keys=True).encode())
     for path in [BAKE_FILE, DOCKERFILE, *sorted(sources)]:

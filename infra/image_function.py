@@ -1,5 +1,7 @@
 """One definition of a function that is a container image."""
 
+from pathlib import Path
+
 import aws_cdk as cdk
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
@@ -26,9 +28,11 @@ class ImageFunction(Construct):
         target: str,
         log_retention: logs.RetentionDays,
         removal_policy: cdk.RemovalPolicy,
+        timeout: cdk.Duration | None = None,
+        images: Path | None = None,
     ) -> None:
         super().__init__(scope, id_)
-        baked = BakeTarget.read(target)
+        baked = BakeTarget.read(target, images)
         if baked.platform not in ARCHITECTURES:
             raise ValueError(f"Lambda runs {' or '.join(ARCHITECTURES)}; bake builds {target} for {baked.platform}")
 
@@ -43,7 +47,7 @@ class ImageFunction(Construct):
             architecture=ARCHITECTURES[baked.platform],
             role=role,
             memory_size=512,
-            timeout=cdk.Duration.seconds(10),
+            timeout=timeout or cdk.Duration.seconds(10),
             tracing=lambda_.Tracing.ACTIVE,
             log_group=log_group,
             logging_format=lambda_.LoggingFormat.JSON,

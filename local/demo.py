@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from local.aws import client
-from local.progress import Progress
+from local.progress import Progress, StepFailed
 from local.system import Options, System, running
 
 ANSWER_SECONDS = 10.0
@@ -21,7 +21,10 @@ async def demo(options: Options, progress: Progress) -> None:
     """Raises StepFailed for the first step that does not do what it should."""
     started = time.monotonic()
     async with running(options, progress) as system:
-        await use(system, progress)
+        try:
+            await use(system, progress)
+        except StepFailed as failure:
+            raise StepFailed("\n".join((str(failure), *system.iam.advice))) from failure
     progress.say(f"\nEverything works; it took {time.monotonic() - started:.1f} s and left nothing running.")
     progress.say("Next: `make up` keeps the same system running for wscat, curl and your own client.")
 

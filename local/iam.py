@@ -151,7 +151,7 @@ class Iam:
     def __init__(self, *, enforced: bool = True) -> None:
         self.enforced = enforced
         self.sessions: dict[str, Session] = {}
-        self.refused: dict[str, Refused] = {}  # by advice, the first of each kind
+        self.advice: dict[str, None] = {}  # what to change in the stack, each once and in turn
 
     def open_session(self, function: str, role: Role, arn: str) -> Session:
         session = Session(function, role, arn)
@@ -184,9 +184,13 @@ class Iam:
         if verdict == "Allow" or not self.enforced:
             return None
         refused = Refused(session, action, advised or resource, explicit=verdict == "Deny")
-        self.refused.setdefault(refused.advice, refused)
-        logger.warning("%s was refused %s: %s", session.function, action, refused.advice)
+        self.advise(f"{session.function} may not {action}: {refused.advice}")
         return refused
+
+    def advise(self, advice: str) -> None:
+        """Tells what the stack lacks."""
+        self.advice[advice] = None
+        logger.warning("%s", advice)
 
     def unused(self, services: Iterable[str]) -> Iterator[str]:
         """Grants of these services that nobody has used, e.g. `websocket: dynamodb:DeleteItem on arn:…`."""

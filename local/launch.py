@@ -120,16 +120,11 @@ def has_engine() -> bool:
     return all(subprocess.run(command, capture_output=True, check=False).returncode == 0 for command in commands)
 
 
-def build_images(targets: set[str], source: Path) -> None:
-    """`docker buildx bake`, with the source folder's own bake file if it has one.
-
-    Raises:
-        LaunchError: it failed; the message has the last line of its complaint.
-    """
+def build_images(targets: set[str]) -> None:
+    """`docker buildx bake`; LaunchError has the last line of its complaint."""
     if shutil.which("docker") is None:
         raise LaunchError("docker buildx bake: there is no docker command")
-    files = [ROOT / "docker-bake.hcl", source / "docker-bake.hcl"]
-    bake = ["docker", "buildx", "bake", "--load", *(f"--file={each}" for each in files if each.exists())]
-    built = subprocess.run([*bake, *sorted(targets)], cwd=ROOT, capture_output=True, text=True, check=False)
+    bake = ["docker", "buildx", "bake", "--load", *sorted(targets)]
+    built = subprocess.run(bake, cwd=ROOT, capture_output=True, text=True, check=False)
     if built.returncode != 0:
         raise LaunchError(f"docker buildx bake: {built.stderr.strip().splitlines()[-1]}")

@@ -315,8 +315,8 @@ class GatewayServer:
     async def _invoke(self, function_arn: str, event: dict[str, Any], source: str, seconds: float) -> Invocation:
         if self.iam.enforced and not self.api.may_invoke(function_arn, source):
             name = function_arn.rpartition(":")[2]
-            logger.warning(
-                "API Gateway may not invoke %s: add an AWS::Lambda::Permission for SourceArn %s", name, source
+            self.iam.advise(
+                f"API Gateway may not invoke {name}: add an AWS::Lambda::Permission with SourceArn {source}"
             )
             return Invocation(error=gateway.NO_PERMISSION, message="no permission to invoke the function")
         try:

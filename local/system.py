@@ -206,7 +206,7 @@ def chosen(options: Options, targets: set[str]) -> tuple[str, Launch]:
     way = "processes"
     if options.functions == "image" or (options.functions == "auto" and launch.has_engine()):
         try:
-            launch.build_images(targets, options.images)
+            launch.build_images(targets)
         except launch.LaunchError as error:
             if options.functions == "image":
                 raise
