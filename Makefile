@@ -27,16 +27,20 @@ up: setup ## run the whole system until Ctrl-C
 
 .PHONY: token
 token: ## print an ID token of the user of `make up`
-	@$(VENV)/python -m local token
+	@$(VENV)/python -m local token $(LOCAL_FLAGS)
 
 .PHONY: connection
 connection: ## print the id of an open connection of `make up`
-	@$(VENV)/python -m local connection
+	@$(VENV)/python -m local connection $(LOCAL_FLAGS)
 
 .PHONY: test
 test: setup ## run every test that this machine can run
 	@$(VENV)/coverage run -m pytest $(PYTEST_FLAGS)
 	@$(VENV)/coverage report --fail-under=100
+
+.PHONY: conformance
+conformance: setup ## compare the local gateway with API Gateway's known behaviour; FLAGS="--endpoint wss://…" compares another
+	@$(VENV)/python -m pytest tests/conformance $(FLAGS)
 
 .PHONY: bench-gateway
 bench-gateway: setup ## measure the local gateway against a bare echo server

@@ -170,7 +170,7 @@ async def up(options: Options, progress: Progress) -> None:
         file.touch(mode=0o600)
         file.write_text(json.dumps(facts(system, secret)))
         try:
-            progress.say(usage(system))
+            progress.say(usage(system, options))
             await asyncio.Event().wait()
         finally:
             file.unlink(missing_ok=True)
@@ -221,25 +221,28 @@ def connection(known: dict[str, str]) -> str:
     return str(newest["connectionId"]["S"])
 
 
-def usage(system: System) -> str:
+def usage(system: System, options: Options) -> str:
+    limits = options.limits.compressed(options.clock_speed)
+    text = f"\nWebSocket   {system.websocket_url}"
     if system.user_pool_id and system.table_name:
-        return USAGE.format(system=system)
-    return f"\nWebSocket   {system.websocket_url}\n\nCtrl-C ends everything."
+        flags = "" if system.port == PORT else f" LOCAL_FLAGS=--port={system.port}"
+        text = USAGE.format(system=system, token=f"make -s token{flags}", connection=f"make -s connection{flags}")
+    if limits != Limits():
+        text += f"\n\nConnections end after {limits.idle_seconds:g} s idle, {limits.connection_seconds:g} s in all."
+    return f"{text}\n\nCtrl-C ends everything."
 
 
 USAGE = """
 WebSocket   {system.websocket_url}?idToken=…
-Token       make -s token                (an ID token of ada@example.com, by SRP)
+Token       {token}                (an ID token of ada@example.com, by SRP)
 AWS         {system.aws.url}        (Cognito and DynamoDB for boto3 and the AWS CLI, keys test and test)
 
 In another terminal, from here:
-  npx wscat -c "{system.websocket_url}?idToken=$(make -s token)"
+  npx wscat -c "{system.websocket_url}?idToken=$({token})"
   curl -i -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \\
     -H 'Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==' {system.callback_url}
   curl --aws-sigv4 aws:amz:us-east-1:execute-api --user test:test --data 'hello from outside' \\
-    "{system.callback_url}/@connections/$(make -s connection)"
-
-Ctrl-C ends everything."""
+    "{system.callback_url}/@connections/$({connection})\""""
 
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> bool:

@@ -120,9 +120,12 @@ def rows(system: System) -> list[dict[str, Any]]:
 
 
 async def until_empty(system: System) -> None:
-    async with asyncio.timeout(ANSWER_SECONDS):
-        while await asyncio.to_thread(rows, system):
-            await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while await asyncio.to_thread(rows, system):
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError("the connections are still in the table") from None
 
 
 def push(system: System, user_id: str, message: str) -> int:

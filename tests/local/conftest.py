@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 from asyncio.subprocess import Process
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +16,18 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 
 from local import launch
 from local.aws import client
 from local.events import Connection, Event
 from local.gateway import Invocation
+from local.iam import Role
 from local.lambda_runtime import FunctionRunner
+from local.launch import Launched
 from local.server import GatewayServer
-from local.template import Api, Authorizer, Function, Route
+from local.template import Api, Authorizer, Function, Route, Template
+from tests.local.parts import Resource
 
 PATIENCE_SECONDS = 15.0  # bounds a wait that ends at once where all is well
 AUTHORIZER = "arn:aws:lambda:us-east-1:000000000000:function:authorizer"
@@ -40,11 +45,19 @@ def api(
     *route_keys: str,
     identity_sources: tuple[str, ...] | None = None,
     expression: str = "$request.body.action",
+    routes: Mapping[str, Mapping[str, Any]] = {},
+    **facts: Any,
 ) -> Api:
-    """An API with these routes; `$connect` has an authorizer if there are identity sources, be it none of them."""
+    """An API with these routes; `$connect` has an authorizer if there are identity sources, be it none of them.
+
+    `routes` has what is special about some of them, e.g. `{"$default": {"two_way": True}}`.
+    """
     authorizer = None if identity_sources is None else Authorizer(AUTHORIZER, identity_sources)
-    routes = {key: Route(key, WEBSOCKET, authorizer if key == "$connect" else None) for key in route_keys}
-    return Api(id="localapi00", stage="prod", route_selection_expression=expression, routes=routes)
+    built = {
+        key: Route(key, WEBSOCKET, **{"authorizer": authorizer if key == "$connect" else None, **routes.get(key, {})})
+        for key in route_keys
+    }
+    return Api(id="localapi00", stage="prod", route_selection_expression=expression, routes=built, **facts)
 
 
 def connection() -> Connection:
@@ -56,6 +69,21 @@ def allow(context: dict[str, Any] | None = None) -> dict[str, Any]:
     statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": METHOD_ARN}
     document = {"Version": "2012-10-17", "Statement": [statement]}
     return {"principalId": "ada", "policyDocument": document, "context": context or {}}
+
+
+Read = Callable[..., Template]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Reads a template file `Chat` with these resources."""
+
+    def written(**resources: Resource) -> Template:
+        path = tmp_path / "Chat.template.json"
+        path.write_text(json.dumps({"Resources": resources}))
+        return Template.read(path)
+
+    return written
 
 
 # Gateways, and functions in this process
@@ -125,9 +153,9 @@ async def serve() -> AsyncIterator[Serve]:
     started: list[GatewayServer] = []
     unseen = unseen_failures()
 
-    async def listening(served: Api | None = None) -> Gateway:
+    async def listening(served: Api | None = None, **options: Any) -> Gateway:
         functions = Functions()
-        server = GatewayServer(served or api(*OUR_ROUTES), functions.invoke)
+        server = GatewayServer(served or api(*OUR_ROUTES), functions.invoke, **options)
         port = await server.start()
         started.append(server)
         return Gateway(server, functions, port)
@@ -152,6 +180,13 @@ async def received(peer: ClientConnection) -> str:
         message = await peer.recv()
     assert isinstance(message, str), "API Gateway sends text frames only"
     return message
+
+
+async def refused(gateway: Gateway, query: str = "") -> int:
+    """The status of a handshake that does not get its 101."""
+    with pytest.raises(InvalidStatus) as error:
+        await gateway.connect(query)
+    return error.value.response.status_code
 
 
 @dataclass(frozen=True)
@@ -199,7 +234,7 @@ class Runtime:
     """A function runner and every process that it has launched."""
 
     runner: FunctionRunner
-    processes: list[Process] = field(default_factory=list)
+    launched: list[Launched] = field(default_factory=list)
 
     async def start(self) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -214,6 +249,10 @@ class Runtime:
             await self.runner.stop()
 
     @property
+    def processes(self) -> list[Process]:
+        return [each.process for each in self.launched]
+
+    @property
     def alive(self) -> list[int]:
         """The ids of the processes that still exist."""
         return alive(process.pid for process in self.processes)
@@ -223,9 +262,8 @@ Run = Callable[..., Runtime]
 
 
 @pytest.fixture
-async def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
+async def run(tmp_path: Path) -> AsyncIterator[Run]:
     """Makes runners whose handler module has this source; launched as our own, with the websocket image's packages."""
-    monkeypatch.setattr(launch, "ROOT", tmp_path)
     unseen = unseen_failures()
     started: list[Runtime] = []
 
@@ -236,10 +274,10 @@ async def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         module.parent.mkdir(parents=True)
         module.write_text(source)
 
-        async def launched(function: Function, variables: dict[str, str]) -> Process:
-            process = await launch.process(function, variables)
-            runtime.processes.append(process)
-            return process
+        async def launched(function: Function, variables: dict[str, str]) -> Launched:
+            environment = await launch.process(function, variables, source=tmp_path / "images")
+            runtime.launched.append(environment)
+            return environment
 
         runner = FunctionRunner(function(**facts), launched, environment or {}, concurrency=concurrency)
         runtime = Runtime(runner)
@@ -256,7 +294,7 @@ async def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 
 def function(**facts: Any) -> Function:
-    settings = {"environment": {}, "timeout_seconds": 10, "memory_mb": 256, "logging": {}}
+    settings = {"environment": {}, "timeout_seconds": 10, "memory_mb": 256, "logging": {}, "role": Role("Role", ())}
     return Function(**{"name": "Chat-Rooms", "arn": WEBSOCKET, "target": "websocket", **settings, **facts})
 
 

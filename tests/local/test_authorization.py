@@ -80,9 +80,42 @@ def test_allow_of_another_action_does_not_let_in(action: object) -> None:
     assert policy_status(statement(action=action)) == 403
 
 
-@pytest.mark.parametrize("effect", ["allow", "ALLOW", "Permit", ""])
-def test_effect_is_case_sensitive(effect: str) -> None:
-    assert policy_status(statement(effect=effect)) == 403
+def not_action(action: object, effect: str = "Allow") -> Any:
+    return {"NotAction": action, "Effect": effect, "Resource": METHOD_ARN}
+
+
+def not_resource(resource: object, effect: str = "Allow") -> Any:
+    return {"Action": "execute-api:Invoke", "Effect": effect, "NotResource": resource}
+
+
+@pytest.mark.parametrize(
+    ("covering", "expected"),
+    [
+        (not_action("dynamodb:*"), 101),
+        (not_action(["dynamodb:*", "execute-api:ManageConnections"]), 101),
+        (not_action("execute-api:Invoke"), 403),
+        (not_action(["dynamodb:*", "EXECUTE-API:*"]), 403),
+        (not_resource(f"{ARN}/dev/*"), 101),
+        (not_resource(f"{ARN}/prod/*"), 403),
+    ],
+    ids=repr,
+)
+def test_not_action_and_not_resource_allow_all_the_others(covering: object, expected: int) -> None:
+    assert policy_status(covering) == expected
+
+
+@pytest.mark.parametrize(
+    ("denying", "expected"),
+    [
+        (not_action("dynamodb:*", "Deny"), 403),
+        (not_action("execute-api:*", "Deny"), 101),
+        (not_resource(f"{ARN}/dev/*", "Deny"), 403),
+        (not_resource(METHOD_ARN, "Deny"), 101),
+    ],
+    ids=repr,
+)
+def test_not_action_and_not_resource_deny_all_the_others(denying: object, expected: int) -> None:
+    assert policy_status(statement(), denying) == expected
 
 
 @pytest.mark.parametrize(
@@ -113,14 +146,18 @@ def test_single_statement_needs_no_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("effect", "message"),
+    ("statements", "message"),
     [
-        ("Deny", b'{"Message":"User is not authorized to access this resource with an explicit deny"}'),
-        ("-", b'{"Message":"User is not authorized to access this resource"}'),
+        (
+            [statement(effect="Deny")],
+            b'{"Message":"User is not authorized to access this resource with an explicit deny"}',
+        ),
+        ([], b'{"Message":"User is not authorized to access this resource"}'),
     ],
+    ids=["explicit", "implicit"],
 )
-def test_refusal_tells_an_explicit_deny_from_an_implicit_one(effect: str, message: bytes) -> None:
-    decision = authorization(allow() | {"policyDocument": {"Statement": [statement(effect=effect)]}})
+def test_refusal_tells_an_explicit_deny_from_an_implicit_one(statements: list[object], message: bytes) -> None:
+    decision = authorization(allow() | {"policyDocument": {"Statement": statements}})
 
     assert decision == Refusal(403, message, "AccessDeniedException")
 
@@ -138,7 +175,7 @@ def test_authorizer_that_raises_exactly_unauthorized_means_401(message: str, exp
     assert status(decision) == expected
 
 
-@pytest.mark.parametrize("error", ["Sandbox.Timedout", "Runtime.ExitError", "KeyError"])
+@pytest.mark.parametrize("error", ["Sandbox.Timedout", "Runtime.ExitError", "KeyError", gateway.NO_PERMISSION])
 def test_authorizer_that_does_not_answer_is_our_fault(error: str) -> None:
     assert status(gateway.authorization(Invocation(error=error, message="no answer"), METHOD_ARN)) == 500
 
@@ -175,8 +212,49 @@ def test_answer_without_a_valid_policy_is_our_fault(answer: object) -> None:
     assert status(authorization(answer)) == 500
 
 
-@pytest.mark.parametrize("answer", [without("principalId"), allow() | {"principalId": None}], ids=["missing", "null"])
-def test_answer_without_a_principal_is_our_fault(answer: object) -> None:
+CONDITION = {"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "fault"),
+    [
+        ("Condition", CONDITION, "Condition of a statement cannot be evaluated locally"),
+        ("Principal", "*", "Principal of a statement cannot be evaluated locally"),
+        ("NotAction", "dynamodb:*", "a statement needs either Action or NotAction"),
+        ("NotResource", "*", "a statement needs either Resource or NotResource"),
+        ("Action", [1], "Action must be a string or a list of them"),
+        ("Resource", None, "Resource must be a string or a list of them"),
+        *(("Effect", effect, "a statement needs an Effect, Allow or Deny") for effect in ("allow", "ALLOW", "", None)),
+    ],
+)
+@pytest.mark.parametrize("effect", ["Allow", "Deny"])
+def test_statement_that_cannot_be_evaluated_is_our_fault_and_the_log_names_it(
+    caplog: pytest.LogCaptureFixture, effect: str, member: str, value: object, fault: str
+) -> None:
+    """Whether it allows or denies, and whatever the other statements say: guessing could only be wrong."""
+    doubtful = statement(effect=effect) | {member: value}
+
+    decision = authorization(allow() | {"policyDocument": {"Statement": [statement(), doubtful]}})
+
+    assert decision == gateway.AUTHORIZER_FAILED
+    assert caplog.messages == [f"the authorizer's answer is not valid: {fault}"]
+
+
+@pytest.mark.parametrize(("kilobytes", "expected"), [(7, 101), (9, 500)])
+@pytest.mark.parametrize("where", ["context", "policy"])
+def test_answer_over_8_kb_is_our_fault(where: str, kilobytes: int, expected: int) -> None:
+    padding = "x" * (kilobytes * 1024)
+    sid = {"Sid": padding} if where == "policy" else {}
+    document = {"Statement": [statement() | sid]}
+    context = {"padding": padding} if where == "context" else {}
+
+    assert status(authorization(allow(context) | {"policyDocument": document})) == expected
+
+
+@pytest.mark.parametrize("principal", ["missing", None, 1, ["ada"]])
+def test_answer_without_a_principal_is_our_fault(principal: object) -> None:
+    answer = without("principalId") if principal == "missing" else allow() | {"principalId": principal}
+
     assert status(authorization(answer)) == 500
 
 

@@ -21,7 +21,6 @@ ADDED = {
     "connection",
     "content-length",
     "upgrade",
-    "x-amzn-trace-id",
     "x-forwarded-for",
     "x-forwarded-port",
     "x-forwarded-proto",
@@ -33,7 +32,7 @@ def connection(**facts: Any) -> Connection:
 
 
 def handshake(query: str = "", headers: Iterable[tuple[str, str]] = ()) -> Handshake:
-    return Handshake("/prod", query, tuple(headers))
+    return Handshake(f"/prod?{query}" if query else "/prod", tuple(headers))
 
 
 # The whole event
@@ -58,11 +57,9 @@ def handshake_of(example: Event) -> Handshake:
     sent = [(name.lower(), value) for name, value in example["headers"].items()]
     ((parameter, value),) = example["queryStringParameters"].items()
     return Handshake(
-        "/prod",
-        f"{parameter}={value}",
+        f"/prod?{parameter}={value}",
         tuple((name, value) for name, value in sent if name not in ADDED),
         request_id=example["requestContext"]["requestId"],
-        trace_id=example["headers"]["X-Amzn-Trace-Id"].removeprefix("Root="),
     )
 
 
@@ -213,6 +210,22 @@ def test_message_arrives_as_it_was_sent(body: str) -> None:
     assert events.message_event(connection(), "$default", body)["body"] == body
 
 
+# Stage variables
+
+
+def test_stage_variables_are_in_every_event() -> None:
+    client = connection(api=api(*OUR_ROUTES, stage_variables={"tenant": "acme"}))
+
+    assert [event["stageVariables"] for event in all_events(client, handshake())] == [{"tenant": "acme"}] * 4
+
+
+def test_without_stage_variables_only_the_authorizer_has_the_map() -> None:
+    authorizer, *others = all_events(connection(), handshake())
+
+    assert authorizer["stageVariables"] == {}
+    assert not any("stageVariables" in event for event in others)
+
+
 # Query string
 
 
@@ -306,11 +319,28 @@ def test_gateway_says_whom_it_speaks_for() -> None:
     assert (seen["X-Forwarded-Port"], seen["X-Forwarded-Proto"]) == (["443"], ["https"])
 
 
-@pytest.mark.parametrize("sent", [(), (("x-amzn-trace-id", "Root=1-00000000-000000000000000000000000;Sampled=1"),)])
-def test_trace_header_has_a_root_and_nothing_else(sent: tuple[tuple[str, str], ...]) -> None:
-    (trace,) = headers(*sent)["X-Amzn-Trace-Id"]
+ROOT = "Root=1-65c66e5f-1a2b3c4d5e6f708192a3b4c5"
+
+
+@pytest.mark.parametrize("sent", [ROOT, f"{ROOT};Parent=53995c3f42cd8ad8;Sampled=1", f"Self=1-65c66e5f-0;{ROOT}"])
+def test_trace_header_keeps_the_clients_root_and_nothing_else(sent: str) -> None:
+    assert headers(("x-amzn-trace-id", sent))["X-Amzn-Trace-Id"] == [ROOT]
+
+
+@pytest.mark.parametrize("sent", [(), ("",), ("Sampled=1",), ("Root=1-65c66e5f",), (f"{ROOT}0",), (ROOT.upper(),)])
+def test_trace_header_has_a_new_root_where_the_client_has_sent_none(sent: tuple[str, ...]) -> None:
+    (trace,) = headers(*[("x-amzn-trace-id", value) for value in sent])["X-Amzn-Trace-Id"]
 
     assert TRACE_HEADER.fullmatch(trace)
+    assert trace != ROOT
+
+
+def test_authorizer_and_connect_route_see_one_trace() -> None:
+    request = handshake()
+
+    authorizer, connect, *_ = all_events(connection(), request)
+
+    assert authorizer["headers"]["X-Amzn-Trace-Id"] == connect["headers"]["X-Amzn-Trace-Id"]
 
 
 def test_every_handshake_has_a_trace_of_its_own() -> None:

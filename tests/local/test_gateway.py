@@ -1,20 +1,23 @@
-"""The gateway's decisions, without a socket; what an authorizer's answer means is in test_authorization.py."""
+"""The gateway's decisions, without a socket; those about authorizers and routes are in files of their own."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
+import base64
+from typing import Any
 
 import pytest
 
-from local import gateway
-from local.events import Handshake
+from local import events, gateway
+from local.events import Connection, Handshake
 from local.gateway import Invocation, Refusal
-from local.template import Authorizer, TemplateError
-from tests.local.conftest import AUTHORIZER, CONNECTION_ID, OUR_ROUTES, PATIENCE_SECONDS, api, connection
+from local.template import Authorizer, Route, TemplateError
+from tests.local.conftest import AUTHORIZER, CONNECTION_ID, OUR_ROUTES, WEBSOCKET, api, connection
 
 TIMED_OUT = Invocation(error="Sandbox.Timedout", message="Task timed out after 3.00 seconds")
 CRASHED = Invocation(error="Runtime.ExitError", message="the runtime exited with status 1")
+NOT_PERMITTED = Invocation(error=gateway.NO_PERMISSION, message="no permission to invoke the function")
+ONE_WAY = Route("send", WEBSOCKET)
+TWO_WAY = Route("ask", WEBSOCKET, two_way=True)
 
 
 def status(decision: object) -> int:
@@ -22,68 +25,47 @@ def status(decision: object) -> int:
     return decision.status if isinstance(decision, Refusal) else 101
 
 
-# What the gateway can evaluate
-
-
-@pytest.mark.parametrize(
-    "expression",
-    [
-        "${request.body.action}",
-        "$request.body.action-${request.body.kind}",
-        "$request.body.a[0]",
-        "static",
-        r"\$default",
-    ],
-)
-def test_route_selection_that_cannot_be_evaluated_is_named(expression: str) -> None:
-    with pytest.raises(TemplateError) as error:
-        gateway.check(api(*OUR_ROUTES, expression=expression))
-
-    assert expression in str(error.value)
+# Identity sources
 
 
 @pytest.mark.parametrize(
     "source",
-    ["$request.header.Authorization", "stageVariables.key", "context.identity.sourceIp", "route.request.body.a"],
+    [
+        "$request.header.Authorization",
+        "method.request.header.Authorization",
+        "route.request.body.a",
+        "route.request.header.",
+        "stageVariables.",
+        "context",
+    ],
 )
 def test_identity_source_that_cannot_be_evaluated_is_named(source: str) -> None:
     with pytest.raises(TemplateError) as error:
         gateway.check(api(*OUR_ROUTES, identity_sources=("route.request.header.Auth", source)))
 
-    assert source in str(error.value)
+    assert f" {source} " in str(error.value)
 
 
-# Stage
-
-
-@pytest.mark.parametrize(
-    ("path", "is_stage"),
-    [
-        ("/prod", True),
-        ("/prod/", True),
-        ("/", False),
-        ("/dev", False),
-        ("/PROD", False),
-        ("/production", False),
-        ("/prod/chat", False),
-        ("//prod", False),
-    ],
-)
-def test_websocket_is_at_the_stage_with_or_without_a_slash(path: str, is_stage: bool) -> None:
-    assert gateway.is_stage(api(*OUR_ROUTES), path) is is_stage
-
-
-# Identity sources
-
-
-def has_identity(*sources: str, query: str = "", headers: tuple[tuple[str, str], ...] = ()) -> bool:
-    return gateway.has_identity(Authorizer(AUTHORIZER, sources), Handshake("/prod", query, headers))
+def has_identity(
+    *sources: str, query: str = "", headers: tuple[tuple[str, str], ...] = (), variables: dict[str, str] | None = None
+) -> bool:
+    handshake = Handshake(f"/prod?{query}", headers)
+    client = Connection(
+        api(*OUR_ROUTES, stage_variables=variables or {}), "203.0.113.7", handshake.header("User-Agent")
+    )
+    event = events.authorizer_event(client, handshake)
+    return gateway.has_identity(Authorizer(AUTHORIZER, sources), handshake, event)
 
 
 @pytest.mark.parametrize("sent", ["Auth", "auth", "AUTH"])
 def test_identity_header_is_found_whatever_its_case(sent: str) -> None:
     """RFC 9110 section 5.1."""
     assert has_identity("route.request.header.Auth", headers=((sent, "secret"),))
+
+
+@pytest.mark.parametrize("headers", [(), (("Auth", ""),), (("Other", "secret"),)])
+def test_identity_header_must_be_there_and_not_empty(headers: tuple[tuple[str, str], ...]) -> None:
+    assert not has_identity("route.request.header.Auth", headers=headers)
 
 
 @pytest.mark.parametrize(
@@ -102,28 +84,88 @@ def test_identity_parameter_must_be_there_and_not_empty(query: str, found: bool)
     assert has_identity("route.request.querystring.idToken", query=query) is found
 
 
-@pytest.mark.parametrize("headers", [(), (("Auth", ""),), (("Other", "secret"),)])
-def test_identity_header_must_be_there_and_not_empty(headers: tuple[tuple[str, str], ...]) -> None:
-    assert not has_identity("route.request.header.Auth", headers=headers)
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [({"tenant": "acme"}, True), ({"tenant": ""}, False), ({"Tenant": "acme"}, False), ({}, False)],
+)
+def test_identity_stage_variable_must_be_there_and_not_empty(variables: dict[str, str], found: bool) -> None:
+    assert has_identity("stageVariables.tenant", variables=variables) is found
 
 
 @pytest.mark.parametrize(
-    ("query", "headers", "found"),
+    ("source", "found"),
     [
-        ("a=1", (("Auth", "secret"),), True),
-        ("a=1", (), False),
-        ("", (("Auth", "secret"),), False),
-        ("a=", (("Auth", "secret"),), False),
+        ("context.identity.sourceIp", True),
+        ("context.connectionId", True),
+        ("context.stage", True),
+        ("context.identity.userAgent", False),
+        ("context.identity.sourceIp.deeper", False),
+        ("context.authorizer.principalId", False),
+        ("context.nothing", False),
     ],
 )
-def test_every_identity_source_is_needed(query: str, headers: tuple[tuple[str, str], ...], found: bool) -> None:
-    sources = ("route.request.querystring.a", "route.request.header.Auth")
+def test_identity_in_the_context_must_be_there_and_not_empty(source: str, found: bool) -> None:
+    assert has_identity(source) is found
 
-    assert has_identity(*sources, query=query, headers=headers) is found
+
+def test_identity_in_the_context_depends_on_the_client() -> None:
+    assert has_identity("context.identity.userAgent", headers=(("User-Agent", "phone/1.0"),))
+
+
+@pytest.mark.parametrize("left_out", [None, "query", "headers", "variables"])
+def test_every_identity_source_is_needed(left_out: str | None) -> None:
+    sources = ("route.request.querystring.a", "route.request.header.Auth", "stageVariables.t", "context.stage")
+    client: dict[str, Any] = {"query": "a=1", "headers": (("Auth", "secret"),), "variables": {"t": "acme"}}
+    client.pop(left_out, None)
+
+    assert has_identity(*sources, **client) is (left_out is None)
 
 
 def test_authorizer_without_identity_sources_is_asked_about_everyone() -> None:
     assert has_identity()
+
+
+# The URL
+
+
+def misdirected(target: str, *, host: str = "localhost", **facts: Any) -> int | None:
+    """The status of a handshake with this URL; None if it may go on."""
+    refusal = gateway.misdirected(api(*OUR_ROUTES, **facts), Handshake(target, (("host", host),)))
+    return refusal.status if refusal else None
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("/prod", None),
+        ("/prod/", None),
+        ("/prod?a=/x", None),
+        ("/prod/?a=b", None),
+        ("/", 403),
+        ("/dev", 403),
+        ("/PROD", 403),
+        ("/production", 403),
+        ("/prod/chat", 403),
+        ("//prod", 403),
+        ("/prod//", 403),
+    ],
+)
+def test_websocket_is_at_the_stage_with_or_without_a_slash(target: str, expected: int | None) -> None:
+    assert misdirected(target) == expected
+
+
+def test_stage_that_was_never_deployed_is_forbidden() -> None:
+    assert misdirected("/prod", deployed=False) == 403
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [(4096, None), (4097, 414), (5000, 414)], ids=["at the limit", "just over", "over"]
+)
+@pytest.mark.parametrize("host", ["localhost", "localapi00.execute-api.us-east-1.amazonaws.com"])
+def test_url_is_limited_as_the_client_writes_it(host: str, length: int, expected: int | None) -> None:
+    target = "/prod?a=".ljust(length - len(f"wss://{host}"), "x")
+
+    assert misdirected(target, host=host) == expected
 
 
 # $connect
@@ -148,41 +190,87 @@ def test_connect_route_decides_by_its_status(answer: object, expected: int) -> N
 
 @pytest.mark.parametrize(
     ("invocation", "expected"),
-    [(Invocation(error="KeyError", message="'authorizer'"), 502), (CRASHED, 502), (TIMED_OUT, 504)],
-    ids=["exception", "crash", "timeout"],
+    [
+        (Invocation(error="KeyError", message="'authorizer'"), 502),
+        (CRASHED, 502),
+        (TIMED_OUT, 504),
+        (NOT_PERMITTED, 500),
+    ],
+    ids=["exception", "crash", "timeout", "no permission"],
 )
-def test_failed_connect_route_is_a_bad_gateway(invocation: Invocation, expected: int) -> None:
+def test_handshake_fails_with_the_connect_route(invocation: Invocation, expected: int) -> None:
     assert status(gateway.connected(invocation)) == expected
 
 
-MALFORMED: list[object] = [
-    None,
-    "OK",
-    200,
-    [],
-    {},
-    {"body": "OK"},
-    {"statusCode": None},
-    {"statusCode": "OK"},
-    {"statusCode": True},
-    {"statusCode": 200, "Data": "x"},
+NO_TEXT = base64.b64encode(b"\xff").decode()
+# Each with what the log says of it.
+MALFORMED: list[tuple[object, str]] = [
+    (None, "it is no object"),
+    ("OK", "it is no object"),
+    (200, "it is no object"),
+    ([], "it is no object"),
+    ({}, "statusCode is null"),
+    ({"body": "OK"}, "statusCode is null"),
+    ({"statusCode": None}, "statusCode is null"),
+    ({"statusCode": "OK"}, 'statusCode is "OK"'),
+    ({"statusCode": True}, "statusCode is true"),
+    ({"statusCode": 100}, "statusCode is 100"),
+    ({"statusCode": 2000}, "statusCode is 2000"),
+    ({"statusCode": [200]}, "statusCode is [200]"),
+    ({"statusCode": 200, "Data": "x", "ConnectionId": "y"}, "ConnectionId, Data is no part of a proxy response"),
+    ({"statusCode": 200, "body": {"a": 1}}, "body is no string"),
+    ({"statusCode": 200, "body": 1}, "body is no string"),
+    ({"statusCode": 200, "headers": ["Sec-WebSocket-Protocol"]}, "headers is no object"),
+    ({"statusCode": 200, "headers": "Sec-WebSocket-Protocol: chat"}, "headers is no object"),
+    ({"statusCode": 200, "multiValueHeaders": ["chat"]}, "multiValueHeaders is no object of lists"),
+    ({"statusCode": 200, "multiValueHeaders": {"a": "b"}}, "multiValueHeaders is no object of lists"),
+    ({"statusCode": 200, "isBase64Encoded": True, "body": "a!"}, "body is no text in base64"),
+    ({"statusCode": 200, "isBase64Encoded": True, "body": "é"}, "body is no text in base64"),
+    ({"statusCode": 200, "isBase64Encoded": True, "body": NO_TEXT}, "body is no text in base64"),
 ]
+malformed = pytest.mark.parametrize(("answer", "fault"), MALFORMED, ids=repr)
 
 
-@pytest.mark.parametrize("answer", MALFORMED, ids=repr)
-def test_malformed_answer_of_the_connect_route_is_a_bad_gateway(answer: object) -> None:
+@malformed
+def test_malformed_answer_of_the_connect_route_is_a_bad_gateway(
+    caplog: pytest.LogCaptureFixture, answer: object, fault: str
+) -> None:
     assert status(gateway.connected(Invocation(answer))) == 502
+    assert caplog.messages == [f"the answer of $connect is not valid: {fault}"]
 
 
-@pytest.mark.parametrize("headers", [["Sec-WebSocket-Protocol"], "Sec-WebSocket-Protocol: chat"], ids=repr)
-def test_malformed_headers_of_the_connect_route_are_a_bad_gateway(headers: object) -> None:
-    assert status(gateway.connected(Invocation({"statusCode": 200, "headers": headers}))) == 502
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"statusCode": 200},
+        {"statusCode": "200", "body": None, "headers": None, "multiValueHeaders": None, "isBase64Encoded": None},
+        {
+            "statusCode": 599,
+            "body": "",
+            "headers": {},
+            "multiValueHeaders": {"a": ["b", "c"]},
+            "isBase64Encoded": False,
+        },
+        {"statusCode": 200, "body": "aGVsbG8=", "isBase64Encoded": True},
+        {"statusCode": 200, "body": "not base64", "isBase64Encoded": False},
+    ],
+    ids=repr,
+)
+def test_proxy_response_has_no_fault(answer: object) -> None:
+    """https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html."""
+    assert gateway.malformed(answer) is None
 
 
 def test_refusing_connect_route_says_why() -> None:
     decision = gateway.connected(Invocation({"statusCode": 400, "body": "no room"}))
 
     assert decision == Refusal(400, b"no room")
+
+
+def test_refusing_connect_route_may_say_it_in_base64() -> None:
+    answer = {"statusCode": 400, "body": base64.b64encode("満室".encode()).decode(), "isBase64Encoded": True}
+
+    assert gateway.connected(Invocation(answer)) == Refusal(400, "満室".encode())
 
 
 @pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "sec-websocket-protocol"])
@@ -192,106 +280,30 @@ def test_only_the_subprotocol_of_the_connect_route_reaches_the_client(name: str)
     assert gateway.connected(Invocation({"statusCode": 200, "headers": headers})) == {name: "chat"}
 
 
-# Route selection
-
-
 @pytest.mark.parametrize(
-    ("body", "selected"),
+    ("answer", "chosen"),
     [
-        ('{"action": "send"}', "send"),
-        ('{"text": "hi", "action": "send"}', "send"),
-        ('{"action": "Send"}', "$default"),
-        ('{"action": "send "}', "$default"),
-        ('{"action": "other"}', "$default"),
-        ('{"action": 1}', "1"),
-        ('{"action": true}', "true"),
-        ('{"action": ["a", "b"]}', "[a, b]"),
-        ('{"action": null}', "$default"),
-        ('{"action": {"send": 1}}', "$default"),
-        ('{"text": "send"}', "$default"),
-        ('["send"]', "$default"),
-        ('"send"', "$default"),
-        ("send", "$default"),
-        ('{"action": "send"', "$default"),
-        ("", "$default"),
-        ("[" * 100_000, "$default"),
+        ({"multiValueHeaders": {"Sec-WebSocket-Protocol": ["chat"]}}, "chat"),
+        ({"multiValueHeaders": {"Sec-WebSocket-Protocol": ["log", "chat"]}}, "chat"),
+        (
+            {
+                "headers": {"Sec-WebSocket-Protocol": "chat"},
+                "multiValueHeaders": {"Sec-WebSocket-Protocol": ["log"], "X-Other": ["dropped"]},
+            },
+            "chat",
+        ),
     ],
-    ids=lambda value: value[:24],
+    ids=["one", "last of two", "headers first"],
 )
-def test_message_selects_the_route_of_its_action(body: str, selected: str) -> None:
-    assert gateway.route_key(api("send", "1", "true", "[a, b]", *OUR_ROUTES), body) == selected
+def test_subprotocol_may_be_a_multi_value_header(answer: dict[str, object], chosen: str) -> None:
+    headers = gateway.connected(Invocation({"statusCode": 200, **answer}))
+
+    assert headers == {"Sec-WebSocket-Protocol": chosen}
 
 
-@pytest.mark.parametrize("body", ['{action: "send", data: "test"}', '{"action":"send", body:"hello"}'])
-def test_unquoted_keys_are_read_as_by_aws(body: str) -> None:
-    """API Gateway's JSON parser is lenient: both messages are captures from AWS."""
-    assert gateway.route_key(api("send", *OUR_ROUTES), body) == "send"
-
-
-@pytest.mark.parametrize(
-    ("body", "selected"),
-    [
-        ('{action: "send", text: "a: b, {c: d}"}', "send"),
-        ('{action: "send", text: "\\"}, action: \\"other"}', "send"),
-        ('{text: "\\\\", action: "send"}', "send"),
-        ('{ action : "send" }', "send"),
-        ('{a1: true, $b_: null, action: "send"}', "send"),
-        ("{action: send}", "$default"),
-        ("{action: 'send'}", "$default"),
-        ('{1: 2, action: "send"}', "$default"),
-        ('action: "send"', "$default"),
-        ('{action: "send"', "$default"),
-    ],
-)
-def test_only_the_keys_may_be_unquoted(body: str, selected: str) -> None:
-    assert gateway.route_key(api("send", *OUR_ROUTES), body) == selected
-
-
-@pytest.fixture
-def patience() -> Iterator[None]:
-    """Fails a test that would keep the event loop busy."""
-
-    def fail(*_: object) -> None:
-        pytest.fail(f"it took over {PATIENCE_SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, fail)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE_SECONDS)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.mark.parametrize(
-    "part", ["x", '"', "\\", '\\"', "a:", "a ", "a", " ", "{", "[", '{"', '"a', "$", "1", "é", '{a:"b",']
-)
-@pytest.mark.parametrize("start", ["", '{"action": "', "{action", "{a: "])
-def test_no_message_keeps_the_gateway_busy(patience: None, start: str, part: str) -> None:
-    body = (start + part * (128 * 1024))[: 128 * 1024]
-
-    assert gateway.route_key(api(*OUR_ROUTES), body) == "$default"
-
-
-@pytest.mark.parametrize("key", ["$connect", "$disconnect"])
-def test_message_cannot_select_the_gateways_own_routes(key: str) -> None:
-    assert gateway.route_key(api("$connect", "$disconnect"), f'{{"action": "{key}"}}') is None
-
-
-@pytest.mark.parametrize("body", ["hello", '{"action": "other"}', '{"action": "$default"}'])
-def test_message_without_a_route_selects_none_where_there_is_no_default(body: str) -> None:
-    assert gateway.route_key(api("$connect", "send"), body) is None
-
-
-@pytest.mark.parametrize(
-    ("body", "selected"),
-    [
-        ('{"service": {"do": "send"}}', "send"),
-        ('{"service": "send"}', "$default"),
-        ('{"service": [{"do": "send"}]}', "$default"),
-        ('{"do": "send"}', "$default"),
-    ],
-)
-def test_selection_expression_may_reach_deeper(body: str, selected: str) -> None:
-    assert gateway.route_key(api("send", "$default", expression="$request.body.service.do"), body) == selected
+@pytest.mark.parametrize("values", [{}, {"Sec-WebSocket-Protocol": []}])
+def test_without_a_value_no_subprotocol_is_chosen(values: dict[str, list[str]]) -> None:
+    assert gateway.connected(Invocation({"statusCode": 200, "multiValueHeaders": values})) == {}
 
 
 # What the client is told of its message
@@ -302,9 +314,31 @@ def test_answer_to_a_message_is_not_shown_whatever_its_status(answer: object) ->
     assert gateway.message_error(Invocation(answer)) is None
 
 
-@pytest.mark.parametrize("answer", MALFORMED, ids=repr)
-def test_malformed_answer_to_a_message_is_an_error(answer: object) -> None:
+@pytest.mark.parametrize(
+    ("answer", "sent"),
+    [
+        ({"statusCode": 200, "body": "hello"}, "hello"),
+        ({"statusCode": 500, "body": "failed"}, "failed"),
+        ({"statusCode": 200, "body": "44GT", "isBase64Encoded": True}, "こ"),
+        ({"statusCode": 200, "body": "44GT", "isBase64Encoded": False}, "44GT"),
+        ({"statusCode": 200, "body": ""}, ""),
+        ({"statusCode": 200, "body": None}, ""),
+        ({"statusCode": 200}, ""),
+    ],
+    ids=["text", "non-2xx", "base64", "not base64", "empty", "null", "none"],
+)
+def test_two_way_route_sends_its_body_and_a_one_way_route_nothing(answer: object, sent: str) -> None:
+    """The body goes out whatever the status; without one an empty message does."""
+    assert gateway.reply(Invocation(answer), TWO_WAY) == sent
+    assert gateway.reply(Invocation(answer), ONE_WAY) is None
+
+
+@malformed
+def test_malformed_answer_to_a_message_is_an_error(
+    caplog: pytest.LogCaptureFixture, answer: object, fault: str
+) -> None:
     assert gateway.message_error(Invocation(answer)) == "Internal server error"
+    assert caplog.messages == [f"a function's answer is not valid: {fault}"]
 
 
 @pytest.mark.parametrize(
@@ -312,15 +346,18 @@ def test_malformed_answer_to_a_message_is_an_error(answer: object) -> None:
     [
         (Invocation(error="KeyError", message="'secret'"), "Internal server error"),
         (CRASHED, "Internal server error"),
+        (NOT_PERMITTED, "Internal server error"),
         (TIMED_OUT, "Endpoint request timed out"),
     ],
-    ids=["exception", "crash", "timeout"],
+    ids=["exception", "crash", "no permission", "timeout"],
 )
 def test_client_is_told_that_its_message_failed_but_not_why(invocation: Invocation, message: str) -> None:
     assert gateway.message_error(invocation) == message
 
 
-@pytest.mark.parametrize("message", ["Forbidden", "Internal server error", "Endpoint request timed out"])
+@pytest.mark.parametrize(
+    "message", ["Forbidden", "Internal server error", "Endpoint request timed out", "Too Many Requests"]
+)
 def test_error_frame_is_byte_for_byte_that_of_aws(message: str) -> None:
     event = {"requestContext": {"requestId": "XDmGEE2RoE0FRdQ="}}
 

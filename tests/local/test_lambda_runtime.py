@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from local import lambda_runtime, launch
 from local.gateway import Invocation
 from local.lambda_runtime import FunctionRunner, InitError
+from local.launch import Launched
 from local.template import Function
 from tests.local.conftest import PATIENCE_SECONDS, Run, function
 
@@ -286,7 +286,7 @@ async def test_stop_ends_a_process_that_is_just_being_launched(run: Run) -> None
     launching, may_launch = asyncio.Event(), asyncio.Event()
     launched = runtime.runner.launch
 
-    async def slow(function: Function, variables: dict[str, str]) -> Process:
+    async def slow(function: Function, variables: dict[str, str]) -> Launched:
         launching.set()
         await may_launch.wait()
         return await launched(function, variables)

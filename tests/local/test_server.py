@@ -1,34 +1,30 @@
-"""The gateway's sockets: opening handshakes and messages, by real clients."""
+"""The opening handshake, by real clients."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
-from typing import Any
+from uuid import UUID
 
 import pytest
-from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-from local import gateway as decisions
 from local.events import Event
 from local.gateway import Invocation
+from local.limits import Limits
 from tests.local.conftest import (
+    HANDSHAKE,
     METHOD_ARN,
     OUR_ROUTES,
-    PATIENCE_SECONDS,
     Dial,
     Gateway,
     Serve,
     allow,
     api,
     received,
+    refused,
 )
 
-FRAME = 32 * 1024
-MESSAGE = 128 * 1024
 ID_TOKEN = ("route.request.querystring.idToken",)
 DENY = {**allow(), "policyDocument": {"Statement": [{"Action": "*", "Effect": "Deny", "Resource": METHOD_ARN}]}}
 
@@ -37,19 +33,6 @@ DENY = {**allow(), "policyDocument": {"Statement": [{"Action": "*", "Effect": "D
 async def guarded(serve: Serve) -> Gateway:
     """A gateway whose authorizer wants an idToken in the query string."""
     return await serve(api(*OUR_ROUTES, identity_sources=ID_TOKEN))
-
-
-async def refused(gateway: Gateway, query: str = "") -> int:
-    """The status of a handshake that does not get its 101."""
-    with pytest.raises(InvalidStatus) as error:
-        await gateway.connect(query)
-    return error.value.response.status_code
-
-
-async def close_code(peer: ClientConnection) -> int | None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        await peer.wait_closed()
-    return peer.close_code
 
 
 # The opening handshake
@@ -124,7 +107,7 @@ async def test_refusal_of_the_connect_route_is_final(gateway: Gateway, answer: I
 
     assert await refused(gateway) == status
     assert gateway.functions.invoked == ["$connect"]
-    assert gateway.server.peers == {}
+    assert len(gateway.server.connections) == 0
 
 
 async def hang(_: Event) -> Invocation:
@@ -133,13 +116,18 @@ async def hang(_: Event) -> Invocation:
 
 
 @pytest.mark.parametrize(("route", "status"), [("authorizer", 500), ("$connect", 504)])
-async def test_handshake_waits_only_so_long(
-    guarded: Gateway, monkeypatch: pytest.MonkeyPatch, route: str, status: int
-) -> None:
-    monkeypatch.setattr(decisions, "INTEGRATION_TIMEOUT_SECONDS", 0.05)
-    guarded.functions.behaviour[route] = hang
+async def test_handshake_waits_only_so_long(serve: Serve, route: str, status: int) -> None:
+    gateway = await serve(api(*OUR_ROUTES, identity_sources=ID_TOKEN), limits=Limits(integration_seconds=0.05))
+    gateway.functions.behaviour[route] = hang
 
-    assert await refused(guarded, "?idToken=abc") == status
+    assert await refused(gateway, "?idToken=abc") == status
+
+
+async def test_connect_route_may_have_less_time(serve: Serve) -> None:
+    gateway = await serve(api(*OUR_ROUTES, routes={"$connect": {"timeout_seconds": 0.05}}))
+    gateway.functions.behaviour["$connect"] = hang
+
+    assert await refused(gateway) == 504
 
 
 async def test_api_without_a_connect_route_lets_everybody_in(serve: Serve) -> None:
@@ -162,6 +150,33 @@ async def test_stage_may_end_with_a_slash(gateway: Gateway) -> None:
 async def test_unknown_stage_is_forbidden(gateway: Gateway, path: str) -> None:
     assert await refused(gateway, path) == 403
     assert gateway.functions.invoked == []
+
+
+async def test_stage_that_was_never_deployed_is_forbidden(serve: Serve) -> None:
+    gateway = await serve(api(*OUR_ROUTES, deployed=False))
+
+    assert await refused(gateway) == 403
+    assert gateway.functions.invoked == []
+
+
+@pytest.mark.parametrize("length", [4097, 8000, 9000, 15_000])
+async def test_url_over_4096_characters_is_too_long(gateway: Gateway, dial: Dial, length: int) -> None:
+    """API Gateway's limit; the two longest are also beyond what websockets would read of a line."""
+    query = b"?idToken=".ljust(length - len(f"wss://127.0.0.1:{gateway.port}/prod"), b"x")
+    handshake = HANDSHAKE.replace(b"/prod", b"/prod" + query).replace(b"localhost", b"127.0.0.1:%d" % gateway.port)
+
+    answer = await (await dial(gateway.port, handshake)).read_all()
+
+    assert answer.startswith(b"HTTP/1.1 414 ")
+    assert gateway.functions.invoked == []
+
+
+async def test_url_of_4096_characters_is_read(gateway: Gateway) -> None:
+    token = "x" * (4096 - len(f"wss://127.0.0.1:{gateway.port}/prod?idToken="))
+
+    await gateway.connect(f"?idToken={token}")
+
+    assert (await gateway.functions.event("$connect"))["queryStringParameters"] == {"idToken": token}
 
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -189,6 +204,68 @@ async def test_request_that_is_no_websocket_handshake_does_not_reach_the_functio
     assert gateway.functions.invoked == []
 
 
+# What the functions and the client get to see
+
+
+async def test_every_identity_source_is_looked_up_where_it_says(serve: Serve) -> None:
+    sources = ("route.request.header.Auth", *ID_TOKEN, "stageVariables.tenant", "context.identity.sourceIp")
+    gateway = await serve(api(*OUR_ROUTES, identity_sources=sources, stage_variables={"tenant": "acme"}))
+
+    await gateway.connect("?idToken=abc", additional_headers={"auth": "secret"})
+
+    assert gateway.functions.invoked == ["authorizer", "$connect"]
+    assert await refused(gateway, "?idToken=abc") == 401
+
+
+async def test_client_may_bring_the_root_of_its_trace(guarded: Gateway) -> None:
+    root = "Root=1-65c66e5f-1a2b3c4d5e6f708192a3b4c5"
+    sent = {"x-amzn-trace-id": f"{root};Parent=53995c3f42cd8ad8;Sampled=1"}
+
+    await guarded.connect("?idToken=abc", additional_headers=sent)
+
+    events = [await guarded.functions.event(name) for name in ("authorizer", "$connect")]
+    assert [event["headers"]["X-Amzn-Trace-Id"] for event in events] == [root, root]
+
+
+@pytest.mark.parametrize(
+    ("query", "answer", "status"),
+    [
+        ("", None, 401),
+        ("x?idToken=abc", None, 403),
+        ("?idToken=abc", Invocation({"statusCode": 400}), 400),
+        ("?idToken=abc", Invocation(error="KeyError", message="'x'"), 502),
+        (f"?idToken={'x' * 4096}", None, 414),
+        (f"?idToken={'x' * 9000}", None, 414),
+    ],
+    ids=["no identity", "other stage", "refused", "failed", "long", "longer"],
+)
+async def test_every_refusal_has_a_request_id_of_its_own(
+    guarded: Gateway, query: str, answer: Invocation | None, status: int
+) -> None:
+    if answer:
+        guarded.functions.behaviour["$connect"] = answer
+
+    responses = []
+    for _ in range(2):
+        with pytest.raises(InvalidStatus) as error:
+            await guarded.connect(query)
+        responses.append(error.value.response)
+
+    assert [response.status_code for response in responses] == [status, status]
+    first, second = (UUID(response.headers["x-amzn-RequestId"]) for response in responses)
+    assert first != second
+
+
+async def test_refusal_says_why_as_json(guarded: Gateway) -> None:
+    with pytest.raises(InvalidStatus) as error:
+        await guarded.connect()
+
+    response = error.value.response
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["x-amzn-ErrorType"] == "UnauthorizedException"
+    assert response.body == b'{"message":"Unauthorized"}'
+
+
 # Subprotocol and extensions
 
 
@@ -212,189 +289,31 @@ async def test_subprotocol_is_not_chosen_by_the_gateway(gateway: Gateway) -> Non
     assert "Sec-WebSocket-Protocol" not in peer.response.headers
 
 
-async def test_compression_is_accepted(gateway: Gateway) -> None:
-    """RFC 7692."""
+@pytest.mark.parametrize("offer", ["permessage-deflate", "permessage-deflate; client_max_window_bits"])
+async def test_compression_is_agreed_on_as_aws_does(gateway: Gateway, dial: Dial, offer: str) -> None:
+    """RFC 7692; AWS was seen to choose 12 bits for itself and to leave the client its own."""
+    header = f"Sec-WebSocket-Extensions: {offer}\r\n\r\n".encode()
+
+    head = await (await dial(gateway.port, HANDSHAKE[:-2] + header)).read_head()
+
+    (agreed,) = [line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-extensions:")]
+    assert agreed.partition(b": ")[2] == b"permessage-deflate; server_max_window_bits=12"
+
+
+async def test_compressed_messages_go_both_ways(serve: Serve) -> None:
+    gateway = await serve(api("$default", routes={"$default": {"two_way": True}}))
+    gateway.functions.behaviour["$default"] = Invocation({"statusCode": 200, "body": "answered " * 1000})
     peer = await gateway.connect(compression="deflate")
 
     await peer.send("compressed " * 1000)
 
     assert [type(extension) for extension in peer.protocol.extensions] == [PerMessageDeflate]
     assert (await gateway.functions.event("$default"))["body"] == "compressed " * 1000
+    assert await received(peer) == "answered " * 1000
 
 
-# Messages
+async def test_client_without_compression_is_answered_without(gateway: Gateway) -> None:
+    peer = await gateway.connect(compression=None)
 
-
-async def test_message_reaches_its_route_as_it_was_sent(serve: Serve) -> None:
-    gateway = await serve(api("$default", "send"))
-    peer = await gateway.connect()
-
-    await peer.send('{"text": "こんにちは",\n"action": "send"}')
-    await peer.send("plain")
-
-    events = [await gateway.functions.event(route) for route in ("send", "$default")]
-    assert [event["body"] for event in events] == ['{"text": "こんにちは",\n"action": "send"}', "plain"]
-
-
-async def test_message_does_not_wait_for_the_one_before(gateway: Gateway) -> None:
-    may_end = asyncio.Event()
-
-    async def slow(event: Event) -> Invocation:
-        if event["body"] == "first":
-            await may_end.wait()
-        return Invocation({"statusCode": 200})
-
-    gateway.functions.behaviour["$default"] = slow
-    peer = await gateway.connect()
-    await peer.send("first")
-    await peer.send("second")
-
-    bodies = [(await gateway.functions.event("$default"))["body"] for _ in range(2)]
-    may_end.set()
-    assert bodies == ["first", "second"]
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (Invocation(error="KeyError", message="'secret'"), "Internal server error"),
-        (Invocation({"ConnectionId": "x", "Data": "y", "statusCode": 200}), "Internal server error"),
-        (Invocation(None), "Internal server error"),
-        (Invocation(error="Sandbox.Timedout", message="Task timed out"), "Endpoint request timed out"),
-    ],
-    ids=["error", "unknown keys", "null", "timeout"],
-)
-async def test_client_is_told_of_a_failed_message_and_stays_connected(
-    gateway: Gateway, answer: Invocation, message: str
-) -> None:
-    peer, connection_id = await gateway.connected()
-    gateway.functions.behaviour["$default"] = answer
-
-    for _ in range(2):
-        await peer.send("hello")
-        event = await gateway.functions.event("$default")
-        ids = f'"connectionId":"{connection_id}", "requestId":"{event["requestContext"]["requestId"]}"'
-        assert await received(peer) == f'{{"message": "{message}", {ids}}}'
-
-
-async def test_message_without_a_route_is_forbidden_and_the_client_stays_connected(serve: Serve) -> None:
-    gateway = await serve(api("$connect", "send"))
-    peer, connection_id = await gateway.connected()
-
-    await peer.send("hello")
-    frame = await received(peer)
-    await peer.send('{"action": "send"}')
-
-    assert frame.startswith(f'{{"message": "Forbidden", "connectionId":"{connection_id}", "requestId":"')
-    assert (await gateway.functions.event("send"))["body"] == '{"action": "send"}'
-
-
-async def test_answer_to_a_message_is_not_sent(gateway: Gateway) -> None:
-    gateway.functions.behaviour["$default"] = Invocation({"statusCode": 500, "body": "not for the client"})
-    peer, connection_id = await gateway.connected()
-
-    await peer.send("hello")
-    await gateway.functions.event("$default")
-    await asyncio.to_thread(gateway.management.post_to_connection, ConnectionId=connection_id, Data=b"for the client")
-
-    assert await received(peer) == "for the client"
-
-
-# Limits
-
-
-@pytest.mark.parametrize("compression", [None, "deflate"])
-@pytest.mark.parametrize("size", [1, FRAME])
-async def test_frame_up_to_32_kb_is_delivered(gateway: Gateway, compression: Any, size: int) -> None:
-    peer = await gateway.connect(compression=compression)
-
-    await peer.send("x" * size)
-
-    assert (await gateway.functions.event("$default"))["body"] == "x" * size
-
-
-@pytest.mark.parametrize("compression", [None, "deflate"])
-async def test_larger_frame_closes_the_connection(gateway: Gateway, compression: Any) -> None:
-    peer = await gateway.connect(compression=compression)
-
-    await peer.send("x" * (FRAME + 1))
-
-    assert await close_code(peer) == 1009
-    code, _ = await gateway.disconnect_event()
-    assert code == 1009
-    assert "$default" not in gateway.functions.invoked
-
-
-@pytest.mark.parametrize("compression", [None, "deflate"])
-async def test_message_up_to_128_kb_is_delivered_in_one_piece(gateway: Gateway, compression: Any) -> None:
-    peer = await gateway.connect(compression=compression)
-
-    await peer.send(["x" * FRAME] * 4)
-
-    assert (await gateway.functions.event("$default"))["body"] == "x" * MESSAGE
-
-
-@pytest.mark.parametrize("compression", [None, "deflate"])
-async def test_larger_message_closes_the_connection(gateway: Gateway, compression: Any) -> None:
-    peer = await gateway.connect(compression=compression)
-
-    await peer.send([*["x" * FRAME] * 4, "x"])
-
-    assert await close_code(peer) == 1009
-    assert "$default" not in gateway.functions.invoked
-
-
-async def test_size_of_a_message_is_that_of_its_bytes(gateway: Gateway) -> None:
-    peer = await gateway.connect()
-
-    await peer.send("é" * (FRAME // 2 + 1))
-
-    assert await close_code(peer) == 1009
-
-
-async def test_binary_message_closes_the_connection(gateway: Gateway) -> None:
-    peer = await gateway.connect()
-
-    await peer.send(b"hello")
-
-    assert await close_code(peer) == 1003
-    assert await gateway.disconnect_event() == (1003, "")
-    assert "$default" not in gateway.functions.invoked
-
-
-async def test_text_that_is_not_utf_8_closes_the_connection(gateway: Gateway) -> None:
-    """RFC 6455 section 8.1."""
-    peer = await gateway.connect()
-
-    await peer.send(base64.b64decode("/w=="), text=True)
-
-    assert await close_code(peer) == 1007
-    assert "$default" not in gateway.functions.invoked
-
-
-async def test_ping_is_answered_by_the_gateway_itself(gateway: Gateway) -> None:
-    peer = await gateway.connect()
-    payload = os.urandom(125)
-
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        await (await peer.ping(payload))
-
-    assert gateway.functions.invoked == ["$connect"]
-
-
-async def test_client_that_left_gets_no_error_frame(gateway: Gateway) -> None:
-    gone = asyncio.Event()
-
-    async def fail_late(_: Event) -> Invocation:
-        await gone.wait()
-        return Invocation(error="KeyError", message="'x'")
-
-    gateway.functions.behaviour["$default"] = fail_late
-    peer = await gateway.connect()
-    await peer.send("hello")
-    await peer.close()
-    await gateway.disconnect_event()
-    gone.set()
-
-    with pytest.raises(ConnectionClosed):
-        await received(peer)
+    assert peer.response is not None
+    assert "Sec-WebSocket-Extensions" not in peer.response.headers

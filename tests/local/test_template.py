@@ -9,114 +9,21 @@ from typing import Any
 
 import pytest
 
-from local.template import Authorizer, Function, Route, Template, TemplateError, synthesize
-
-Resource = dict[str, Any]
-Read = Callable[..., Template]
-
-LAMBDA_ARN = "arn:aws:lambda:us-east-1:000000000000:function"
-
-
-@pytest.fixture
-def read(tmp_path: Path) -> Read:
-    """Reads a template file `Chat` with these resources."""
-
-    def written(**resources: Resource) -> Template:
-        path = tmp_path / "Chat.template.json"
-        path.write_text(json.dumps({"Resources": resources}))
-        return Template.read(path)
-
-    return written
-
-
-def resource(type_: str, **properties: object) -> Resource:
-    return {"Type": f"AWS::{type_}", "Properties": properties}
-
-
-def function(target: str, **properties: object) -> Resource:
-    return {**resource("Lambda::Function", **properties), "Metadata": {"BakeTarget": target}}
-
-
-def invocation(logical_id: str) -> Resource:
-    """The URI by which API Gateway invokes a function of the template."""
-    path = "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions"
-    return {"Fn::Sub": f"{path}/${{{logical_id}.Arn}}/invocations"}
-
-
-def integration(logical_id: str, **changes: object) -> Resource:
-    properties = {"IntegrationType": "AWS_PROXY", "IntegrationUri": invocation(logical_id)}
-    return resource("ApiGatewayV2::Integration", **properties | changes)
-
-
-def route(key: str, integration: str, **more: object) -> Resource:
-    target = {"Fn::Join": ["/", ["integrations", {"Ref": integration}]]}
-    return resource("ApiGatewayV2::Route", RouteKey=key, Target=target, **more)
-
-
-def authorizer(**changes: object) -> Resource:
-    properties = {"AuthorizerType": "REQUEST", "AuthorizerUri": invocation("Guard")}
-    return resource("ApiGatewayV2::Authorizer", **properties | changes)
-
-
-def parts(**changes: Resource) -> dict[str, Resource]:
-    """An API of somebody else: two functions, two identity sources, routes of their own, no `$default`."""
-    guarded = {"AuthorizationType": "CUSTOM", "AuthorizerId": {"Ref": "Door"}}
-    return {
-        "Socket": resource(
-            "ApiGatewayV2::Api", ProtocolType="WEBSOCKET", RouteSelectionExpression="$request.body.service.do"
-        ),
-        "Beta": resource("ApiGatewayV2::Stage", StageName="beta", ApiId={"Ref": "Socket"}),
-        "Guard": function("guard"),
-        "Rooms": function("rooms", Timeout=7),
-        "Door": authorizer(IdentitySource=["route.request.header.Auth", "route.request.querystring.room"]),
-        "ToRooms": integration("Rooms"),
-        "ToGuard": integration("Guard"),
-        "Connect": route("$connect", "ToRooms", **guarded),
-        "Join": route("joinRoom", "ToRooms", AuthorizationType="NONE"),
-        "Report": route("report", "ToGuard"),
-        **changes,
-    }
-
-
-# The API
-
-
-def test_every_route_leads_to_its_function(read: Read) -> None:
-    routes = read(**parts()).api().routes
-
-    guard = Authorizer(f"{LAMBDA_ARN}:Chat-Guard", ("route.request.header.Auth", "route.request.querystring.room"))
-    assert routes == {
-        "$connect": Route("$connect", f"{LAMBDA_ARN}:Chat-Rooms", guard),
-        "joinRoom": Route("joinRoom", f"{LAMBDA_ARN}:Chat-Rooms", None),
-        "report": Route("report", f"{LAMBDA_ARN}:Chat-Guard", None),
-    }
-
-
-def test_api_is_reached_by_its_stage_and_its_own_id(read: Read) -> None:
-    api = read(**parts()).api()
-
-    assert (api.stage, api.route_selection_expression) == ("beta", "$request.body.service.do")
-    assert api.domain_name == f"{api.id}.execute-api.us-east-1.amazonaws.com"
-    assert api.arn == f"arn:aws:execute-api:us-east-1:000000000000:{api.id}/beta"
-
-
-def test_api_needs_no_connect_route(read: Read) -> None:
-    without = {name: part for name, part in parts().items() if name not in {"Connect", "Door"}}
-
-    assert read(**without).api().routes.keys() == {"joinRoom", "report"}
-
-
-def test_messages_are_routed_by_their_action_unless_the_api_says_otherwise(read: Read) -> None:
-    api = read(**parts(Socket=resource("ApiGatewayV2::Api", ProtocolType="WEBSOCKET"))).api()
-
-    assert api.route_selection_expression == "$request.body.action"
-
-
-def test_authorizer_may_have_no_identity_source(read: Read) -> None:
-    route = read(**parts(Door=authorizer())).api().routes["$connect"]
-
-    assert route.authorizer == Authorizer(f"{LAMBDA_ARN}:Chat-Guard", ())
-
+from local.iam import Role
+from local.template import Function, TemplateError, synthesize
+from tests.local.conftest import Read
+from tests.local.parts import (
+    LAMBDA_ARN,
+    Resource,
+    authorizer,
+    function,
+    integration,
+    parts,
+    resource,
+    role,
+    route,
+    stage,
+)
 
 # Functions
 
@@ -127,7 +34,7 @@ def test_function_is_read_with_all_its_settings(read: Read) -> None:
     settings = {"Timeout": 7, "MemorySize": 512, "Environment": {"Variables": variables}, "LoggingConfig": logs}
     rooms = function("rooms", **settings)
 
-    template = read(Rooms=rooms, Connections=resource("DynamoDB::Table"), Log=resource("Logs::LogGroup"))
+    template = read(Rooms=rooms, Role=role(), Connections=resource("DynamoDB::Table"), Log=resource("Logs::LogGroup"))
 
     (found,) = template.functions().values()
     assert found == Function(
@@ -138,11 +45,12 @@ def test_function_is_read_with_all_its_settings(read: Read) -> None:
         timeout_seconds=7,
         memory_mb=512,
         logging={"LogFormat": "JSON", "ApplicationLogLevel": "DEBUG", "LogGroup": "Chat-Log"},
+        role=Role("Chat-Role", ()),
     )
 
 
 def test_function_has_the_defaults_of_lambda(read: Read) -> None:
-    (found,) = read(Rooms=function("rooms")).functions().values()
+    (found,) = read(Rooms=function("rooms"), Role=role()).functions().values()
 
     assert (found.timeout_seconds, found.memory_mb, found.environment, found.logging) == (3, 128, {}, {})
 
@@ -155,8 +63,11 @@ def test_function_without_a_bake_target_is_named(read: Read) -> None:
 # References
 
 
+DATA = {"Users": resource("Cognito::UserPool"), "Rows": resource("DynamoDB::Table", TableName="rows")}
+
+
 def resolved(read: Read, value: object) -> Any:
-    template = read(Rooms=function("rooms"), Log=resource("Logs::LogGroup"), Role=resource("IAM::Role"))
+    template = read(Rooms=function("rooms"), Log=resource("Logs::LogGroup"), Role=role(), **DATA)
     return template.resolve(value, "Somewhere")
 
 
@@ -171,6 +82,9 @@ def resolved(read: Read, value: object) -> Any:
         ({"Fn::GetAtt": ["Rooms", "Arn"]}, f"{LAMBDA_ARN}:Chat-Rooms"),
         ({"Fn::GetAtt": "Rooms.Arn"}, f"{LAMBDA_ARN}:Chat-Rooms"),
         ({"Fn::GetAtt": ["Role", "Arn"]}, "arn:aws:iam::000000000000:role/Chat-Role"),
+        ({"Fn::GetAtt": ["Users", "Arn"]}, "arn:aws:cognito-idp:us-east-1:000000000000:userpool/Chat-Users"),
+        ({"Ref": "Rows"}, "rows"),
+        ({"Fn::GetAtt": ["Rows", "Arn"]}, "arn:aws:dynamodb:us-east-1:000000000000:table/rows"),
         ({"Fn::GetAtt": ["Log", "Arn"]}, "arn:aws:logs:us-east-1:000000000000:log-group:Chat-Log:*"),
         ({"Fn::Join": ["", ["a", {"Ref": "AWS::Region"}, 1]]}, "aus-east-11"),
         ({"Fn::Join": [", ", [{"Fn::Join": ["-", ["a", "b"]]}, "c"]]}, "a-b, c"),
@@ -214,7 +128,9 @@ def test_what_cannot_be_evaluated_is_named_with_its_place(read: Read, value: obj
 
 def test_id_of_a_real_resource_replaces_the_made_up_one(read: Read) -> None:
     template = read(
-        Users=resource("Cognito::UserPool"), Guard=function("g", Environment={"Variables": {"P": {"Ref": "Users"}}})
+        Users=resource("Cognito::UserPool"),
+        Role=role(),
+        Guard=function("g", Environment={"Variables": {"P": {"Ref": "Users"}}}),
     )
 
     template.physical_ids["Users"] = "us-east-1_AbCdEf123"
@@ -226,7 +142,7 @@ def test_id_of_a_real_resource_replaces_the_made_up_one(read: Read) -> None:
 # What would be run wrong
 
 
-@pytest.mark.parametrize("type_", ["AWS::ApiGatewayV2::RouteResponse", "AWS::SQS::Queue", "Custom::Thing"])
+@pytest.mark.parametrize("type_", ["AWS::ApiGatewayV2::IntegrationResponse", "AWS::SQS::Queue", "Custom::Thing"])
 def test_resource_of_an_unknown_type_is_named(read: Read, type_: str) -> None:
     with pytest.raises(TemplateError, match=f"^Extra: {type_} "):
         read(**parts(Extra={"Type": type_}))
@@ -237,6 +153,10 @@ def test_resource_of_an_unknown_type_is_named(read: Read, type_: str) -> None:
     [
         ({"Second": resource("ApiGatewayV2::Api", ProtocolType="WEBSOCKET")}, "2 APIs and 1 stage"),
         ({"Second": resource("ApiGatewayV2::Stage", StageName="b")}, "1 APIs and 2 stages"),
+        (
+            {"Join": route("j", "ToRooms", AuthorizationType="CUSTOM", AuthorizerId={"Ref": "Door"})},
+            "Join: only $connect",
+        ),
         ({"Socket": resource("ApiGatewayV2::Api", ProtocolType="HTTP")}, "Socket: ProtocolType"),
         ({"Join": route("j", "ToRooms", AuthorizationType="AWS_IAM")}, "Join: AuthorizationType AWS_IAM"),
         ({"ToRooms": integration("Rooms", IntegrationType="MOCK")}, "IntegrationType MOCK"),
@@ -260,8 +180,14 @@ def test_api_that_cannot_be_run_is_refused_by_name(read: Read, changes: dict[str
     ("changes", "named"),
     [
         ({"Connect": route("$connect", "ToRooms", ApiKeyRequired=True)}, "ApiKeyRequired"),
-        ({"Beta": resource("ApiGatewayV2::Stage", StageName="b", StageVariables={"a": "b"})}, "StageVariables"),
-        ({"ToRooms": integration("Rooms", TimeoutInMillis=100)}, "TimeoutInMillis"),
+        (
+            {"Connect": route("$connect", "ToRooms", ModelSelectionExpression="$request.body.a")},
+            "ModelSelectionExpression",
+        ),
+        ({"Beta": stage(ClientCertificateId="abc")}, "ClientCertificateId"),
+        ({"Beta": stage(DefaultRouteSettings={"NoSuchSetting": 1})}, "Beta: NoSuchSetting"),
+        ({"Beta": stage(RouteSettings={"joinRoom": {"NoSuchSetting": 1}})}, "Beta: NoSuchSetting"),
+        ({"ToRooms": integration("Rooms", RequestTemplates={"x": "y"})}, "RequestTemplates"),
         ({"ToRooms": integration("Rooms", ContentHandlingStrategy="CONVERT_TO_BINARY")}, "ContentHandlingStrategy"),
         ({"Door": authorizer(AuthorizerType="JWT")}, "JWT"),
         ({"Join": {**route("joinRoom", "ToRooms"), "Condition": "InProduction"}}, "Condition"),

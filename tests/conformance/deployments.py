@@ -1,0 +1,231 @@
+"""Where the stages are: local gateways that are started here, or endpoints that are there already."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+
+from tests.conformance.gateway import PATIENCE_SECONDS, Stage
+from tests.conftest import ROOT, is_loopback
+
+IMAGES = Path(__file__).resolve().parent / "images"
+START_SECONDS = 300.0  # the image may have to be built
+STOP_SECONDS = 30.0
+IDLE_SECONDS, CONNECTION_SECONDS = 1.5, 4.0  # of the gateway with short limits
+
+# What a client of each stack needs, and what selects a route with a probe behind it.
+STACKS: dict[str, dict[str, Any]] = {
+    "ConformanceMain": {"query": (("token", "abc"),)},
+    "ConformanceBare": {"message": {"service": "chat", "name": "send"}},
+    "ConformanceGuarded": {
+        "query": (("token", "abc"),),
+        "headers": (("X-Token", "abc"),),
+        "message": {"service": {"do": "echo"}},
+    },
+    "ConformanceOpen": {"message": {"list": ["a", "b"]}},
+    "ConformanceThrottled": {"message": {}},
+}
+
+
+@dataclass(frozen=True)
+class Limited:
+    """A stage of the main API, and when it ends connections."""
+
+    stage: Stage
+    idle_seconds: float
+    connection_seconds: float
+
+
+class Deployment(Protocol):
+    """What the tests run against. Where it lacks what they need they are skipped."""
+
+    def stage(self, name: str) -> Stage: ...
+
+    def any_stage(self) -> Stage:
+        """For what does not depend on the function."""
+        ...
+
+    def limited(self) -> Limited:
+        """Of whose limits the tests can see the end."""
+        ...
+
+    def stop(self) -> None: ...
+
+
+# Local gateways
+
+
+def local_session() -> boto3.Session:
+    return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
+
+
+def synthesize(outdir: Path) -> None:
+    """Runs the pack's CDK app as the CDK CLI would."""
+    context = json.loads((ROOT / "cdk.json").read_text())["context"]
+    environment = {
+        **os.environ,
+        "CDK_OUTDIR": str(outdir),
+        "CDK_CONTEXT_JSON": json.dumps(context),
+        "CDK_VALIDATION": "false",
+    }
+    command = [sys.executable, "-m", "tests.conformance.app"]
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+class Up:
+    """A `python -m local up`, as a user would start it."""
+
+    def __init__(self, template: Path, way: str, output: Path, *options: str) -> None:
+        self.output = output
+        command = [sys.executable, "-m", "local", "up", "--template", str(template), "--images", str(IMAGES)]
+        command += ["--port", "0", "--aws-port", "0", "--functions", way, *options]
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+
+    def url(self) -> str:
+        """The URL that it prints as soon as it is ready."""
+        deadline = time.monotonic() + START_SECONDS
+        while "Ctrl-C ends everything." not in self.output.read_text():
+            assert self.process.poll() is None, self.output.read_text()
+            assert time.monotonic() < deadline, self.output.read_text()
+            time.sleep(0.02)
+        printed = re.search(r"^WebSocket +(ws://\S+)$", self.output.read_text(), re.MULTILINE)
+        assert printed, self.output.read_text()
+        return printed[1]
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+
+    def ended(self) -> int:
+        try:
+            return self.process.wait(STOP_SECONDS)
+        finally:
+            self.process.kill()
+
+    def complaints(self) -> list[str]:
+        """Tracebacks of its own, which are not those of the functions."""
+        lines = self.output.read_text().splitlines()
+        return [line for line in lines if "Traceback" in line and not line.startswith("  function.")]
+
+
+@dataclass
+class LocalDeployment:
+    """One `up` for each stack, started when a test needs it."""
+
+    way: str
+    templates: Path
+    folder: Path
+    _ups: dict[tuple[str, ...], tuple[Up, Stage]] = field(default_factory=dict)
+
+    def stage(self, name: str, *options: str) -> Stage:
+        key = (name, *options)
+        if key not in self._ups:
+            output = self.folder / f"{name}-{len(self._ups)}.txt"
+            up = Up(self.templates / f"{name}.template.json", self.way, output, *options)
+            stage = Stage(up.url(), "us-east-1", local_session(), **STACKS[name])
+            self._ups[key] = up, stage
+        return self._ups[key][1]
+
+    def any_stage(self) -> Stage:
+        return self.stage("ConformanceMain")
+
+    def limited(self) -> Limited:
+        limits = ("--idle-limit", str(IDLE_SECONDS), "--connection-limit", str(CONNECTION_SECONDS))
+        return Limited(self.stage("ConformanceMain", *limits), IDLE_SECONDS, CONNECTION_SECONDS)
+
+    def stop(self) -> None:
+        for up, stage in self._ups.values():
+            stage.management.close()
+            up.interrupt()
+        ups = [up for up, _ in self._ups.values()]
+        assert [up.ended() for up in ups] == [0] * len(ups)
+        assert [line for up in ups for line in up.complaints()] == []
+
+
+# Endpoints that are there already
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Stages by name, e.g. of AWS; `main` may have another function than ours."""
+
+    stages: dict[str, Stage]
+    main: Stage
+    slow: bool
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Endpoints:
+        given = config.getoption("query")
+        query = tuple((name, value) for name, _, value in (each.partition("=") for each in given))
+        file = config.getoption("outputs")
+        outputs = json.loads(Path(file).read_text()) if file else {}
+        session = boto3.Session(profile_name=config.getoption("profile"))
+        region = config.getoption("region")
+        stages = {
+            name: stage_at(outputs[name]["Endpoint"], region, session, **settings)
+            for name, settings in STACKS.items()
+            if name in outputs
+        }
+        if endpoint := config.getoption("endpoint"):
+            main = stage_at(endpoint, region, session, query=query)
+            probed = dataclasses.replace(main, query=(*STACKS["ConformanceMain"]["query"], *query))
+            if has_probe(probed):
+                main = stages["ConformanceMain"] = probed
+        else:
+            main = stages["ConformanceMain"]
+        return cls(stages, main, slow=config.getoption("slow"))
+
+    def stage(self, name: str) -> Stage:
+        if name not in self.stages:
+            pytest.skip(f"needs stack {name} of tests/conformance/app.py: see --outputs")
+        return self.stages[name]
+
+    def any_stage(self) -> Stage:
+        return self.main
+
+    def limited(self) -> Limited:
+        if not self.slow:
+            pytest.skip("takes ten minutes or two hours: see --slow")
+        return Limited(self.stage("ConformanceMain"), idle_seconds=600, connection_seconds=7200)
+
+    def stop(self) -> None:
+        """They go on."""
+
+
+def stage_at(url: str, region: str | None, session: boto3.Session, **settings: Any) -> Stage:
+    host = urlsplit(url).hostname or ""
+    named = re.search(r"\.execute-api\.([a-z0-9-]+)\.", host)
+    if is_loopback(host):
+        session = local_session()
+    region = region or (named[1] if named else session.region_name or "us-east-1")
+    return Stage(url.rstrip("/"), region, session, **settings)
+
+
+def has_probe(stage: Stage) -> bool:
+    """Whether messages there are scripts for a probe."""
+    query = "&".join(f"{name}={value}" for name, value in stage.query)
+    script = {**stage.message, "do": {"steps": [["post", "self", "here is a probe"]]}}
+    try:
+        with connect(f"{stage.url}?{query}", open_timeout=PATIENCE_SECONDS) as peer:
+            peer.send(json.dumps(script))
+            return peer.recv(PATIENCE_SECONDS) == "here is a probe"
+    except (OSError, TimeoutError, WebSocketException):
+        return False

@@ -1,0 +1,295 @@
+"""What a test has in hand: a deployed stage, clients that open connections to it, and an observer of their events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from base64 import urlsafe_b64encode
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from http.client import HTTPConnection, HTTPSConnection
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import boto3
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+from websockets.http11 import Response
+
+PATIENCE_SECONDS = 20.0  # bounds a wait that ends at once where all is well
+HANDSHAKE = (
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "MDEyMzQ1Njc4OWFiY2RlZg=="),
+)
+
+Event = dict[str, Any]
+Script = Mapping[str, Any]
+Parameters = Iterable[tuple[str, str]] | Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP response; `headers` are by lower-case name."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A deployed stage of a WebSocket API.
+
+    Attributes:
+        url: `wss://…/stage`.
+        query: the parameters without which nobody may connect; likewise `headers`.
+        message: what selects a route with a probe behind it.
+    """
+
+    url: str
+    region: str
+    session: boto3.Session
+    query: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    message: Mapping[str, Any] = field(default_factory=lambda: {"action": "custom"})
+
+    @property
+    def callback_url(self) -> str:
+        return f"http{self.url.removeprefix('ws')}"
+
+    @property
+    def name(self) -> str:
+        return urlsplit(self.url).path.strip("/")
+
+    @cached_property
+    def management(self) -> Any:
+        """A boto3 client of `@connections` that tries once."""
+        return self.session.client(
+            "apigatewaymanagementapi",
+            endpoint_url=self.callback_url,
+            region_name=self.region,
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+
+
+def encoded(script: Script) -> str:
+    return urlsafe_b64encode(json.dumps(script).encode()).decode()
+
+
+class Client:
+    """A WebSocket to the stage."""
+
+    def __init__(self, socket: ClientConnection, stage: Stage) -> None:
+        self.socket = socket
+        self.stage = stage
+        self._id: str | None = None
+
+    @property
+    def response(self) -> Response:
+        assert self.socket.response
+        return self.socket.response
+
+    async def send(self, message: str | bytes | Sequence[str]) -> None:
+        """A message; a sequence is sent in as many frames."""
+        await self.socket.send(message)
+
+    async def do(self, *steps: Sequence[Any], message: Mapping[str, Any] | None = None, **ending: Any) -> None:
+        """Sends a message that makes the probe take these steps, and then `returns` or `raises` something."""
+        script: dict[str, Any] = {"steps": steps}
+        script |= {name.removesuffix("s"): value for name, value in ending.items()}
+        await self.send(json.dumps({**(message or self.stage.message), "do": script}))
+
+    async def received(self) -> str:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            message = await self.socket.recv()
+        assert isinstance(message, str), "API Gateway sends text frames only"
+        return message
+
+    async def report(self, **message: Any) -> Event:
+        """The event that a message becomes."""
+        await self.do(["report", "self"], message=message or None)
+        event: Event = json.loads(await self.received())["event"]
+        return event
+
+    async def id(self) -> str:
+        """The connection's id."""
+        if self._id is None:
+            self._id = (await self.report())["requestContext"]["connectionId"]
+        return str(self._id)
+
+    async def closed(self, seconds: float = PATIENCE_SECONDS) -> tuple[int | None, str | None]:
+        """Waits for the connection's end; returns close code and reason."""
+        async with asyncio.timeout(seconds):
+            await self.socket.wait_closed()
+        return self.socket.close_code, self.socket.close_reason
+
+    def vanish(self) -> None:
+        """Ends the TCP connection without a close frame."""
+        self.socket.transport.abort()
+
+
+class Observer(Client):
+    """A client that is told of every event of the connections which it observes."""
+
+    def __init__(self, socket: ClientConnection, stage: Stage) -> None:
+        super().__init__(socket, stage)
+        self._skipped: deque[dict[str, Any]] = deque()
+
+    async def next_report(self) -> dict[str, Any]:
+        if self._skipped:
+            return self._skipped.popleft()
+        report: dict[str, Any] = json.loads(await self.received())
+        return report
+
+    async def next(self) -> Event:
+        event: Event = (await self.next_report())["event"]
+        return event
+
+    async def event(self, kind: str) -> Event:
+        """The next event of the authorizer (`authorizer`) or of a route; those of other kinds remain."""
+        for report in self._skipped:
+            if kind_of(report["event"]) == kind:
+                self._skipped.remove(report)
+                return dict(report["event"])
+        while True:
+            report = json.loads(await self.received())
+            if kind_of(report["event"]) == kind:
+                return dict(report["event"])
+            self._skipped.append(report)
+
+
+def kind_of(event: Event) -> str:
+    return "authorizer" if event.get("type") == "REQUEST" else str(event["requestContext"]["routeKey"])
+
+
+class Gateway:
+    """A test's own view of a stage: whatever it opens is closed after the test."""
+
+    def __init__(self, stage: Stage, opened: AsyncExitStack) -> None:
+        self.stage = stage
+        self._opened = opened
+
+    def url(
+        self,
+        query: Parameters = (),
+        *,
+        observer: str | None = None,
+        path: str = "",
+        with_identity: bool = True,
+        **scripts: Script | None,
+    ) -> str:
+        """The stage's URL; scripts are those of `authorizer`, `connect` and `disconnect`."""
+        parameters = [*(self.stage.query if with_identity else ())]
+        parameters += query.items() if isinstance(query, Mapping) else query
+        parameters += [("observer", observer)] if observer else []
+        parameters += [(name, encoded(script)) for name, script in scripts.items() if script]
+        return f"{self.stage.url}{path}{'?' if parameters else ''}{urlencode(parameters)}"
+
+    async def open(
+        self, query: Parameters = (), *, headers: Parameters = (), options: Mapping[str, Any] = {}, **rest: Any
+    ) -> Client:
+        return Client(await self._connect(query, headers, options, rest), self.stage)
+
+    async def observer(self) -> tuple[Observer, str]:
+        """A client and its connection's id, for others to be observed."""
+        observer = Observer(await self._connect((), (), {}, {}), self.stage)
+        return observer, await observer.id()
+
+    async def _connect(
+        self, query: Parameters, headers: Parameters, options: Mapping[str, Any], rest: Mapping[str, Any]
+    ) -> ClientConnection:
+        fixed = self.stage.headers if rest.get("with_identity", True) else ()
+        sent = [*fixed, *(headers.items() if isinstance(headers, Mapping) else headers)]
+        socket = await connect(
+            self.url(query, **rest),
+            additional_headers=sent,
+            open_timeout=PATIENCE_SECONDS,
+            ping_interval=None,
+            close_timeout=1,
+            **options,
+        )
+        self._opened.push_async_callback(socket.close)
+        return socket
+
+    async def refused(self, query: Parameters = (), **rest: Any) -> Answer:
+        """The response to an opening handshake that does not become a WebSocket."""
+        with pytest.raises(InvalidStatus) as refusal:
+            await self.open(query, **rest)
+        response = refusal.value.response
+        headers = {name.lower(): value for name, value in response.headers.raw_items()}
+        return Answer(response.status_code, headers, response.body or b"")
+
+    async def handshake_head(self, url: str, headers: Parameters) -> str:
+        """The head of the response to an opening handshake with just these headers besides those of RFC 6455."""
+        parts = urlsplit(url)
+        secure = ssl.create_default_context() if parts.scheme == "wss" else None
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=secure)
+        self._opened.callback(writer.close)
+        named = {name.lower(): (name, value) for name, value in [("Host", parts.netloc), *HANDSHAKE]}
+        given = [(name, value) for name, value in pairs(headers)]
+        kept = [pair for name, pair in named.items() if name not in {name.lower() for name, _ in given}]
+        lines = [f"{name}: {value}" for name, value in [*kept, *given]]
+        request_line = f"GET {parts.path}{'?' if parts.query else ''}{parts.query} HTTP/1.1"
+        writer.write("\r\n".join([request_line, *lines, "", ""]).encode())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return (await reader.readuntil(b"\r\n\r\n")).decode()
+
+    # `@connections`
+
+    @property
+    def management(self) -> Any:
+        if self.stage.session.get_credentials() is None:
+            pytest.skip("no AWS credentials: see --profile")
+        return self.stage.management
+
+    async def call(self, operation: str, connection_id: str, **parameters: Any) -> dict[str, Any]:
+        """boto3's response; raises as boto3 does."""
+        method = getattr(self.management, operation)
+        response: dict[str, Any] = await asyncio.to_thread(method, ConnectionId=connection_id, **parameters)
+        return response
+
+    async def post(self, connection_id: str, data: bytes) -> None:
+        await self.call("post_to_connection", connection_id, Data=data)
+
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, *, signed: bool = False, headers: Parameters = ()
+    ) -> Answer:
+        """An HTTP request to a path of the stage's host, as it is spelt."""
+        return await asyncio.to_thread(self._request, method, path, body, signed, dict(pairs(headers)))
+
+    def _request(self, method: str, path: str, body: bytes | None, signed: bool, headers: dict[str, str]) -> Answer:
+        parts = urlsplit(self.stage.callback_url)
+        url = f"{parts.scheme}://{parts.netloc}{path}"
+        if signed:
+            assert self.management is not None
+            credentials = self.stage.session.get_credentials().get_frozen_credentials()
+            request = AWSRequest(method, url, headers, body)
+            SigV4Auth(credentials, "execute-api", self.stage.region).add_auth(request)
+            headers = dict(request.headers.items())
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        connection = kind(parts.netloc, timeout=PATIENCE_SECONDS)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            named = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, named, response.read())
+        finally:
+            connection.close()
+
+
+def pairs(parameters: Parameters) -> list[tuple[str, str]]:
+    return [*parameters.items()] if isinstance(parameters, Mapping) else [*parameters]

@@ -1,0 +1,166 @@
+"""The conformance pack's function: authorizer and integration of every route, doing what the client tells it.
+
+A script is JSON:
+
+    {"steps": [["post", "self", "hello"], ["sleep", 2], ["report", "observer"]], "return": {"statusCode": 200}}
+
+Its steps are taken in turn; then it raises (`"raise": "Unauthorized"`) or returns. A message carries its script as the
+member `do`; those of the authorizer, of `$connect` and of `$disconnect` come in the query string, as base64url. A
+connection's `observer`, given in the query string or as header `X-Observer`, is the id of another connection; it gets
+every event of this one. There is no storage: the authorizer's context takes both along.
+
+Whoever knows the endpoint can do all this, though only to the connections of its API: deploy it to test, then destroy it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+Event = dict[str, Any]
+Script = dict[str, Any]
+
+LARGE_BODY_CHARACTERS = 4096  # a larger one would not fit into a report
+POLL_SECONDS = 0.02
+
+
+class Scripted(Exception):
+    """What the script said to raise."""
+
+
+def handler(event: Event, context: object) -> Any:
+    script, observer = script_of(event), observer_of(event)
+    results: list[Any] = []
+    if observer:
+        take(["report", "observer"], event, results)
+    for step in script.get("steps", ()):
+        results.append(take(step, event, results))
+    if "raise" in script:
+        raise Scripted(script["raise"])
+    if "return" in script:
+        return filled_in(script["return"], event)
+    return filled_in(policy(script, event), event) if is_authorizer(event) else {"statusCode": 200}
+
+
+def is_authorizer(event: Event) -> bool:
+    return event.get("type") == "REQUEST"
+
+
+def script_of(event: Event) -> Script:
+    """A message that is not JSON has none."""
+    route_key = event["requestContext"]["routeKey"]
+    if is_authorizer(event):
+        return decoded(query(event).get("authorizer"))
+    if route_key == "$connect":
+        return decoded(query(event).get("connect"))
+    if route_key == "$disconnect":
+        return decoded(event["requestContext"].get("authorizer", {}).get("disconnect"))
+    try:
+        script: Script = json.loads(event["body"])["do"]
+    except (ValueError, LookupError, TypeError):
+        return {}
+    return script
+
+
+def decoded(script: str | None) -> Script:
+    return dict(json.loads(urlsafe_b64decode(script))) if script else {}
+
+
+def query(event: Event) -> dict[str, str]:
+    return event.get("queryStringParameters") or {}
+
+
+def observer_of(event: Event) -> str | None:
+    known = event["requestContext"].get("authorizer", {}).get("observer")
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    observer: str | None = known or query(event).get("observer") or headers.get("x-observer")
+    return observer
+
+
+def policy(script: Script, event: Event) -> dict[str, Any]:
+    """Lets the client in, but for what the script's `answer` replaces; null drops a member, `pad` makes it large."""
+    statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": "{methodArn}"}
+    changes = script.get("answer", {})
+    carried = {"observer": observer_of(event), "disconnect": query(event).get("disconnect"), "pad": padding(script)}
+    context = {name: value for name, value in carried.items() if value}
+    answer = {
+        "principalId": "me",
+        "policyDocument": {"Version": "2012-10-17", "Statement": [statement]},
+        **changes,
+        "context": {**context, **changes.get("context", {})},
+    }
+    return {name: value for name, value in answer.items() if value is not None}
+
+
+def padding(script: Script) -> str:
+    return "x" * int(script.get("pad", 0))
+
+
+def filled_in(answer: Any, event: Event) -> Any:
+    """With `{methodArn}`, and `{stage}` for the part before `/$connect`, as they are for this connection."""
+    text = json.dumps(answer)
+    if method_arn := event.get("methodArn"):
+        text = text.replace("{methodArn}", method_arn).replace("{stage}", method_arn.rpartition("/")[0])
+    return json.loads(text)
+
+
+# Steps: each returns what a report says of it
+
+
+def take(step: list[Any], event: Event, results: list[Any]) -> Any:
+    name, *arguments = step
+    if name == "report":
+        report = {"event": reportable(event), "results": results}
+        return call(management.post_to_connection, named(arguments, event), Data=json.dumps(report).encode())
+    if name == "post":
+        return call(management.post_to_connection, named(arguments, event), Data=arguments[1].encode())
+    if name in CALLS:
+        return call(CALLS[name], named(arguments, event))
+    return OTHERS[name](*arguments)
+
+
+def named(arguments: list[Any], event: Event) -> str:
+    """A connection's id; `self` and `observer` stand for theirs."""
+    name = arguments[0] if arguments else "self"
+    known = {"self": event["requestContext"]["connectionId"], "observer": observer_of(event)}
+    return str(known.get(name, name))
+
+
+def reportable(event: Event) -> Event:
+    if len(event.get("body", "")) <= LARGE_BODY_CHARACTERS:
+        return event
+    body = event["body"].encode()
+    return {**event, "body": f"{len(body)} bytes, SHA-256 {hashlib.sha256(body).hexdigest()}"}
+
+
+def call(operation: Callable[..., Any], connection_id: str, **parameters: Any) -> dict[str, Any]:
+    try:
+        response = operation(ConnectionId=connection_id, **parameters)
+    except ClientError as error:
+        failure: dict[str, Any] = error.response
+        return {"status": failure["ResponseMetadata"]["HTTPStatusCode"], **failure["Error"]}
+    return {"status": response["ResponseMetadata"]["HTTPStatusCode"]}
+
+
+def wait_until_gone(connection_id: str) -> None:
+    """Until there is no such connection any more; the function's timeout ends a wait in vain."""
+    while call(management.get_connection, connection_id)["status"] != 410:
+        time.sleep(POLL_SECONDS)
+
+
+management = boto3.Session(region_name=os.environ.get("AWS_REGION")).client(
+    "apigatewaymanagementapi",
+    endpoint_url=os.environ.get("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI") or os.environ["CALLBACK_URL"],
+    config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
+)
+CALLS = {"get": management.get_connection, "delete": management.delete_connection}
+OTHERS: dict[str, Callable[..., Any]] = {"sleep": time.sleep, "exit": os._exit, "until gone": wait_until_gone}

@@ -1,0 +1,410 @@
+"""What functions call instead of AWS: boto3, through the endpoint, to the local AWS."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import ipaddress
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import boto3
+import pytest
+import pytest_asyncio
+from aiohttp import ClientSession
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
+
+from local.aws import LocalAws
+from local.endpoint import AwsEndpoint
+from local.iam import ADMINISTRATOR, Iam, Role, Session, Statement
+from tests.conftest import Answer, LoopbackServer, Request, free_port
+
+ACCOUNT = "us-east-1:000000000000"
+ROWS = f"arn:aws:dynamodb:{ACCOUNT}:table/Rows"
+ROOMS = f"arn:aws:dynamodb:{ACCOUNT}:table/Rooms"
+POOL = f"arn:aws:cognito-idp:{ACCOUNT}:userpool/"
+UNNAMED = pytest.mark.xfail(reason="the message is about JSON and does not name the service", raises=AssertionError)
+SESSION_ARN = "arn:aws:sts::000000000000:assumed-role/RoomsRole/Rooms"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalAws]:
+    """With two tables: `Rows` has an index `byUser`, `Rooms` has none."""
+    running = LocalAws(log=tmp_path_factory.mktemp("aws") / "log")
+    await running.start()
+    for name, attributes in (("Rows", ("id", "user")), ("Rooms", ("id",))):
+        by_user = {
+            "IndexName": "byUser",
+            "KeySchema": [{"AttributeName": "user", "KeyType": "HASH"}],
+            "Projection": {"ProjectionType": "ALL"},
+        }
+        running.client("dynamodb").create_table(
+            TableName=name,
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": each, "AttributeType": "S"} for each in attributes],
+            BillingMode="PAY_PER_REQUEST",
+            **({"GlobalSecondaryIndexes": [by_user]} if name == "Rows" else {}),
+        )
+    yield running
+    await running.stop()
+
+
+Start = Callable[..., Awaitable["Desk"]]
+
+
+class Desk:
+    """An endpoint that listens, and a function that calls it with its own credentials."""
+
+    def __init__(self, endpoint: AwsEndpoint, url: str, session: Session) -> None:
+        self.endpoint = endpoint
+        self.url = url
+        self.session = session
+
+    def client(self, service: str, **changes: Any) -> Any:
+        """As a function makes it of its environment, but for the retries."""
+        credentials = {name.lower(): value for name, value in self.session.environment().items()}
+        once = Config(retries={"total_max_attempts": 1}, signature_version=changes.pop("signature_version", None))
+        options = {**credentials, "endpoint_url": self.url, "region_name": "us-east-1", **changes}
+        return boto3.client(service, config=once, **options)
+
+    async def call(self, service: str, operation: str, **parameters: Any) -> Any:
+        return await asyncio.to_thread(getattr(self.client(service), operation), **parameters)
+
+
+@pytest.fixture
+async def start(aws: LocalAws) -> AsyncIterator[Start]:
+    """Starts endpoints before the local AWS, for a function whose role has these statements."""
+    started: list[AwsEndpoint] = []
+
+    async def listening(*statements: Statement, enforced: bool = True, urls: dict[str, str] | None = None) -> Desk:
+        iam = Iam(enforced=enforced)
+        endpoint = AwsEndpoint(iam, aws.urls if urls is None else urls)
+        started.append(endpoint)
+        session = iam.open_session("rooms", Role("RoomsRole", statements), SESSION_ARN)
+        return Desk(endpoint, await endpoint.start(), session)
+
+    yield listening
+    await asyncio.gather(*(endpoint.stop() for endpoint in started))
+
+
+def allow(action: str, *resources: str) -> Statement:
+    return Statement("Allow", (action,), resources)
+
+
+def row(id_: str, **attributes: str) -> dict[str, dict[str, str]]:
+    return {name: {"S": value} for name, value in {"id": id_, **attributes}.items()}
+
+
+async def stored(aws: LocalAws, id_: str) -> Any:
+    """The item in either table, past the endpoint."""
+    dynamodb = aws.client("dynamodb")
+    found = [await asyncio.to_thread(dynamodb.get_item, TableName=name, Key=row(id_)) for name in ("Rows", "Rooms")]
+    return next((each["Item"] for each in found if "Item" in each), None)
+
+
+def error(raised: pytest.ExceptionInfo[ClientError]) -> tuple[int, str]:
+    """Status and error code."""
+    response = raised.value.response
+    return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"]
+
+
+async def test_allowed_call_is_passed_on(start: Start, aws: LocalAws) -> None:
+    desk = await start(allow("dynamodb:PutItem", ROWS))
+
+    await desk.call("dynamodb", "put_item", TableName="Rows", Item=row("allowed", text="ひと"))
+
+    assert await stored(aws, "allowed") == row("allowed", text="ひと")
+
+
+@pytest.mark.parametrize("table", ["Rows", ROWS])
+async def test_large_item_is_written_and_read_unchanged(start: Start, table: str) -> None:
+    desk = await start(allow("dynamodb:*Item", ROWS))
+    item = row("large", text="x" * 390_000)
+
+    await desk.call("dynamodb", "put_item", TableName=table, Item=item)
+    found = await desk.call("dynamodb", "get_item", TableName=table, Key=row("large"))
+
+    assert found["Item"] == item
+
+
+@pytest.mark.xfail(reason="aiohttp's own limit of 1 MiB applies to requests", raises=ClientError)
+@pytest.mark.parametrize(("count", "text"), [(1, "é" * 190_000), (4, "x" * 390_000)], ids=["escaped", "batch"])
+async def test_request_may_be_as_large_as_dynamodb_takes_it(start: Start, aws: LocalAws, count: int, text: str) -> None:
+    """400 KB an item, to which JSON adds, and 16 MB a batch.
+
+    https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html
+    """
+    desk = await start(allow("dynamodb:BatchWriteItem", ROWS))
+    puts = [{"PutRequest": {"Item": row(f"{text[0]}-{number}", text=text)}} for number in range(count)]
+
+    await desk.call("dynamodb", "batch_write_item", RequestItems={"Rows": puts})
+
+    assert await stored(aws, f"{text[0]}-{count - 1}") is not None
+
+
+async def test_failure_of_the_service_arrives_as_its_own_exception(start: Start) -> None:
+    desk = await start(allow("dynamodb:PutItem", "*"))
+    dynamodb = desk.client("dynamodb")
+    await desk.call("dynamodb", "put_item", TableName="Rows", Item=row("taken"))
+
+    with pytest.raises(dynamodb.exceptions.ConditionalCheckFailedException) as failed:
+        await asyncio.to_thread(
+            dynamodb.put_item, TableName="Rows", Item=row("taken"), ConditionExpression="attribute_not_exists(id)"
+        )
+    with pytest.raises(dynamodb.exceptions.ResourceNotFoundException):
+        await asyncio.to_thread(dynamodb.put_item, TableName="Unknown", Item=row("nowhere"))
+
+    assert failed.value.response["Error"]["Message"] == "The conditional request failed"
+
+
+async def test_refused_call_fails_as_on_aws_and_changes_nothing(start: Start, aws: LocalAws) -> None:
+    desk = await start(allow("dynamodb:GetItem", ROWS), allow("dynamodb:PutItem", ROOMS))
+
+    with pytest.raises(ClientError) as refused:
+        await desk.call("dynamodb", "put_item", TableName="Rows", Item=row("refused"))
+
+    assert error(refused) == (400, "AccessDeniedException")
+    assert refused.value.response["Error"]["Message"] == (
+        f"User: {SESSION_ARN} is not authorized to perform: dynamodb:PutItem on resource: {ROWS} "
+        "because no identity-based policy allows the dynamodb:PutItem action"
+    )
+    assert await stored(aws, "refused") is None
+
+
+async def test_explicit_deny_is_worded_so(start: Start) -> None:
+    desk = await start(allow("dynamodb:*", "*"), Statement("Deny", ("dynamodb:PutItem",), (ROWS,)))
+
+    with pytest.raises(ClientError, match="with an explicit deny in an identity-based policy"):
+        await desk.call("dynamodb", "put_item", TableName="Rows", Item=row("denied"))
+
+
+@pytest.mark.parametrize("resource", [ROWS, f"{ROWS}/index/byRoom"])
+async def test_query_of_an_index_needs_a_grant_for_the_index(start: Start, resource: str) -> None:
+    desk = await start(allow("dynamodb:Query", resource))
+
+    with pytest.raises(ClientError, match=f"{ROWS}/index/byUser because no identity-based policy"):
+        await query_by_user(desk)
+
+
+async def test_query_of_an_index_needs_no_grant_for_the_table(start: Start) -> None:
+    desk = await start(allow("dynamodb:Query", f"{ROWS}/index/*"), allow("dynamodb:PutItem", ROWS))
+    await desk.call("dynamodb", "put_item", TableName="Rows", Item=row("indexed", user="ada"))
+
+    assert await query_by_user(desk) == [row("indexed", user="ada")]
+
+
+async def query_by_user(desk: Desk) -> Any:
+    condition = {"KeyConditionExpression": "#user = :user", "ExpressionAttributeNames": {"#user": "user"}}
+    values = {":user": {"S": "ada"}}
+    found = await desk.call(
+        "dynamodb", "query", TableName="Rows", IndexName="byUser", ExpressionAttributeValues=values, **condition
+    )
+    return found["Items"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "lacking"),
+    [
+        (
+            "batch_write_item",
+            {"RequestItems": {name: [{"PutRequest": {"Item": row("half")}}] for name in ("Rows", "Rooms")}},
+            "dynamodb:BatchWriteItem",
+        ),
+        (
+            "transact_write_items",
+            {"TransactItems": [{"Put": {"TableName": name, "Item": row("half")}} for name in ("Rows", "Rooms")]},
+            "dynamodb:PutItem",
+        ),
+    ],
+)
+async def test_call_of_two_tables_needs_both_grants_or_writes_nothing(
+    start: Start, aws: LocalAws, operation: str, parameters: dict[str, Any], lacking: str
+) -> None:
+    desk = await start(allow("dynamodb:*", ROWS))
+
+    with pytest.raises(ClientError, match=f"{lacking} on resource: {ROOMS}"):
+        await desk.call("dynamodb", operation, **parameters)
+
+    assert await stored(aws, "half") is None
+
+
+async def test_user_pool_is_called_by_its_grant(start: Start, aws: LocalAws) -> None:
+    ours, other = await asyncio.to_thread(new_user_pools, aws)
+    desk = await start(allow("cognito-idp:DescribeUserPool", POOL + ours))
+
+    described = await desk.call("cognito-idp", "describe_user_pool", UserPoolId=ours)
+    with pytest.raises(ClientError, match=f"cognito-idp:DescribeUserPool on resource: {POOL}{other}"):
+        await desk.call("cognito-idp", "describe_user_pool", UserPoolId=other)
+
+    assert described["UserPool"]["Id"] == ours
+
+
+def new_user_pools(aws: LocalAws) -> list[str]:
+    cognito = aws.client("cognito-idp")
+    return [cognito.create_user_pool(PoolName=name)["UserPool"]["Id"] for name in ("ours", "other")]
+
+
+# Who calls
+
+
+@pytest.mark.parametrize("service", ["dynamodb", "cognito-idp"])
+async def test_caller_with_an_unknown_access_key_is_refused(start: Start, service: str) -> None:
+    desk = await start(allow("*", "*"))
+    stranger = desk.client(service, aws_access_key_id="ASIA0000000000000000")
+    list_all = stranger.list_tables if service == "dynamodb" else partial(stranger.list_user_pools, MaxResults=1)
+
+    with pytest.raises(ClientError, match="The security token included in the request is invalid") as refused:
+        await asyncio.to_thread(list_all)
+
+    assert error(refused) == (400, "UnrecognizedClientException")
+
+
+async def test_whoever_sits_at_the_desk_may_call_everything(start: Start) -> None:
+    desk = await start()
+    administrator = desk.client("dynamodb", aws_access_key_id=ADMINISTRATOR)
+
+    assert {"Rooms", "Rows"} <= {*(await asyncio.to_thread(administrator.list_tables))["TableNames"]}
+
+
+async def test_every_function_may_call_everything_where_iam_is_off(start: Start, aws: LocalAws) -> None:
+    desk = await start(enforced=False)
+
+    await desk.call("dynamodb", "put_item", TableName="Rows", Item=row("off"))
+
+    assert await stored(aws, "off") == row("off")
+
+
+async def test_keys_of_a_user_pool_are_for_everybody(start: Start, aws: LocalAws) -> None:
+    """As on AWS, where JWKS are fetched without a signature."""
+    desk = await start()
+    user_pool, _ = await asyncio.to_thread(new_user_pools, aws)
+
+    status, body = await get(f"{desk.url}/{user_pool}/.well-known/jwks.json")
+
+    assert (status, {key["alg"] for key in json.loads(body)["keys"]}) == (200, {"RS256"})
+
+
+async def test_call_that_needs_a_signature_is_refused_without(start: Start, aws: LocalAws) -> None:
+    desk = await start(allow("*", "*"))
+    anonymous = desk.client("dynamodb", signature_version=UNSIGNED)
+
+    with pytest.raises(ClientError, match="MissingAuthenticationTokenException"):
+        await asyncio.to_thread(anonymous.put_item, TableName="Rows", Item=row("anonymous"))
+
+    assert await stored(aws, "anonymous") is None
+
+
+async def get(url: str) -> tuple[int, bytes]:
+    async with ClientSession() as session, session.get(url) as response:
+        return response.status, await response.read()
+
+
+# What is not there
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "parameters"),
+    [
+        ("sqs", "list_queues", {}),
+        ("lambda", "list_functions", {}),
+        ("s3", "list_buckets", {}),
+        pytest.param("s3", "put_object", {"Bucket": "rows", "Key": "1", "Body": b"<xml/>"}, marks=UNNAMED),
+        pytest.param("sts", "get_caller_identity", {}, marks=UNNAMED),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_other_service_is_not_implemented_and_named(
+    start: Start, service: str, operation: str, parameters: dict[str, Any]
+) -> None:
+    desk = await start(allow("*", "*"))
+    client = desk.client(service)
+    answers: list[tuple[int, str]] = []
+    client.meta.events.register(
+        "before-parse",
+        lambda response_dict, **_: answers.append(
+            (response_dict["status_code"], json.loads(response_dict["body"])["message"])
+        ),
+    )
+
+    with pytest.raises((ClientError, ResponseParserError)):
+        await asyncio.to_thread(getattr(client, operation), **parameters)
+
+    ((status, message),) = answers
+    assert status == 501
+    assert service in message.split()
+
+
+async def test_service_that_the_template_does_not_use_is_named(start: Start) -> None:
+    desk = await start(allow("*", "*"), urls={})
+
+    with pytest.raises(ClientError, match="dynamodb is not run locally, the template has none of it") as missing:
+        await desk.call("dynamodb", "list_tables")
+
+    assert error(missing) == (501, "NotImplemented")
+
+
+async def test_call_that_cannot_be_evaluated_is_not_passed_on(start: Start) -> None:
+    desk = await start(allow("*", "*"))
+
+    with pytest.raises(ClientError, match="dynamodb:ExecuteStatement cannot be evaluated locally") as unknown:
+        await desk.call("dynamodb", "execute_statement", Statement="SELECT * FROM Rows")
+
+    assert error(unknown) == (501, "NotImplemented")
+
+
+async def test_local_aws_that_does_not_answer_is_named(start: Start) -> None:
+    desk = await start(allow("*", "*"), urls={"dynamodb": f"http://127.0.0.1:{free_port()}"})
+
+    with pytest.raises(ClientError, match="the local dynamodb does not answer") as down:
+        await desk.call("dynamodb", "list_tables")
+
+    assert error(down) == (503, "ServiceUnavailable")
+
+
+# The wire
+
+
+class Compressing(LoopbackServer):
+    """A DynamoDB that compresses its answers for those who take it."""
+
+    def respond(self, request: Request) -> Answer:
+        body = b'{"TableNames": ["Rows"]}'
+        headers = {"Content-Type": "application/x-amz-json-1.0"}
+        if "gzip" not in request.headers.get("Accept-Encoding", ""):
+            return Answer(headers=headers, body=[body])
+        return Answer(headers={**headers, "Content-Encoding": "gzip"}, body=[gzip.compress(body)])
+
+
+@pytest.mark.xfail(reason="the endpoint asks for compression and drops Content-Encoding", raises=ValueError)
+async def test_answer_is_readable_whatever_the_local_aws_compresses(start: Start) -> None:
+    with Compressing(Answer()) as dynamodb:
+        desk = await start(allow("*", "*"), urls={"dynamodb": dynamodb.url})
+
+        found = await desk.call("dynamodb", "list_tables")
+
+    assert found["TableNames"] == ["Rows"]
+
+
+async def test_functions_credentials_stay_at_the_endpoint(start: Start) -> None:
+    """Its session is nobody to the local AWS, which knows its administrator only."""
+    with LoopbackServer(Answer(headers={"Content-Type": "application/x-amz-json-1.0"}, body=[b"{}"])) as dynamodb:
+        desk = await start(allow("*", "*"), urls={"dynamodb": dynamodb.url})
+
+        await desk.call("dynamodb", "list_tables")
+
+    (request,) = dynamodb.requests
+    assert f"Credential={ADMINISTRATOR}/" in request.headers["Authorization"]
+    assert [name for name in request.headers if name.lower() == "x-amz-security-token"] == []
+
+
+async def test_nothing_listens_beyond_loopback(start: Start) -> None:
+    desk = await start()
+
+    addresses = [socket.getsockname()[0] for socket in desk.endpoint._server.sockets]
+
+    assert [ipaddress.ip_address(address).is_loopback for address in addresses] == [True]

@@ -1,0 +1,131 @@
+"""What a function's role allows, from every place where a template can say so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from local.iam import Role, Statement
+from local.template import TemplateError
+from tests.local.conftest import Read
+from tests.local.parts import Resource, arn, function, resource, role
+
+PUT = Statement("Allow", ("dynamodb:PutItem",), ("arn:aws:dynamodb:us-east-1:000000000000:table/rows",))
+POLICY = {"Statement": [{"Effect": "Allow", "Action": "dynamodb:PutItem", "Resource": arn("Rows")}]}
+ROLE = {"Ref": "Role"}
+
+
+def role_of(read: Read, own_role: Resource, **others: Resource) -> Role:
+    """The role of the function `Rooms`."""
+    table = resource("DynamoDB::Table", TableName="rows")
+    (rooms,) = read(Rooms=function("rooms"), Role=own_role, Rows=table, **others).functions().values()
+    return rooms.role
+
+
+@pytest.mark.parametrize(
+    ("own_role", "others"),
+    [
+        (role(Policies=[{"PolicyName": "put", "PolicyDocument": POLICY}]), {}),
+        (role(), {"Put": resource("IAM::Policy", PolicyName="put", PolicyDocument=POLICY, Roles=[ROLE])}),
+        (role(), {"Put": resource("IAM::ManagedPolicy", PolicyDocument=POLICY, Roles=[ROLE])}),
+        (role(ManagedPolicyArns=[{"Ref": "Put"}]), {"Put": resource("IAM::ManagedPolicy", PolicyDocument=POLICY)}),
+    ],
+    ids=["inline", "policy", "managed policy with its roles", "role with its managed policies"],
+)
+def test_policy_counts_wherever_it_is_written(read: Read, own_role: Resource, others: dict[str, Resource]) -> None:
+    assert role_of(read, own_role, **others) == Role("Chat-Role", (PUT,))
+
+
+def test_policies_add_up(read: Read) -> None:
+    inline = role(Policies=[{"PolicyName": "put", "PolicyDocument": POLICY}])
+    deny = {"Statement": {"Effect": "Deny", "Action": ["dynamodb:*"], "NotResource": "*"}}
+
+    found = role_of(read, inline, No=resource("IAM::Policy", PolicyName="no", PolicyDocument=deny, Roles=[ROLE]))
+
+    assert found.statements == (PUT, Statement("Deny", ("dynamodb:*",), ("*",), all_resources_but=True))
+
+
+@pytest.mark.parametrize("type_", ["IAM::Policy", "IAM::ManagedPolicy"])
+def test_policy_of_another_role_does_not_count(read: Read, type_: str) -> None:
+    others = resource(type_, PolicyDocument=POLICY, Roles=[{"Ref": "Other"}])
+
+    assert role_of(read, role(), Other=role(), Put=others).statements == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "action"),
+    [
+        ("service-role/AWSLambdaBasicExecutionRole", "logs:PutLogEvents"),
+        ("AWSXRayDaemonWriteAccess", "xray:PutTraceSegments"),
+    ],
+)
+def test_policies_of_aws_for_logs_and_traces_are_known(read: Read, name: str, action: str) -> None:
+    policy_arn = {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, f":iam::aws:policy/{name}"]]}
+
+    (statement,) = role_of(read, role(ManagedPolicyArns=[policy_arn])).statements
+
+    assert statement.covers(action, "*")
+    assert not statement.covers("dynamodb:PutItem", "*")
+
+
+def test_each_function_has_its_own_role(read: Read) -> None:
+    strong = role(Policies=[{"PolicyName": "put", "PolicyDocument": POLICY}])
+    rooms = function("rooms", Role=arn("Strong"))
+    table = resource("DynamoDB::Table", TableName="rows")
+
+    functions = read(Rooms=rooms, Guard=function("guard"), Strong=strong, Role=role(), Rows=table).functions()
+
+    assert {each.target: each.role for each in functions.values()} == {
+        "rooms": Role("Chat-Strong", (PUT,)),
+        "guard": Role("Chat-Role", ()),
+    }
+
+
+# What would be run wrong
+
+
+def with_statement(**elements: object) -> dict[str, Any]:
+    return {"Statement": [{"Effect": "Allow", "Action": "dynamodb:*", "Resource": "*", **elements}]}
+
+
+CONDITION = {"StringEquals": {"aws:PrincipalTag/team": "chat"}}
+
+
+@pytest.mark.parametrize(
+    ("own_role", "others", "named"),
+    [
+        (
+            role(ManagedPolicyArns=["arn:aws:iam::aws:policy/AdministratorAccess"]),
+            {},
+            "Role: what arn:aws:iam::aws:policy/A",
+        ),
+        (role(PermissionsBoundary="arn:aws:iam::aws:policy/PowerUserAccess"), {}, "Role: PermissionsBoundary"),
+        (
+            role(Policies=[{"PolicyName": "p", "PolicyDocument": with_statement(Condition=CONDITION)}]),
+            {},
+            "Role: Condition",
+        ),
+        (
+            role(),
+            {"Put": resource("IAM::Policy", PolicyDocument=with_statement(Effect="allow"), Roles=[ROLE])},
+            "Put: ",
+        ),
+        (role(), {"Put": resource("IAM::Policy", PolicyDocument={}, Roles=[ROLE])}, "Put: "),
+    ],
+    ids=["unknown policy of AWS", "boundary", "condition", "bad effect", "no statement"],
+)
+def test_role_that_cannot_be_evaluated_is_named(
+    read: Read, own_role: Resource, others: dict[str, Resource], named: str
+) -> None:
+    with pytest.raises(TemplateError) as error:
+        role_of(read, own_role, **others)
+
+    assert str(error.value).startswith(named)
+
+
+def test_role_from_elsewhere_is_named(read: Read) -> None:
+    elsewhere = "arn:aws:iam::000000000000:role/elsewhere"
+
+    with pytest.raises(TemplateError, match=f"^Rooms: Role {elsewhere} is no role of the template"):
+        read(Rooms=function("rooms", Role=elsewhere)).functions()

@@ -1,0 +1,222 @@
+"""Time to live: which items are over at which speed of the clock, and their deletion in a real table."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from local.aws import LocalAws
+from local.template import Template
+from local.ttl import Expiry, Item, delete_expired, sweep
+from tests.local.conftest import PATIENCE_SECONDS
+
+FAST = 1000.0  # as fast as a sweep can follow
+TEMPLATE = Path(__file__).parent / "templates" / "tables.template.json"
+
+
+def item(id_: str, removed_at: object = None) -> Item:
+    return {"id": {"S": id_}} | ({} if removed_at is None else {"removedAt": {"N": str(removed_at)}})
+
+
+# Which items are over
+
+
+def expiry(clock_speed: float = 1.0) -> Expiry:
+    return Expiry(["id"], "removedAt", clock_speed)
+
+
+def test_item_is_over_from_the_moment_that_it_names() -> None:
+    kept, over, past = item("a", 1001), item("b", 1000), item("c", 999)
+
+    assert expiry().expired([kept, over, past], 1000.0) == [over, past]
+
+
+def test_fast_clock_shortens_what_is_left_when_an_item_is_first_seen() -> None:
+    fast = expiry(3600)
+    row = item("a", 1000 + 7200)
+
+    over = [fast.expired([row], now) for now in (1000.0, 1001.9, 2000.0)]
+
+    assert over == [[], [], [row]]
+
+
+def test_slow_clock_lengthens_it() -> None:
+    slow = expiry(0.5)
+    row = item("a", 1010)
+
+    assert [slow.expired([row], now) for now in (1000.0, 1019.0, 1020.0)] == [[], [], [row]]
+
+
+def test_items_are_each_seen_for_themselves() -> None:
+    fast = expiry(10)
+    first, later = item("a", 1100), item("b", 1100)
+
+    over = [fast.expired(items, now) for items, now in (([first], 1000.0), ([first, later], 1010.0), ([later], 1019.0))]
+
+    assert over == [[], [first], [later]]
+
+
+def test_renewed_item_lives_on() -> None:
+    fast = expiry(10)
+    fast.expired([item("a", 1100)], 1000.0)
+    fast.expired([item("a", 1300)], 1009.0)  # 291 s more, from now on
+
+    renewed = item("a", 1300)
+    assert [fast.expired([renewed], now) for now in (1010.0, 1038.0, 1038.2)] == [[], [], [renewed]]
+
+
+def test_item_that_comes_back_as_it_was_is_seen_anew() -> None:
+    fast = expiry(10)
+    row = item("a", 1100)
+    for items in ([row], []):
+        fast.expired(items, 1000.0)
+
+    assert [fast.expired([row], now) for now in (1010.0, 1019.0)] == [[], [row]]
+
+
+@pytest.mark.parametrize("value", [{}, {"removedAt": {"S": "1"}}, {"removedAt": {"NULL": True}}, {"other": {"N": "1"}}])
+def test_item_without_a_number_is_never_over(value: Any) -> None:
+    """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/time-to-live-ttl-before-you-start.html."""
+    assert expiry(FAST).expired([{"id": {"S": "a"}, **value}], 10e9) == []
+
+
+def test_items_are_told_apart_by_their_whole_key() -> None:
+    fast = Expiry(["room", "user"], "removedAt", 10)
+    rows = [
+        {"room": {"S": room}, "user": {"N": user}, "removedAt": {"N": "1100"}}
+        for room, user in (("a", "1"), ("a", "2"), ("b", "1"))
+    ]
+    for seen, now in ((1, 1000.0), (2, 1002.0), (3, 1004.0)):
+        fast.expired(rows[:seen], now)
+
+    assert [fast.expired(rows, now) for now in (1009.9, 1010.0, 1011.9)] == [[], rows[:1], rows[:2]]
+
+
+def test_deleted_items_are_forgotten() -> None:
+    fast = expiry(10)
+
+    for number in range(1000):
+        fast.expired([item("stays", 1100), item(f"new-{number}", 1100)], 1000.0)
+
+    assert len(fast._ends) == 2
+
+
+# Deletion from a real table
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalAws]:
+    """With tables `Seats`, whose items have a time to live, and `Rooms` and `Archive`, whose have none."""
+    running = LocalAws(log=tmp_path_factory.mktemp("aws") / "log")
+    await running.start()
+    running.create(Template.read(TEMPLATE))
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def swept(aws: LocalAws) -> AsyncIterator[None]:
+    """Every table with a time to live is swept, by a fast clock, as in a running system."""
+    sweeps = [
+        asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, FAST))
+        for table, attribute in aws.expiring.items()
+    ]
+    yield
+    assert [each for each in sweeps if each.done()] == []
+    for each in sweeps:
+        each.cancel()
+    await asyncio.wait(sweeps)
+
+
+def seat(number: int, seconds: float, **more: Any) -> Item:
+    """A seat in the room `a` that is free again in so many seconds."""
+    return {"room": {"S": "a"}, "seat": {"N": str(number)}, "until": {"N": str(int(time.time() + seconds))}, **more}
+
+
+def put(aws: LocalAws, table: str, *items: Item) -> None:
+    dynamodb = aws.client("dynamodb")
+    for each in items:
+        dynamodb.put_item(TableName=table, Item=each)
+
+
+def seats(aws: LocalAws) -> set[str]:
+    found = aws.client("dynamodb").scan(TableName="Seats", ConsistentRead=True)["Items"]
+    return {each["seat"]["N"] for each in found}
+
+
+async def until_gone(aws: LocalAws, number: int) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while str(number) in await asyncio.to_thread(seats, aws):
+            await asyncio.sleep(0.02)
+
+
+async def test_expired_item_goes_and_renewed_item_stays(aws: LocalAws, swept: None) -> None:
+    put(aws, "Seats", seat(1, 2000), seat(2, 2000), seat(3, 0))
+    await until_gone(aws, 3)  # by then the others have been seen too
+
+    put(aws, "Seats", seat(2, 1_000_000))
+    await until_gone(aws, 1)
+    put(aws, "Seats", seat(3, 0))
+    await until_gone(aws, 3)
+
+    assert await asyncio.to_thread(seats, aws) & {"1", "2", "3"} == {"2"}
+
+
+@pytest.mark.parametrize("table", ["Rooms", "Archive"])
+async def test_table_without_expiry_is_left_alone(aws: LocalAws, swept: None, table: str) -> None:
+    past = {"room": {"S": "a"}, "until": {"N": "1000000000"}}
+    put(aws, table, past)
+
+    put(aws, "Seats", seat(4, 0))
+    await until_gone(aws, 4)
+
+    assert aws.client("dynamodb").scan(TableName=table)["Items"] == [past]
+
+
+def test_item_that_is_renewed_while_it_is_being_deleted_stays(aws: LocalAws) -> None:
+    put(aws, "Seats", seat(5, 0), seat(6, 0))
+    dynamodb = aws.client("dynamodb")
+    dynamodb.meta.events.register_first(
+        "before-call.dynamodb.DeleteItem", lambda **_: put(aws, "Seats", seat(5, 1_000_000))
+    )
+
+    delete_expired(dynamodb, "Seats", Expiry(["room", "seat"], "until"))
+
+    assert seats(aws) & {"5", "6"} == {"5"}
+
+
+def test_expired_items_are_found_on_every_page(aws: LocalAws) -> None:
+    text = {"text": {"S": "x" * 390_000}}
+    put(aws, "Seats", *(seat(number, 0, **text) for number in (7, 8, 9, 10)))
+    dynamodb = aws.client("dynamodb")
+    assert "LastEvaluatedKey" in dynamodb.scan(TableName="Seats")
+
+    delete_expired(dynamodb, "Seats", Expiry(["room", "seat"], "until"))
+
+    assert seats(aws) & {"7", "8", "9", "10"} == set()
+
+
+async def test_sweeping_goes_on_after_a_failure(aws: LocalAws, swept: None, caplog: pytest.LogCaptureFixture) -> None:
+    dynamodb = aws.client("dynamodb")
+    definition = dynamodb.describe_table(TableName="Seats")["Table"]
+    put(aws, "Seats", seat(11, 0))
+    await until_gone(aws, 11)  # the sweep has begun
+
+    with caplog.at_level(logging.WARNING, "local.ttl"):
+        await asyncio.to_thread(dynamodb.delete_table, TableName="Seats")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not caplog.messages:
+                await asyncio.sleep(0.02)
+    keys = {name: definition[name] for name in ("KeySchema", "AttributeDefinitions")}
+    await asyncio.to_thread(dynamodb.create_table, TableName="Seats", BillingMode="PAY_PER_REQUEST", **keys)
+    put(aws, "Seats", seat(12, 0))
+    await until_gone(aws, 12)
+
+    assert caplog.messages[0].startswith("expired items of Seats could not be deleted: ")
