@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import botocore.session
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -62,6 +63,14 @@ def calls(service: str, target: str, body: bytes) -> Iterator[Call]:
         raise UnknownCallError(f"{service} is not run locally")
 
 
+def is_public(target: str) -> bool:
+    """Whether a call needs no signature, as a user's own sign-in; the service's model says so."""
+    model = botocore.session.get_session().get_service_model("cognito-idp")
+    prefix, _, operation = target.rpartition(".")
+    known = prefix == model.metadata["targetPrefix"] and operation in model.operation_names
+    return known and model.operation_model(operation).auth_type == "none"
+
+
 def dynamodb_calls(operation: str, parameters: dict[str, Any]) -> Iterator[Call]:
     action = f"dynamodb:{operation}"
     if operation in DYNAMODB_OF_THE_ACCOUNT:
@@ -114,8 +123,10 @@ class AwsEndpoint:
     async def _serve(self, request: web.BaseRequest) -> web.Response:
         body = await request.read()
         signed = SIGNED.match(request.headers.get("Authorization", ""))
-        service = signed["service"] if signed else "cognito-idp"  # whose sign-in and keys are for everybody
+        service = signed["service"] if signed else "cognito-idp"
         target = request.headers.get("X-Amz-Target", "")
+        if signed is None and target and not is_public(target):
+            return failure(400, "MissingAuthenticationTokenException", "Missing Authentication Token")
         if signed:
             try:
                 for action, resource in list(calls(service, target, body)):

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,11 +20,10 @@ from urllib.parse import unquote
 from aiohttp import web
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidUpgrade
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
-from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import Event, Protocol, State
+from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 
 from local import events, gateway
@@ -35,13 +34,16 @@ from local.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS,
 from local.routing import RouteSelection
 from local.template import ACCOUNT_ID, Api, Authorizer, Route
 
-REQUEST_SECONDS = 10.0  # for a client to send its request's head
+REQUEST_SECONDS = 10.0  # for a client to send its request's head, and as long for its body
+KEEP_ALIVE_SECONDS = 75.0  # for its next request on the same connection
 MAX_HEAD_BYTES = 16 * 1024
 GRACE_SECONDS = 0.1  # aiohttp takes 0 for "wait for ever"
 # websockets counts a compressed frame's own bytes too, so that a message of just the limit needs some room.
 COMPRESSION_BYTES = 64
 CLOSE_SECONDS = 1.0  # for a client to answer a close frame and hang up
+UNREAD_SECONDS = 10.0  # for a client to read on when too much is unsent
 MAX_UNSENT_BYTES = 256 * 1024  # to a client that does not read
+MAX_IN_FLIGHT = 256  # messages of one connection whose functions have not answered; the next ones wait unread
 ACCESS_KEY_ID = re.compile(r"AWS4-HMAC-SHA256 .*\bCredential=(?P<access_key_id>[^/\s]+)/[^,]+/aws4_request\b")
 # What AWS was seen to choose.
 DEFLATE = ServerPerMessageDeflateFactory(server_max_window_bits=12, compress_settings={"memLevel": 5})
@@ -61,7 +63,8 @@ class GatewayProtocol(ServerProtocol):
 class ClientSocket(ServerConnection):
     """A WebSocket with what the opening handshake decided of it.
 
-    It hangs up on a client that has said goodbye and does not.
+    It hangs up on a client that should and does not, be it after a goodbye or a protocol error. A client that leaves
+    too much unread is not read from either, or pings alone could fill the memory, and does not keep anybody waiting.
     """
 
     connection: Connection
@@ -73,10 +76,50 @@ class ClientSocket(ServerConnection):
             GatewayProtocol(extensions=[DEFLATE], max_size=limits, logger=protocol.logger), *args, **kwargs
         )
 
-    def process_event(self, event: Event) -> None:
-        super().process_event(event)
-        if isinstance(event, Frame) and event.opcode is Opcode.CLOSE:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.recv_messages.resume = self._read_on
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.protocol.close_expected():
             self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.transport.pause_reading()
+        self.unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.unread.cancel()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if not self.paused and not self.recv_messages.paused:
+            self.transport.resume_reading()
+
+
+class Call(web.BaseRequest):
+    """A request over HTTP, whose answer does not name the software that gives it."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        response.headers.pop("Server", None)
+
+
+class HttpSocket(web.RequestHandler):
+    """An HTTP connection. What its client does wrong is answered as AWS would, and is no error of ours to log."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if status != HTTPStatus.BAD_REQUEST:
+            return super().handle_error(request, status, exc, message)
+        response = answered(BAD_REQUEST)
+        response.force_close()
+        return response
 
 
 @dataclass
@@ -86,6 +129,7 @@ class Peer:
     connection: Connection
     socket: ClientSocket
     last_active_at: float
+    in_flight: asyncio.Semaphore
 
     @property
     def id(self) -> str:
@@ -95,7 +139,9 @@ class Peer:
 class FrontDoor(asyncio.Protocol):
     """Reads a request's head and hands the socket to whom it is for: the WebSocket or the HTTP side."""
 
-    def __init__(self, waiting: set[asyncio.BaseTransport], http: web.Server, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, waiting: set[asyncio.BaseTransport], http: Callable[[], HttpSocket], *args: Any, **kwargs: Any
+    ) -> None:
         self.waiting = waiting
         self.http = http
         self.websocket = partial(ClientSocket, *args, **kwargs)
@@ -111,7 +157,7 @@ class FrontDoor(asyncio.Protocol):
         self._done()
 
     def data_received(self, data: bytes) -> None:
-        self.head += data
+        self.head = (self.head + data).lstrip(b"\r\n")  # RFC 9112 section 2.2
         head, end, _ = self.head.partition(b"\r\n\r\n")
         if len(head) > MAX_HEAD_BYTES:
             self._refuse(HEAD_TOO_LARGE)
@@ -171,12 +217,22 @@ class GatewayServer:
 
     async def start(self, port: int = 0) -> int:
         """Listens; returns the port. OSError if it is taken."""
-        self._http = web.Server(self._serve_http, access_log=None)
+        loop = asyncio.get_running_loop()
+        self._http = web.Server(self._serve_http, request_factory=partial(Call, loop=loop))
+        http = partial(
+            HttpSocket,
+            self._http,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type] # is how to turn it off
+            auto_decompress=False,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            lingering_time=CLOSE_SECONDS,
+        )
         self._server = await serve(  # FrontDoor makes every connection of it a ClientSocket
             self._serve_websocket,  # type: ignore[arg-type]
             "127.0.0.1",
             port,
-            create_connection=lambda *args, **kwargs: FrontDoor(self._waiting, self._http, *args, **kwargs),  # type: ignore[arg-type]
+            create_connection=lambda *args, **kwargs: FrontDoor(self._waiting, http, *args, **kwargs),  # type: ignore[arg-type]
             process_request=self._open,  # type: ignore[arg-type]
             process_response=self._add_headers,  # type: ignore[arg-type]
             server_header=None,
@@ -204,12 +260,16 @@ class GatewayServer:
         """The opening handshake: everything is decided before the 101."""
         self._track(asyncio.current_task())
         handshake = Handshake(request.path, tuple(request.headers.raw_items()))
+        if len(request.headers.get_all("Host")) != 1:
+            return refused(BAD_REQUEST)
         if refusal := gateway.misdirected(self.api, handshake):
             return refused(refusal)
         try:
             socket.protocol.process_request(request)
-        except InvalidHandshake:
+        except InvalidUpgrade:
             return None  # and websockets says what is wrong with it
+        except InvalidHandshake as error:
+            return refused(Refusal.of(HTTPStatus.BAD_REQUEST, str(error)))
         connection = Connection(self.api, socket.remote_address[0], handshake.header("User-Agent"))
         outcome = await self._admit(connection, handshake)
         if isinstance(outcome, Refusal):
@@ -217,7 +277,8 @@ class GatewayServer:
             return refused(outcome)
         socket.response_headers = outcome
         socket.connection = connection
-        self.connections.add(Peer(connection, socket, time.time()))
+        in_flight = asyncio.Semaphore(1 if self.in_turn else MAX_IN_FLIGHT)
+        self.connections.add(Peer(connection, socket, time.time(), in_flight))
         if self._next_due is None:
             self._await_due()
         self._spawn(self._close_out(connection, socket))
@@ -259,10 +320,11 @@ class GatewayServer:
                     await socket.close(1003)
                 elif len(message.encode()) > MAX_MESSAGE_BYTES:
                     await socket.close(1009)
-                elif self.in_turn:
-                    await self._dispatch(peer, message)
                 else:
-                    self._spawn(self._dispatch(peer, message))
+                    await peer.in_flight.acquire()
+                    if not self._server.is_serving():
+                        break
+                    self._spawn(self._dispatch(peer, message)).add_done_callback(lambda _: peer.in_flight.release())
         except ConnectionClosed:
             pass  # `_close_out` tells why
 
@@ -342,7 +404,8 @@ class GatewayServer:
             return answered(peer)
         match request.method:
             case "POST":
-                return answered(await self._post(peer, await request.content.read()))
+                data = await posted(request)
+                return answered(data if isinstance(data, Refusal) else await self._post(peer, data))
             case "GET":
                 return web.json_response(described(peer), headers=request_id())
             case _:
@@ -384,8 +447,6 @@ class GatewayServer:
         return Refusal(HTTPStatus.FORBIDDEN, body, "AccessDeniedException")
 
     async def _post(self, peer: Peer, data: bytes) -> Refusal | None:
-        if len(data) > MAX_MESSAGE_BYTES:
-            return TOO_LARGE
         if peer.socket.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             return LIMIT_EXCEEDED
         try:
@@ -407,8 +468,10 @@ class GatewayServer:
         peer.last_active_at = time.time()
         self.connections.touch(peer.id)
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        self._track(asyncio.ensure_future(work))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._track(task)
+        return task
 
     def _track(self, task: asyncio.Task[Any] | None) -> None:
         assert task
@@ -422,9 +485,11 @@ MISSING_SIGNATURE = Refusal.of(
 UNKNOWN_ACCESS_KEY = Refusal.of(
     HTTPStatus.FORBIDDEN, "The security token included in the request is invalid.", "UnrecognizedClientException"
 )
+BAD_REQUEST = Refusal.of(HTTPStatus.BAD_REQUEST, "Bad Request", "BadRequestException")
 HEAD_TOO_LARGE = Refusal.of(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large")
 LIMIT_EXCEEDED = Refusal.of(HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", "LimitExceededException")
 NOT_TEXT = Refusal.of(HTTPStatus.BAD_REQUEST, "the data is not UTF-8", "BadRequestException")
+TIMED_OUT = Refusal.of(HTTPStatus.REQUEST_TIMEOUT, "Request Timeout")
 TOO_LARGE = Refusal.of(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Payload too large", "PayloadTooLargeException")
 GONE = Refusal(HTTPStatus.GONE, b"", "GoneException")
 
@@ -442,6 +507,24 @@ def refused(refusal: Refusal) -> Response:
     if refusal.error_type:
         headers["x-amzn-ErrorType"] = refusal.error_type
     return Response(refusal.status, responses.get(refusal.status, ""), headers, body)
+
+
+async def posted(request: web.BaseRequest) -> bytes | Refusal:
+    """A request's body, unless it is too large, too slow or broken; no more of it is kept than may be posted."""
+    if (request.content_length or 0) > MAX_MESSAGE_BYTES:
+        return TOO_LARGE
+    data = bytearray()
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            async for chunk in request.content.iter_any():
+                data += chunk
+                if len(data) > MAX_MESSAGE_BYTES:
+                    return TOO_LARGE
+    except TimeoutError:
+        return TIMED_OUT
+    except (web.RequestPayloadError, ConnectionError):
+        return BAD_REQUEST
+    return bytes(data)
 
 
 def answered(refusal: Refusal | None) -> web.Response:

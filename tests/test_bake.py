@@ -17,6 +17,7 @@ from infra.bake import BakeTarget
 from tests.conftest import ROOT, docker
 
 FUNCTIONS = ["authorizer", "websocket"]
+EVERYTHING = ("default", "rie", "probe")
 VARIABLES = {"PLATFORM", "BASE_IMAGE", "TAG", "CA_FILE"}
 BASES_OWN = {"PATH", "LANG", "GPG_KEY", "PYTHON_VERSION", "PYTHON_SHA256"}  # of python:3.13-slim
 
@@ -51,16 +52,17 @@ def test_every_image_has_the_one_platform_that_the_variable_names(
     bake: Bake, variables: dict[str, str], platform: str
 ) -> None:
     """https://docs.aws.amazon.com/lambda/latest/dg/images-create.html: Lambda takes no multi-architecture images."""
-    targets = bake("default", "rie", **variables)["target"]
+    targets = bake(*EVERYTHING, **variables)["target"]
 
     assert {name: target["platforms"] for name, target in targets.items()} == {
-        name: [platform] for name in ("authorizer", "websocket", "authorizer-rie", "websocket-rie")
+        name: [platform]
+        for name in ("authorizer", "websocket", "authorizer-rie", "websocket-rie", "probe", "probe-function")
     }
 
 
 def test_no_image_has_attestations(bake: Bake) -> None:
     """They would make an image index of it, which Lambda refuses."""
-    targets = bake("default", "rie")["target"]
+    targets = bake(*EVERYTHING)["target"]
 
     for target in targets.values():
         attestations = settings(target["attest"])
@@ -71,7 +73,7 @@ def test_no_image_has_attestations(bake: Bake) -> None:
 
 
 def test_base_image_is_the_official_one_unless_replaced(bake: Bake) -> None:
-    official, replaced = bake("default", "rie"), bake("default", "rie", BASE_IMAGE="registry.example/python:3")
+    official, replaced = bake(*EVERYTHING), bake(*EVERYTHING, BASE_IMAGE="registry.example/python:3")
 
     for target in official["target"].values():
         assert target["contexts"]["base"].startswith("docker-image://python:3.13-slim")
@@ -137,6 +139,7 @@ def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "images", tmp_path / "images")
     monkeypatch.setattr(infra.bake, "ROOT", tmp_path)
     monkeypatch.setattr(infra.bake, "BAKE_FILE", tmp_path / "docker-bake.hcl")
+    monkeypatch.setattr(infra.bake, "IMAGES", tmp_path / "images")
     monkeypatch.setattr(infra.bake, "DOCKERFILE", tmp_path / "images" / "Dockerfile")
     return tmp_path
 
@@ -188,6 +191,17 @@ def test_source_hash_stays_when_something_else_changes(sources: Path, path: str)
     (sources / path).write_text("changed")
 
     assert infra.bake.source_hash(sources / "images" / "authorizer", {}) == before
+
+
+def test_source_may_lie_elsewhere(sources: Path) -> None:
+    elsewhere = sources / "elsewhere"
+    shutil.copytree(sources / "images" / "authorizer", elsewhere / "authorizer")
+    before, ours = BakeTarget.read("authorizer", elsewhere).source_hash, BakeTarget.read("authorizer").source_hash
+
+    (elsewhere / "authorizer" / "authorizer.py").write_text("changed")
+
+    assert BakeTarget.read("authorizer", elsewhere).source_hash != before
+    assert BakeTarget.read("authorizer").source_hash == ours
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import infra  # noqa: F401 - silences jsii
+
+# isort: split
 import aws_cdk as cdk
 from aws_cdk import aws_apigatewayv2 as apigatewayv2
 from aws_cdk import aws_iam as iam
@@ -95,7 +98,7 @@ class ConformanceStack(cdk.Stack):
         )
 
     def add_route_without_permission(self, key: str) -> None:
-        """API Gateway may invoke the function for every other route."""
+        """API Gateway may not invoke the function for it."""
         uri = (
             f"arn:{self.partition}:apigateway:{self.region}:lambda:path/2015-03-31/functions/"
             f"{self.probe.function_arn}/invocations"
@@ -166,6 +169,7 @@ def main() -> None:
         expression="fixed",
         throttle=apigatewayv2.ThrottleSettings(rate_limit=5, burst_limit=2),
     )
+    ConformanceStack(app, "ConformanceUnpermitted", routes=()).add_route_without_permission("$connect")
     app.synth()
 
 

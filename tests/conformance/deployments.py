@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import boto3
 import pytest
@@ -26,7 +26,7 @@ from tests.conftest import ROOT, is_loopback
 IMAGES = Path(__file__).resolve().parent / "images"
 START_SECONDS = 300.0  # the image may have to be built
 STOP_SECONDS = 30.0
-IDLE_SECONDS, CONNECTION_SECONDS = 1.5, 4.0  # of the gateway with short limits
+IDLE_SECONDS, CONNECTION_SECONDS = 2.0, 5.0  # of the gateway with short limits
 
 # What a client of each stack needs, and what selects a route with a probe behind it.
 STACKS: dict[str, dict[str, Any]] = {
@@ -39,6 +39,7 @@ STACKS: dict[str, dict[str, Any]] = {
     },
     "ConformanceOpen": {"message": {"list": ["a", "b"]}},
     "ConformanceThrottled": {"message": {}},
+    "ConformanceUnpermitted": {},
 }
 
 
@@ -153,7 +154,7 @@ class LocalDeployment:
 
     def stop(self) -> None:
         for up, stage in self._ups.values():
-            stage.management.close()
+            stage.close()
             up.interrupt()
         ups = [up for up, _ in self._ups.values()]
         assert [up.ended() for up in ups] == [0] * len(ups)
@@ -189,8 +190,10 @@ class Endpoints:
             probed = dataclasses.replace(main, query=(*STACKS["ConformanceMain"]["query"], *query))
             if has_probe(probed):
                 main = stages["ConformanceMain"] = probed
-        else:
+        elif "ConformanceMain" in stages:
             main = stages["ConformanceMain"]
+        else:
+            pytest.fail("--outputs has no ConformanceMain", pytrace=False)
         return cls(stages, main, slow=config.getoption("slow"))
 
     def stage(self, name: str) -> Stage:
@@ -221,10 +224,9 @@ def stage_at(url: str, region: str | None, session: boto3.Session, **settings: A
 
 def has_probe(stage: Stage) -> bool:
     """Whether messages there are scripts for a probe."""
-    query = "&".join(f"{name}={value}" for name, value in stage.query)
     script = {**stage.message, "do": {"steps": [["post", "self", "here is a probe"]]}}
     try:
-        with connect(f"{stage.url}?{query}", open_timeout=PATIENCE_SECONDS) as peer:
+        with connect(f"{stage.url}?{urlencode(stage.query)}", open_timeout=PATIENCE_SECONDS) as peer:
             peer.send(json.dumps(script))
             return peer.recv(PATIENCE_SECONDS) == "here is a probe"
     except (OSError, TimeoutError, WebSocketException):

@@ -25,6 +25,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
 PATIENCE_SECONDS = 20.0  # bounds a wait that ends at once where all is well
+POLL_SECONDS = 0.02
 HANDSHAKE = (
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
@@ -85,6 +86,10 @@ class Stage:
             config=Config(retries={"total_max_attempts": 1}),
         )
 
+    def close(self) -> None:
+        if "management" in vars(self):
+            self.management.close()
+
 
 def encoded(script: Script) -> str:
     return urlsafe_b64encode(json.dumps(script).encode()).decode()
@@ -131,6 +136,21 @@ class Client:
             self._id = (await self.report())["requestContext"]["connectionId"]
         return str(self._id)
 
+    async def report_within_throttle(self) -> Event:
+        """As `report`, tried until it is not too much."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                await self.do(["report", "self"])
+                answer: dict[str, Any] = json.loads(await self.received())
+                if "event" in answer:
+                    return dict(answer["event"])
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def pinged(self, payload: bytes) -> None:
+        """Sends a ping; returns when its pong has come."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await (await self.socket.ping(payload))
+
     async def closed(self, seconds: float = PATIENCE_SECONDS) -> tuple[int | None, str | None]:
         """Waits for the connection's end; returns close code and reason."""
         async with asyncio.timeout(seconds):
@@ -155,21 +175,24 @@ class Observer(Client):
         report: dict[str, Any] = json.loads(await self.received())
         return report
 
+    async def report_of(self, kind: str) -> dict[str, Any]:
+        """The next report of the authorizer (`authorizer`) or of a route; those of other kinds remain."""
+        skipped: list[dict[str, Any]] = []
+        report = await self.next_report()
+        while kind_of(report["event"]) != kind:
+            skipped.append(report)
+            report = await self.next_report()
+        self._skipped.extendleft(reversed(skipped))
+        return report
+
     async def next(self) -> Event:
         event: Event = (await self.next_report())["event"]
         return event
 
     async def event(self, kind: str) -> Event:
-        """The next event of the authorizer (`authorizer`) or of a route; those of other kinds remain."""
-        for report in self._skipped:
-            if kind_of(report["event"]) == kind:
-                self._skipped.remove(report)
-                return dict(report["event"])
-        while True:
-            report = json.loads(await self.received())
-            if kind_of(report["event"]) == kind:
-                return dict(report["event"])
-            self._skipped.append(report)
+        """As `report_of`."""
+        event: Event = (await self.report_of(kind))["event"]
+        return event
 
 
 def kind_of(event: Event) -> str:
@@ -204,6 +227,16 @@ class Gateway:
     ) -> Client:
         return Client(await self._connect(query, headers, options, rest), self.stage)
 
+    async def open_within_throttle(self) -> Client:
+        """As `open`, tried until it is not too much."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                try:
+                    return await self.open()
+                except InvalidStatus as refusal:
+                    assert refusal.response.status_code == 429  # noqa: PT017
+                await asyncio.sleep(POLL_SECONDS)
+
     async def observer(self) -> tuple[Observer, str]:
         """A client and its connection's id, for others to be observed."""
         observer = Observer(await self._connect((), (), {}, {}), self.stage)
@@ -220,7 +253,7 @@ class Gateway:
             open_timeout=PATIENCE_SECONDS,
             ping_interval=None,
             close_timeout=1,
-            **options,
+            **{"max_queue": None, **options},  # unread messages are not in the way of a close frame
         )
         self._opened.push_async_callback(socket.close)
         return socket
@@ -231,7 +264,14 @@ class Gateway:
             await self.open(query, **rest)
         response = refusal.value.response
         headers = {name.lower(): value for name, value in response.headers.raw_items()}
-        return Answer(response.status_code, headers, response.body or b"")
+        return Answer(response.status_code, headers, bytes(response.body or b""))
+
+    async def status(self, **rest: Any) -> int:
+        """The handshake's, whichever it is."""
+        try:
+            return (await self.open(**rest)).response.status_code
+        except InvalidStatus as refusal:
+            return refusal.response.status_code
 
     async def handshake_head(self, url: str, headers: Parameters) -> str:
         """The head of the response to an opening handshake with just these headers besides those of RFC 6455."""

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from websockets.exceptions import InvalidStatus
 
 from tests.conformance.conftest import Unknown, case
 from tests.conformance.gateway import Gateway, Script
@@ -46,15 +45,16 @@ async def test_request_below_the_stage_that_is_no_upgrade_needs_one(gateway: Gat
     assert answer.status == 426
 
 
+@case("1.1.6", "U", "nobody")
+async def test_request_for_the_stage_itself_that_is_no_upgrade(gateway: Gateway, unknown: Unknown) -> None:
+    answer = await gateway.request("GET", f"/{gateway.stage.name}")
+
+    unknown(answer.status, 426)
+
+
 @case("1.1.7", "U", "nobody")
 async def test_upgrade_below_the_stage(gateway: Gateway, unknown: Unknown) -> None:
-    try:
-        client = await gateway.open(path="/one")
-        status = client.response.status_code
-    except InvalidStatus as refusal:
-        status = refusal.response.status_code
-
-    unknown(status, 403)
+    unknown(await gateway.status(path="/one"), 403)
 
 
 @case("1.1.9", "C", "quotas")
@@ -122,7 +122,8 @@ async def test_body_and_headers_of_connect_are_dropped(main: Gateway) -> None:
     client = await main.open(connect={"return": answer})
 
     assert "mine" not in str(client.response)
-    assert (await client.report())["body"]
+    await client.do(["post", "self", "the first message"])
+    assert await client.received() == "the first message"
 
 
 @case("1.3", "C", "$connect and $disconnect's page")
@@ -187,6 +188,13 @@ async def test_connect_that_takes_too_long_is_a_gateway_timeout(open_: Gateway) 
     assert refusal.status == 504
 
 
+@case("1.8", "L", "REST's gateway responses")
+async def test_missing_permission_to_invoke_connect_is_a_server_error(unpermitted: Gateway) -> None:
+    refusal = await unpermitted.refused()
+
+    assert refusal.status == 500
+
+
 @case("1.8", "U", "nobody")
 async def test_body_of_a_refusal_by_connect(main: Gateway, unknown: Unknown) -> None:
     refusal = await main.refused(connect={"return": {"statusCode": 401, "body": "not today"}})
@@ -210,18 +218,24 @@ async def test_post_inside_connect_is_gone_and_the_client_connects(main: Gateway
     assert await client.received() == "in time"
 
 
+@case("4.3", "U", "nobody")
+@pytest.mark.parametrize("step", ["get", "delete"])
+async def test_other_call_inside_connect(main: Gateway, unknown: Unknown, step: str) -> None:
+    observer, its_id = await main.observer()
+
+    status = await main.status(observer=its_id, connect={"steps": [[step, "self"], ["report", "observer"]]})
+
+    for _ in range(2):
+        await observer.next_report()
+    (result,) = (await observer.next_report())["results"]
+    unknown((status, result["status"]), (101, 410))
+
+
 @case("1.11", "L", "ServerlessNetworkingClients#3")
 async def test_more_handshakes_than_the_throttle_allows_are_too_many(throttled: Gateway) -> None:
-    statuses = await asyncio.gather(*(handshake_status(throttled) for _ in range(40)))
+    statuses = await asyncio.gather(*(throttled.status() for _ in range(40)))
 
     assert set(statuses) == {101, 429}
-
-
-async def handshake_status(gateway: Gateway) -> int:
-    try:
-        return (await gateway.open()).response.status_code
-    except InvalidStatus as refusal:
-        return refusal.response.status_code
 
 
 # Subprotocols

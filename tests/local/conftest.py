@@ -39,6 +39,7 @@ HANDSHAKE = (
     b"GET /prod HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
 )
+SIGNED = "Authorization: AWS4-HMAC-SHA256 Credential=test/20240209/us-east-1/execute-api/aws4_request"
 
 
 def api(
@@ -182,6 +183,13 @@ async def received(peer: ClientConnection) -> str:
     return message
 
 
+async def closed(peer: ClientConnection) -> tuple[int | None, str | None]:
+    """Code and reason of the gateway's close frame."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await peer.wait_closed()
+    return peer.close_code, peer.close_reason
+
+
 async def refused(gateway: Gateway, query: str = "") -> int:
     """The status of a handshake that does not get its 101."""
     with pytest.raises(InvalidStatus) as error:
@@ -224,6 +232,20 @@ async def dial() -> AsyncIterator[Dial]:
     yield dialled
     for each in clients:
         each.writer.close()
+
+
+Answer = tuple[int, dict[str, str], bytes]  # status, headers and body
+
+
+async def request(dial: Dial, gateway: Gateway, line: str, *headers: str, body: bytes = b"") -> Answer:
+    """What comes back on a request; its headers by their names in lower case."""
+    length = [f"Content-Length: {len(body)}"] if body else []
+    head = "\r\n".join([f"{line} HTTP/1.1", "Host: localhost", "Connection: close", *length, *headers])
+    answer = await (await dial(gateway.port, f"{head}\r\n\r\n".encode() + body)).read_all()
+    start, _, rest = answer.partition(b"\r\n\r\n")
+    status, *fields = start.decode().split("\r\n")
+    names_and_values = (field.partition(": ") for field in fields)
+    return int(status.split()[1]), {name.lower(): value for name, _, value in names_and_values}, rest
 
 
 # Functions in the real awslambdaric

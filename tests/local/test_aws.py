@@ -85,6 +85,20 @@ def test_table_forgets_by_the_templates_attribute(aws: LocalAws, created: Templa
     found = aws.client("dynamodb").describe_time_to_live(TableName=table)["TimeToLiveDescription"]
 
     assert (table, found["AttributeName"]) == ("Desk-Connections", "removedAt")
+    assert aws.expiring[table] == "removedAt"
+
+
+@pytest.mark.parametrize("specification", [None, {"AttributeName": "removedAt", "Enabled": False}], ids=["none", "off"])
+def test_table_without_a_time_to_live_forgets_nothing(
+    aws: LocalAws, tmp_path: Path, specification: dict[str, Any] | None
+) -> None:
+    properties = {**RESOURCES["Connections"]["Properties"], "TableName": f"lasting-{specification is None}"}
+    properties["TimeToLiveSpecification"] = specification
+    kept = {name: value for name, value in properties.items() if value is not None}
+
+    aws.create(template(tmp_path, {"Lasting": {"Type": "AWS::DynamoDB::Table", "Properties": kept}}))
+
+    assert kept["TableName"] not in aws.expiring
 
 
 def test_user_signs_in_with_the_right_password_only(aws: LocalAws, created: Template) -> None:
@@ -130,6 +144,19 @@ async def test_another_dynamodb_may_be_used(tmp_path: Path) -> None:
 
     await aws.stop()
     assert urls == ["http://127.0.0.1:8000", aws.url]
+
+
+def test_functions_reach_what_was_started(aws: LocalAws) -> None:
+    assert aws.urls == {"cognito-idp": aws.url, "dynamodb": aws.url}
+
+
+async def test_functions_reach_nothing_that_was_not_started(tmp_path: Path) -> None:
+    aws = LocalAws(log=tmp_path / "log", dynamodb_url="http://127.0.0.1:8000")
+
+    urls = aws.urls
+
+    await aws.stop()
+    assert urls == {}
 
 
 # The process

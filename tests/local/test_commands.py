@@ -29,7 +29,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 DEMO_STEPS = [
     "stack synthesized",
-    "user pool and table created",
+    "resources created",
     "gateway listening",
     "functions started",
     "Ada signs in by SRP",
@@ -43,6 +43,7 @@ DEMO_STEPS = [
     "expired token",
     "Ada disconnects",
     "table after",
+    "grants never used",
 ]
 
 
@@ -64,9 +65,9 @@ class Checkout:
 
     root: Path
 
-    @property
-    def up_json(self) -> Path:
-        return self.root / ".local" / "up.json"
+    def facts(self, port: int = 4510) -> Path:
+        """What `up` leaves for `token` and `connection`."""
+        return self.root / ".local" / f"up-{port}.json"
 
     def start(self, *arguments: str) -> Command:
         output = self.root / "output"
@@ -147,6 +148,14 @@ class Up:
     port: int
     printed: str
 
+    @property
+    def facts(self) -> Path:
+        return self.checkout.facts(self.port)
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        """`token` or `connection`, of this `up`."""
+        return self.checkout.run(command, "--port", str(self.port))
+
     def line(self, start: str) -> str:
         """The printed line to paste that starts with this, its continuation lines included."""
         block = self.printed.partition("In another terminal, from here:\n")[2].partition("\n\n")[0]
@@ -175,8 +184,8 @@ def test_up_says_where_it_listens(up: Up) -> None:
 
 
 def test_up_keeps_the_users_password_from_others(up: Up) -> None:
-    assert up.checkout.up_json.stat().st_mode & 0o077 == 0
-    assert json.loads(up.checkout.up_json.read_text())["password"] not in up.printed
+    assert up.facts.stat().st_mode & 0o077 == 0
+    assert json.loads(up.facts.read_text())["password"] not in up.printed
 
 
 def test_printed_token_line_prints_a_token_of_the_user(up: Up) -> None:
@@ -197,7 +206,7 @@ def test_printed_handshake_line_shows_the_refusal(up: Up) -> None:
 
 
 def test_connection_without_a_client_is_a_clear_error(up: Up) -> None:
-    asked = up.checkout.run("connection")
+    asked = up.run("connection")
 
     assert (asked.returncode, asked.stdout) == (1, "")
     assert asked.stderr == "nobody is connected: start the wscat line first\n"
@@ -228,12 +237,24 @@ def test_second_up_on_the_same_port_fails_and_leaves_the_first_alone(up: Up) -> 
     assert second.returncode == 1
     assert str(up.port) in second.stderr
     assert "Traceback" not in second.stdout + second.stderr
-    assert up.checkout.run("token").returncode == 0
+    assert up.run("token").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["token", "connection"])
+def test_up_on_another_port_is_not_meant(up: Up, command: str) -> None:
+    port = free_port()
+
+    for asked, where in (
+        (up.checkout.run(command), ""),
+        (up.checkout.run(command, f"--port={port}"), f" on port {port}"),
+    ):
+        assert (asked.returncode, asked.stdout) == (1, "")
+        assert asked.stderr == f"nothing is running{where}: start `make up` in another terminal\n"
 
 
 def test_interrupt_ends_up_in_order(up: Up) -> None:
     """The last test with this `up`."""
-    token = up.checkout.run("token").stdout.strip()
+    token = up.run("token").stdout.strip()
     processes = up.command.processes
     with connect(f"ws://127.0.0.1:{up.port}/prod?idToken={token}") as peer:
         status = up.command.interrupt()
@@ -243,7 +264,7 @@ def test_interrupt_ends_up_in_order(up: Up) -> None:
     assert status == 0
     assert len(processes) >= 3  # the local AWS and two functions
     assert alive(processes) == []
-    assert not up.checkout.up_json.exists()
+    assert not up.facts.exists()
     assert "Traceback" not in up.command.output.read_text()
 
 
@@ -263,7 +284,7 @@ def test_command_that_finds_only_the_remains_of_up_says_so(checkout: Checkout, c
     nowhere = f"http://127.0.0.1:{free_port()}"
     facts = {"cognito_url": nowhere, "dynamodb_url": nowhere, "user_pool_id": "us-east-1_AbCdEf123"}
     others = {"app_client_id": "client", "password": "secret", "table_name": "connections"}
-    checkout.up_json.write_text(json.dumps(facts | others))
+    checkout.facts().write_text(json.dumps(facts | others))
 
     asked = checkout.run(command)
 

@@ -9,7 +9,7 @@ import pytest
 from local import server
 from local.events import Event
 from local.gateway import Invocation
-from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Functions, Gateway, Serve, api
+from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Functions, Gateway, Serve, api, closed
 
 CLOSE_WITHOUT_A_CODE = b"\x88\x80mask"  # RFC 6455 section 5.5.1: a masked close frame without a payload
 KEEP_ALIVE = b"GET /prod HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -57,9 +57,7 @@ async def test_deleted_connection_is_closed_normally(gateway: Gateway) -> None:
 
     await asyncio.to_thread(gateway.management.delete_connection, ConnectionId=connection_id)
 
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        await peer.wait_closed()
-    assert peer.close_code == 1000
+    assert await closed(peer) == (1000, "Connection Closed Normally")
     assert await gateway.disconnect_event() == (1000, "Connection Closed Normally")
 
 
@@ -68,8 +66,7 @@ async def test_stopping_gateway_says_goodbye(gateway: Gateway) -> None:
 
     await gateway.server.stop()
 
-    await peer.wait_closed()
-    assert (peer.close_code, peer.close_reason) == (1001, "Going away")
+    assert await closed(peer) == (1001, "Going away")
     assert await gateway.disconnect_event() == (1001, "Going away")
 
 
@@ -80,7 +77,7 @@ async def test_api_without_a_disconnect_route_forgets_all_the_same(serve: Serve)
     await peer.close()
     await gateway.server.stop()
 
-    assert gateway.server.peers == {}
+    assert len(gateway.server.connections) == 0
     assert gateway.functions.invoked == ["$connect"]
 
 
@@ -131,7 +128,7 @@ async def test_client_that_leaves_during_connect_is_disconnected(gateway: Gatewa
     await leave_during_connect(gateway, dial, OK)
 
     assert await gateway.disconnect_event() == (1006, "")
-    assert gateway.server.peers == {}
+    assert len(gateway.server.connections) == 0
 
 
 async def test_client_that_leaves_before_it_is_refused_is_not_disconnected(gateway: Gateway, dial: Dial) -> None:

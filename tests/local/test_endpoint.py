@@ -116,8 +116,9 @@ def error(raised: pytest.ExceptionInfo[ClientError]) -> tuple[int, str]:
 async def test_allowed_call_is_passed_on(start: Start, aws: LocalAws) -> None:
     desk = await start(allow("dynamodb:PutItem", ROWS))
 
-    await desk.call("dynamodb", "put_item", TableName="Rows", Item=row("allowed", text="ひと"))
+    answer = await desk.call("dynamodb", "put_item", TableName="Rows", Item=row("allowed", text="ひと"))
 
+    assert answer["ResponseMetadata"]["RequestId"]
     assert await stored(aws, "allowed") == row("allowed", text="ひと")
 
 
@@ -297,6 +298,15 @@ async def test_call_that_needs_a_signature_is_refused_without(start: Start, aws:
         await asyncio.to_thread(anonymous.put_item, TableName="Rows", Item=row("anonymous"))
 
     assert await stored(aws, "anonymous") is None
+
+
+async def test_sign_in_needs_no_signature(start: Start) -> None:
+    """As on AWS, where nobody has credentials before."""
+    anonymous = (await start()).client("cognito-idp", signature_version=UNSIGNED)
+    sign_in = partial(anonymous.initiate_auth, ClientId="1example23456789", AuthFlow="USER_PASSWORD_AUTH")
+
+    with pytest.raises(anonymous.exceptions.ResourceNotFoundException, match="1example23456789"):
+        await asyncio.to_thread(sign_in, AuthParameters={"USERNAME": "ada", "PASSWORD": "secret"})
 
 
 async def get(url: str) -> tuple[int, bytes]:

@@ -1,4 +1,4 @@
-"""What is not WebSocket on the gateway's port: `@connections`, by boto3, and clients without manners."""
+"""`@connections`, by boto3."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 import json
 import re
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 import pytest
 from botocore.exceptions import ClientError
@@ -19,15 +19,16 @@ from local import server
 from local.aws import client
 from local.events import Event, new_id
 from local.gateway import Invocation
-from tests.local.conftest import HANDSHAKE, Dial, Gateway, RawClient, received
+from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, SIGNED, Dial, Gateway, received, request
 
+MANY = 10_000  # posts that no socket's buffers would hold
+FRAME_HEAD = b"\x81\x7f\0\0\0\0\0\x02\0\0"  # RFC 6455 section 5.2: a text frame of 128 KB
 OPERATIONS: list[tuple[str, dict[str, bytes]]] = [
     ("post_to_connection", {"Data": b"hello"}),
     ("get_connection", {}),
     ("delete_connection", {}),
 ]
 GONE = ("GoneException", 410)
-SIGNED = "Authorization: AWS4-HMAC-SHA256 Credential=test/20240209/us-east-1/execute-api/aws4_request"
 
 
 async def call(gateway: Gateway, operation: str, connection_id: str, **parameters: Any) -> Any:
@@ -48,16 +49,6 @@ async def failure(gateway: Gateway, operation: str, connection_id: str, **parame
 
 def code(error: ClientError) -> tuple[str, int]:
     return error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
-
-
-async def request(dial: Dial, gateway: Gateway, line: str, *headers: str) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of a request's answer."""
-    head = "\r\n".join([f"{line} HTTP/1.1", "Host: localhost", "Connection: close", *headers])
-    answer = await (await dial(gateway.port, f"{head}\r\n\r\n".encode())).read_all()
-    start, _, body = answer.partition(b"\r\n\r\n")
-    status, *fields = start.decode().split("\r\n")
-    names_and_values = (field.partition(": ") for field in fields)
-    return int(status.split()[1]), {name.lower(): value for name, _, value in names_and_values}, body
 
 
 # PostToConnection
@@ -94,6 +85,37 @@ async def test_larger_post_is_refused_and_the_client_stays_connected(gateway: Ga
 
     assert code(error) == ("PayloadTooLargeException", 413)
     assert await received(peer) == "next"
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"hello \xe3\x81", "hello".encode("utf-16")], ids=repr)
+async def test_post_that_is_not_utf_8_is_refused_and_the_client_stays_connected(gateway: Gateway, data: bytes) -> None:
+    peer, connection_id = await gateway.connected()
+
+    error = await failure(gateway, "post_to_connection", connection_id, Data=data)
+    await post(gateway, connection_id, b"next")
+
+    assert code(error) == ("BadRequestException", 400)
+    assert await received(peer) == "next"
+
+
+async def test_post_to_a_client_that_does_not_read_is_refused_until_it_reads(gateway: Gateway, dial: Dial) -> None:
+    client = await dial(gateway.port, HANDSHAKE)
+    await client.read_head()
+    connection_id = (await gateway.functions.event("$connect"))["requestContext"]["connectionId"]
+    line = f"POST /prod/@connections/{connection_id}"
+
+    posted = 0
+    while (answer := await request(dial, gateway, line, SIGNED, body=b"x" * 131_072))[0] == 200:
+        posted += 1
+        assert posted < MANY, "everything was taken"
+    status, headers, _ = answer
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        for _ in range(posted):
+            await client.reader.readexactly(len(FRAME_HEAD) + 131_072)
+    again, *_ = await request(dial, gateway, line, SIGNED, body=b"read")
+
+    assert (status, headers["x-amzn-errortype"]) == (429, "LimitExceededException")
+    assert again == 200
 
 
 async def test_gateway_never_posts_to_a_client_that_is_not_yet_connected(gateway: Gateway) -> None:
@@ -219,10 +241,13 @@ async def test_call_without_a_signature_is_forbidden(
 ) -> None:
     _, connection_id = await gateway.connected()
 
-    status, *_ = await request(dial, gateway, f"{operation} /prod/@connections/{connection_id}", *authorization)
+    status, headers, body = await request(
+        dial, gateway, f"{operation} /prod/@connections/{connection_id}", *authorization
+    )
 
-    assert status == 403
-    assert connection_id in gateway.server.peers
+    assert (status, headers["x-amzn-errortype"]) == (403, "MissingAuthenticationTokenException")
+    assert body == b'{"message":"Missing Authentication Token"}'
+    assert gateway.server.connections.get(connection_id)
 
 
 @pytest.mark.parametrize("spelling", ["@connections", "%40connections"])
@@ -236,6 +261,28 @@ async def test_both_spellings_of_the_path_are_understood(
     status, *_ = await request(dial, gateway, f"GET /prod/{spelling}/{last}", SIGNED)
 
     assert status == 200
+
+
+async def test_every_answer_has_a_request_id_of_its_own(gateway: Gateway, dial: Dial) -> None:
+    _, connection_id = await gateway.connected()
+    path = f"/prod/@connections/{connection_id}"
+    calls: list[tuple[str, int, tuple[str, ...]]] = [
+        (f"GET {path}", 403, ()),
+        (f"PUT {path}", 403, (SIGNED,)),
+        ("GET /dev", 403, (SIGNED,)),
+        ("GET /prod", 426, ()),
+        (f"GET {path}x", 400, (SIGNED,)),
+        (f"GET /prod/@connections/{new_id()}", 410, (SIGNED,)),
+        (f"GET {path}", 200, (SIGNED,)),
+        (f"POST {path}", 200, (SIGNED,)),
+        (f"DELETE {path}", 204, (SIGNED,)),
+        (f"POST {path}", 410, (SIGNED,)),
+    ]
+
+    answers = [await request(dial, gateway, line, *headers) for line, _, headers in calls]
+
+    assert [status for status, *_ in answers] == [status for _, status, _ in calls]
+    assert len({UUID(headers["x-amzn-requestid"]) for _, headers, _ in answers}) == len(calls)
 
 
 async def test_unknown_operation_is_forbidden(gateway: Gateway, dial: Dial) -> None:
@@ -254,105 +301,3 @@ async def test_call_on_another_stage_is_forbidden(gateway: Gateway) -> None:
         await asyncio.to_thread(elsewhere.get_connection, ConnectionId=connection_id)
 
     assert code(error.value) == ("ForbiddenException", 403)
-
-
-# Requests that are not for it
-
-
-@pytest.mark.parametrize("path", ["/prod", "/prod/", "/prod?idToken=abc", "/prod/1", "/prod/1/2"])
-async def test_plain_request_must_be_upgraded(gateway: Gateway, dial: Dial, path: str) -> None:
-    """On AWS it is so at the stage and at one or two segments below."""
-    status, *_ = await request(dial, gateway, f"GET {path}")
-
-    assert status == 426
-    assert gateway.functions.invoked == []
-
-
-@pytest.mark.parametrize("path", ["/", "/dev", "/dev/@connections/x", "/production"])
-async def test_plain_request_to_another_stage_is_forbidden(gateway: Gateway, dial: Dial, path: str) -> None:
-    status, *_ = await request(dial, gateway, f"GET {path}", SIGNED)
-
-    assert status == 403
-
-
-# Clients without manners
-
-
-async def test_request_may_come_byte_by_byte(gateway: Gateway, dial: Dial) -> None:
-    client = await dial(gateway.port)
-    for byte in HANDSHAKE:
-        client.writer.write(bytes([byte]))
-        await client.writer.drain()
-
-    assert (await client.read_head()).startswith(b"HTTP/1.1 101 ")
-
-
-@pytest.mark.parametrize(
-    "sent", [b"", b"GET /prod HTTP/1.1\r\nHost: loc", HANDSHAKE[:-2]], ids=["nothing", "part", "most"]
-)
-async def test_slow_head_is_closed(gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.05)
-    client = await dial(gateway.port, sent)
-
-    assert await client.read_all() == b""
-    assert gateway.functions.invoked == []
-
-
-async def test_limit_for_the_head_does_not_touch_who_has_sent_it(
-    gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.05)
-    peer = await gateway.connect()
-    idler = await dial(gateway.port)
-    await idler.read_all()
-
-    await peer.send("still here")
-
-    assert (await gateway.functions.event("$default"))["body"] == "still here"
-
-
-LINE = b"X-Padding: " + b"x" * 1000 + b"\r\n"
-
-
-@pytest.mark.parametrize("start", [b"GET /prod HTTP/1.1\r\n", HANDSHAKE[:-2]], ids=["http", "websocket"])
-@pytest.mark.parametrize("padding", [LINE * 20, LINE * 200, b"X: " + b"x" * 100_000], ids=["long", "longer", "line"])
-async def test_huge_head_does_not_hang(
-    gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, start: bytes, padding: bytes
-) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.05)
-    client = await dial(gateway.port, start + padding)
-
-    await ended(client)
-    assert gateway.functions.invoked == []
-
-
-async def ended(client: RawClient) -> None:
-    """Returns when the gateway has closed the connection, in whatever way."""
-    with suppress(ConnectionResetError):
-        await client.read_all()
-
-
-@pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\x00", b"hello"], ids=repr)
-async def test_what_is_not_http_is_a_bad_request(gateway: Gateway, dial: Dial, sent: bytes) -> None:
-    client = await dial(gateway.port, sent + b"\r\n\r\n")
-
-    assert b" 400 " in (await client.read_all()).partition(b"\r\n")[0]
-
-
-@pytest.mark.parametrize(
-    "line", ["OPTIONS * HTTP/1.1", "CONNECT localhost:80 HTTP/1.1", "GET http://localhost/ HTTP/1.1", "GET // HTTP/1.1"]
-)
-async def test_odd_target_is_refused_and_not_an_accident(gateway: Gateway, dial: Dial, line: str) -> None:
-    """RFC 9112 section 3.2."""
-    client = await dial(gateway.port, f"{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-
-    assert int((await client.read_all()).split()[1]) in range(400, 500)
-
-
-async def test_large_url_is_read(gateway: Gateway) -> None:
-    """4096 characters are what API Gateway takes."""
-    token = "x" * (4096 - len(f"{gateway.url}?idToken="))
-
-    await gateway.connect(f"?idToken={token}")
-
-    assert (await gateway.functions.event("$connect"))["queryStringParameters"] == {"idToken": token}

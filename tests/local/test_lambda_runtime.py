@@ -217,6 +217,24 @@ async def test_invocations_at_once_run_in_two_environments_and_a_third_waits_for
     assert len(runtime.processes) == 2
 
 
+async def test_invocation_that_nobody_waits_for_any_more_ends_like_any_other(run: Run, gate: Gate) -> None:
+    runtime = run(PATIENT, concurrency=1)
+    given_up = [asyncio.create_task(runtime.invoke(gate.port)) for _ in range(2)]  # one runs, the other waits in line
+    pid, way = await gate.next()
+
+    for invocation in given_up:
+        invocation.cancel()
+    way.close()
+    _, way = await gate.next()
+    way.close()
+    worked = asyncio.create_task(runtime.invoke(gate.port))
+    _, way = await gate.next()
+    way.close()
+
+    assert (await worked).answer == pid
+    assert len(runtime.processes) == 1
+
+
 async def test_environment_that_dies_as_its_turn_comes_is_replaced(run: Run) -> None:
     runtime = run(ECHO, concurrency=1)
     await runtime.start()

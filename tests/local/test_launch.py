@@ -1,17 +1,20 @@
-"""Whether the functions are run in their images or as processes, with an engine of the test's."""
+"""How the functions are run: in their images or as processes, with an engine of the test's."""
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from local import launch
+from local.lambda_runtime import Launch
 from local.launch import LaunchError
 from local.system import Options, chosen
-from local.template import Function
-from tests.local.conftest import WEBSOCKET
+from tests.local.conftest import PATIENCE_SECONDS, function
 
 TARGETS = {"authorizer", "websocket"}
 Engine = Callable[[str], None]
@@ -29,10 +32,22 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     return installed
 
 
+def is_process(start: Launch) -> bool:
+    return isinstance(start, partial) and start.func is launch.process
+
+
 def test_images_are_run_where_an_engine_can_build_them(engine: Engine) -> None:
     engine("exit 0")
 
     assert chosen(Options(functions="auto"), TARGETS) == ("images", launch.image)
+
+
+def test_images_of_these_functions_are_built_and_no_others(engine: Engine, tmp_path: Path) -> None:
+    engine(f'echo "$@" >> {tmp_path}/calls')
+
+    chosen(Options(functions="image"), {"rooms", "guard"})
+
+    assert (tmp_path / "calls").read_text() == "buildx bake --load guard rooms\n"
 
 
 @pytest.mark.parametrize("script", [None, "exit 1", '[ "$1" = info ]'], ids=["no docker", "no engine", "no buildx"])
@@ -40,7 +55,9 @@ def test_processes_are_run_where_nothing_can_build_images(engine: Engine, script
     if script:
         engine(script)
 
-    assert chosen(Options(functions="auto"), TARGETS) == ("processes", launch.process)
+    way, start = chosen(Options(functions="auto"), TARGETS)
+
+    assert (way, is_process(start)) == ("processes", True)
 
 
 def test_processes_are_run_and_it_is_said_where_images_cannot_be_built(engine: Engine) -> None:
@@ -48,14 +65,16 @@ def test_processes_are_run_and_it_is_said_where_images_cannot_be_built(engine: E
 
     way, start = chosen(Options(functions="auto"), TARGETS)
 
-    assert start is launch.process
+    assert is_process(start)
     assert "images could not be built" in way
 
 
 def test_processes_are_run_where_they_are_asked_for(engine: Engine) -> None:
     engine("exit 0")
 
-    assert chosen(Options(functions="process"), TARGETS) == ("processes", launch.process)
+    way, start = chosen(Options(functions="process"), TARGETS)
+
+    assert (way, is_process(start)) == ("processes", True)
 
 
 @pytest.mark.parametrize(
@@ -73,24 +92,113 @@ def test_images_that_are_asked_for_and_cannot_be_built_are_an_error(
         chosen(Options(functions="image"), TARGETS)
 
 
-def test_missing_installation_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+# Processes
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with the source of a function `rooms`."""
+    folder = tmp_path / "images"
+    (folder / "rooms").mkdir(parents=True)
+    (folder / "rooms" / "rooms.py").touch()
+    return folder
+
+
+@pytest.fixture
+def venvs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where virtual environments would be."""
     monkeypatch.setattr(launch, "ROOT", tmp_path)
     monkeypatch.setattr(launch, "VENVS", tmp_path / "venvs")
+    return tmp_path / "venvs"
 
-    with pytest.raises(LaunchError, match="venvs/authorizer is missing: run `make setup`"):
-        chosen(Options(functions="process"), {"authorizer"})
+
+def test_missing_installation_says_what_to_do(images: Path, venvs: Path) -> None:
+    with pytest.raises(LaunchError, match="venvs/rooms is missing: run `make setup`"):
+        chosen(Options(functions="process", images=images), {"rooms"})
+
+
+def test_missing_source_is_named_with_its_target(images: Path, venvs: Path) -> None:
+    with pytest.raises(LaunchError, match=r"images/guard/guard\.py is missing, the handler of bake target guard"):
+        chosen(Options(functions="process", images=images), {"guard"})
+
+
+async def test_process_is_run_from_the_folder_of_its_source(images: Path, venvs: Path) -> None:
+    python = venvs / "rooms" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@"; pwd; echo "$LAMBDA_TASK_ROOT $A"\n')
+    python.chmod(0o755)
+    _, start = chosen(Options(functions="process", images=images), {"rooms"})
+
+    launched = await start(function(target="rooms"), {"A": "b c"})
+
+    output, _ = await launched.process.communicate()
+    assert output.decode().splitlines() == [
+        "-m awslambdaric rooms.handler",
+        str(images / "rooms"),
+        f"{images}/rooms b c",
+    ]
+
+
+async def test_killed_process_takes_along_what_it_has_started(images: Path, venvs: Path) -> None:
+    python = venvs / "rooms" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\n/bin/sleep 600 &\necho started\nwait\n")
+    python.chmod(0o755)
+    launched = await launch.process(function(target="rooms"), {}, source=images)
+    assert launched.process.stdout
+    assert await launched.process.stdout.readline() == b"started\n"
+
+    await launched.kill()
+
+    assert await launched.process.wait() == -signal.SIGKILL
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert await launched.process.stdout.read() == b""  # which `sleep` would hold open
+
+
+# Images
 
 
 async def test_image_is_run_as_on_lambda(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read-only but for /tmp, and nothing of it listens for others than this machine."""
     monkeypatch.setenv("TAG", "test")
     engine('printf "%s\\n" "$@"')
-    function = Function("Rooms", WEBSOCKET, "websocket", {}, timeout_seconds=3, memory_mb=512, logging={})
 
-    process = await launch.image(function, {"A": "b c"})
+    launched = await launch.image(function(memory_mb=512), {"A": "b c"})
 
-    output, _ = await process.communicate()
+    output, _ = await launched.process.communicate()
     run, *options, image = output.decode().splitlines()
     assert (run, image) == ("run", "websocket:test")
     assert {"--rm", "--read-only", "--tmpfs=/tmp", "--network=host", "--memory=512m", "--env", "A=b c"} <= {*options}
+    assert {f"--name={launched.container}", f"--label={launch.LABEL}"} <= {*options}
     assert not any(option.startswith(("-p", "--publish", "--privileged", "-v", "--volume")) for option in options)
+
+
+async def test_killed_image_takes_its_container_along(engine: Engine, tmp_path: Path) -> None:
+    engine(f'[ "$1" = run ] && exec /bin/sleep 600; echo "$@" >> {tmp_path}/calls')
+    launched = await launch.image(function(), {})
+
+    await launched.kill()
+
+    assert await launched.process.wait() == -signal.SIGKILL
+    assert (tmp_path / "calls").read_text() == f"rm --force {launched.container}\n"
+
+
+async def test_environments_of_one_function_have_containers_of_their_own(engine: Engine) -> None:
+    engine("exit 0")
+
+    launched = [await launch.image(function(), {}) for _ in range(2)]
+
+    for each in launched:
+        await each.process.communicate()
+    assert len({each.container for each in launched}) == 2
+
+
+@pytest.mark.parametrize(("left", "removed"), [("a1 b2", "rm --force a1 b2\n"), ("", "")], ids=["some", "none"])
+def test_containers_that_are_left_are_removed(engine: Engine, tmp_path: Path, left: str, removed: str) -> None:
+    (tmp_path / "calls").touch()
+    listed = f'[ "$1" = ps ] && case "$*" in *label={launch.LABEL}*) echo "{left}";; esac'
+    engine(f'{listed} || echo "$@" >> {tmp_path}/calls')
+
+    launch.remove_containers()
+
+    assert (tmp_path / "calls").read_text() == removed

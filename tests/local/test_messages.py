@@ -13,16 +13,10 @@ from websockets.exceptions import ConnectionClosed
 
 from local.events import Event
 from local.gateway import Invocation
-from tests.local.conftest import PATIENCE_SECONDS, Gateway, Serve, api, received
+from tests.local.conftest import OUR_ROUTES, PATIENCE_SECONDS, Behaviour, Gateway, Serve, api, closed, received
 
 FRAME = 32 * 1024
 MESSAGE = 128 * 1024
-
-
-async def close_code(peer: ClientConnection) -> int | None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        await peer.wait_closed()
-    return peer.close_code
 
 
 async def test_message_reaches_its_route_as_it_was_sent(serve: Serve) -> None:
@@ -34,24 +28,6 @@ async def test_message_reaches_its_route_as_it_was_sent(serve: Serve) -> None:
 
     events = [await gateway.functions.event(route) for route in ("send", "$default")]
     assert [event["body"] for event in events] == ['{"text": "こんにちは",\n"action": "send"}', "plain"]
-
-
-async def test_message_does_not_wait_for_the_one_before(gateway: Gateway) -> None:
-    may_end = asyncio.Event()
-
-    async def slow(event: Event) -> Invocation:
-        if event["body"] == "first":
-            await may_end.wait()
-        return Invocation({"statusCode": 200})
-
-    gateway.functions.behaviour["$default"] = slow
-    peer = await gateway.connect()
-    await peer.send("first")
-    await peer.send("second")
-
-    bodies = [(await gateway.functions.event("$default"))["body"] for _ in range(2)]
-    may_end.set()
-    assert bodies == ["first", "second"]
 
 
 @pytest.mark.parametrize(
@@ -89,15 +65,190 @@ async def test_message_without_a_route_is_forbidden_and_the_client_stays_connect
     assert (await gateway.functions.event("send"))["body"] == '{"action": "send"}'
 
 
-async def test_answer_to_a_message_is_not_sent(gateway: Gateway) -> None:
-    gateway.functions.behaviour["$default"] = Invocation({"statusCode": 500, "body": "not for the client"})
-    peer, connection_id = await gateway.connected()
+async def test_client_is_told_when_a_routes_own_time_has_passed(serve: Serve) -> None:
+    gateway = await serve(api(*OUR_ROUTES, routes={"$default": {"timeout_seconds": 0.05}}))
+    gateway.functions.behaviour["$default"] = blocked(asyncio.Event(), "hello")
+    peer = await gateway.connect()
 
     await peer.send("hello")
-    await gateway.functions.event("$default")
-    await asyncio.to_thread(gateway.management.post_to_connection, ConnectionId=connection_id, Data=b"for the client")
+
+    assert (await received(peer)).startswith('{"message": "Endpoint request timed out", "connectionId":"')
+
+
+# Answers
+
+
+@pytest.fixture
+async def two_way(serve: Serve) -> Gateway:
+    """A gateway whose route `ask` is two-way and whose `$default` is not."""
+    return await serve(api("$connect", "$default", "ask", routes={"ask": {"two_way": True}}))
+
+
+ASK = '{"action": "ask"}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "sent"),
+    [
+        ({"statusCode": 200, "body": "こんにちは 👋"}, "こんにちは 👋"),
+        ({"statusCode": 200, "body": '{"a": 1}', "headers": {"Content-Type": "application/json"}}, '{"a": 1}'),
+        (
+            {"statusCode": 200, "body": base64.b64encode("こんにちは".encode()).decode(), "isBase64Encoded": True},
+            "こんにちは",
+        ),
+        ({"statusCode": 500, "body": "failed"}, "failed"),
+        ({"statusCode": 301, "body": "moved"}, "moved"),
+        ({"statusCode": 200, "body": ""}, ""),
+        ({"statusCode": 200}, ""),
+    ],
+    ids=["text", "JSON", "base64", "500", "301", "empty", "none"],
+)
+async def test_two_way_route_answers_with_its_body(two_way: Gateway, answer: dict[str, Any], sent: str) -> None:
+    two_way.functions.behaviour["ask"] = Invocation(answer)
+    peer = await two_way.connect()
+
+    for _ in range(2):
+        await peer.send(ASK)
+        assert await received(peer) == sent
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_one_way_route_does_not_answer(two_way: Gateway, status: int) -> None:
+    two_way.functions.behaviour["$default"] = Invocation({"statusCode": status, "body": "not for the client"})
+    two_way.functions.behaviour["ask"] = Invocation({"statusCode": 200, "body": "for the client"})
+    peer = await two_way.connect()
+
+    await peer.send("hello")
+    await two_way.functions.event("$default")
+    await peer.send(ASK)
 
     assert await received(peer) == "for the client"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Invocation(error="KeyError", message="'secret'"),
+        Invocation({"body": "no status"}),
+        Invocation({"statusCode": 200, "body": {"a": 1}}),
+        Invocation({"statusCode": 200, "body": "/w==", "isBase64Encoded": True}),
+    ],
+    ids=["error", "no status", "body is no string", "body is no text"],
+)
+async def test_failed_two_way_route_sends_the_error_alone(two_way: Gateway, answer: Invocation) -> None:
+    two_way.functions.behaviour["ask"] = answer
+    peer = await two_way.connect()
+
+    await peer.send(ASK)
+    frame = await received(peer)
+    two_way.functions.behaviour["ask"] = Invocation({"statusCode": 200, "body": "works"})
+    await peer.send(ASK)
+
+    assert frame.startswith('{"message": "Internal server error", "connectionId":"')
+    assert await received(peer) == "works"
+
+
+async def test_answers_go_to_their_own_connection(two_way: Gateway) -> None:
+    async def own_id(event: Event) -> Invocation:
+        return Invocation({"statusCode": 200, "body": event["requestContext"]["connectionId"]})
+
+    two_way.functions.behaviour["ask"] = own_id
+    peers = [await two_way.connected() for _ in range(2)]
+
+    for peer, _ in peers:
+        await peer.send(ASK)
+
+    assert [await received(peer) for peer, _ in peers] == [connection_id for _, connection_id in peers]
+
+
+async def test_body_of_a_two_way_connect_route_is_not_sent(serve: Serve) -> None:
+    two_way = {"two_way": True}
+    gateway = await serve(api("$connect", "$default", routes={"$connect": two_way, "$default": two_way}))
+    gateway.functions.behaviour["$connect"] = Invocation({"statusCode": 200, "body": "connected"})
+    gateway.functions.behaviour["$default"] = Invocation({"statusCode": 200, "body": "answered"})
+    peer = await gateway.connect()
+
+    await peer.send("hello")
+
+    assert await received(peer) == "answered"
+
+
+# One after the other, or not
+
+
+def blocked(until: asyncio.Event, body: str) -> Behaviour:
+    """A function that answers with what it is sent, but this message only then."""
+
+    async def answer(event: Event) -> Invocation:
+        if event["body"] == body:
+            await until.wait()
+        return Invocation({"statusCode": 200, "body": event["body"]})
+
+    return answer
+
+
+async def test_message_does_not_wait_for_the_one_before(gateway: Gateway) -> None:
+    may_end = asyncio.Event()
+    gateway.functions.behaviour["$default"] = blocked(may_end, "first")
+    peer = await gateway.connect()
+    await peer.send("first")
+    await peer.send("second")
+
+    bodies = [(await gateway.functions.event("$default"))["body"] for _ in range(2)]
+    may_end.set()
+    assert bodies == ["first", "second"]
+
+
+async def test_answers_need_not_come_in_the_order_of_their_messages(serve: Serve) -> None:
+    gateway = await serve(api("$default", routes={"$default": {"two_way": True}}))
+    may_end = asyncio.Event()
+    gateway.functions.behaviour["$default"] = blocked(may_end, "first")
+    peer = await gateway.connect()
+
+    await peer.send("first")
+    await peer.send("second")
+    answers = [await received(peer)]
+    may_end.set()
+    answers.append(await received(peer))
+
+    assert answers == ["second", "first"]
+
+
+async def pong(peer: ClientConnection) -> None:
+    """Returns when the gateway has seen everything that the client has sent."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await (await peer.ping())
+
+
+async def test_in_turn_a_message_waits_for_the_one_before(serve: Serve) -> None:
+    gateway = await serve(api("$default", routes={"$default": {"two_way": True}}), in_turn=True)
+    may_end = asyncio.Event()
+    gateway.functions.behaviour["$default"] = blocked(may_end, "first")
+    peer = await gateway.connect()
+
+    await peer.send("first")
+    await peer.send("second")
+    await pong(peer)
+    before = list(gateway.functions.invoked)
+    may_end.set()
+
+    assert before == ["$default"]
+    assert [await received(peer), await received(peer)] == ["first", "second"]
+
+
+async def test_in_turn_other_connections_do_not_wait(serve: Serve) -> None:
+    gateway = await serve(api("$default", routes={"$default": {"two_way": True}}), in_turn=True)
+    may_end = asyncio.Event()
+    gateway.functions.behaviour["$default"] = blocked(may_end, "first")
+    peer, other = await gateway.connect(), await gateway.connect()
+
+    await peer.send("first")
+    await gateway.functions.event("$default")
+    await other.send("second")
+
+    assert await received(other) == "second"
+    may_end.set()
+    assert await received(peer) == "first"
 
 
 # Limits
@@ -119,9 +270,8 @@ async def test_larger_frame_closes_the_connection(gateway: Gateway, compression:
 
     await peer.send("x" * (FRAME + 1))
 
-    assert await close_code(peer) == 1009
-    code, _ = await gateway.disconnect_event()
-    assert code == 1009
+    assert await closed(peer) == (1009, "")
+    assert await gateway.disconnect_event() == (1009, "")
     assert "$default" not in gateway.functions.invoked
 
 
@@ -140,7 +290,7 @@ async def test_larger_message_closes_the_connection(gateway: Gateway, compressio
 
     await peer.send([*["x" * FRAME] * 4, "x"])
 
-    assert await close_code(peer) == 1009
+    assert await closed(peer) == (1009, "")
     assert "$default" not in gateway.functions.invoked
 
 
@@ -149,7 +299,7 @@ async def test_size_of_a_message_is_that_of_its_bytes(gateway: Gateway) -> None:
 
     await peer.send("é" * (FRAME // 2 + 1))
 
-    assert await close_code(peer) == 1009
+    assert await closed(peer) == (1009, "")
 
 
 async def test_binary_message_closes_the_connection(gateway: Gateway) -> None:
@@ -157,7 +307,7 @@ async def test_binary_message_closes_the_connection(gateway: Gateway) -> None:
 
     await peer.send(b"hello")
 
-    assert await close_code(peer) == 1003
+    assert await closed(peer) == (1003, "")
     assert await gateway.disconnect_event() == (1003, "")
     assert "$default" not in gateway.functions.invoked
 
@@ -168,7 +318,8 @@ async def test_text_that_is_not_utf_8_closes_the_connection(gateway: Gateway) ->
 
     await peer.send(base64.b64decode("/w=="), text=True)
 
-    assert await close_code(peer) == 1007
+    assert await closed(peer) == (1007, "")
+    assert await gateway.disconnect_event() == (1007, "")
     assert "$default" not in gateway.functions.invoked
 
 

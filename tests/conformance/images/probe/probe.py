@@ -125,6 +125,8 @@ def take(step: list[Any], event: Event, results: list[Any]) -> Any:
         return call(management.post_to_connection, named(arguments, event), Data=arguments[1].encode())
     if name in CALLS:
         return call(CALLS[name], named(arguments, event))
+    if name == "until gone":
+        return wait_until_gone(named(arguments, event))
     return OTHERS[name](*arguments)
 
 
@@ -163,4 +165,4 @@ management = boto3.Session(region_name=os.environ.get("AWS_REGION")).client(
     config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
 )
 CALLS = {"get": management.get_connection, "delete": management.delete_connection}
-OTHERS: dict[str, Callable[..., Any]] = {"sleep": time.sleep, "exit": os._exit, "until gone": wait_until_gone}
+OTHERS: dict[str, Callable[..., Any]] = {"sleep": time.sleep, "exit": os._exit}

@@ -1,0 +1,349 @@
+"""`@connections`: PostToConnection, GetConnection, DeleteConnection, by boto3 and by plain HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.conformance.conftest import Unknown, case
+from tests.conformance.gateway import Client, Gateway
+
+MESSAGE = 128 * 1024
+METHODS = ("POST", "GET", "DELETE")
+OPERATIONS = {"POST": "post_to_connection", "GET": "get_connection", "DELETE": "delete_connection"}
+NEVER_EXISTED = "AAAAAAAAAAAAAAA="
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+# The two spellings of a connection's path; AWS recommends the second.
+SPELLINGS = {
+    "plain": lambda gateway, id_: f"/{gateway.stage.name}/@connections/{id_}",
+    "encoded": lambda gateway, id_: f"/{gateway.stage.name}/%40connections/{quote(id_)}",
+}
+spellings = pytest.mark.parametrize("spelling", SPELLINGS)
+methods = pytest.mark.parametrize("method", METHODS)
+
+
+def path(gateway: Gateway, connection_id: str, spelling: str = "encoded") -> str:
+    return SPELLINGS[spelling](gateway, connection_id)
+
+
+def body_of(method: str) -> bytes | None:
+    return b"hello" if method == "POST" else None
+
+
+async def gone_id(gateway: Gateway) -> str:
+    """The id of a connection that has just been closed."""
+    client = await gateway.open()
+    connection_id = await client.id()
+    await client.socket.close()
+    return connection_id
+
+
+# What succeeds
+
+
+@case("SO15", "C", "service model; serverless-offline's suite")
+async def test_post_reaches_the_client_as_text(main: Gateway) -> None:
+    client = await main.open()
+
+    response = await main.call("post_to_connection", await client.id(), Data="Hello World! ü".encode())
+
+    assert response["ResponseMetadata"]["HTTPStatusCode"] == 200
+    assert await client.received() == "Hello World! ü"
+
+
+@case("SO15", "C", "@connections' page")
+@spellings
+async def test_answer_to_a_post_is_empty(main: Gateway, spelling: str) -> None:
+    client = await main.open()
+
+    url = path(main, await client.id(), spelling)
+    answer = await main.request("POST", url, b"Hello World!", signed=True, headers={"Content-Type": "text/plain"})
+
+    assert (answer.status, answer.body) == (200, b"")
+    assert await client.received() == "Hello World!"
+
+
+@case("SO17", "C", "service model; serverless-offline#803")
+@spellings
+async def test_answer_to_a_delete_is_empty(main: Gateway, spelling: str) -> None:
+    client = await main.open()
+
+    answer = await main.request("DELETE", path(main, await client.id(), spelling), signed=True)
+
+    assert (answer.status, answer.body) == (204, b"")
+    assert (await client.closed())[0] == 1000
+
+
+@case("E21", "C", "service model; CLI reference")
+@spellings
+async def test_answer_to_a_get_describes_the_connection(main: Gateway, spelling: str) -> None:
+    client = await main.open(options={"user_agent_header": "my-client/1.0"})
+    context = (await client.report())["requestContext"]
+
+    answer = await main.request("GET", path(main, context["connectionId"], spelling), signed=True)
+
+    connected_at = datetime.fromtimestamp(context["connectedAt"] / 1000, UTC)
+    assert answer.status == 200
+    assert answer.json.keys() == {"connectedAt", "identity", "lastActiveAt"}
+    assert answer.json["identity"] == {"sourceIp": context["identity"]["sourceIp"], "userAgent": "my-client/1.0"}
+    assert answer.json["connectedAt"] == connected_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    assert TIME.fullmatch(answer.json["lastActiveAt"])
+    assert answer.json["lastActiveAt"] >= answer.json["connectedAt"]
+
+
+@case("E21", "C", "service model")
+async def test_boto3_reads_what_get_answers(main: Gateway) -> None:
+    client = await main.open()
+
+    response = await main.call("get_connection", await client.id())
+
+    assert {type(response[name]) for name in ("ConnectedAt", "LastActiveAt")} == {datetime}
+    assert response["Identity"].keys() == {"SourceIp", "UserAgent"}
+
+
+@case("4.1", "C", "service model")
+async def test_get_of_a_client_without_user_agent(main: Gateway) -> None:
+    client = await main.open(options={"user_agent_header": None})
+
+    answer = await main.request("GET", path(main, await client.id()), signed=True)
+
+    assert answer.json["identity"].get("userAgent") is None
+
+
+@case("4.1", "L", "service model")
+@pytest.mark.parametrize("direction", ["in", "out"])
+async def test_last_active_time_moves_with_messages(main: Gateway, direction: str) -> None:
+    client = await main.open()
+    connection_id = await client.id()
+    before = (await main.call("get_connection", connection_id))["LastActiveAt"]
+
+    await client.do(*([["post", "self", "x"]] if direction == "out" else []))
+    if direction == "out":
+        await client.received()
+
+    after = await active_after(main, connection_id, before)
+    assert after > before
+
+
+async def active_after(main: Gateway, connection_id: str, before: datetime) -> datetime:
+    """A message that is not answered shows only here, when it has arrived."""
+    for _ in range(50):
+        after: datetime = (await main.call("get_connection", connection_id))["LastActiveAt"]
+        if after > before:
+            break
+    return after
+
+
+@case("SO6", "C", "serverless-offline's suite")
+async def test_function_sends_to_several_clients(main: Gateway) -> None:
+    clients = [await main.open() for _ in range(3)]
+
+    await clients[0].do(*[["post", await client.id(), "Hello World!"] for client in clients])
+
+    assert [await client.received() for client in clients] == ["Hello World!"] * 3
+
+
+@case("SO3", "C", "serverless-offline's suite")
+async def test_function_answers_the_first_message(main: Gateway) -> None:
+    client = await main.open()
+
+    await client.do(["post", "self", "welcome"])
+
+    assert await client.received() == "welcome"
+
+
+@case("E25", "C", "service model")
+async def test_post_of_128_kb_is_delivered(main: Gateway) -> None:
+    client = await main.open()
+
+    await main.post(await client.id(), b"x" * MESSAGE)
+
+    assert await client.received() == "x" * MESSAGE
+
+
+@case("4.1", "U", "nobody")
+async def test_empty_post(main: Gateway, unknown: Unknown) -> None:
+    client = await main.open()
+
+    answer = await main.request("POST", path(main, await client.id()), b"", signed=True)
+    await main.post(await client.id(), b"after it")
+
+    received = [await client.received()]
+    if received == [""]:
+        received.append(await client.received())
+    unknown((answer.status, received), (200, ["", "after it"]))
+
+
+@case("4.1", "U", "nobody")
+async def test_post_that_is_not_utf_8(main: Gateway, unknown: Unknown) -> None:
+    client = await main.open()
+
+    answer = await main.request("POST", path(main, await client.id()), b"\xff\xfe", signed=True)
+
+    unknown(answer.status, 400)
+
+
+# What fails
+
+
+def assert_gone(answer: Any) -> None:
+    assert (answer.status, answer.body) == (410, b"")
+    assert answer.headers["x-amzn-errortype"] == "GoneException"
+
+
+@case("SO16", "C", "serverless-offline's suite; the SDKs for the header")
+@methods
+@spellings
+async def test_closed_connection_is_gone(main: Gateway, method: str, spelling: str) -> None:
+    url = path(main, await gone_id(main), spelling)
+
+    assert_gone(await main.request(method, url, body_of(method), signed=True))
+
+
+@case("SO18", "C", "serverless-offline's suite")
+async def test_deleted_connection_is_gone_at_once(main: Gateway) -> None:
+    client = await main.open()
+    url = path(main, await client.id())
+    await main.request("DELETE", url, signed=True)
+
+    assert_gone(await main.request("DELETE", url, signed=True))
+
+
+@case("E22", "C", "localstack#4694; re:Post on 410")
+@methods
+async def test_connection_that_never_was_is_gone(gateway: Gateway, method: str) -> None:
+    answer = await gateway.request(method, path(gateway, NEVER_EXISTED), body_of(method), signed=True)
+
+    assert_gone(answer)
+
+
+@case("E22", "C", "service model")
+@methods
+async def test_boto3_raises_gone_exception(gateway: Gateway, method: str) -> None:
+    data = {"Data": b"hello"} if method == "POST" else {}
+
+    with pytest.raises(gateway.management.exceptions.GoneException) as error:
+        await gateway.call(OPERATIONS[method], NEVER_EXISTED, **data)
+
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 410
+
+
+@case("E22", "C", "serverless-offline#749")
+@methods
+async def test_malformed_id_is_a_bad_request(gateway: Gateway, method: str) -> None:
+    data = {"Data": b"hello"} if method == "POST" else {}
+
+    with pytest.raises(ClientError) as error:
+        await gateway.call(OPERATIONS[method], "non-existing-id", **data)
+
+    response: Any = error.value.response
+    assert response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    assert response["Error"] == {
+        "Code": "BadRequestException",
+        "Message": "Invalid connectionId: non-existing-id",
+    }
+
+
+@case("SO11", "C", "serverless-offline's suite")
+async def test_function_learns_of_a_bad_id(main: Gateway) -> None:
+    client = await main.open()
+
+    await client.do(["post", "non-existing-id", "x"], ["post", NEVER_EXISTED, "x"], ["report", "self"])
+
+    results = json.loads(await client.received())["results"]
+    assert [(each["status"], each["Code"]) for each in results] == [
+        (400, "BadRequestException"),
+        (410, "GoneException"),
+    ]
+
+
+@case("E23", "L", "REST's page on IAM")
+@methods
+@spellings
+async def test_call_without_a_signature_is_forbidden(gateway: Gateway, method: str, spelling: str) -> None:
+    answer = await gateway.request(method, path(gateway, NEVER_EXISTED, spelling), body_of(method))
+
+    assert answer.status == 403
+    assert answer.json == {"message": "Missing Authentication Token"}
+
+
+@case("E23", "L", "REST's page on IAM")
+async def test_post_without_a_signature_does_not_reach_the_client(main: Gateway) -> None:
+    client = await main.open()
+
+    answer = await main.request("POST", path(main, await client.id()), b"forged")
+
+    assert answer.status == 403
+    await main.post(await client.id(), b"signed")
+    assert await client.received() == "signed"
+
+
+@case("4.2", "C", "aws-sdk-php#1955")
+@pytest.mark.parametrize("stage", ["no-such-stage/", ""], ids=["wrong stage", "no stage"])
+async def test_call_with_the_wrong_stage_or_none_is_forbidden(gateway: Gateway, stage: str) -> None:
+    answer = await gateway.request("POST", f"/{stage}%40connections/{quote(NEVER_EXISTED)}", b"hello", signed=True)
+
+    assert (answer.status, answer.json) == (403, {"message": "Forbidden"})
+    assert answer.headers["x-amzn-errortype"] == "ForbiddenException"
+
+
+@case("4.2", "C", "three captures")
+@pytest.mark.parametrize(("step", "method"), [("get", "GET"), ("delete", "DELETE")])
+async def test_function_whose_role_does_not_allow_the_call_is_forbidden(main: Gateway, step: str, method: str) -> None:
+    client = await main.open()
+
+    await client.do([step, "self"], ["report", "self"], message={"action": "slow"})
+
+    report = json.loads(await client.received())
+    context, (result,) = report["event"]["requestContext"], report["results"]
+    where = f"{main.stage.region}:********\\d{{4}}:{context['apiId']}/{context['stage']}".replace("*", r"\*")
+    assert result["status"] == 403
+    assert re.fullmatch(
+        r"User: arn:aws:sts::\d{12}:assumed-role/[^/]+/\S+ is not authorized to perform: "
+        rf"execute-api:ManageConnections on resource: arn:aws:execute-api:{where}/{method}/@connections/{{connectionId}}",
+        result["Message"],
+    )
+
+
+@case("E25", "C", "service model; sleeper#5755")
+async def test_larger_post_is_too_large_and_the_connection_stays_open(main: Gateway) -> None:
+    client = await main.open()
+
+    with pytest.raises(main.management.exceptions.PayloadTooLargeException) as error:
+        await main.post(await client.id(), b"x" * (MESSAGE + 1))
+
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 413
+    await main.post(await client.id(), b"small")
+    assert await client.received() == "small"
+
+
+@case("4.2", "C", "service model; sleeper#7494")
+async def test_client_that_does_not_read_is_too_slow_in_the_end(main: Gateway) -> None:
+    client = await main.open(options={"compression": None, "max_queue": 1})
+    connection_id = await client.id()
+
+    with pytest.raises(main.management.exceptions.LimitExceededException) as error:
+        await post_until_refused(main, client, connection_id)
+
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 429
+    client.vanish()
+
+
+async def post_until_refused(gateway: Gateway, client: Client, connection_id: str) -> None:
+    for _ in range(400):
+        await gateway.post(connection_id, b"x" * MESSAGE)
+    client.vanish()
+
+
+@case("4.1", "U", "nobody")
+async def test_other_method(gateway: Gateway, unknown: Unknown) -> None:
+    answer = await gateway.request("PUT", path(gateway, NEVER_EXISTED), b"hello", signed=True)
+
+    unknown((answer.status, answer.json), (403, {"message": "Missing Authentication Token"}))

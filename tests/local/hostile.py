@@ -1,0 +1,183 @@
+"""What the tests of bad input share: bytes that no proper client sends, and the proof that they leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import socket
+import struct
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.gateway import Invocation
+from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, RawClient
+
+SIGNATURE = b"AWS4-HMAC-SHA256 Credential=test/20240209/us-east-1/execute-api/aws4_request"
+SIGNED = b"Host: localhost\r\nAuthorization: " + SIGNATURE + b"\r\n"
+# Python's and its libraries' own, but for the one header in which AWS names an exception of its model.
+INTERNALS = re.compile(
+    rb"Traceback|File \"|\.py\b|\b[A-Z]\w*(?:Error|Exception)\b|aiohttp|asyncio|websockets|[Pp]ython|\bb'|0x[0-9a-f]{6}"
+)
+ERROR_TYPE = re.compile(rb"x-amzn-ErrorType: \w+\r\n")
+OK = Invocation({"statusCode": 200})
+NO_LINGER = struct.pack("ii", 1, 0)  # for SO_LINGER: close with an RST
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA  # RFC 6455 section 11.8
+RSV1, RSV2, RSV3 = 0x40, 0x20, 0x10
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, masked: bool = True) -> bytes:
+    """A client's frame, right or wrong; its masking key is zero, which leaves the payload as it is."""
+    start = bytes([fin << 7 | rsv | opcode])
+    mask_bit = masked << 7
+    if len(payload) < 126:
+        length = bytes([mask_bit | len(payload)])
+    elif len(payload) < 65_536:
+        length = struct.pack("!BH", mask_bit | 126, len(payload))
+    else:
+        length = struct.pack("!BQ", mask_bit | 127, len(payload))
+    return start + length + bytes(4 if masked else 0) + payload
+
+
+def close_frame(code: int) -> bytes:
+    """The gateway's: with a code, without a reason."""
+    return b"\x88\x02" + struct.pack("!H", code)
+
+
+def post(connection_id: str, headers: bytes, body: bytes = b"") -> bytes:
+    """PostToConnection with what is special about its headers."""
+    return b"POST /prod/@connections/%s HTTP/1.1\r\n%s%s\r\n%s" % (connection_id.encode(), SIGNED, headers, body)
+
+
+async def heard(client: RawClient) -> bytes:
+    """All that the gateway says until it hangs up, in whatever way; nothing of it is about its inner life."""
+    said = b""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        try:
+            while some := await client.reader.read(65_536):
+                said += some
+        except ConnectionError:
+            pass
+    client.writer.close()
+    assert not INTERNALS.search(ERROR_TYPE.sub(b"", said)), said[:1000]
+    return said
+
+
+def status(answer: bytes) -> int | None:
+    """An answer's status; None if there was no answer."""
+    return int(answer.split()[1]) if answer else None
+
+
+def reset(client: RawClient) -> None:
+    """Vanishes: the other side gets an RST."""
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+    client.writer.transport.abort()
+
+
+def half_close(client: RawClient) -> None:
+    """Sends a FIN and goes on listening."""
+    client.writer.write_eof()
+
+
+def hold(gateway: Gateway, route: str) -> asyncio.Event:
+    """Makes the function of a route, or the authorizer, wait for the event that this returns."""
+    may_answer = asyncio.Event()
+    answer = gateway.functions.behaviour.get(route, OK)
+    assert isinstance(answer, Invocation)
+
+    async def held(_: Any) -> Invocation:
+        await may_answer.wait()
+        return answer
+
+    gateway.functions.behaviour[route] = held
+    return may_answer
+
+
+@asynccontextmanager
+async def dripping(client: RawClient, drip: bytes, seconds: float = 0.005) -> AsyncIterator[None]:
+    """Meanwhile the client sends these bytes again and again."""
+
+    async def send() -> None:
+        with suppress(ConnectionError):
+            while True:
+                client.writer.write(drip)
+                await client.writer.drain()
+                await asyncio.sleep(seconds)
+
+    task = asyncio.create_task(send())
+    yield
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def upgraded(gateway: Gateway, dial: Dial, extensions: bytes = b"") -> RawClient:
+    """A connection after its 101."""
+    client = await dial(gateway.port, HANDSHAKE.removesuffix(b"\r\n") + extensions + b"\r\n")
+    assert status(await client.read_head()) == 101
+    return client
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], int]]:
+    """Measures, in bytes, how much more is allocated at once than at the start."""
+    tracemalloc.start()
+    peak = 0
+    try:
+        yield lambda: peak
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Returns when this is true; a test may then fail with what it finds instead."""
+    for _ in range(round(PATIENCE_SECONDS / 0.01)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))  # also where there is no /proc
+
+
+async def serves(gateway: Gateway) -> bool:
+    """Whether a proper client gets through."""
+    async with await gateway.connect() as peer:
+        await peer.send("hello from the next one")
+        while (await gateway.functions.event("$default"))["body"] != "hello from the next one":
+            pass
+    return True
+
+
+@asynccontextmanager
+async def unharmed(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
+    """Once its clients are gone the gateway is as it was, serves the next one, and has had no error to log."""
+    server = gateway.server
+    files = open_files()
+    behaviour = dict(gateway.functions.behaviour)
+
+    def left() -> dict[str, Any]:
+        remains = {
+            "connections": len(server.connections),
+            "heads awaited": len(server._waiting),
+            "HTTP connections": len(server._http.connections),
+            "tasks": server._tasks | asyncio.all_tasks() - {asyncio.current_task()},
+            "files": max(0, open_files() - files),
+        }
+        return {what: remain for what, remain in remains.items() if remain}
+
+    yield
+    gateway.functions.behaviour.update(behaviour)
+    await eventually(lambda: not left())
+    assert left() == {}
+
+    assert await serves(gateway)
+    logged = [record for when in ("setup", "call", "teardown") for record in caplog.get_records(when)]
+    assert [record.getMessage() for record in logged if record.levelno >= logging.WARNING or record.exc_info] == []

@@ -1,0 +1,213 @@
+"""Calls of `@connections` by broken and hostile callers: they are answered or cut, and nobody else hears of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from local import server
+from tests.local.conftest import Dial, Gateway, RawClient, Serve, received
+from tests.local.hostile import (
+    SIGNED,
+    dripping,
+    eventually,
+    half_close,
+    heard,
+    peak_memory,
+    post,
+    reset,
+    serves,
+    status,
+    unharmed,
+)
+
+SOON = 0.2  # seconds, for limits that a test waits to pass
+CLOSE = b"Connection: close\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.fixture
+async def gateway(
+    serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Gateway]:
+    """A gateway without much patience, which must be unharmed by the test."""
+    monkeypatch.setattr(server, "REQUEST_SECONDS", SOON)
+    monkeypatch.setattr(server, "CLOSE_SECONDS", SOON)
+    gateway = await serve()
+    async with unharmed(gateway, caplog):
+        yield gateway
+
+
+async def answer(gateway: Gateway, dial: Dial, sent: bytes) -> bytes:
+    return await heard(await dial(gateway.port, sent))
+
+
+async def next_post(gateway: Gateway, dial: Dial, connection_id: str) -> int | None:
+    """The status of a proper call."""
+    return status(await answer(gateway, dial, post(connection_id, CLOSE + b"Content-Length: 4\r\n", b"next")))
+
+
+async def test_path_with_anything_in_it_is_a_bad_request_and_only_quoted(gateway: Gateway, dial: Dial) -> None:
+    ids = {
+        b"%ff%fe": "\ufffd\ufffd",
+        b"a%0d%0aSet-Cookie:%20a=b": "a\r\nSet-Cookie: a=b",
+        b"%00": "\0",
+        b"%": "%",
+        b"%zz%1": "%zz%1",
+        b"%22%5c%3cscript%3e": '"\\<script>',
+        b"..%2f..": "../..",
+        b"*": "*",
+        b"x" * 3000: "x" * 3000,
+    }
+    for sent, quoted in ids.items():
+        said = await answer(
+            gateway, dial, b"GET /prod/@connections/%s HTTP/1.1\r\n%s" % (sent, SIGNED + CLOSE + b"\r\n")
+        )
+
+        head, _, body = said.partition(b"\r\n\r\n")
+        assert status(head) == 400
+        assert b"Set-Cookie" not in head
+        assert json.loads(body) == {"message": f"Invalid connectionId: {quoted}"}
+
+
+ZEROS = gzip.compress(bytes(100_000_000))
+BROKEN: dict[str, tuple[bytes, bytes, int]] = {
+    "length negative": (b"Content-Length: -1\r\n", b"hello", 400),
+    "length signed": (b"Content-Length: +5\r\n", b"hello", 400),
+    "length no number": (b"Content-Length: 1e1\r\n", b"hello", 400),
+    "length astronomic": (b"Content-Length: 99999999999999999999999\r\n", b"hello", 400),
+    "length twice": (b"Content-Length: 5\r\nContent-Length: 6\r\n", b"hello!", 400),
+    "length too long": (b"Content-Length: 6\r\n", b"hello", 408),
+    "never begun": (b"Expect: 100-continue\r\nContent-Length: 5\r\n", b"", 408),
+    "100 MB declared": (b"Content-Length: 100000000\r\n", b"hello", 413),
+    "chunk too long": (CHUNKED, b"6\r\nhello\r\n0\r\n\r\n", 400),
+    "chunk too short": (CHUNKED, b"4\r\nhello\r\n0\r\n\r\n", 400),
+    "chunk negative": (CHUNKED, b"-5\r\nhello\r\n0\r\n\r\n", 400),
+    "chunk no number": (CHUNKED, b"5\r\nhello\r\nzz\r\n", 400),
+    "chunk huge": (CHUNKED, b"ffffffffffffffff1\r\nhello", 400),
+    "chunk large": (CHUNKED, b"40000000\r\nhello", 408),
+    "chunks without end": (CHUNKED, b"5\r\nhello\r\n", 408),
+    "chunked unlike": (b"Transfer-Encoding: gzip, chunked, identity\r\n", b"5\r\nhello\r\n0\r\n\r\n", 400),
+    "not UTF-8": (CLOSE + b"Content-Length: 2\r\n", b"\xc3\x28", 400),
+    "gzip": (CLOSE + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n" % len(ZEROS), ZEROS, 400),
+}
+
+
+@pytest.mark.parametrize(("headers", "body", "expected"), BROKEN.values(), ids=BROKEN.keys())
+async def test_broken_body_is_refused_and_not_delivered(
+    gateway: Gateway, dial: Dial, headers: bytes, body: bytes, expected: int
+) -> None:
+    peer, connection_id = await gateway.connected()
+    async with peer:
+        broken = await answer(gateway, dial, post(connection_id, headers, body))
+
+        assert status(broken) == expected
+        assert await next_post(gateway, dial, connection_id) == 200
+        assert await received(peer) == "next"
+
+
+async def test_chunk_that_is_broken_later_is_refused(gateway: Gateway, dial: Dial) -> None:
+    peer, connection_id = await gateway.connected()
+    async with peer:
+        client = await dial(gateway.port, post(connection_id, CHUNKED, b"5\r\nhello\r\n"))
+        async with dripping(client, b"z"):
+            assert status(await heard(client)) in {400, 408}
+
+
+async def test_body_that_drips_is_cut(gateway: Gateway, dial: Dial) -> None:
+    peer, connection_id = await gateway.connected()
+    async with peer:
+        client = await dial(gateway.port, post(connection_id, b"Content-Length: 100000\r\n"))
+        async with dripping(client, b"x"):
+            assert status(await heard(client)) == 408
+
+
+async def test_body_without_end_is_refused_and_not_kept(gateway: Gateway, dial: Dial) -> None:
+    chunk = b"8000\r\n" + bytes(0x8000) + b"\r\n"
+    peer, connection_id = await gateway.connected()
+    async with peer:
+        client = await dial(gateway.port, post(connection_id, CHUNKED))
+        with peak_memory() as peak:
+            async with dripping(client, chunk, 0):
+                said = await heard(client)
+
+    assert status(said) == 413
+    assert peak() < 4_000_000
+
+
+@pytest.mark.parametrize("leave", [reset, half_close])
+@pytest.mark.parametrize(
+    ("headers", "body"), [(b"Content-Length: 10\r\n", b"hello"), (CHUNKED, b"5\r\nhel")], ids=["length", "chunk"]
+)
+async def test_client_that_leaves_within_a_body_is_forgotten(
+    gateway: Gateway, dial: Dial, leave: Callable[[RawClient], None], headers: bytes, body: bytes
+) -> None:
+    peer, connection_id = await gateway.connected()
+    async with peer:
+        client = await dial(gateway.port, post(connection_id, headers, body))
+        await eventually(lambda: gateway.server._http.connections)
+
+        leave(client)
+
+        assert await heard(client) == b""
+
+
+SMUGGLED = b"POST /prod/@connections/%s HTTP/1.1\r\n" + SIGNED + b"Content-Length: 8\r\n\r\nsmuggled"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Length: 5\r\n" + CHUNKED,
+        CHUNKED + b"Content-Length: 5\r\n",
+        CHUNKED + b"Transfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: xchunked\r\n",
+        b"Transfer-Encoding : chunked\r\n",
+        b"Transfer-Encoding:\x0bchunked\r\n",
+        b"X: a\rContent-Length: 0\r\n" + CHUNKED,
+        b"Content-Length: 5, 5\r\n",
+    ],
+    ids=repr,
+)
+async def test_request_cannot_be_smuggled_behind_another(gateway: Gateway, dial: Dial, headers: bytes) -> None:
+    """RFC 9112 section 11.2."""
+    peer, connection_id = await gateway.connected()
+    async with peer:
+        smuggled = b"0\r\n\r\n" + SMUGGLED % connection_id.encode()
+        said = await answer(gateway, dial, post(connection_id, headers, smuggled))
+
+        assert (status(said), said.count(b"HTTP/1.")) == (400, 1)
+        assert await next_post(gateway, dial, connection_id) == 200
+        assert await received(peer) == "next"
+
+
+async def test_pipelined_requests_are_answered_in_turn(gateway: Gateway, dial: Dial) -> None:
+    """RFC 9112 section 9.3.2; behind garbage nothing is."""
+    peer, connection_id = await gateway.connected(user_agent_header=None)
+    async with peer:
+        paths = [connection_id.encode(), b"x", b"y", connection_id.encode()] * 50
+        gets = b"".join(b"GET /prod/@connections/%s HTTP/1.1\r\n%s\r\n" % (path, SIGNED) for path in paths)
+        good = statuses(await answer(gateway, dial, gets + b"GET / HTTP/1.1\r\nHost: localhost\r\n" + CLOSE + b"\r\n"))
+        *before, last = statuses(await answer(gateway, dial, gets + b"garbage\r\n\r\n" + gets))
+
+    expected = [200, 400, 400, 200] * 50
+    assert good == [*expected, 403]
+    assert before == expected[: len(before)]
+    assert last == 400
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(each) for each in re.findall(rb"HTTP/1\.[01] (\d{3}) ", answers)]
+
+
+async def test_client_that_reads_no_answers_is_not_waited_for(gateway: Gateway, dial: Dial) -> None:
+    client = await dial(gateway.port)
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is a socket's
+    async with dripping(client, b"GET /prod HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000, 0):
+        await eventually(lambda: client.writer.transport.get_write_buffer_size() > 0)
+        assert await serves(gateway)
+    reset(client)

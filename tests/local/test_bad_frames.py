@@ -1,0 +1,317 @@
+"""Frames of broken and hostile clients: the gateway fails their connection and stays as it was.
+
+What comes before the upgrade is in test_bad_input.py, too much of the right frames in test_floods.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+import pytest
+
+from local import server
+from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve
+from tests.local.hostile import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    RSV1,
+    RSV2,
+    RSV3,
+    TEXT,
+    close_frame,
+    dripping,
+    eventually,
+    frame,
+    half_close,
+    heard,
+    hold,
+    peak_memory,
+    reset,
+    unharmed,
+    upgraded,
+)
+
+DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+HUGE = b"\x7f" + b"\xff" * 7  # as a length of eight bytes: the most that there can be
+SOON = 0.05  # seconds, for limits that a test waits to pass
+
+
+@pytest.fixture
+async def gateway(serve: Serve, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Gateway]:
+    """A gateway with our three routes, which must be unharmed by the test."""
+    gateway = await serve()
+    async with unharmed(gateway, caplog):
+        yield gateway
+
+
+def deflated(data: bytes) -> bytes:
+    """RFC 7692 section 7.2.1."""
+    compressor = zlib.compressobj(wbits=-15)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\0\0\xff\xff")
+
+
+# Wrong frames
+
+
+WRONG: dict[str, tuple[bytes, int]] = {
+    "reserved data opcode": (frame(0x3), 1002),
+    "reserved control opcode": (frame(0xB), 1002),
+    "RSV1": (frame(TEXT, b"x", rsv=RSV1), 1002),
+    "RSV2": (frame(TEXT, b"x", rsv=RSV2), 1002),
+    "RSV3": (frame(TEXT, b"x", rsv=RSV3), 1002),
+    "unmasked text": (frame(TEXT, b"x", masked=False), 1002),
+    "unmasked ping": (frame(PING, b"x", masked=False), 1002),
+    "fragmented ping": (frame(PING, b"x", fin=False), 1002),
+    "fragmented close": (frame(CLOSE, fin=False), 1002),
+    "long ping": (frame(PING, b"x" * 126), 1002),
+    "long pong": (frame(PONG, b"x" * 126), 1002),
+    "long close": (frame(CLOSE, b"\x03\xe8" + b"x" * 124), 1002),
+    "close code of one byte": (frame(CLOSE, b"\x03"), 1002),
+    "close reason not UTF-8": (frame(CLOSE, b"\x03\xe8\xff"), 1007),
+    "text not UTF-8": (frame(TEXT, b"\xff"), 1007),
+    "text with a surrogate": (frame(TEXT, b"\xed\xa0\x80"), 1007),
+    "text in overlong UTF-8": (frame(TEXT, b"\xc0\xaf"), 1007),
+    "text with half a character": (frame(TEXT, b"\xc3"), 1007),
+    "text not UTF-8 over two frames": (frame(TEXT, b"\xc3", fin=False) + frame(CONTINUATION, b"\x28"), 1007),
+    "continuation of nothing": (frame(CONTINUATION, b"x"), 1002),
+    "message within a message": (frame(TEXT, b"x", fin=False) + frame(TEXT, b"y"), 1002),
+    "binary within a text": (frame(TEXT, b"x", fin=False) + frame(BINARY, b"y", fin=False), 1002),
+    "length of exabytes": (b"\x81\xff" + HUGE, 1009),
+    "negative length": (b"\x81\xff" + b"\xff" * 8, 1009),
+    "length of exabytes within a message": (frame(TEXT, b"x", fin=False) + b"\x80\xff" + HUGE, 1009),
+    "text after a close frame": (frame(CLOSE, b"\x03\xe8") + frame(TEXT, b"x"), 1000),
+    **{f"close code {code}": (frame(CLOSE, struct.pack("!H", code)), 1002) for code in (0, 999, 1004, 1005, 1006)},
+    **{f"close code {code}": (frame(CLOSE, struct.pack("!H", code)), 1002) for code in (1015, 2999, 5000, 65_535)},
+}
+
+
+@pytest.mark.parametrize(("sent", "code"), WRONG.values(), ids=WRONG.keys())
+async def test_wrong_frame_fails_the_connection_without_a_word(
+    gateway: Gateway, dial: Dial, sent: bytes, code: int
+) -> None:
+    """RFC 6455 sections 5 to 8."""
+    client = await upgraded(gateway, dial)
+
+    client.writer.write(sent)
+
+    assert await heard(client) == close_frame(code)
+    assert await gateway.disconnect_event() == (code, "")
+    assert "$default" not in gateway.functions.invoked
+
+
+BOMB = deflated(bytes(50_000_000))
+WRONGLY_DEFLATED: dict[str, tuple[bytes, int]] = {
+    "corrupt": (frame(TEXT, b"\xff\xff\xff", rsv=RSV1), 1002),
+    "corrupt later": (frame(TEXT, deflated(b"x"), rsv=RSV1, fin=False) + frame(CONTINUATION, b"\1\2\3\4"), 1002),
+    "flagged twice": (frame(TEXT, rsv=RSV1, fin=False) + frame(CONTINUATION, rsv=RSV1), 1002),
+    "flagged ping": (frame(PING, rsv=RSV1), 1002),
+    "not UTF-8": (frame(TEXT, deflated(b"\xff"), rsv=RSV1), 1007),
+    "bomb": (frame(TEXT, BOMB[:30_000], rsv=RSV1), 1009),
+    "fragmented bomb": (
+        frame(TEXT, BOMB[:20], rsv=RSV1, fin=False) + b"".join(frame(0, bytes([b]), fin=False) for b in BOMB[20:2000]),
+        1009,
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "code"), WRONGLY_DEFLATED.values(), ids=WRONGLY_DEFLATED.keys())
+async def test_wrongly_compressed_message_fails_the_connection_and_takes_no_memory(
+    gateway: Gateway, dial: Dial, sent: bytes, code: int
+) -> None:
+    """RFC 7692 sections 6 and 7."""
+    client = await upgraded(gateway, dial, DEFLATE)
+
+    with peak_memory() as peak:
+        client.writer.write(sent)
+        said = await heard(client)
+
+    assert said == close_frame(code)
+    assert peak() < 2_000_000
+
+
+async def test_message_of_endless_empty_fragments_is_too_large(gateway: Gateway, dial: Dial) -> None:
+    client = await upgraded(gateway, dial)
+    client.writer.write(frame(TEXT, fin=False))
+
+    with peak_memory() as peak:
+        async with dripping(client, frame(CONTINUATION, fin=False) * 1000, 0):
+            said = await heard(client)
+
+    assert said == close_frame(1009)
+    assert peak() < 10_000_000
+
+
+async def test_close_frame_within_a_message_ends_the_connection(gateway: Gateway, dial: Dial) -> None:
+    client = await upgraded(gateway, dial)
+
+    client.writer.write(frame(TEXT, b"x", fin=False) + frame(CLOSE, b"\x03\xe8"))
+
+    assert await heard(client) in {close_frame(1000), close_frame(1002)}
+    assert await gateway.disconnect_event() == (1000, "")
+
+
+@pytest.mark.parametrize("sent", [frame(CLOSE), frame(0x3), HANDSHAKE, frame(TEXT, b"\xff"), frame(BINARY)], ids=repr)
+async def test_wrong_frame_in_haste_ends_the_connection_too(gateway: Gateway, dial: Dial, sent: bytes) -> None:
+    """RFC 6455 section 4.1: a client waits for the 101."""
+    client = await dial(gateway.port, HANDSHAKE + sent)
+
+    await heard(client)
+
+    code, _ = await gateway.disconnect_event()
+    assert code in {1002, 1003, 1005, 1006, 1007}
+    assert "$default" not in gateway.functions.invoked
+
+
+# Unusual frames that are right
+
+
+async def test_unusual_frames_are_understood(gateway: Gateway, dial: Dial) -> None:
+    """RFC 6455 sections 5.4 to 5.6: empty fragments, control frames within a message, pongs that nobody asked for."""
+    client = await upgraded(gateway, dial)
+    message = [
+        frame(PONG, b"unasked"),
+        frame(TEXT, b"", fin=False),
+        frame(PING, b"within"),
+        frame(CONTINUATION, b"caf\xc3", fin=False),
+        frame(CONTINUATION, b"", fin=False),
+        frame(CONTINUATION, b"\xa9"),
+    ]
+
+    client.writer.write(b"".join(message) + frame(TEXT) + frame(CLOSE, struct.pack("!H", 4999) + b"bye"))
+
+    assert await heard(client) == b"\x8a\x06within" + b"\x88\x05\x13\x87bye"
+    bodies = [(await gateway.functions.event("$default"))["body"] for _ in range(2)]
+    assert bodies == ["café", ""]
+    assert await gateway.disconnect_event() == (4999, "bye")
+
+
+# Anything at all
+
+
+@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("extension", [b"", DEFLATE], ids=["", "deflate"])
+async def test_random_bytes_are_survived(gateway: Gateway, dial: Dial, seed: int, extension: bytes) -> None:
+    client = await upgraded(gateway, dial, extension)
+
+    client.writer.write(random.Random(seed).randbytes(5000))  # noqa: S311 - not a secret
+    half_close(client)
+    await heard(client)
+
+    code, _ = await gateway.disconnect_event()
+    assert code in {1002, 1003, 1006, 1007, 1009}
+
+
+@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("extension", [b"", DEFLATE], ids=["", "deflate"])
+async def test_random_frames_are_survived(gateway: Gateway, dial: Dial, seed: int, extension: bytes) -> None:
+    client = await upgraded(gateway, dial, extension)
+    dice = random.Random(seed)  # noqa: S311 - not a secret
+
+    def some_frame() -> bytes:
+        payload = dice.choice([b"", b"{}", b"\x03\xe8", dice.randbytes(10), deflated(b"hello"), b"x" * 40_000])
+        rsv = dice.choice([0, 0, 0, RSV1, RSV2])
+        opcode = dice.choice([CONTINUATION, TEXT, TEXT, BINARY, CLOSE, PING, PONG, dice.randrange(16)])
+        return frame(opcode, payload, fin=dice.random() < 0.7, rsv=rsv, masked=dice.random() < 0.95)
+
+    client.writer.write(b"".join(some_frame() for _ in range(20)))
+    half_close(client)
+    await heard(client)
+
+    code, _ = await gateway.disconnect_event()
+    assert code in {1000, 1002, 1003, 1005, 1006, 1007, 1009}
+
+
+# Clients that leave, and clients that should
+
+
+@pytest.mark.parametrize("leave", [reset, half_close])
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"\x81", frame(TEXT, b"hello")[:-2], frame(TEXT, b"hello", fin=False), frame(PING, b"x" * 125)[:50]],
+    ids=["after the 101", "in a header", "in a frame", "in a message", "in a ping"],
+)
+async def test_client_that_leaves_at_any_moment_is_disconnected(
+    gateway: Gateway, dial: Dial, leave: Callable[[RawClient], None], sent: bytes
+) -> None:
+    client = await upgraded(gateway, dial)
+    client.writer.write(sent)
+
+    leave(client)
+    await heard(client)
+
+    assert await gateway.disconnect_event() == (1006, "")
+    assert "$default" not in gateway.functions.invoked
+
+
+@pytest.mark.parametrize(
+    ("leave", "code"),
+    [(reset, 1006), (half_close, 1006), (lambda client: client.writer.write(frame(CLOSE, b"\x03\xe8")), 1000)],
+    ids=["reset", "half_close", "close"],
+)
+async def test_client_that_leaves_while_its_message_is_answered_is_disconnected(
+    gateway: Gateway, dial: Dial, leave: Callable[[RawClient], None], code: int
+) -> None:
+    may_answer = hold(gateway, "$default")
+    client = await upgraded(gateway, dial)
+    client.writer.write(frame(TEXT, b"hello"))
+    await gateway.functions.event("$default")
+
+    leave(client)
+    await heard(client)
+
+    assert await gateway.disconnect_event() == (code, "")
+    may_answer.set()
+
+
+STAYING = pytest.mark.parametrize(
+    "sent",
+    [
+        HANDSHAKE + frame(0x3),
+        HANDSHAKE + frame(TEXT, b"\xff"),
+        HANDSHAKE + frame(BINARY),
+        HANDSHAKE + frame(CLOSE),
+        HANDSHAKE.replace(b"\r\n\r\n", b"\r\nno colon\r\n\r\n"),
+        HANDSHAKE.replace(b"Version: 13", b"Version: 8"),
+    ],
+    ids=["reserved opcode", "not UTF-8", "binary", "close", "malformed handshake", "refused handshake"],
+)
+
+
+@STAYING
+@pytest.mark.parametrize("drip", [b"", b"x"], ids=["silent", "talking"])
+async def test_client_that_does_not_hang_up_is_hung_up_on(
+    gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes, drip: bytes
+) -> None:
+    monkeypatch.setattr(server, "CLOSE_SECONDS", SOON)
+    client = await dial(gateway.port)
+    head, end, frames = sent.partition(b"\r\n\r\n")
+    client.writer.write(head + end)
+    if frames:
+        await client.read_head()
+        client.writer.write(frames)
+
+    async with dripping(client, drip):
+        with suppress(ConnectionError):
+            await client.reader.read()
+        await eventually(lambda: not gateway.server._server.handler_tasks)
+        assert gateway.server._server.handler_tasks == set()
+
+
+@STAYING
+async def test_stop_does_not_wait_for_a_client_that_does_not_hang_up(serve: Serve, dial: Dial, sent: bytes) -> None:
+    gateway = await serve()
+    client = await dial(gateway.port, sent)
+    await client.reader.read()
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await gateway.server.stop()
+
+    assert gateway.server._tasks == set()

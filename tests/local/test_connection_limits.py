@@ -1,0 +1,203 @@
+"""How long a connection may last: without a message, and in any case."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
+
+from local import server
+from local.events import Event
+from local.gateway import Invocation
+from local.limits import Limits
+from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, Serve, api, closed, received
+
+GOING_AWAY = (1001, "Going away")
+LONG_SECONDS = 600.0
+SHORT_SECONDS = 0.05
+# As short as tests want it, and long enough for a busy machine to get a message through meanwhile.
+IDLE_SECONDS = 1.0
+Activity = Callable[[], Awaitable[object]]
+
+ECHO = api("$connect", "$disconnect", "$default", routes={"$default": {"two_way": True}})
+
+
+async def echo(event: Event) -> Invocation:
+    return Invocation({"statusCode": 200, "body": event["body"]})
+
+
+async def limited(
+    serve: Serve, *, idle_seconds: float = LONG_SECONDS, connection_seconds: float = LONG_SECONDS
+) -> Gateway:
+    """A gateway whose `$default` echoes, with limits that are far away unless told otherwise."""
+    gateway = await serve(ECHO, limits=Limits(idle_seconds=idle_seconds, connection_seconds=connection_seconds))
+    gateway.functions.behaviour["$default"] = echo
+    return gateway
+
+
+async def chat(peer: ClientConnection) -> None:
+    await peer.send("hello")
+    assert await received(peer) == "hello"
+
+
+async def ping(peer: ClientConnection) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await (await peer.ping())
+
+
+async def repeat(activity: Activity) -> None:
+    """Until it fails, which is to be soon."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            await activity()
+
+
+# The idle limit
+
+
+async def test_idle_connection_is_closed(serve: Serve) -> None:
+    gateway = await limited(serve, idle_seconds=SHORT_SECONDS)
+    peer, connection_id = await gateway.connected()
+
+    assert await closed(peer) == GOING_AWAY
+    assert await gateway.disconnect_event() == GOING_AWAY
+    assert gateway.server.connections.get(connection_id) is None
+
+
+async def test_every_idle_connection_is_closed(serve: Serve) -> None:
+    gateway = await limited(serve, idle_seconds=SHORT_SECONDS)
+
+    first = await gateway.connect()
+    second = await gateway.connect()
+    ends = [await closed(first), await closed(second)]
+    third = await gateway.connect()
+
+    assert [*ends, await closed(third)] == [GOING_AWAY] * 3
+    assert [await gateway.disconnect_event() for _ in range(3)] == [GOING_AWAY] * 3
+
+
+async def outlasts_an_idle_one(gateway: Gateway, peer: ClientConnection, activity: Activity) -> bool:
+    """Whether a client that does this is still connected when one that came later has been closed for idleness."""
+    idle = await gateway.connect()
+    while idle.state is State.OPEN:
+        await activity()
+        await asyncio.sleep(IDLE_SECONDS / 50)
+    await activity()
+    return peer.state is State.OPEN
+
+
+async def test_client_that_sends_messages_is_not_idle(serve: Serve) -> None:
+    gateway = await limited(serve, idle_seconds=IDLE_SECONDS)
+    peer = await gateway.connect()
+
+    assert await outlasts_an_idle_one(gateway, peer, lambda: chat(peer))
+
+
+async def test_client_that_is_posted_to_is_not_idle(serve: Serve) -> None:
+    gateway = await limited(serve, idle_seconds=IDLE_SECONDS)
+    peer, connection_id = await gateway.connected()
+    management = gateway.management
+
+    async def post() -> None:
+        await asyncio.to_thread(management.post_to_connection, ConnectionId=connection_id, Data=b"news")
+        assert await received(peer) == "news"
+
+    assert await outlasts_an_idle_one(gateway, peer, post)
+
+
+async def test_client_that_only_pings_is_idle(serve: Serve) -> None:
+    gateway = await limited(serve, idle_seconds=SHORT_SECONDS)
+    peer = await gateway.connect()
+
+    with pytest.raises(ConnectionClosed):
+        await repeat(lambda: ping(peer))
+
+    assert await closed(peer) == GOING_AWAY
+
+
+async def test_client_that_is_only_looked_up_is_idle(serve: Serve) -> None:
+    gateway = await limited(serve, idle_seconds=SHORT_SECONDS)
+    peer, connection_id = await gateway.connected()
+    management = gateway.management
+
+    with pytest.raises(management.exceptions.GoneException):
+        await repeat(lambda: asyncio.to_thread(management.get_connection, ConnectionId=connection_id))
+
+    assert await closed(peer) == GOING_AWAY
+
+
+# The connection limit
+
+
+async def test_connection_ends_at_its_limit_whatever_its_traffic(serve: Serve) -> None:
+    gateway = await limited(serve, connection_seconds=IDLE_SECONDS)
+    peer = await gateway.connect()
+
+    with pytest.raises(ConnectionClosed):
+        await repeat(lambda: chat(peer))
+
+    assert await closed(peer) == GOING_AWAY
+    assert await gateway.disconnect_event() == GOING_AWAY
+
+
+async def test_client_that_is_not_idle_ends_at_the_connection_limit(serve: Serve) -> None:
+    """Both limits at once, as on AWS: the later one is for who is never silent."""
+    gateway = await limited(serve, idle_seconds=IDLE_SECONDS, connection_seconds=2 * IDLE_SECONDS)
+    peer = await gateway.connect()
+
+    assert await outlasts_an_idle_one(gateway, peer, lambda: chat(peer))
+    with pytest.raises(ConnectionClosed):
+        await repeat(lambda: chat(peer))
+    assert await closed(peer) == GOING_AWAY
+    assert await gateway.disconnect_event() == GOING_AWAY
+
+
+# Who does not answer
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients have to hang up at once."""
+    monkeypatch.setattr(server, "CLOSE_SECONDS", SHORT_SECONDS)
+
+
+@pytest.mark.parametrize("limits", [{"idle_seconds": SHORT_SECONDS}, {"connection_seconds": SHORT_SECONDS}])
+async def test_client_that_does_not_answer_the_close_frame_is_dropped(
+    impatient: None, serve: Serve, dial: Dial, limits: dict[str, float]
+) -> None:
+    gateway = await limited(serve, **limits)
+    client = await dial(gateway.port, HANDSHAKE)
+    await client.read_head()
+
+    assert await client.read_all() == b"\x88\x0c\x03\xe9Going away"
+    assert await gateway.disconnect_event() == GOING_AWAY
+
+
+async def test_deleted_client_that_does_not_answer_the_close_frame_is_dropped(
+    impatient: None, gateway: Gateway, dial: Dial
+) -> None:
+    client = await dial(gateway.port, HANDSHAKE)
+    await client.read_head()
+    connection_id = (await gateway.functions.event("$connect"))["requestContext"]["connectionId"]
+
+    await asyncio.to_thread(gateway.management.delete_connection, ConnectionId=connection_id)
+
+    assert await client.read_all() == b"\x88\x1c\x03\xe8Connection Closed Normally"
+    assert await gateway.disconnect_event() == (1000, "Connection Closed Normally")
+
+
+async def test_connection_that_is_due_is_gone_for_posts(serve: Serve, dial: Dial) -> None:
+    """Also while the gateway still waits for its client to hang up."""
+    gateway = await limited(serve, idle_seconds=SHORT_SECONDS)
+    client = await dial(gateway.port, HANDSHAKE)
+    await client.read_head()
+    connection_id = (await gateway.functions.event("$connect"))["requestContext"]["connectionId"]
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await client.reader.readexactly(len(b"\x88\x0c\x03\xe9Going away"))
+
+    with pytest.raises(gateway.management.exceptions.ClientError, match="GoneException"):
+        await asyncio.to_thread(gateway.management.post_to_connection, ConnectionId=connection_id, Data=b"late")

@@ -1,0 +1,203 @@
+"""Clients that send more than anybody answers, or do not read what they are sent: memory is bounded, others are served."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from local import server
+from local.gateway import Invocation
+from local.server import ClientSocket
+from tests.local.conftest import PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve
+from tests.local.hostile import (
+    PING,
+    TEXT,
+    dripping,
+    eventually,
+    frame,
+    heard,
+    hold,
+    peak_memory,
+    post,
+    reset,
+    serves,
+    status,
+    unharmed,
+    upgraded,
+)
+
+SOON = 0.05  # seconds, for limits that a test waits to pass
+IN_FLIGHT = 10
+UNSENT_BYTES = 1_000_000  # more than the gateway keeps for a client, less than a flood
+PINGS = frame(PING, b"x" * 125) * 1000
+MESSAGES = frame(TEXT, b"hello") * 1000
+FAILED = Invocation(error="KeyError", message="'x'")
+
+
+@pytest.fixture
+async def gateway(
+    serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Gateway]:
+    """A gateway that takes few messages at once, which must be unharmed by the test."""
+    monkeypatch.setattr(server, "MAX_IN_FLIGHT", IN_FLIGHT)
+    gateway = await serve()
+    async with unharmed(gateway, caplog):
+        yield gateway
+
+
+async def deaf(gateway: Gateway, dial: Dial) -> tuple[RawClient, ClientSocket, str]:
+    """A client that does not read, the gateway's side of it, and the connection's id."""
+    client = await upgraded(gateway, dial)
+    connection_id = (await gateway.functions.event("$connect"))["requestContext"]["connectionId"]
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is a socket's
+    peer = gateway.server.connections.get(connection_id)
+    assert peer
+    return client, peer.socket, connection_id
+
+
+# Messages faster than answers
+
+
+async def test_messages_beyond_what_is_in_flight_wait_and_none_is_lost(gateway: Gateway, dial: Dial) -> None:
+    may_answer = hold(gateway, "$default")
+    client = await upgraded(gateway, dial)
+    client.writer.write(b"".join(frame(TEXT, b"%d" % number) for number in range(500)))
+    await eventually(lambda: gateway.functions.invoked.count("$default") == IN_FLIGHT)
+
+    assert await serves(gateway)
+    assert gateway.functions.invoked.count("$default") == IN_FLIGHT + 1
+
+    may_answer.set()
+    bodies = [(await gateway.functions.event("$default"))["body"] for _ in range(500 - IN_FLIGHT)]
+    assert bodies[-1] == "499"
+
+
+async def test_flood_of_large_messages_takes_no_more_memory_than_is_in_flight(gateway: Gateway, dial: Dial) -> None:
+    may_answer = hold(gateway, "$default")
+    client = await upgraded(gateway, dial)
+    large = frame(TEXT, b"x" * 32_768)
+
+    with peak_memory() as peak:
+        async with dripping(client, large, 0):
+            await eventually(lambda: gateway.functions.invoked.count("$default") == IN_FLIGHT)
+            await eventually(lambda: client.writer.transport.get_write_buffer_size() > len(large))
+            assert await serves(gateway)
+
+    assert peak() < 5_000_000
+    reset(client)
+    may_answer.set()
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+async def test_stop_does_not_begin_the_messages_that_wait(
+    serve: Serve, dial: Dial, monkeypatch: pytest.MonkeyPatch, in_turn: bool
+) -> None:
+    monkeypatch.setattr(server, "MAX_IN_FLIGHT", IN_FLIGHT)
+    gateway = await serve(in_turn=in_turn)
+    begun = 1 if in_turn else IN_FLIGHT
+    may_answer = hold(gateway, "$default")
+    client = await upgraded(gateway, dial)
+    client.writer.write(MESSAGES)
+    await eventually(lambda: gateway.functions.invoked.count("$default") == begun)
+
+    async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as tasks:
+        tasks.create_task(gateway.server.stop())
+        await eventually(lambda: not gateway.server._server.is_serving())
+        may_answer.set()
+
+    assert gateway.functions.invoked.count("$default") == begun
+
+
+async def test_client_that_leaves_amid_its_flood_is_disconnected(gateway: Gateway, dial: Dial) -> None:
+    may_answer = hold(gateway, "$default")
+    client = await upgraded(gateway, dial)
+    async with dripping(client, MESSAGES, 0):
+        await eventually(lambda: gateway.functions.invoked.count("$default") == IN_FLIGHT)
+
+    reset(client)
+    may_answer.set()
+
+    assert await gateway.disconnect_event() == (1006, "")
+
+
+# Clients that do not read
+
+
+@pytest.mark.parametrize("flood", [PINGS, MESSAGES], ids=["pings", "messages"])
+async def test_client_that_does_not_read_is_not_read_from_until_it_does(
+    gateway: Gateway, dial: Dial, flood: bytes
+) -> None:
+    """Each ping is answered by a pong, and each message here by an error."""
+    gateway.functions.behaviour["$default"] = FAILED
+    client, peer, _ = await deaf(gateway, dial)
+
+    async with dripping(client, flood, 0):
+        await eventually(lambda: peer.paused)
+        await eventually(lambda: client.writer.transport.get_write_buffer_size() > len(flood))
+        unsent, tasks, served = (
+            peer.transport.get_write_buffer_size(),
+            len(gateway.server._tasks),
+            await serves(gateway),
+        )
+
+    assert served
+    assert unsent < UNSENT_BYTES
+    assert tasks < 2 * IN_FLIGHT
+
+    client.writer.transport.resume_reading()  # type: ignore[attr-defined] # it is a socket's
+    hearing = asyncio.create_task(heard(client))
+    await eventually(lambda: not peer.paused and client.writer.transport.get_write_buffer_size() == 0)
+    gateway.functions.behaviour["$default"] = Invocation({"statusCode": 200})
+    client.writer.write(frame(TEXT, b"good again"))
+    while (await gateway.functions.event("$default"))["body"] != "good again":
+        pass
+    client.writer.write_eof()
+    await hearing
+
+
+async def test_client_that_does_not_read_for_too_long_is_cut(
+    gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "UNREAD_SECONDS", SOON)
+    client, _, _ = await deaf(gateway, dial)
+
+    async with dripping(client, PINGS, 0):
+        assert await gateway.disconnect_event() == (1006, "")
+
+
+async def test_stop_does_not_wait_for_a_client_that_does_not_read(
+    serve: Serve, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "UNREAD_SECONDS", 10 * SOON)
+    gateway = await serve()
+    client, peer, _ = await deaf(gateway, dial)
+
+    async with dripping(client, PINGS, 0):
+        await eventually(lambda: peer.paused)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await gateway.server.stop()
+
+    assert len(gateway.server.connections) == 0
+
+
+async def test_posts_to_a_client_that_does_not_read_are_refused_until_it_does(gateway: Gateway, dial: Dial) -> None:
+    """429 is LimitExceededException, "the client is sending more than the allowed number of requests per unit of time"."""
+    client, peer, connection_id = await deaf(gateway, dial)
+    call = post(connection_id, b"Connection: close\r\nContent-Length: 131072\r\n", b"x" * 131_072)
+    delivered = 0
+
+    while (code := status(await heard(await dial(gateway.port, call)))) == 200:
+        delivered += 1
+    unsent = peer.transport.get_write_buffer_size()
+
+    assert code == 429
+    assert unsent < UNSENT_BYTES
+    client.writer.transport.resume_reading()  # type: ignore[attr-defined] # it is a socket's
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        messages = await client.reader.readexactly(delivered * (131_072 + 10))
+    assert messages.count(b"x") == delivered * 131_072
+    assert status(await heard(await dial(gateway.port, call))) == 200

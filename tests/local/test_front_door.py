@@ -1,0 +1,102 @@
+"""What is neither a WebSocket handshake nor a call of `@connections`, and clients without manners."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from local import server
+from tests.local.conftest import HANDSHAKE, SIGNED, Dial, Gateway, RawClient, request
+
+# Requests that are not for it
+
+
+@pytest.mark.parametrize("path", ["/prod", "/prod/", "/prod?idToken=abc", "/prod/1", "/prod/1/2"])
+async def test_plain_request_must_be_upgraded(gateway: Gateway, dial: Dial, path: str) -> None:
+    """On AWS it is so at the stage and at one or two segments below."""
+    status, *_ = await request(dial, gateway, f"GET {path}")
+
+    assert status == 426
+    assert gateway.functions.invoked == []
+
+
+@pytest.mark.parametrize("path", ["/", "/dev", "/dev/@connections/x", "/production"])
+async def test_plain_request_to_another_stage_is_forbidden(gateway: Gateway, dial: Dial, path: str) -> None:
+    status, *_ = await request(dial, gateway, f"GET {path}", SIGNED)
+
+    assert status == 403
+
+
+# Clients without manners
+
+
+async def test_request_may_come_byte_by_byte(gateway: Gateway, dial: Dial) -> None:
+    client = await dial(gateway.port)
+    for byte in HANDSHAKE:
+        client.writer.write(bytes([byte]))
+        await client.writer.drain()
+
+    assert (await client.read_head()).startswith(b"HTTP/1.1 101 ")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /prod HTTP/1.1\r\nHost: loc", HANDSHAKE[:-2]], ids=["nothing", "part", "most"]
+)
+async def test_slow_head_is_closed(gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.05)
+    client = await dial(gateway.port, sent)
+
+    assert await client.read_all() == b""
+    assert gateway.functions.invoked == []
+
+
+async def test_limit_for_the_head_does_not_touch_who_has_sent_it(
+    gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.05)
+    peer = await gateway.connect()
+    idler = await dial(gateway.port)
+    await idler.read_all()
+
+    await peer.send("still here")
+
+    assert (await gateway.functions.event("$default"))["body"] == "still here"
+
+
+LINE = b"X-Padding: " + b"x" * 1000 + b"\r\n"
+
+
+@pytest.mark.parametrize("start", [b"GET /prod HTTP/1.1\r\n", HANDSHAKE[:-2]], ids=["http", "websocket"])
+@pytest.mark.parametrize("padding", [LINE * 20, LINE * 200, b"X: " + b"x" * 100_000], ids=["long", "longer", "line"])
+async def test_huge_head_does_not_hang(
+    gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, start: bytes, padding: bytes
+) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.05)
+    client = await dial(gateway.port, start + padding)
+
+    await ended(client)
+    assert gateway.functions.invoked == []
+
+
+async def ended(client: RawClient) -> None:
+    """Returns when the gateway has closed the connection, in whatever way."""
+    with suppress(ConnectionResetError):
+        await client.read_all()
+
+
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\x00", b"hello"], ids=repr)
+async def test_what_is_not_http_is_a_bad_request(gateway: Gateway, dial: Dial, sent: bytes) -> None:
+    client = await dial(gateway.port, sent + b"\r\n\r\n")
+
+    assert b" 400 " in (await client.read_all()).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    "line", ["OPTIONS * HTTP/1.1", "CONNECT localhost:80 HTTP/1.1", "GET http://localhost/ HTTP/1.1", "GET // HTTP/1.1"]
+)
+async def test_odd_target_is_refused_and_not_an_accident(gateway: Gateway, dial: Dial, line: str) -> None:
+    """RFC 9112 section 3.2."""
+    client = await dial(gateway.port, f"{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+
+    assert int((await client.read_all()).split()[1]) in range(400, 500)

@@ -1,0 +1,133 @@
+"""The options of `python -m local`, and what it prints because of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.__main__ import options, parser, usage
+from local.aws import LocalAws
+from local.iam import Iam
+from local.launch import ROOT
+from local.limits import Limits
+from local.system import Options, System
+from tests.local.conftest import OUR_ROUTES, api
+
+
+def chosen(*arguments: str) -> Options:
+    return options(parser().parse_args(arguments))
+
+
+def test_up_listens_on_ports_that_can_be_remembered() -> None:
+    assert chosen() == chosen("up") == Options(port=4510, aws_port=4511)
+
+
+def test_demo_is_in_nobodys_way() -> None:
+    assert chosen("demo") == Options(port=0, aws_port=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        ("--port 1234", {"port": 1234}),
+        ("--port 0 --aws-port 0", {"port": 0, "aws_port": 0}),
+        ("--aws-port 1234", {"aws_port": 1234}),
+        ("--template other.template.json", {"template": Path("other.template.json")}),
+        ("--images /somewhere/else", {"images": Path("/somewhere/else")}),
+        ("--functions process", {"functions": "process"}),
+        ("--functions image", {"functions": "image"}),
+        ("--environments 5", {"environments": 5}),
+        ("--dynamodb-url http://127.0.0.1:8000", {"dynamodb_url": "http://127.0.0.1:8000"}),
+        ("--iam off", {"iam": False}),
+        ("--iam enforce", {"iam": True}),
+        ("--in-turn", {"in_turn": True}),
+        ("--clock-speed 60", {"clock_speed": 60.0}),
+        ("--idle-limit 0.5", {"limits": Limits(idle_seconds=0.5)}),
+        ("--connection-limit 60", {"limits": Limits(connection_seconds=60)}),
+        ("--idle-limit 5 --connection-limit 60", {"limits": Limits(idle_seconds=5, connection_seconds=60)}),
+        ("--function-timeout 29", {"function_timeout": 29.0}),
+    ],
+)
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_option_changes_what_it_names_and_nothing_else(command: str, arguments: str, changes: dict[str, Any]) -> None:
+    assert chosen(command, *arguments.split()) == dataclasses.replace(chosen(command), **changes)
+
+
+def test_images_may_be_named_from_where_one_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert chosen("--images", "sources").images == tmp_path / "sources"
+    assert chosen().images == ROOT / "images"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e400", "soon", ""])
+@pytest.mark.parametrize(
+    "option", ["--clock-speed", "--idle-limit", "--connection-limit", "--function-timeout", "--environments"]
+)
+def test_number_that_makes_no_sense_is_refused(capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        chosen(f"{option}={value}")
+
+    assert end.value.code == 2
+    assert f"argument {option}: invalid " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", ["down", "--functions lambda", "--iam maybe", "--port http", "--environments 1.5", "--no-such-option"]
+)
+def test_what_does_not_exist_is_refused(arguments: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        chosen(*arguments.split())
+
+    assert end.value.code == 2
+
+
+# What is printed
+
+
+@pytest.fixture
+async def system(tmp_path: Path) -> AsyncIterator[System]:
+    """Of our own template, on the port of `up`."""
+    aws = LocalAws(log=tmp_path / "log")
+    yield System(api(*OUR_ROUTES), aws, Iam(), 4510, "us-east-1_AbCdEf123", "client", "connections")
+    await aws.stop()
+
+
+def test_lines_to_paste_are_short_where_the_port_is_the_usual_one(system: System) -> None:
+    printed = usage(system, Options())
+
+    assert 'npx wscat -c "ws://127.0.0.1:4510/prod?idToken=$(make -s token)"' in printed
+    assert '"http://127.0.0.1:4510/prod/@connections/$(make -s connection)"' in printed
+
+
+def test_lines_to_paste_name_another_port(system: System) -> None:
+    printed = usage(dataclasses.replace(system, port=1234), Options())
+
+    flags = "LOCAL_FLAGS=--port=1234"
+    assert f'npx wscat -c "ws://127.0.0.1:1234/prod?idToken=$(make -s token {flags})"' in printed
+    assert f'"http://127.0.0.1:1234/prod/@connections/$(make -s connection {flags})"' in printed
+
+
+@pytest.mark.parametrize("missing", [{"user_pool_id": None}, {"table_name": None}], ids=str)
+def test_nothing_is_printed_that_the_template_has_not_got(system: System, missing: dict[str, Any]) -> None:
+    printed = usage(dataclasses.replace(system, **missing), Options())
+
+    assert "ws://127.0.0.1:4510/prod" in printed
+    assert "make -s" not in printed
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"clock_speed": 60}, "Connections end after 10 s idle, 120 s in all."),
+        ({"limits": Limits(idle_seconds=0.5)}, "Connections end after 0.5 s idle, 7200 s in all."),
+        ({"limits": Limits(connection_seconds=60), "clock_speed": 2}, "Connections end after 300 s idle, 30 s in all."),
+    ],
+)
+def test_limits_are_printed_where_they_are_not_those_of_aws(system: System, changes: dict[str, Any], said: str) -> None:
+    assert said in usage(system, Options(**changes))
+    assert "Connections end" not in usage(system, Options())

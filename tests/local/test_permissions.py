@@ -1,0 +1,206 @@
+"""Who may call whom: API Gateway the functions, and the functions' roles `@connections`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from local.events import new_id
+from local.iam import Iam, Role, Session, Statement
+from local.template import REGION
+from tests.local.conftest import (
+    AUTHORIZER,
+    OUR_ROUTES,
+    SIGNED,
+    WEBSOCKET,
+    Dial,
+    Gateway,
+    Serve,
+    api,
+    received,
+    refused,
+    request,
+)
+
+API_ARN = "arn:aws:execute-api:us-east-1:000000000000:localapi00"
+CONNECT = (WEBSOCKET, f"{API_ARN}/*$connect")
+ASK = (AUTHORIZER, f"{API_ARN}/authorizers/authorizer")
+
+
+async def permitted(serve: Serve, *permissions: tuple[str, str], iam: Iam | None = None) -> Gateway:
+    """A gateway that may invoke what these permissions say."""
+    guarded = api(*OUR_ROUTES, identity_sources=(), permissions=frozenset(permissions))
+    return await serve(guarded, iam=iam)
+
+
+# Functions
+
+
+async def test_authorizer_without_a_permission_is_our_fault_and_the_source_is_named(serve: Serve) -> None:
+    gateway = await permitted(serve, CONNECT)
+
+    assert await refused(gateway) == 500
+    assert gateway.functions.invoked == []
+    assert list(gateway.server.iam.advice) == [
+        f"API Gateway may not invoke authorizer: add an AWS::Lambda::Permission with SourceArn {ASK[1]}"
+    ]
+
+
+async def test_connect_route_without_a_permission_is_our_fault_and_the_source_is_named(serve: Serve) -> None:
+    gateway = await permitted(serve, ASK)
+
+    assert await refused(gateway) == 500
+    assert gateway.functions.invoked == ["authorizer"]
+    (advice,) = gateway.server.iam.advice
+    assert advice.endswith(f"add an AWS::Lambda::Permission with SourceArn {API_ARN}/prod/$connect")
+
+
+async def test_message_without_a_permission_is_an_error_and_the_source_is_named(serve: Serve) -> None:
+    gateway = await permitted(serve, ASK, CONNECT)
+    peer = await gateway.connect()
+
+    for _ in range(2):
+        await peer.send("hello")
+        assert (await received(peer)).startswith('{"message": "Internal server error", "connectionId":"')
+
+    (advice,) = gateway.server.iam.advice
+    assert advice == (
+        f"API Gateway may not invoke websocket: add an AWS::Lambda::Permission with SourceArn {API_ARN}/prod/$default"
+    )
+
+
+async def test_disconnect_route_without_a_permission_is_named_too(serve: Serve) -> None:
+    gateway = await permitted(serve, ASK, CONNECT)
+    peer = await gateway.connect()
+
+    await peer.close()
+    await gateway.server.stop()
+
+    assert gateway.functions.invoked == ["authorizer", "$connect"]
+    (advice,) = gateway.server.iam.advice
+    assert advice.endswith(f"SourceArn {API_ARN}/prod/$disconnect")
+
+
+async def test_permission_for_every_route_is_enough(serve: Serve) -> None:
+    gateway = await permitted(serve, ASK, (WEBSOCKET, f"{API_ARN}/*"))
+    peer = await gateway.connect()
+
+    await peer.send("hello")
+    await gateway.functions.event("$default")
+
+    assert list(gateway.server.iam.advice) == []
+
+
+async def test_without_iam_permissions_are_not_looked_at(serve: Serve) -> None:
+    gateway = await permitted(serve, iam=Iam(enforced=False))
+    peer = await gateway.connect()
+
+    await peer.send("hello")
+    await gateway.functions.event("$default")
+
+    assert gateway.functions.invoked == ["authorizer", "$connect", "$default"]
+
+
+# @connections
+
+SESSION_ARN = "arn:aws:sts::000000000000:assumed-role/Chat-Role/Chat-Rooms"
+POST = Statement("Allow", ("execute-api:ManageConnections",), (f"{API_ARN}/prod/POST/*",))
+
+
+@pytest.fixture
+def iam() -> Iam:
+    return Iam()
+
+
+@pytest.fixture
+async def managed(serve: Serve, iam: Iam) -> Gateway:
+    """A gateway that knows the roles of `iam`."""
+    return await serve(iam=iam)
+
+
+def function(iam: Iam, *statements: Statement) -> Session:
+    """A function whose role has these statements."""
+    return iam.open_session("rooms", Role("Chat-Role", statements), SESSION_ARN)
+
+
+async def call(gateway: Gateway, session: Session, operation: str, connection_id: str, **parameters: Any) -> Any:
+    management = boto3.client(
+        "apigatewaymanagementapi",
+        endpoint_url=f"http://127.0.0.1:{gateway.port}/prod",
+        region_name=REGION,
+        aws_access_key_id=session.access_key_id,
+        aws_secret_access_key=session.secret_access_key,
+        aws_session_token=session.session_token,
+    )
+    return await asyncio.to_thread(getattr(management, operation), ConnectionId=connection_id, **parameters)
+
+
+async def test_function_may_do_what_its_role_allows(managed: Gateway, iam: Iam) -> None:
+    peer, connection_id = await managed.connected()
+
+    await call(managed, function(iam, POST), "post_to_connection", connection_id, Data=b"hello")
+
+    assert await received(peer) == "hello"
+    assert list(iam.unused(["execute-api"])) == []
+
+
+@pytest.mark.parametrize(("operation", "method"), [("get_connection", "GET"), ("delete_connection", "DELETE")])
+async def test_function_may_not_do_what_its_role_does_not_allow(
+    managed: Gateway, iam: Iam, operation: str, method: str
+) -> None:
+    _, connection_id = await managed.connected()
+
+    with pytest.raises(ClientError, match="AccessDeniedException") as error:
+        await call(managed, function(iam, POST), operation, connection_id)
+
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+    assert managed.server.connections.get(connection_id)
+    (advice,) = iam.advice
+    assert f'"Resource": "{API_ARN}/prod/{method}/@connections/*"' in advice
+
+
+async def test_refusal_is_worded_as_by_aws(managed: Gateway, iam: Iam, dial: Dial) -> None:
+    """With the account masked and a placeholder for the connection, as captured from AWS."""
+    _, connection_id = await managed.connected()
+    session = function(iam)
+    signed = SIGNED.replace("Credential=test/", f"Credential={session.access_key_id}/")
+
+    status, headers, body = await request(dial, managed, f"POST /prod/@connections/{connection_id}", signed)
+
+    assert (status, headers["x-amzn-errortype"]) == (403, "AccessDeniedException")
+    assert json.loads(body) == {
+        "Message": f"User: {SESSION_ARN} is not authorized to perform: execute-api:ManageConnections on resource: "
+        "arn:aws:execute-api:us-east-1:********0000:localapi00/prod/POST/@connections/{connectionId}"
+    }
+
+
+async def test_key_of_nobody_is_refused(managed: Gateway, dial: Dial) -> None:
+    _, connection_id = await managed.connected()
+    signed = SIGNED.replace("Credential=test/", "Credential=AKIDEXAMPLE/")
+
+    status, headers, _ = await request(dial, managed, f"GET /prod/@connections/{connection_id}", signed)
+
+    assert (status, headers["x-amzn-errortype"]) == (403, "UnrecognizedClientException")
+
+
+async def test_refusal_does_not_tell_whether_the_connection_is_there(managed: Gateway, iam: Iam) -> None:
+    _, connection_id = await managed.connected()
+
+    for each in (connection_id, new_id(), "not-an-id"):
+        with pytest.raises(ClientError, match="AccessDeniedException"):
+            await call(managed, function(iam), "get_connection", each)
+
+
+async def test_without_iam_every_function_may_post(serve: Serve) -> None:
+    iam = Iam(enforced=False)
+    gateway = await serve(iam=iam)
+    peer, connection_id = await gateway.connected()
+
+    await call(gateway, function(iam), "post_to_connection", connection_id, Data=b"hello")
+
+    assert await received(peer) == "hello"

@@ -1,0 +1,414 @@
+"""A template of somebody else's, nothing like our stack: what is read from it, and real clients of its gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+
+from local.events import Event
+from local.gateway import Invocation
+from local.iam import Role, Statement
+from local.server import GatewayServer
+from local.template import ACCOUNT_THROTTLE, Api, Authorizer, Function, Route, Template, TemplateError, Throttle
+from tests.local.conftest import PATIENCE_SECONDS, received, unseen_failures
+
+TEMPLATE = Path(__file__).parent / "templates" / "chat.template.json"
+DOCUMENT = json.loads(TEMPLATE.read_text())
+LAMBDA = "arn:aws:lambda:us-east-1:000000000000:function:chat-"
+DOOR, ROOMS, HISTORY = f"{LAMBDA}DoorFunction", f"{LAMBDA}RoomFunction", f"{LAMBDA}HistoryFunction"
+EXECUTE = "arn:aws:execute-api:us-east-1:000000000000:localapi00"
+TABLE = "arn:aws:dynamodb:us-east-1:000000000000:table/chat-rooms"
+TICKET: dict[str, Any] = {"additional_headers": {"X-Tenant": "acme"}, "query": "?ticket=1"}
+STAGE_VARIABLES = {"tenant": "acme", "table": "chat-rooms"}
+WITHOUT_CONNECT: dict[str, Any] = {
+    "Connect": None,
+    "Door": None,
+    "DoorFunction": None,
+    "DoorRole": None,
+    "MayAskDoor": None,
+}
+
+Changed = Callable[..., Template]
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Changed:
+    """Reads the template with resources added or replaced, or left out if None."""
+
+    def written(**resources: dict[str, Any] | None) -> Template:
+        path = tmp_path / TEMPLATE.name
+        kept = {name: each for name, each in {**DOCUMENT["Resources"], **resources}.items() if each is not None}
+        path.write_text(json.dumps({**DOCUMENT, "Resources": kept}))
+        return Template.read(path)
+
+    return written
+
+
+def with_(logical_id: str, **properties: Any) -> dict[str, dict[str, Any]]:
+    """The resource with properties added, replaced, or left out if None."""
+    resource = DOCUMENT["Resources"][logical_id]
+    merged = {**resource["Properties"], **properties}
+    return {logical_id: {**resource, "Properties": {name: v for name, v in merged.items() if v is not None}}}
+
+
+# What is read
+
+
+def test_api_has_its_routes_stage_and_permissions() -> None:
+    stage_throttle = Throttle(rate=50, burst=20)
+    door = Authorizer(DOOR, ("route.request.header.X-Tenant", "route.request.querystring.ticket"), "chat-Door")
+
+    assert Template.read(TEMPLATE).api() == Api(
+        id="localapi00",
+        stage="v1",
+        route_selection_expression="${request.body.service}/${request.body.op}",
+        routes={
+            "$connect": Route("$connect", ROOMS, door, throttle=stage_throttle),
+            "$disconnect": Route("$disconnect", ROOMS, throttle=stage_throttle),
+            "rooms/post": Route("rooms/post", ROOMS, throttle=Throttle(rate=0.1, burst=1)),
+            "rooms/list": Route("rooms/list", ROOMS, two_way=True, throttle=stage_throttle),
+            "history/read": Route("history/read", HISTORY, timeout_seconds=0.25, throttle=Throttle(rate=50, burst=5)),
+        },
+        stage_variables=STAGE_VARIABLES,
+        deployed=True,
+        permissions=frozenset(
+            {
+                (DOOR, f"{EXECUTE}/authorizers/chat-Door"),
+                (ROOMS, f"{EXECUTE}/*"),
+                (HISTORY, f"{EXECUTE}/v1/history/*"),
+            }
+        ),
+    )
+
+
+def test_functions_have_their_settings_and_what_their_roles_allow() -> None:
+    logs = Statement("Allow", ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"), ("*",))
+    read = Statement("Allow", ("dynamodb:Query",), (TABLE, f"{TABLE}/index/*"))
+    write = Statement("Allow", ("dynamodb:PutItem", "dynamodb:UpdateItem"), (TABLE,))
+    post = Statement("Allow", ("execute-api:ManageConnections",), (f"{EXECUTE}/v1/*/@connections/*",))
+    deny = Statement("Deny", ("dynamodb:*", "execute-api:*", "logs:*"), ("*",), all_actions_but=True)
+    url = "https://localapi00.execute-api.us-east-1.amazonaws.com/v1"
+
+    assert Template.read(TEMPLATE).functions() == {
+        DOOR: Function("chat-DoorFunction", DOOR, "door", {}, 3, 128, {}, Role("chat-DoorRole", (logs,))),
+        ROOMS: Function(
+            "chat-RoomFunction",
+            ROOMS,
+            "rooms",
+            environment={"TABLE": "chat-rooms", "CALLBACK": url},
+            timeout_seconds=20,
+            memory_mb=1024,
+            logging={},
+            role=Role("chat-RoomRole", (logs, write, post, deny, read)),
+        ),
+        HISTORY: Function(
+            "chat-HistoryFunction", HISTORY, "history", {}, 3, 128, {}, Role("chat-HistoryRole", (read,))
+        ),
+    }
+
+
+def test_api_without_connect_keeps_the_rest(changed: Changed) -> None:
+    with_connect, without = Template.read(TEMPLATE), changed(**WITHOUT_CONNECT)
+
+    assert without.api().routes == {key: r for key, r in with_connect.api().routes.items() if key != "$connect"}
+    assert without.functions().keys() == {ROOMS, HISTORY}
+
+
+def test_stage_without_throttles_has_those_of_the_account(changed: Changed) -> None:
+    api = changed(**with_("V1", DefaultRouteSettings=None, RouteSettings=None)).api()
+
+    assert {route.throttle for route in api.routes.values()} == {ACCOUNT_THROTTLE}
+
+
+@pytest.mark.xfail(reason="only tables are known by the name that the template gives them", raises=AssertionError)
+@pytest.mark.parametrize("by_reference", [True, False])
+def test_function_is_known_by_its_own_name(changed: Changed, by_reference: bool) -> None:
+    function = with_("RoomFunction", FunctionName="lobby")
+    permission = {} if by_reference else with_("MayInvokeRooms", FunctionName="lobby")
+
+    template = changed(**function, **permission)
+
+    lobby = "arn:aws:lambda:us-east-1:000000000000:function:lobby"
+    assert "lobby" in {each.name for each in template.functions().values()}
+    assert template.api().may_invoke(lobby, f"{EXECUTE}/v1/rooms/list")
+
+
+@pytest.mark.xfail(reason="only tables are known by the name that the template gives them", raises=AssertionError)
+def test_role_is_known_by_its_own_name(changed: Changed) -> None:
+    template = changed(**with_("HistoryRole", RoleName="archivist"), **with_("ReadRooms", Roles=["archivist"]))
+
+    role = template.functions()[HISTORY].role
+    assert (role.name, len(role.statements)) == ("archivist", 1)
+
+
+# Its gateway
+
+
+@dataclass
+class Backend:
+    """The template's functions in this process: the door lets everybody in, history never answers in time."""
+
+    answers: dict[str, Invocation] = field(default_factory=dict)
+    invoked: list[tuple[str, str]] = field(default_factory=list)
+    events: defaultdict[str, asyncio.Queue[Event]] = field(default_factory=lambda: defaultdict(asyncio.Queue))
+
+    async def invoke(self, function_arn: str, event: Event) -> Invocation:
+        key = event["requestContext"]["routeKey"]
+        self.invoked.append((function_arn, key))
+        self.events["door" if function_arn == DOOR else key].put_nowait(event)
+        if function_arn == DOOR:
+            return Invocation(ALLOW)
+        if function_arn == HISTORY:
+            await asyncio.sleep(PATIENCE_SECONDS)
+        return self.answers.get(key, Invocation({"statusCode": 200, "body": key}))
+
+    async def event(self, name: str) -> Event:
+        """The next event of a route, or of the door."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self.events[name].get()
+
+
+STATEMENT = {"Effect": "Allow", "Action": "execute-api:Invoke", "Resource": f"{EXECUTE}/v1/*"}
+ALLOW = {"principalId": "ada", "policyDocument": {"Version": "2012-10-17", "Statement": STATEMENT}}
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway that listens, and the functions behind it."""
+
+    server: GatewayServer
+    backend: Backend
+    port: int
+
+    async def connect(self, *, query: str = "", **options: Any) -> ClientConnection:
+        return await connect(f"ws://127.0.0.1:{self.port}/v1{query}", **options)
+
+    async def refusal(self, **options: Any) -> int:
+        with pytest.raises(InvalidStatus) as refused:
+            await self.connect(**options)
+        return refused.value.response.status_code
+
+
+Start = Callable[..., Awaitable[Gateway]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts the gateway of the template, or of a changed one, and stops it after the test."""
+    started: list[GatewayServer] = []
+    unseen = unseen_failures()
+
+    async def listening(template: Template | None = None) -> Gateway:
+        backend = Backend()
+        server = GatewayServer((template or Template.read(TEMPLATE)).api(), backend.invoke)
+        port = await server.start()
+        started.append(server)
+        return Gateway(server, backend, port)
+
+    yield listening
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await asyncio.gather(*(server.stop() for server in started))
+    assert unseen == []
+
+
+def message(service: str, op: str) -> str:
+    return json.dumps({"service": service, "op": op})
+
+
+@pytest.mark.parametrize(
+    ("service", "op", "function"), [("rooms", "post", ROOMS), ("rooms", "list", ROOMS), ("history", "read", HISTORY)]
+)
+async def test_message_goes_where_its_service_and_operation_lead(
+    start: Start, service: str, op: str, function: str
+) -> None:
+    gateway = await start()
+    async with await gateway.connect(**TICKET) as peer:
+        await peer.send(message(service, op))
+
+        assert (await gateway.backend.event(f"{service}/{op}"))["body"] == message(service, op)
+        assert gateway.backend.invoked[2:] == [(function, f"{service}/{op}")]
+
+
+async def test_two_way_route_answers_and_the_others_are_silent(start: Start) -> None:
+    gateway = await start()
+    gateway.backend.answers["rooms/list"] = Invocation({"statusCode": 404, "body": "[]"})
+    async with await gateway.connect(**TICKET) as peer:
+        await peer.send(message("rooms", "post"))
+        await gateway.backend.event("rooms/post")
+        for _ in range(2):
+            await peer.send(message("rooms", "list"))
+
+        assert [await received(peer), await received(peer)] == ["[]", "[]"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {},
+        {"query": "?ticket=1"},
+        {"additional_headers": {"X-Tenant": "acme"}},
+        {"query": "?ticket=", "additional_headers": {"X-Tenant": "acme"}},
+        {"query": "?ticket=1", "additional_headers": {"X-Tenant": ""}},
+        {"query": "?x-tenant=acme", "additional_headers": {"ticket": "1"}},
+    ],
+    ids=str,
+)
+async def test_both_identity_sources_are_needed_or_nobody_is_asked(start: Start, sent: dict[str, Any]) -> None:
+    gateway = await start()
+
+    assert await gateway.refusal(**sent) == 401
+    assert gateway.backend.invoked == []
+
+
+async def test_authorizer_is_asked_once_before_connect(start: Start) -> None:
+    gateway = await start()
+
+    async with await gateway.connect(**TICKET):
+        assert gateway.backend.invoked == [(DOOR, "$connect"), (ROOMS, "$connect")]
+
+
+async def test_every_event_carries_the_stage_variables(start: Start) -> None:
+    gateway = await start()
+
+    async with await gateway.connect(**TICKET) as peer:
+        await peer.send(message("rooms", "post"))
+    events = [await gateway.backend.event(name) for name in ("door", "$connect", "rooms/post", "$disconnect")]
+
+    assert [event["stageVariables"] for event in events] == [STAGE_VARIABLES] * 4
+
+
+@pytest.mark.parametrize("body", [message("rooms", "burn"), '{"service": "rooms"}', "{}", "[]", "hello", ""])
+async def test_message_without_a_route_is_forbidden(start: Start, body: str) -> None:
+    gateway = await start()
+    async with await gateway.connect(**TICKET) as peer:
+        await peer.send(body)
+
+        assert re.fullmatch(FRAME.format("Forbidden"), await received(peer))
+
+
+FRAME = r'{{"message": "{}", "connectionId":"[\w-]{{15}}=", "requestId":"[\w-]{{15}}="}}'
+
+
+async def test_route_is_throttled_by_its_own_settings(start: Start) -> None:
+    gateway = await start()
+    async with await gateway.connect(**TICKET) as peer:
+        for _ in range(2):
+            await peer.send(message("rooms", "post"))
+        refused = await received(peer)
+        await peer.send(message("rooms", "list"))
+
+        assert re.fullmatch(FRAME.format("Too Many Requests"), refused)
+        assert await received(peer) == "rooms/list"
+
+
+async def test_route_waits_only_as_long_as_its_integration_says(start: Start) -> None:
+    gateway = await start()
+    async with await gateway.connect(**TICKET) as peer:
+        await peer.send(message("history", "read"))
+
+        assert re.fullmatch(FRAME.format("Endpoint request timed out"), await received(peer))
+
+
+async def test_function_without_permission_for_the_gateway_is_not_invoked(start: Start, changed: Changed) -> None:
+    gateway = await start(changed(MayInvokeHistory=None))
+    async with await gateway.connect(**TICKET) as peer:
+        await peer.send(message("history", "read"))
+
+        assert re.fullmatch(FRAME.format("Internal server error"), await received(peer))
+    assert (HISTORY, "history/read") not in gateway.backend.invoked
+    (advice,) = gateway.server.iam.advice
+    assert advice.endswith(f"add an AWS::Lambda::Permission with SourceArn {EXECUTE}/v1/history/read")
+
+
+async def test_everybody_may_connect_where_there_is_no_connect_route(start: Start, changed: Changed) -> None:
+    gateway = await start(changed(**WITHOUT_CONNECT))
+
+    async with await gateway.connect() as peer:
+        await peer.send(message("rooms", "list"))
+        answer = await received(peer)
+
+    assert (answer, gateway.backend.invoked[0]) == ("rooms/list", (ROOMS, "rooms/list"))
+
+
+async def test_stage_without_a_deployment_lets_nobody_in(start: Start, changed: Changed) -> None:
+    gateway = await start(changed(**with_("V1", DeploymentId=None)))
+
+    assert await gateway.refusal(**TICKET) == 403
+    assert gateway.backend.invoked == []
+
+
+# What cannot be run
+
+
+def read_all(template: Template) -> None:
+    template.api()
+    template.functions()
+
+
+@pytest.mark.parametrize(
+    ("resources", "named"),
+    [
+        (with_("Chat", DisableExecuteApiEndpoint=True), "Chat: DisableExecuteApiEndpoint"),
+        (with_("V1", ClientCertificateId="c"), "V1: ClientCertificateId"),
+        (with_("V1", RouteSettings={"rooms/post": {"CacheTtl": 1}}), "V1: CacheTtl"),
+        (with_("Read", ApiKeyRequired=True), "Read: ApiKeyRequired"),
+        (with_("Read", RequestModels={"$default": "Message"}), "Read: RequestModels"),
+        (with_("Door", AuthorizerResultTtlInSeconds=0), "Door: AuthorizerResultTtlInSeconds"),
+        (with_("ToRooms", RequestTemplates={}), "ToRooms: RequestTemplates"),
+        (with_("HistoryFunction", VpcConfig={}), "HistoryFunction: VpcConfig"),
+        (with_("DoorRole", PermissionsBoundary="arn"), "DoorRole: PermissionsBoundary"),
+        (with_("MayInvokeRooms", FunctionUrlAuthType="NONE"), "MayInvokeRooms: FunctionUrlAuthType"),
+        ({"Inbox": {"Type": "AWS::SQS::Queue"}}, "Inbox: AWS::SQS::Queue"),
+        (
+            {"Reply": {"Type": "AWS::ApiGatewayV2::IntegrationResponse"}},
+            "Reply: AWS::ApiGatewayV2::IntegrationResponse",
+        ),
+        ({"Read": {**DOCUMENT["Resources"]["Read"], "Condition": "Beta"}}, "Read: Condition"),
+        (with_("RoomFunction", Environment={"Variables": {"A": {"Fn::ImportValue": "a"}}}), "Fn::ImportValue"),
+        (with_("V1", StageVariables={"tenant": {"Fn::If": ["Beta", "a", "b"]}}), "V1: intrinsic function Fn::If"),
+        (with_("V1", StageVariables={"tenant": {"Ref": "Tenant"}}), "V1: Ref Tenant"),
+        (with_("ToHistory", IntegrationType="MOCK"), "Read: IntegrationType MOCK"),
+        (with_("Read", AuthorizationType="AWS_IAM"), "Read: AuthorizationType AWS_IAM"),
+        (with_("Door", AuthorizerType="JWT"), "AuthorizerType JWT"),
+        ({"Other": DOCUMENT["Resources"]["Chat"]}, "2 APIs and 1 stages"),
+        ({"V2": DOCUMENT["Resources"]["V1"]}, "1 APIs and 2 stages"),
+        (with_("ListResponse", RouteResponseKey="rooms"), "List: route response rooms"),
+        (with_("List", RouteResponseSelectionExpression="$request.body.x"), "List: route response $request.body.x"),
+        (
+            with_("DoorRole", ManagedPolicyArns=["arn:aws:iam::aws:policy/AmazonDynamoDBFullAccess"]),
+            "DoorRole: what arn:aws:iam::aws:policy/AmazonDynamoDBFullAccess allows",
+        ),
+        (
+            with_("HistoryFunction", Role="arn:aws:iam::000000000000:role/elsewhere"),
+            "HistoryFunction: Role arn:aws:iam::000000000000:role/elsewhere",
+        ),
+        (
+            with_("ReadRooms", PolicyDocument={"Statement": {**STATEMENT, "Condition": {"Bool": {}}}}),
+            "ReadRooms: Condition",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_run_is_refused_by_name(changed: Changed, resources: dict[str, Any], named: str) -> None:
+    with pytest.raises(TemplateError) as refused:
+        read_all(changed(**resources))
+
+    assert named in str(refused.value)
+
+
+def test_identity_source_of_an_http_api_is_refused_by_name(changed: Changed) -> None:
+    """`$request.` is the spelling of HTTP APIs, `route.request.` that of WebSocket APIs."""
+    api = changed(**with_("Door", IdentitySource=["$request.header.Authorization"])).api()
+
+    with pytest.raises(TemplateError, match=r"\$request\.header\.Authorization"):
+        GatewayServer(api, Backend().invoke)

@@ -1,0 +1,207 @@
+"""What is too fast: at the handshake, for a message, for `@connections`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from websockets.exceptions import InvalidStatus
+
+from local.aws import CREDENTIALS
+from local.limits import Limits
+from local.template import REGION, Throttle
+from tests.local.conftest import OUR_ROUTES, PATIENCE_SECONDS, Gateway, Serve, api, received, refused
+
+
+def times(burst: int) -> Throttle:
+    """Lets so many through and then no more."""
+    return Throttle(rate=0, burst=burst)
+
+
+def management(gateway: Gateway) -> Any:
+    """A boto3 client that does not try again by itself."""
+    url = f"http://127.0.0.1:{gateway.port}/prod"
+    once = Config(retries={"total_max_attempts": 1})
+    return boto3.client("apigatewaymanagementapi", endpoint_url=url, region_name=REGION, config=once, **CREDENTIALS)
+
+
+async def call(gateway: Gateway, operation: str, connection_id: str, **parameters: Any) -> None:
+    await asyncio.to_thread(getattr(management(gateway), operation), ConnectionId=connection_id, **parameters)
+
+
+async def failure(gateway: Gateway, operation: str, connection_id: str, **parameters: Any) -> tuple[str, int]:
+    with pytest.raises(ClientError) as error:
+        await call(gateway, operation, connection_id, **parameters)
+    return error.value.response["Error"]["Code"], error.value.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+# Handshakes
+
+
+async def test_too_many_new_connections_of_the_account_are_refused(serve: Serve) -> None:
+    gateway = await serve(limits=Limits(new_connections=times(2)))
+
+    for _ in range(2):
+        await gateway.connect()
+
+    assert await refused(gateway) == 429
+    assert gateway.functions.invoked == ["$connect", "$connect"]
+
+
+async def test_too_many_new_connections_of_the_route_are_refused(serve: Serve) -> None:
+    gateway = await serve(api(*OUR_ROUTES, routes={"$connect": {"throttle": times(1)}}))
+
+    peer = await gateway.connect()
+    status = await refused(gateway)
+    await peer.send("hello")
+
+    assert status == 429
+    assert (await gateway.functions.event("$default"))["body"] == "hello"
+    assert gateway.functions.invoked == ["$connect", "$default"]
+
+
+async def test_new_connections_are_limited_where_there_is_no_connect_route_too(serve: Serve) -> None:
+    gateway = await serve(api("$default"), limits=Limits(new_connections=times(1)))
+
+    await gateway.connect()
+
+    assert await refused(gateway) == 429
+
+
+async def test_authorizer_is_not_asked_about_one_connection_too_many(serve: Serve) -> None:
+    guarded = api(*OUR_ROUTES, identity_sources=())
+    gateway = await serve(guarded, limits=Limits(new_connections=times(1)))
+
+    await gateway.connect()
+
+    assert await refused(gateway) == 429
+    assert gateway.functions.invoked.count("authorizer") == 1
+
+
+async def test_handshake_that_is_too_fast_is_told_so(serve: Serve) -> None:
+    gateway = await serve(limits=Limits(new_connections=times(0)))
+
+    with pytest.raises(InvalidStatus) as error:
+        await gateway.connect()
+
+    assert error.value.response.headers["x-amzn-ErrorType"] == "TooManyRequestsException"
+    assert error.value.response.body == b'{"message":"Too Many Requests"}'
+
+
+async def test_handshake_for_another_stage_costs_nothing(serve: Serve) -> None:
+    gateway = await serve(limits=Limits(new_connections=times(1)))
+
+    assert await refused(gateway, "/x") == 403
+
+    await gateway.connect()
+
+
+async def test_handshake_succeeds_again_after_a_while(serve: Serve) -> None:
+    gateway = await serve(limits=Limits(new_connections=Throttle(rate=2, burst=1)))
+    await gateway.connect()
+    assert await refused(gateway) == 429
+
+    async def opened() -> bool:
+        try:
+            await gateway.connect()
+        except InvalidStatus:
+            return False
+        return True
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await opened():
+            await asyncio.sleep(0.01)
+
+
+# Messages
+
+
+async def test_client_that_is_too_fast_is_told_so_and_stays_connected(serve: Serve) -> None:
+    gateway = await serve(api("$connect", "$default", "send", routes={"$default": {"throttle": times(1)}}))
+    peer, connection_id = await gateway.connected()
+
+    for message in ("first", "second", "third"):
+        await peer.send(message)
+    frames = [await received(peer), await received(peer)]
+    await peer.send('{"action": "send"}')
+
+    for frame in frames:
+        assert frame.startswith(f'{{"message": "Too Many Requests", "connectionId":"{connection_id}", "requestId":"')
+    assert frames[0] != frames[1]
+    assert (await gateway.functions.event("send"))["body"] == '{"action": "send"}'
+    assert gateway.functions.invoked == ["$connect", "$default", "send"]
+
+
+async def test_connections_share_the_limit_of_a_route(serve: Serve) -> None:
+    gateway = await serve(api(*OUR_ROUTES, routes={"$default": {"throttle": times(1)}}))
+    peers = [await gateway.connect() for _ in range(2)]
+
+    await peers[0].send("first")
+    await gateway.functions.event("$default")
+    await peers[1].send("second")
+
+    assert (await received(peers[1])).startswith('{"message": "Too Many Requests"')
+
+
+async def test_messages_share_the_limit_of_the_account(serve: Serve) -> None:
+    gateway = await serve(api("$default", "send"), limits=Limits(requests=times(1)))
+    peer = await gateway.connect()
+
+    await peer.send("hello")
+    await gateway.functions.event("$default")
+    await peer.send('{"action": "send"}')
+
+    assert (await received(peer)).startswith('{"message": "Too Many Requests"')
+    assert gateway.functions.invoked == ["$default"]
+
+
+async def test_message_without_a_route_is_forbidden_however_fast(serve: Serve) -> None:
+    gateway = await serve(api("send"), limits=Limits(requests=times(0)))
+    peer = await gateway.connect()
+
+    await peer.send("hello")
+
+    assert (await received(peer)).startswith('{"message": "Forbidden"')
+
+
+async def test_disconnect_route_is_run_however_fast(serve: Serve) -> None:
+    gateway = await serve(api(*OUR_ROUTES, routes={"$disconnect": {"throttle": times(0)}}))
+    peer = await gateway.connect()
+
+    await peer.close()
+
+    assert await gateway.disconnect_event() == (1000, "")
+
+
+# @connections
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters"),
+    [("post_to_connection", {"Data": b"hello"}), ("get_connection", {}), ("delete_connection", {})],
+)
+async def test_call_over_the_limit_of_the_account_is_refused(
+    serve: Serve, operation: str, parameters: dict[str, bytes]
+) -> None:
+    """Messages and calls share it: https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html."""
+    gateway = await serve(limits=Limits(requests=times(3)))
+    peer, connection_id = await gateway.connected()  # the first
+    await peer.send("hello")  # the second
+    await gateway.functions.event("$default")
+    await call(gateway, "get_connection", connection_id)
+
+    assert await failure(gateway, operation, connection_id, **parameters) == ("LimitExceededException", 429)
+    assert gateway.server.connections.get(connection_id)
+
+
+async def test_call_that_was_refused_is_known_to_boto3_by_name(serve: Serve) -> None:
+    gateway = await serve(limits=Limits(requests=times(1)))
+    _, connection_id = await gateway.connected()
+    client = management(gateway)
+
+    with pytest.raises(client.exceptions.LimitExceededException):
+        await asyncio.to_thread(client.get_connection, ConnectionId=connection_id)
