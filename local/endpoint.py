@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from typing import Any
 
 import botocore.session
@@ -121,25 +122,34 @@ class AwsEndpoint:
         await self._client.close()
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
-        body = await request.read()
+        if (request.content_length or 0) > MAX_REQUEST_BYTES:
+            return failure(413, "RequestEntityTooLarge", f"a request has at most {MAX_REQUEST_BYTES} bytes")
+        body = await request.content.read()
         signed = SIGNED.match(request.headers.get("Authorization", ""))
         service = signed["service"] if signed else "cognito-idp"
-        target = request.headers.get("X-Amz-Target", "")
-        if signed is None and target and not is_public(target):
-            return failure(400, "MissingAuthenticationTokenException", "Missing Authentication Token")
-        if signed:
-            try:
-                for action, resource in list(calls(service, target, body)):
-                    if refused := self.iam.authorize(signed["access_key_id"], action, resource):
-                        return failure(400, "AccessDeniedException", refused.message)
-            except UnknownAccessKeyError:
-                message = "The security token included in the request is invalid."
-                return failure(400, "UnrecognizedClientException", message)
-            except (UnknownCallError, AttributeError, TypeError) as error:
-                return failure(501, "NotImplemented", f"not evaluated: {error}")
         if service not in self.urls:
-            return failure(501, "NotImplemented", f"{service} is not run locally, the template has none of it")
-        return await self._pass_on(request, service, body, signed=signed is not None)
+            return failure(501, "NotImplemented", f"{service} is not run locally")
+        target = request.headers.get("X-Amz-Target", "")
+        if signed:
+            refusal = self._refusal(signed["access_key_id"], service, target, body)
+        elif target and not is_public(target):
+            refusal = failure(400, "MissingAuthenticationTokenException", "Missing Authentication Token")
+        else:
+            refusal = None
+        return refusal or await self._pass_on(request, service, body, signed=signed is not None)
+
+    def _refusal(self, access_key_id: str, service: str, target: str, body: bytes) -> web.Response | None:
+        """The answer to a call that its caller may not make."""
+        try:
+            for action, resource in list(calls(service, target, body)):
+                if refused := self.iam.authorize(access_key_id, action, resource):
+                    return failure(400, "AccessDeniedException", refused.message)
+        except UnknownAccessKeyError:
+            message = "The security token included in the request is invalid."
+            return failure(400, "UnrecognizedClientException", message)
+        except (UnknownCallError, AttributeError, TypeError) as error:
+            return failure(501, "NotImplemented", f"not evaluated: {error}")
+        return None
 
     async def _pass_on(self, request: web.BaseRequest, service: str, body: bytes, *, signed: bool) -> web.Response:
         url = self.urls[service] + request.raw_path
@@ -148,8 +158,9 @@ class AwsEndpoint:
             resigned = AWSRequest(request.method, url, headers, body)
             SigV4Auth(self._credentials, service, REGION).add_auth(resigned)
             headers = dict(resigned.headers.items())
+        headers["Accept-Encoding"] = "identity"  # for the caller may not understand another
         try:
-            async with self._client.request(request.method, url, headers=headers, data=body) as answer:
+            async with self._client.request(request.method, url, headers=headers, data=BytesIO(body)) as answer:
                 kept = {name: value for name, value in answer.headers.items() if name.lower().startswith("x-amz")}
                 return web.Response(
                     status=answer.status,

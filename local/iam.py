@@ -64,6 +64,8 @@ def either(statement: dict[str, Any], element: str) -> tuple[tuple[str, ...], bo
     patterns = statement[name] if isinstance(statement[name], list) else [statement[name]]
     if not all(isinstance(each, str) for each in patterns):
         raise PolicyError(f"{name} must be a string or a list of them")
+    if any("${" in each for each in patterns):
+        raise PolicyError(f"a policy variable in {name} cannot be evaluated locally")
     return tuple(patterns), name != element
 
 

@@ -123,6 +123,13 @@ MANAGED_POLICIES = {
         "xray:GetSamplingStatisticSummaries",
     ),
 }
+# The property that is a resource's name, and its Ref, if it has one; otherwise a name is made up.
+NAMES = {
+    "AWS::DynamoDB::Table": "TableName",
+    "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
+    "AWS::IAM::Role": "RoleName",
+    "AWS::Lambda::Function": "FunctionName",
+}
 INVOCATION_URI = re.compile(r"functions/(arn:[^/]+)/invocations$")
 
 
@@ -254,9 +261,8 @@ class Template:
                 return "localapi" + f"{len(self.physical_ids):02}"
             case "AWS::ApiGatewayV2::Stage":
                 return str(resource["Properties"]["StageName"])
-            case "AWS::DynamoDB::Table" if "TableName" in resource.get("Properties", {}):
-                return str(resource["Properties"]["TableName"])
-        return f"{self.name}-{logical_id}"
+        own_name = resource.get("Properties", {}).get(NAMES.get(resource["Type"], ""))
+        return own_name if isinstance(own_name, str) else f"{self.name}-{logical_id}"
 
     def of_type(self, type_: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Logical ids and resolved properties of all resources of a type."""
@@ -325,7 +331,7 @@ class Template:
                 timeout_seconds=properties.get("Timeout", 3),
                 memory_mb=properties.get("MemorySize", 128),
                 logging=properties.get("LoggingConfig", {}),
-                role=self._role(properties["Role"], logical_id),
+                role=self._role(properties.get("Role", "(none)"), logical_id),
             )
             found[function.arn] = function
         return found
@@ -369,6 +375,8 @@ class Template:
             self._route(route_id, route, self._throttle(stage_id, stage, route["RouteKey"]))
             for route_id, route in self.of_type("AWS::ApiGatewayV2::Route")
         ]
+        if unknown := stage.get("RouteSettings", {}).keys() - {route.key for route in routes}:
+            raise TemplateError(f"{stage_id}: RouteSettings has {', '.join(sorted(unknown))}, which is no route")
         return Api(
             id=self.physical_ids[logical_id],
             stage=stage["StageName"],
@@ -393,7 +401,8 @@ class Template:
         """Function ARN, and pattern of the route or authorizer for which API Gateway may invoke it."""
         for _, properties in self.of_type("AWS::Lambda::Permission"):
             to_invoke = properties["Action"] in {"lambda:InvokeFunction", "lambda:*"}
-            if to_invoke and properties["Principal"] == "apigateway.amazonaws.com":
+            here = properties.get("SourceAccount", ACCOUNT_ID) == ACCOUNT_ID
+            if to_invoke and here and properties["Principal"] == "apigateway.amazonaws.com":
                 name = str(properties["FunctionName"])
                 arn = name if name.startswith("arn:") else ARNS["AWS::Lambda::Function"].format(**ACCOUNT, id=name)
                 yield arn, properties.get("SourceArn", "*")

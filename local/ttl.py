@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 SWEEP_SECONDS = 10.0  # AWS promises days only
 MIN_SWEEP_SECONDS = 0.1
+TOO_OLD_SECONDS = 5 * 365 * 24 * 60 * 60.0  # AWS takes such a time for a mistake and leaves the item
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Expiry:
                 continue
             identity = (*((name, str(item[name])) for name in self.key), (self.attribute, value))
             ends[identity] = self._ends.get(identity, now + (float(value) - now) / self.clock_speed)
-            if ends[identity] <= now:
+            if ends[identity] <= now < float(value) + TOO_OLD_SECONDS:
                 expired.append(item)
         self._ends = ends
         return expired
@@ -54,14 +55,19 @@ class Expiry:
 
 async def sweep(dynamodb: Any, table_name: str, attribute: str, clock_speed: float = 1.0) -> None:
     """Deletes a table's expired items, until it is cancelled."""
-    table = (await asyncio.to_thread(dynamodb.describe_table, TableName=table_name))["Table"]
-    expiry = Expiry((element["AttributeName"] for element in table["KeySchema"]), attribute, clock_speed)
+    expiry: Expiry | None = None
     while True:
         await asyncio.sleep(max(SWEEP_SECONDS / clock_speed, MIN_SWEEP_SECONDS))
         try:
+            expiry = expiry or Expiry(await asyncio.to_thread(key_of, dynamodb, table_name), attribute, clock_speed)
             await asyncio.to_thread(delete_expired, dynamodb, table_name, expiry)
         except (BotoCoreError, ClientError) as error:
             logger.warning("expired items of %s could not be deleted: %s", table_name, error)
+
+
+def key_of(dynamodb: Any, table_name: str) -> list[str]:
+    """The names of the table's key attributes."""
+    return [each["AttributeName"] for each in dynamodb.describe_table(TableName=table_name)["Table"]["KeySchema"]]
 
 
 def delete_expired(dynamodb: Any, table_name: str, expiry: Expiry) -> None:

@@ -119,8 +119,8 @@ class ConformanceStack(cdk.Stack):
         )
 
     def add_slow_route(self, key: str) -> None:
-        """Its function has a second, and may post but not inspect or close connections."""
-        slow: lambda_.Function = Probe(self, "Slow", seconds=1).function
+        """Its function has two seconds, and may post but not inspect or close connections."""
+        slow: lambda_.Function = Probe(self, "Slow", seconds=2).function
         slow.add_environment("CALLBACK_URL", self.stage.callback_url)
         resource_name = f"{self.stage.stage_name}/POST/@connections/*"
         stage = self.format_arn(service="execute-api", resource=self.api.api_id, resource_name=resource_name)
@@ -160,7 +160,7 @@ def main() -> None:
         routes=("$connect", "$disconnect", "$default", "[a, b]"),
         expression="$request.body.list",
         identity_source=[],
-        seconds=2,
+        seconds=3,
     )
     ConformanceStack(
         app,

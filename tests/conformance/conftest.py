@@ -168,7 +168,7 @@ def guarded(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
 
 @pytest.fixture
 def open_(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """An authorizer without identity sources, functions with two seconds; routes by a list."""
+    """An authorizer without identity sources, functions with three seconds; routes by a list."""
     return Gateway(deployment.stage("ConformanceOpen"), opened)
 
 

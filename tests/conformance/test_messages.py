@@ -130,11 +130,13 @@ async def test_missing_permission_to_invoke_is_told(main: Gateway) -> None:
 
 
 @case("E11", "C", "chalice#1406; mangum#128")
-@pytest.mark.parametrize("route", ["slow", "hurried"], ids=["function's timeout", "integration's timeout"])
-async def test_timeout_is_told(main: Gateway, route: str) -> None:
+@pytest.mark.parametrize(
+    ("route", "seconds"), [("slow", 4), ("hurried", 1)], ids=["function's timeout", "integration's timeout"]
+)
+async def test_timeout_is_told(main: Gateway, route: str, seconds: float) -> None:
     client = await main.open()
 
-    await client.do(["sleep", 3], message={"action": route})
+    await client.do(["sleep", seconds], message={"action": route})
 
     await assert_error_frame(client, TIMED_OUT)
 

@@ -11,7 +11,7 @@ import pytest
 from local import server
 from local.gateway import Invocation
 from local.server import ClientSocket
-from tests.local.conftest import PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve
+from tests.local.conftest import OUR_ROUTES, PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve, api
 from tests.local.hostile import (
     PING,
     TEXT,
@@ -33,17 +33,17 @@ SOON = 0.05  # seconds, for limits that a test waits to pass
 IN_FLIGHT = 10
 UNSENT_BYTES = 1_000_000  # more than the gateway keeps for a client, less than a flood
 PINGS = frame(PING, b"x" * 125) * 1000
-MESSAGES = frame(TEXT, b"hello") * 1000
-FAILED = Invocation(error="KeyError", message="'x'")
+MESSAGES = frame(TEXT, b"x" * 10_000) * 100
+ECHO = Invocation({"statusCode": 200, "body": "x" * 10_000})
 
 
 @pytest.fixture
 async def gateway(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
-    """A gateway that takes few messages at once, which must be unharmed by the test."""
+    """A gateway that takes few messages at once and answers on a two-way route; it must be unharmed by the test."""
     monkeypatch.setattr(server, "MAX_IN_FLIGHT", IN_FLIGHT)
-    gateway = await serve()
+    gateway = await serve(api(*OUR_ROUTES, routes={"$default": {"two_way": True}}))
     async with unharmed(gateway, caplog):
         yield gateway
 
@@ -131,8 +131,8 @@ async def test_client_that_leaves_amid_its_flood_is_disconnected(gateway: Gatewa
 async def test_client_that_does_not_read_is_not_read_from_until_it_does(
     gateway: Gateway, dial: Dial, flood: bytes
 ) -> None:
-    """Each ping is answered by a pong, and each message here by an error."""
-    gateway.functions.behaviour["$default"] = FAILED
+    """Each ping is answered by a pong, each message here by another."""
+    gateway.functions.behaviour["$default"] = ECHO
     client, peer, _ = await deaf(gateway, dial)
 
     async with dripping(client, flood, 0):
@@ -151,7 +151,6 @@ async def test_client_that_does_not_read_is_not_read_from_until_it_does(
     client.writer.transport.resume_reading()  # type: ignore[attr-defined] # it is a socket's
     hearing = asyncio.create_task(heard(client))
     await eventually(lambda: not peer.paused and client.writer.transport.get_write_buffer_size() == 0)
-    gateway.functions.behaviour["$default"] = Invocation({"statusCode": 200})
     client.writer.write(frame(TEXT, b"good again"))
     while (await gateway.functions.event("$default"))["body"] != "good again":
         pass

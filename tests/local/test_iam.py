@@ -402,3 +402,10 @@ def test_denials_and_not_actions_are_no_grants_to_be_used() -> None:
     session(iam, deny("dynamodb:*"), statement(Action=None, NotAction="dynamodb:GetItem"))
 
     assert [*iam.unused(["dynamodb"])] == []
+
+
+def test_policy_variable_is_refused() -> None:
+    resource = "arn:aws:dynamodb:*:*:table/${aws:PrincipalTag/team}"
+
+    with pytest.raises(PolicyError, match="a policy variable in Resource"):
+        Statement.parse({"Effect": "Allow", "Action": "dynamodb:*", "Resource": resource})

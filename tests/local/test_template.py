@@ -187,6 +187,7 @@ def test_api_that_cannot_be_run_is_refused_by_name(read: Read, changes: dict[str
         ({"Beta": stage(ClientCertificateId="abc")}, "ClientCertificateId"),
         ({"Beta": stage(DefaultRouteSettings={"NoSuchSetting": 1})}, "Beta: NoSuchSetting"),
         ({"Beta": stage(RouteSettings={"joinRoom": {"NoSuchSetting": 1}})}, "Beta: NoSuchSetting"),
+        ({"Beta": stage(RouteSettings={"joinRoon": {}})}, "Beta: RouteSettings has joinRoon, which is no route"),
         ({"ToRooms": integration("Rooms", RequestTemplates={"x": "y"})}, "RequestTemplates"),
         ({"ToRooms": integration("Rooms", ContentHandlingStrategy="CONVERT_TO_BINARY")}, "ContentHandlingStrategy"),
         ({"Door": authorizer(AuthorizerType="JWT")}, "JWT"),

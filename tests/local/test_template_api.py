@@ -201,8 +201,8 @@ def test_permission_is_for_its_source(read: Read, pattern: str, route_key: str, 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"Principal": "events.amazonaws.com"}, {"Action": "lambda:GetFunction"}],
-    ids=["another service", "another action"],
+    [{"Principal": "events.amazonaws.com"}, {"Action": "lambda:GetFunction"}, {"SourceAccount": "111111111111"}],
+    ids=["another service", "another action", "another account"],
 )
 def test_permission_of_something_else_permits_nothing(read: Read, changes: dict[str, object]) -> None:
     api = read(**parts(May=permission({"Ref": "Rooms"}, **changes))).api()

@@ -9,7 +9,7 @@ import pytest
 from local.iam import Role, Statement
 from local.template import TemplateError
 from tests.local.conftest import Read
-from tests.local.parts import Resource, arn, function, resource, role
+from tests.local.parts import Resource, arn, function, parts, resource, role
 
 PUT = Statement("Allow", ("dynamodb:PutItem",), ("arn:aws:dynamodb:us-east-1:000000000000:table/rows",))
 POLICY = {"Statement": [{"Effect": "Allow", "Action": "dynamodb:PutItem", "Resource": arn("Rows")}]}
@@ -129,3 +129,11 @@ def test_role_from_elsewhere_is_named(read: Read) -> None:
 
     with pytest.raises(TemplateError, match=f"^Rooms: Role {elsewhere} is no role of the template"):
         read(Rooms=function("rooms", Role=elsewhere)).functions()
+
+
+def test_function_without_a_role_is_named(read: Read) -> None:
+    rooms = function("rooms")
+    del rooms["Properties"]["Role"]
+
+    with pytest.raises(TemplateError, match="Rooms: Role"):
+        read(**parts(Rooms=rooms)).functions()

@@ -130,7 +130,6 @@ def test_stage_without_throttles_has_those_of_the_account(changed: Changed) -> N
     assert {route.throttle for route in api.routes.values()} == {ACCOUNT_THROTTLE}
 
 
-@pytest.mark.xfail(reason="only tables are known by the name that the template gives them", raises=AssertionError)
 @pytest.mark.parametrize("by_reference", [True, False])
 def test_function_is_known_by_its_own_name(changed: Changed, by_reference: bool) -> None:
     function = with_("RoomFunction", FunctionName="lobby")
@@ -143,7 +142,6 @@ def test_function_is_known_by_its_own_name(changed: Changed, by_reference: bool)
     assert template.api().may_invoke(lobby, f"{EXECUTE}/v1/rooms/list")
 
 
-@pytest.mark.xfail(reason="only tables are known by the name that the template gives them", raises=AssertionError)
 def test_role_is_known_by_its_own_name(changed: Changed) -> None:
     template = changed(**with_("HistoryRole", RoleName="archivist"), **with_("ReadRooms", Roles=["archivist"]))
 

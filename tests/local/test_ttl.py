@@ -38,6 +38,14 @@ def test_item_is_over_from_the_moment_that_it_names() -> None:
     assert expiry().expired([kept, over, past], 1000.0) == [over, past]
 
 
+def test_moment_long_ago_is_a_mistake_and_the_item_stays() -> None:
+    """AWS deletes nothing that was over more than five years before."""
+    five_years = 5 * 365 * 24 * 60 * 60
+
+    assert expiry().expired([item("young", 1000)], now=1000 + five_years - 1) == [item("young", 1000)]
+    assert expiry().expired([item("old", 1000)], now=1000 + five_years) == []
+
+
 def test_fast_clock_shortens_what_is_left_when_an_item_is_first_seen() -> None:
     fast = expiry(3600)
     row = item("a", 1000 + 7200)
