@@ -28,8 +28,8 @@ from local.iam import Iam, Role, Statement
 from local.lambda_runtime import FunctionRunner
 from local.launch import Launched
 from local.limits import Limits
+from local.resources import Api, Authorizer, Function, Route, Throttle
 from local.server import GatewayServer
-from local.template import Api, Authorizer, Function, Route, Throttle
 
 HERE = Path(__file__).resolve().parent
 AUTHORIZER = "arn:aws:lambda:us-east-1:000000000000:function:authorizer"

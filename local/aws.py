@@ -15,7 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pycognito.aws_srp import AWSSRP
 
 from local.launch import ROOT, VENVS, LaunchError
-from local.template import REGION, Template, TemplateError
+from local.resources import REGION, TemplateError
+from local.template import Template
 
 CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
 START_SECONDS = 30.0

@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from local.iam import ADMINISTRATOR, Iam, UnknownAccessKeyError
-from local.template import ACCOUNT, ARNS, REGION
+from local.resources import ACCOUNT, ARNS, REGION
 
 GRACE_SECONDS = 0.1  # aiohttp takes 0 for "wait for ever"
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # DynamoDB itself takes 16 MB

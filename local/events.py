@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
-from local.template import Api
+from local.resources import Api
 
 Event = dict[str, Any]
 

@@ -18,7 +18,7 @@ from local import iam
 from local.events import Connection, Event, Handshake
 from local.iam import PolicyError, Statement
 from local.limits import MAX_AUTHORIZER_RESULT_BYTES, MAX_URL_CHARACTERS
-from local.template import Api, Authorizer, Route, TemplateError
+from local.resources import Api, Authorizer, Route, TemplateError
 
 IDENTITY_SOURCE = re.compile(
     r"route\.request\.(?P<part>header|querystring)\.(?P<name>.+)|(?P<map>stageVariables|context)\.(?P<path>.+)"

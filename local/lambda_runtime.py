@@ -22,7 +22,7 @@ from httptools import HttpParserError, HttpRequestParser
 from local.events import new_span_id, new_trace_id
 from local.gateway import Invocation
 from local.launch import Launched
-from local.template import REGION, Function
+from local.resources import REGION, Function
 
 API = "/2018-06-01/runtime"
 INIT_SECONDS = 10.0  # Lambda's own limit for the init phase

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.template import Function
+from local.resources import Function
 
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / ".local" / "venvs"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from local.template import ACCOUNT_THROTTLE, Throttle
+from local.resources import ACCOUNT_THROTTLE, Throttle
 
 MAX_URL_CHARACTERS = 4096
 MAX_AUTHORIZER_RESULT_BYTES = 8 * 1024

@@ -31,8 +31,8 @@ from local.events import Connection, Handshake
 from local.gateway import Invocation, Refusal
 from local.iam import Iam, UnknownAccessKeyError
 from local.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS, Connections, Limits, TokenBucket
+from local.resources import ACCOUNT_ID, Api, Authorizer, Route
 from local.routing import RouteSelection
-from local.template import ACCOUNT_ID, Api, Authorizer, Route
 
 REQUEST_SECONDS = 10.0  # for a client to send its request's head, and as long for its body
 KEEP_ALIVE_SECONDS = 75.0  # for its next request on the same connection
@@ -84,6 +84,10 @@ class ClientSocket(ServerConnection):
         super().data_received(data)
         if self.protocol.close_expected():
             self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+    def eof_received(self) -> None:
+        super().eof_received()
+        self.transport.abort()  # or asyncio closes once all is sent, and cannot abort() what it closed like that
 
     def pause_writing(self) -> None:
         super().pause_writing()

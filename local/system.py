@@ -20,8 +20,9 @@ from local.iam import Iam
 from local.lambda_runtime import FunctionRunner, Launch
 from local.limits import Limits
 from local.progress import Progress
+from local.resources import ACCOUNT_ID, Api, Function
 from local.server import GatewayServer
-from local.template import ACCOUNT_ID, Api, Function, Template, synthesize
+from local.template import Template, synthesize
 from local.ttl import sweep
 
 STATE = launch.ROOT / ".local"

@@ -1,8 +1,4 @@
-"""Reads the synthesized CloudFormation template: routes, authorizer, functions, tables, user pools.
-
-The template is the only configuration of the local run. What it says and this module does not
-understand is an error that names it, never dropped.
-"""
+"""Reads functions, roles and the WebSocket API from a template, the only configuration of the local run."""
 
 from __future__ import annotations
 
@@ -11,89 +7,26 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from local.iam import PolicyError, Role, Statement, matches, parse_policy
+from local.document import Document
+from local.iam import PolicyError, Role, Statement, parse_policy
+from local.resources import (
+    ACCOUNT,
+    ACCOUNT_ID,
+    ACCOUNT_THROTTLE,
+    ARNS,
+    Api,
+    Authorizer,
+    Function,
+    Route,
+    TemplateError,
+    Throttle,
+)
 
-REGION = "us-east-1"
-ACCOUNT_ID = "000000000000"  # the account of ministack's "test" credentials
-ACCOUNT = {"region": REGION, "account": ACCOUNT_ID}
 DEFAULT_ROUTE_SELECTION = "$request.body.action"
-
-PSEUDO_PARAMETERS = {
-    "AWS::AccountId": ACCOUNT_ID,
-    "AWS::Partition": "aws",
-    "AWS::Region": REGION,
-    "AWS::URLSuffix": "amazonaws.com",
-}
-# Condition and CreationPolicy would change what is created, or when.
-RESOURCE_ATTRIBUTES = {"DeletionPolicy", "DependsOn", "Metadata", "Properties", "Type", "UpdateReplacePolicy"}
-# Part of the deployment, without an effect on a desk.
-WITHOUT_EFFECT = {
-    "AWS::ApiGateway::Account",
-    "AWS::ApiGatewayV2::Deployment",
-    "AWS::CDK::Metadata",
-    "AWS::Logs::LogGroup",
-}
-# What is run, and the properties that are understood; None leaves the judgement to the local AWS.
-LOCAL: dict[str, set[str] | None] = {
-    "AWS::ApiGatewayV2::Api": {"Description", "Name", "ProtocolType", "RouteSelectionExpression", "Tags"},
-    "AWS::ApiGatewayV2::Authorizer": {"ApiId", "AuthorizerType", "AuthorizerUri", "IdentitySource", "Name"},
-    "AWS::ApiGatewayV2::Integration": {
-        "ApiId",
-        "Description",
-        "IntegrationMethod",
-        "IntegrationType",
-        "IntegrationUri",
-        "TimeoutInMillis",
-    },
-    "AWS::ApiGatewayV2::Route": {
-        "ApiId",
-        "AuthorizationType",
-        "AuthorizerId",
-        "OperationName",
-        "RouteKey",
-        "RouteResponseSelectionExpression",
-        "Target",
-    },
-    "AWS::ApiGatewayV2::RouteResponse": {"ApiId", "RouteId", "RouteResponseKey"},
-    "AWS::ApiGatewayV2::Stage": {
-        "AccessLogSettings",
-        "ApiId",
-        "AutoDeploy",
-        "DefaultRouteSettings",
-        "DeploymentId",
-        "Description",
-        "RouteSettings",
-        "StageName",
-        "StageVariables",
-        "Tags",
-    },
-    "AWS::Cognito::UserPool": None,
-    "AWS::Cognito::UserPoolClient": None,
-    "AWS::DynamoDB::Table": None,
-    "AWS::IAM::ManagedPolicy": {"Description", "ManagedPolicyName", "Path", "PolicyDocument", "Roles"},
-    "AWS::IAM::Policy": {"PolicyDocument", "PolicyName", "Roles"},
-    "AWS::IAM::Role": None,  # only functions' roles are evaluated
-    "AWS::Lambda::Function": {
-        "Architectures",
-        "Code",
-        "Description",
-        "Environment",
-        "FunctionName",
-        "LoggingConfig",
-        "MemorySize",
-        "PackageType",
-        "Role",
-        "Tags",
-        "Timeout",
-        "TracingConfig",
-    },
-    "AWS::Lambda::Permission": {"Action", "FunctionName", "Principal", "SourceAccount", "SourceArn"},
-}
 ROUTE_SETTINGS = {
     "DataTraceEnabled",
     "DetailedMetricsEnabled",
@@ -123,198 +56,11 @@ MANAGED_POLICIES = {
         "xray:GetSamplingStatisticSummaries",
     ),
 }
-# The property that is a resource's name, and its Ref, if it has one; otherwise a name is made up.
-NAMES = {
-    "AWS::DynamoDB::Table": "TableName",
-    "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
-    "AWS::IAM::Role": "RoleName",
-    "AWS::Lambda::Function": "FunctionName",
-}
 INVOCATION_URI = re.compile(r"functions/(arn:[^/]+)/invocations$")
 
 
-class TemplateError(Exception):
-    """The template cannot be run here; the message names the resource and the reason."""
-
-
-@dataclass(frozen=True)
-class Function:
-    """An AWS::Lambda::Function; `target` is the bake target, and with it the handler's module."""
-
-    name: str
-    arn: str
-    target: str
-    environment: dict[str, str]
-    timeout_seconds: float
-    memory_mb: int
-    logging: dict[str, str]
-    role: Role
-
-
-@dataclass(frozen=True)
-class Throttle:
-    """At most `rate` requests a second, and up to `burst` at once."""
-
-    rate: float
-    burst: float
-
-
-ACCOUNT_THROTTLE = Throttle(rate=10_000, burst=5_000)
-
-
-@dataclass(frozen=True)
-class Authorizer:
-    """An AWS::ApiGatewayV2::Authorizer; `identity_sources` are expressions, e.g. `route.request.querystring.idToken`."""
-
-    function_arn: str
-    identity_sources: tuple[str, ...]
-    id: str = "authorizer"
-
-
-@dataclass(frozen=True)
-class Route:
-    """An AWS::ApiGatewayV2::Route with its integration.
-
-    Attributes:
-        two_way: the function's response body goes back to the client.
-    """
-
-    key: str
-    function_arn: str
-    authorizer: Authorizer | None = None
-    two_way: bool = False
-    timeout_seconds: float = 29.0
-    throttle: Throttle = ACCOUNT_THROTTLE
-
-
-@dataclass(frozen=True)
-class Api:
-    """A WebSocket API with its one stage.
-
-    Attributes:
-        deployed: a stage without a deployment refuses every handshake.
-        permissions: function ARN and pattern of who may invoke it, from AWS::Lambda::Permission; None allows everybody.
-    """
-
-    id: str
-    stage: str
-    route_selection_expression: str
-    routes: dict[str, Route]
-    stage_variables: dict[str, str] = field(default_factory=dict)
-    deployed: bool = True
-    permissions: frozenset[tuple[str, str]] | None = None
-
-    def may_invoke(self, function_arn: str, source: str) -> bool:
-        """Whether API Gateway may call the function for this route or authorizer."""
-        return self.permissions is None or any(
-            allowed == function_arn and matches(pattern, source) for allowed, pattern in self.permissions
-        )
-
-    @property
-    def domain_name(self) -> str:
-        return f"{self.id}.execute-api.{REGION}.amazonaws.com"
-
-    @property
-    def arn(self) -> str:
-        return f"arn:aws:execute-api:{REGION}:{ACCOUNT_ID}:{self.id}/{self.stage}"
-
-
-@dataclass
-class Template:
-    """A template whose references can be resolved once its resources have physical ids.
-
-    `physical_ids` starts with the names that CloudFormation would make up; whoever creates a real
-    resource (a user pool) sets the id that it got.
-    """
-
-    name: str
-    resources: dict[str, dict[str, Any]]
-    outputs: dict[str, dict[str, Any]]
-    physical_ids: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, path: Path) -> Template:
-        document = json.loads(path.read_text())
-        template = cls(path.name.partition(".")[0], document["Resources"], document.get("Outputs", {}))
-        for logical_id, resource in template.resources.items():
-            template._check(logical_id, resource)
-        template.physical_ids = {
-            logical_id: template._made_up_id(logical_id, resource)
-            for logical_id, resource in template.resources.items()
-        }
-        return template
-
-    def _check(self, logical_id: str, resource: dict[str, Any]) -> None:
-        type_ = resource["Type"]
-        if type_ not in LOCAL and type_ not in WITHOUT_EFFECT:
-            raise TemplateError(f"{logical_id}: {type_} cannot be run locally")
-        understood = LOCAL.get(type_)
-        unknown = resource.keys() - RESOURCE_ATTRIBUTES
-        if understood:
-            unknown |= resource.get("Properties", {}).keys() - understood
-        if unknown:
-            raise TemplateError(f"{logical_id}: {', '.join(sorted(unknown))} of {type_} cannot be run locally")
-
-    def _made_up_id(self, logical_id: str, resource: dict[str, Any]) -> str:
-        match resource["Type"]:
-            case "AWS::ApiGatewayV2::Api":
-                return "localapi" + f"{len(self.physical_ids):02}"
-            case "AWS::ApiGatewayV2::Stage":
-                return str(resource["Properties"]["StageName"])
-        own_name = resource.get("Properties", {}).get(NAMES.get(resource["Type"], ""))
-        return own_name if isinstance(own_name, str) else f"{self.name}-{logical_id}"
-
-    def of_type(self, type_: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Logical ids and resolved properties of all resources of a type."""
-        for logical_id, resource in self.resources.items():
-            if resource["Type"] == type_:
-                yield logical_id, self.resolve(resource.get("Properties", {}), logical_id)
-
-    def resolve(self, value: Any, where: str) -> Any:
-        """The value with its intrinsic functions evaluated; TemplateError names `where` if one is unknown."""
-        if isinstance(value, list):
-            return [self.resolve(item, where) for item in value]
-        if not isinstance(value, dict):
-            return value
-        if len(value) == 1:
-            (name, argument) = next(iter(value.items()))
-            if name in INTRINSICS:
-                return INTRINSICS[name](self, argument, where)
-            if name.startswith("Fn::") or name == "Condition":
-                raise TemplateError(f"{where}: intrinsic function {name} cannot be evaluated locally")
-        return {key: self.resolve(item, where) for key, item in value.items()}
-
-    def reference(self, name: str, where: str) -> str:
-        if name in PSEUDO_PARAMETERS:
-            return PSEUDO_PARAMETERS[name]
-        if name not in self.physical_ids:
-            raise TemplateError(f"{where}: Ref {name} refers to no resource of the template")
-        return self.physical_ids[name]
-
-    def attribute(self, argument: Any, where: str) -> str:
-        logical_id, name = argument if isinstance(argument, list) else argument.split(".", 1)
-        physical_id = self.reference(logical_id, where)
-        arn = ARNS.get(self.resources[logical_id]["Type"])
-        if name != "Arn" or arn is None:
-            raise TemplateError(f"{where}: Fn::GetAtt {logical_id}.{name} cannot be evaluated locally")
-        return arn.format(**ACCOUNT, id=physical_id)
-
-    def join(self, argument: Any, where: str) -> str:
-        separator, parts = argument
-        return str(separator).join(str(self.resolve(part, where)) for part in parts)
-
-    def substitute(self, argument: Any, where: str) -> str:
-        text, variables = argument if isinstance(argument, list) else (argument, {})
-
-        def replacement(match: re.Match[str]) -> str:
-            name = match[1]
-            if name.startswith("!"):
-                return "${" + name[1:] + "}"
-            if name in variables:
-                return str(self.resolve(variables[name], where))
-            return self.attribute(name, where) if "." in name else self.reference(name, where)
-
-        return re.sub(r"\$\{([^}]+)\}", replacement, text)
+class Template(Document):
+    """A template that is run: what its resources are to the gateway and to the functions."""
 
     def functions(self) -> dict[str, Function]:
         """All functions by ARN."""
@@ -470,21 +216,6 @@ def managed(arn: str, where: str) -> Statement:
     if actions is None:
         raise TemplateError(f"{where}: what {arn} allows is unknown locally")
     return Statement("Allow", actions, ("*",))
-
-
-INTRINSICS: dict[str, Callable[[Template, Any, str], Any]] = {
-    "Ref": Template.reference,
-    "Fn::GetAtt": Template.attribute,
-    "Fn::Join": Template.join,
-    "Fn::Sub": Template.substitute,
-}
-ARNS = {
-    "AWS::Cognito::UserPool": "arn:aws:cognito-idp:{region}:{account}:userpool/{id}",
-    "AWS::DynamoDB::Table": "arn:aws:dynamodb:{region}:{account}:table/{id}",
-    "AWS::IAM::Role": "arn:aws:iam::{account}:role/{id}",
-    "AWS::Lambda::Function": "arn:aws:lambda:{region}:{account}:function:{id}",
-    "AWS::Logs::LogGroup": "arn:aws:logs:{region}:{account}:log-group:{id}:*",
-}
 
 
 def synthesize(root: Path, outdir: Path) -> Path:

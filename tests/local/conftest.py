@@ -25,8 +25,9 @@ from local.gateway import Invocation
 from local.iam import Role
 from local.lambda_runtime import FunctionRunner
 from local.launch import Launched
+from local.resources import Api, Authorizer, Function, Route
 from local.server import GatewayServer
-from local.template import Api, Authorizer, Function, Route, Template
+from local.template import Template
 from tests.local.parts import Resource
 
 PATIENCE_SECONDS = 15.0  # bounds a wait that ends at once where all is well

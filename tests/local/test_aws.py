@@ -18,7 +18,8 @@ from botocore.exceptions import ClientError
 from local import aws as local_aws
 from local.aws import LocalAws, Users, bindable
 from local.launch import LaunchError
-from local.template import Template, TemplateError
+from local.resources import TemplateError
+from local.template import Template
 from tests.conftest import free_port
 from tests.local.conftest import PATIENCE_SECONDS, alive, descendants
 

@@ -11,7 +11,7 @@ import pytest
 
 from local import events, template
 from local.events import Connection, Event, Handshake
-from local.template import Api
+from local.resources import Api
 from tests.conftest import EventFactory
 from tests.local.conftest import OUR_ROUTES, api
 

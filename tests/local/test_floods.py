@@ -18,6 +18,7 @@ from tests.local.hostile import (
     dripping,
     eventually,
     frame,
+    half_close,
     heard,
     hold,
     peak_memory,
@@ -34,6 +35,7 @@ IN_FLIGHT = 10
 UNSENT_BYTES = 1_000_000  # more than the gateway keeps for a client, less than a flood
 PINGS = frame(PING, b"x" * 125) * 1000
 MESSAGES = frame(TEXT, b"x" * 10_000) * 100
+BOTH = frame(TEXT, b"x") * 20 + PINGS
 ECHO = Invocation({"statusCode": 200, "body": "x" * 10_000})
 
 
@@ -127,7 +129,7 @@ async def test_client_that_leaves_amid_its_flood_is_disconnected(gateway: Gatewa
 # Clients that do not read
 
 
-@pytest.mark.parametrize("flood", [PINGS, MESSAGES], ids=["pings", "messages"])
+@pytest.mark.parametrize("flood", [PINGS, MESSAGES, BOTH], ids=["pings", "messages", "both"])
 async def test_client_that_does_not_read_is_not_read_from_until_it_does(
     gateway: Gateway, dial: Dial, flood: bytes
 ) -> None:
@@ -137,16 +139,11 @@ async def test_client_that_does_not_read_is_not_read_from_until_it_does(
 
     async with dripping(client, flood, 0):
         await eventually(lambda: peer.paused)
-        await eventually(lambda: client.writer.transport.get_write_buffer_size() > len(flood))
-        unsent, tasks, served = (
-            peer.transport.get_write_buffer_size(),
-            len(gateway.server._tasks),
-            await serves(gateway),
-        )
+        assert await serves(gateway)
 
-    assert served
-    assert unsent < UNSENT_BYTES
-    assert tasks < 2 * IN_FLIGHT
+    assert not peer.transport.is_reading()
+    assert peer.transport.get_write_buffer_size() < UNSENT_BYTES
+    assert len(gateway.server._tasks) < 2 * IN_FLIGHT
 
     client.writer.transport.resume_reading()  # type: ignore[attr-defined] # it is a socket's
     hearing = asyncio.create_task(heard(client))
@@ -200,3 +197,16 @@ async def test_posts_to_a_client_that_does_not_read_are_refused_until_it_does(ga
         messages = await client.reader.readexactly(delivered * (131_072 + 10))
     assert messages.count(b"x") == delivered * 131_072
     assert status(await heard(await dial(gateway.port, call))) == 200
+
+
+async def test_client_that_hangs_up_with_posts_unread_is_disconnected(gateway: Gateway, dial: Dial) -> None:
+    client, peer, connection_id = await deaf(gateway, dial)
+    call = post(connection_id, b"Connection: close\r\nContent-Length: 131072\r\n", b"x" * 131_072)
+    while peer.transport.get_write_buffer_size() == 0:
+        assert status(await heard(await dial(gateway.port, call))) == 200
+
+    half_close(client)
+    client.writer.transport.resume_reading()  # type: ignore[attr-defined] # it is a socket's
+    await heard(client)
+
+    assert await gateway.disconnect_event() == (1006, "")

@@ -10,7 +10,7 @@ import pytest
 from local import events, gateway
 from local.events import Connection, Handshake
 from local.gateway import Invocation, Refusal
-from local.template import Authorizer, Route, TemplateError
+from local.resources import Authorizer, Route, TemplateError
 from tests.local.conftest import AUTHORIZER, CONNECTION_ID, OUR_ROUTES, WEBSOCKET, api, connection
 
 TIMED_OUT = Invocation(error="Sandbox.Timedout", message="Task timed out after 3.00 seconds")

@@ -14,7 +14,7 @@ from local import lambda_runtime, launch
 from local.gateway import Invocation
 from local.lambda_runtime import FunctionRunner, InitError
 from local.launch import Launched
-from local.template import Function
+from local.resources import Function
 from tests.local.conftest import PATIENCE_SECONDS, Run, function
 
 ECHO = """

@@ -150,9 +150,9 @@ async def test_killed_process_takes_along_what_it_has_started(images: Path, venv
 
     await launched.kill()
 
-    assert await launched.process.wait() == -signal.SIGKILL
     async with asyncio.timeout(PATIENCE_SECONDS):
         assert await launched.process.stdout.read() == b""  # which `sleep` would hold open
+        assert await launched.process.wait() == -signal.SIGKILL
 
 
 # Images

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from local.limits import Connections, Limits, TokenBucket
-from local.template import Throttle
+from local.resources import Throttle
 
 
 @dataclass

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from local.events import new_id
 from local.iam import Iam, Role, Session, Statement
-from local.template import REGION
+from local.resources import REGION
 from tests.local.conftest import (
     AUTHORIZER,
     OUR_ROUTES,

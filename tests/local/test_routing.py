@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from local.resources import TemplateError
 from local.routing import RouteSelection
-from local.template import TemplateError
 from tests.local.conftest import PATIENCE_SECONDS
 
 ACTION = "$request.body.action"
@@ -81,6 +81,10 @@ def test_text_around_values_is_part_of_the_route_key() -> None:
 def test_static_text_selects_the_same_route_for_every_message(body: str) -> None:
     assert route_key(body, "all", "send", *OURS, expression="all") == "all"
     assert route_key(body, "send", *OURS, expression="all") == "$default"
+
+
+def test_escaped_dollar_is_text() -> None:
+    assert route_key("hello", "price$", *OURS, expression=r"price\$") == "price$"
 
 
 @pytest.mark.parametrize("body", ['{"action": "send"}', "hello"])

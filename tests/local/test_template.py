@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from local.iam import Role
-from local.template import Function, TemplateError, synthesize
+from local.resources import Function, TemplateError
+from local.template import synthesize
 from tests.local.conftest import Read
 from tests.local.parts import (
     LAMBDA_ARN,

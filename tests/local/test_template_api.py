@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from local.template import Authorizer, Route, TemplateError, Throttle
+from local.resources import Authorizer, Route, TemplateError, Throttle
 from tests.local.conftest import Read
 from tests.local.parts import LAMBDA_ARN, Resource, arn, authorizer, integration, parts, resource, route, stage
 

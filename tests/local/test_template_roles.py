@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from local.iam import Role, Statement
-from local.template import TemplateError
+from local.resources import TemplateError
 from tests.local.conftest import Read
 from tests.local.parts import Resource, arn, function, parts, resource, role
 

@@ -18,8 +18,9 @@ from websockets.exceptions import InvalidStatus
 from local.events import Event
 from local.gateway import Invocation
 from local.iam import Role, Statement
+from local.resources import ACCOUNT_THROTTLE, Api, Authorizer, Function, Route, TemplateError, Throttle
 from local.server import GatewayServer
-from local.template import ACCOUNT_THROTTLE, Api, Authorizer, Function, Route, Template, TemplateError, Throttle
+from local.template import Template
 from tests.local.conftest import PATIENCE_SECONDS, received, unseen_failures
 
 TEMPLATE = Path(__file__).parent / "templates" / "chat.template.json"

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from local.aws import CREDENTIALS
 from local.limits import Limits
-from local.template import REGION, Throttle
+from local.resources import REGION, Throttle
 from tests.local.conftest import OUR_ROUTES, PATIENCE_SECONDS, Gateway, Serve, api, received, refused
 
 

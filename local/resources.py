@@ -1,0 +1,104 @@
+"""What a template declares, as the rest of the local run sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from local.iam import Role, matches
+
+REGION = "us-east-1"
+ACCOUNT_ID = "000000000000"  # the account of ministack's "test" credentials
+ACCOUNT = {"region": REGION, "account": ACCOUNT_ID}
+ARNS = {
+    "AWS::Cognito::UserPool": "arn:aws:cognito-idp:{region}:{account}:userpool/{id}",
+    "AWS::DynamoDB::Table": "arn:aws:dynamodb:{region}:{account}:table/{id}",
+    "AWS::IAM::Role": "arn:aws:iam::{account}:role/{id}",
+    "AWS::Lambda::Function": "arn:aws:lambda:{region}:{account}:function:{id}",
+    "AWS::Logs::LogGroup": "arn:aws:logs:{region}:{account}:log-group:{id}:*",
+}
+
+
+class TemplateError(Exception):
+    """The template cannot be run here; the message names the resource and the reason."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """An AWS::Lambda::Function; `target` is the bake target, and with it the handler's module."""
+
+    name: str
+    arn: str
+    target: str
+    environment: dict[str, str]
+    timeout_seconds: float
+    memory_mb: int
+    logging: dict[str, str]
+    role: Role
+
+
+@dataclass(frozen=True)
+class Throttle:
+    """At most `rate` requests a second, and up to `burst` at once."""
+
+    rate: float
+    burst: float
+
+
+ACCOUNT_THROTTLE = Throttle(rate=10_000, burst=5_000)
+
+
+@dataclass(frozen=True)
+class Authorizer:
+    """An AWS::ApiGatewayV2::Authorizer; `identity_sources` are expressions, e.g. `route.request.querystring.idToken`."""
+
+    function_arn: str
+    identity_sources: tuple[str, ...]
+    id: str = "authorizer"
+
+
+@dataclass(frozen=True)
+class Route:
+    """An AWS::ApiGatewayV2::Route with its integration.
+
+    Attributes:
+        two_way: the function's response body goes back to the client.
+    """
+
+    key: str
+    function_arn: str
+    authorizer: Authorizer | None = None
+    two_way: bool = False
+    timeout_seconds: float = 29.0
+    throttle: Throttle = ACCOUNT_THROTTLE
+
+
+@dataclass(frozen=True)
+class Api:
+    """A WebSocket API with its one stage.
+
+    Attributes:
+        deployed: a stage without a deployment refuses every handshake.
+        permissions: function ARN and pattern of who may invoke it, from AWS::Lambda::Permission; None allows everybody.
+    """
+
+    id: str
+    stage: str
+    route_selection_expression: str
+    routes: dict[str, Route]
+    stage_variables: dict[str, str] = field(default_factory=dict)
+    deployed: bool = True
+    permissions: frozenset[tuple[str, str]] | None = None
+
+    def may_invoke(self, function_arn: str, source: str) -> bool:
+        """Whether API Gateway may call the function for this route or authorizer."""
+        return self.permissions is None or any(
+            allowed == function_arn and matches(pattern, source) for allowed, pattern in self.permissions
+        )
+
+    @property
+    def domain_name(self) -> str:
+        return f"{self.id}.execute-api.{REGION}.amazonaws.com"
+
+    @property
+    def arn(self) -> str:
+        return f"arn:aws:execute-api:{REGION}:{ACCOUNT_ID}:{self.id}/{self.stage}"
