@@ -167,6 +167,7 @@ async def up(options: Options, progress: Progress) -> None:
         if system.user_pool_id:
             await asyncio.to_thread(system.users.add, USER, secret)
         file = facts_file(system.port)
+        file.unlink(missing_ok=True)  # of one that could not clean up, with whatever mode
         file.touch(mode=0o600)
         file.write_text(json.dumps(facts(system, secret)))
         try:

@@ -168,6 +168,8 @@ def bindable(port: int) -> int:
             listener.bind(("127.0.0.1", port))
         except OSError as error:
             raise LaunchError(f"port {port} is taken by another program") from error
+        except OverflowError as error:
+            raise LaunchError(f"{port} is no port: they go to 65535") from error
         return int(listener.getsockname()[1])
 
 

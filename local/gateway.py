@@ -25,6 +25,7 @@ IDENTITY_SOURCE = re.compile(
 )
 PROXY_RESPONSE_KEYS = {"statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"}
 
+SUBPROTOCOL = "sec-websocket-protocol"
 NO_PERMISSION = "Lambda.AccessDenied"
 
 logger = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ def parse_answer(answer: Any) -> tuple[str, dict[str, str | None], tuple[Stateme
     """An authorizer's answer: principal, context and policy. PolicyError says what is wrong with it."""
     if not isinstance(answer, dict) or not isinstance(answer.get("principalId"), str):
         raise PolicyError("it needs a principalId, which is a string")
-    if len(json.dumps(answer).encode()) > MAX_AUTHORIZER_RESULT_BYTES:
+    if len(json.dumps(answer, ensure_ascii=False).encode()) > MAX_AUTHORIZER_RESULT_BYTES:
         raise PolicyError(f"it is larger than {MAX_AUTHORIZER_RESULT_BYTES} bytes")
     context = answer.get("context") or {}
     if not isinstance(context, dict):
@@ -167,7 +168,10 @@ def connected(invocation: Invocation) -> dict[str, str] | Refusal:
         return Refusal(status, text(invocation.answer).encode())
     multi = {name: values[-1] for name, values in (invocation.answer.get("multiValueHeaders") or {}).items() if values}
     headers = {**multi, **(invocation.answer.get("headers") or {})}
-    return {name: str(value) for name, value in headers.items() if name.lower() == "sec-websocket-protocol"}
+    chosen = [
+        (name, str(value)) for name, value in headers.items() if name.lower() == SUBPROTOCOL and value is not None
+    ]
+    return dict(chosen[-1:])
 
 
 def malformed(answer: Any) -> str | None:

@@ -42,12 +42,12 @@ class RouteSelection:
         for text in pieces[::2]:
             if re.search(r"(?<!\\)\$", text):
                 raise TemplateError(f"RouteSelectionExpression {expression} cannot be evaluated locally")
-        return cls(tuple(path(piece) if index % 2 else piece for index, piece in enumerate(pieces)))
+        return cls(tuple(path(piece) if index % 2 else piece.replace("\\$", "$") for index, piece in enumerate(pieces)))
 
     def value(self, message: str) -> str | None:
         """What the message selects; a path that it lacks is empty. None if it cannot be evaluated."""
         if all(isinstance(part, str) for part in self.parts):
-            return "".join(str(part) for part in self.parts).replace("\\$", "$")
+            return "".join(str(part) for part in self.parts)
         try:
             body = lenient_json(message)
             if not isinstance(body, dict):

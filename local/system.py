@@ -115,9 +115,9 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
         if any(runner.launch is launch.image for runner in runners.values()):
             await asyncio.to_thread(launch.remove_containers)
 
-    bindable(options.port)  # or it is refused now, not after the synthesis
     async with AsyncExitStack() as stack:
         with progress.step("stack synthesized" if options.template is None else "template read") as step:
+            bindable(options.port)  # or it is refused now, not after the synthesis
             aws = LocalAws(log=LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)
             stack.push_async_callback(aws.stop)
             template = await ready(options, aws)

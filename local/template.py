@@ -154,6 +154,10 @@ class Template(Document):
                 yield arn, properties.get("SourceArn", "*")
 
     def _route(self, logical_id: str, properties: dict[str, Any], throttle: Throttle) -> Route:
+        if "Target" not in properties:
+            raise TemplateError(
+                f"{logical_id}: route {properties['RouteKey']} has no Target, so nothing could serve it"
+            )
         integration_id = properties["Target"].removeprefix("integrations/")
         integration = self._by_physical_id("AWS::ApiGatewayV2::Integration", integration_id)
         if integration["IntegrationType"] != "AWS_PROXY":

@@ -251,6 +251,12 @@ def test_answer_over_8_kb_is_our_fault(where: str, kilobytes: int, expected: int
     assert status(authorization(allow(context) | {"policyDocument": document})) == expected
 
 
+def test_answer_is_measured_in_the_bytes_that_the_function_sent() -> None:
+    context = {"padding": "漢" * 2000}  # 6 KB in UTF-8, 12 KB if escaped
+
+    assert status(authorization(allow(context))) == 101
+
+
 @pytest.mark.parametrize("principal", ["missing", None, 1, ["ada"]])
 def test_answer_without_a_principal_is_our_fault(principal: object) -> None:
     answer = without("principalId") if principal == "missing" else allow() | {"principalId": principal}

@@ -237,3 +237,8 @@ def test_free_port_is_kept_and_zero_becomes_one() -> None:
 
     assert bindable(port) == port
     assert bindable(0) > 0
+
+
+def test_impossible_port_is_named() -> None:
+    with pytest.raises(LaunchError, match="70000 is no port"):
+        bindable(70000)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from local import events, template
+from local import events, resources
 from local.events import Connection, Event, Handshake
 from local.resources import Api
 from tests.conftest import EventFactory
@@ -66,7 +66,7 @@ def handshake_of(example: Event) -> Handshake:
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes it the time of the example, in its account."""
-    monkeypatch.setattr(template, "ACCOUNT_ID", "123456789012")
+    monkeypatch.setattr(resources, "ACCOUNT_ID", "123456789012")
     return lambda example: monkeypatch.setattr(
         events, "milliseconds", lambda: example["requestContext"]["requestTimeEpoch"]
     )

@@ -34,7 +34,7 @@ SOON = 0.05  # seconds, for limits that a test waits to pass
 IN_FLIGHT = 10
 UNSENT_BYTES = 1_000_000  # more than the gateway keeps for a client, less than a flood
 PINGS = frame(PING, b"x" * 125) * 1000
-MESSAGES = frame(TEXT, b"x" * 10_000) * 100
+MESSAGES = frame(TEXT, b'{"action": "echo", "text": "%s"}' % (b"x" * 10_000)) * 100
 BOTH = frame(TEXT, b"x") * 20 + PINGS
 ECHO = Invocation({"statusCode": 200, "body": "x" * 10_000})
 
@@ -43,9 +43,9 @@ ECHO = Invocation({"statusCode": 200, "body": "x" * 10_000})
 async def gateway(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
-    """A gateway that takes few messages at once and answers on a two-way route; it must be unharmed by the test."""
+    """A gateway that takes few messages at once and has a two-way route; it must be unharmed by the test."""
     monkeypatch.setattr(server, "MAX_IN_FLIGHT", IN_FLIGHT)
-    gateway = await serve(api(*OUR_ROUTES, routes={"$default": {"two_way": True}}))
+    gateway = await serve(api(*OUR_ROUTES, "echo", routes={"echo": {"two_way": True}}))
     async with unharmed(gateway, caplog):
         yield gateway
 
@@ -115,10 +115,10 @@ async def test_stop_does_not_begin_the_messages_that_wait(
 
 
 async def test_client_that_leaves_amid_its_flood_is_disconnected(gateway: Gateway, dial: Dial) -> None:
-    may_answer = hold(gateway, "$default")
+    may_answer = hold(gateway, "echo")
     client = await upgraded(gateway, dial)
     async with dripping(client, MESSAGES, 0):
-        await eventually(lambda: gateway.functions.invoked.count("$default") == IN_FLIGHT)
+        await eventually(lambda: gateway.functions.invoked.count("echo") == IN_FLIGHT)
 
     reset(client)
     may_answer.set()
@@ -133,8 +133,8 @@ async def test_client_that_leaves_amid_its_flood_is_disconnected(gateway: Gatewa
 async def test_client_that_does_not_read_is_not_read_from_until_it_does(
     gateway: Gateway, dial: Dial, flood: bytes
 ) -> None:
-    """Each ping is answered by a pong, each message here by another."""
-    gateway.functions.behaviour["$default"] = ECHO
+    """Each ping is answered by a pong, each message here by another, or by nothing, which must not end the pause."""
+    gateway.functions.behaviour["echo"] = ECHO
     client, peer, _ = await deaf(gateway, dial)
 
     async with dripping(client, flood, 0):

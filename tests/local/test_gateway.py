@@ -306,6 +306,16 @@ def test_without_a_value_no_subprotocol_is_chosen(values: dict[str, list[str]]) 
     assert gateway.connected(Invocation({"statusCode": 200, "multiValueHeaders": values})) == {}
 
 
+def test_subprotocol_that_is_null_is_none() -> None:
+    assert gateway.connected(Invocation({"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": None}})) == {}
+
+
+def test_subprotocol_is_one_header_however_often_and_however_it_is_spelt() -> None:
+    answer = {"headers": {"sec-websocket-protocol": "b"}, "multiValueHeaders": {"Sec-WebSocket-Protocol": ["a"]}}
+
+    assert gateway.connected(Invocation({"statusCode": 200, **answer})) == {"sec-websocket-protocol": "b"}
+
+
 # What the client is told of its message
 
 

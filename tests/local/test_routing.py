@@ -85,6 +85,7 @@ def test_static_text_selects_the_same_route_for_every_message(body: str) -> None
 
 def test_escaped_dollar_is_text() -> None:
     assert route_key("hello", "price$", *OURS, expression=r"price\$") == "price$"
+    assert route_key('{"a": "x"}', "v$1-x", *OURS, expression=r"v\$1-${request.body.a}") == "v$1-x"
 
 
 @pytest.mark.parametrize("body", ['{"action": "send"}', "hello"])
