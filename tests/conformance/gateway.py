@@ -213,11 +213,13 @@ class Gateway:
         observer: str | None = None,
         path: str = "",
         with_identity: bool = True,
-        **scripts: Script | None,
+        authorizer: Script | None = None,
+        connect: Script | None = None,
+        disconnect: Script | None = None,
     ) -> str:
-        """The stage's URL; scripts are those of `authorizer`, `connect` and `disconnect`."""
-        parameters = [*(self.stage.query if with_identity else ())]
-        parameters += query.items() if isinstance(query, Mapping) else query
+        """The stage's URL, with what the probe is to do as authorizer, on `$connect` and on `$disconnect`."""
+        scripts = {"authorizer": authorizer, "connect": connect, "disconnect": disconnect}
+        parameters = [*(self.stage.query if with_identity else ()), *pairs(query)]
         parameters += [("observer", observer)] if observer else []
         parameters += [(name, encoded(script)) for name, script in scripts.items() if script]
         return f"{self.stage.url}{path}{'?' if parameters else ''}{urlencode(parameters)}"
@@ -246,7 +248,7 @@ class Gateway:
         self, query: Parameters, headers: Parameters, options: Mapping[str, Any], rest: Mapping[str, Any]
     ) -> ClientConnection:
         fixed = self.stage.headers if rest.get("with_identity", True) else ()
-        sent = [*fixed, *(headers.items() if isinstance(headers, Mapping) else headers)]
+        sent = [*fixed, *pairs(headers)]
         socket = await connect(
             self.url(query, **rest),
             additional_headers=sent,
@@ -277,14 +279,14 @@ class Gateway:
         """The head of the response to an opening handshake with just these headers besides those of RFC 6455."""
         parts = urlsplit(url)
         secure = ssl.create_default_context() if parts.scheme == "wss" else None
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=secure)
+        port = parts.port or (443 if secure else 80)
+        reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=secure)
         self._opened.callback(writer.close)
-        named = {name.lower(): (name, value) for name, value in [("Host", parts.netloc), *HANDSHAKE]}
-        given = [(name, value) for name, value in pairs(headers)]
-        kept = [pair for name, pair in named.items() if name not in {name.lower() for name, _ in given}]
-        lines = [f"{name}: {value}" for name, value in [*kept, *given]]
-        request_line = f"GET {parts.path}{'?' if parts.query else ''}{parts.query} HTTP/1.1"
-        writer.write("\r\n".join([request_line, *lines, "", ""]).encode())
+        given = {name.lower() for name, _ in pairs(headers)}
+        kept = [(name, value) for name, value in [("Host", parts.netloc), *HANDSHAKE] if name.lower() not in given]
+        lines = [f"GET {parts.path}?{parts.query} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in [*kept, *pairs(headers)]]
+        writer.write("\r\n".join([*lines, "", ""]).encode())
         async with asyncio.timeout(PATIENCE_SECONDS):
             return (await reader.readuntil(b"\r\n\r\n")).decode()
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from local import server
+from local import sockets
 from tests.local.conftest import Dial, Gateway, RawClient, Serve, received
 from tests.local.hostile import (
     SIGNED,
@@ -35,8 +35,8 @@ async def gateway(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
     """A gateway without much patience, which must be unharmed by the test."""
-    monkeypatch.setattr(server, "REQUEST_SECONDS", SOON)
-    monkeypatch.setattr(server, "CLOSE_SECONDS", SOON)
+    monkeypatch.setattr(sockets, "REQUEST_SECONDS", SOON)
+    monkeypatch.setattr(sockets, "CLOSE_SECONDS", SOON)
     gateway = await serve()
     async with unharmed(gateway, caplog):
         yield gateway
@@ -82,7 +82,7 @@ BROKEN: dict[str, tuple[bytes, bytes, int]] = {
     "length astronomic": (b"Content-Length: 99999999999999999999999\r\n", b"hello", 400),
     "length twice": (b"Content-Length: 5\r\nContent-Length: 6\r\n", b"hello!", 400),
     "length too long": (b"Content-Length: 6\r\n", b"hello", 408),
-    "never begun": (b"Expect: 100-continue\r\nContent-Length: 5\r\n", b"", 408),
+    "never begun": (b"Content-Length: 5\r\n", b"", 408),
     "100 MB declared": (b"Content-Length: 100000000\r\n", b"hello", 413),
     "chunk too long": (CHUNKED, b"6\r\nhello\r\n0\r\n\r\n", 400),
     "chunk too short": (CHUNKED, b"4\r\nhello\r\n0\r\n\r\n", 400),
@@ -108,6 +108,18 @@ async def test_broken_body_is_refused_and_not_delivered(
         assert status(broken) == expected
         assert await next_post(gateway, dial, connection_id) == 200
         assert await received(peer) == "next"
+
+
+async def test_client_that_asks_before_it_sends_is_told_to(gateway: Gateway, dial: Dial) -> None:
+    """RFC 9110 section 10.1.1."""
+    peer, connection_id = await gateway.connected()
+    async with peer:
+        client = await dial(gateway.port, post(connection_id, b"Expect: 100-continue\r\nContent-Length: 5\r\n", b""))
+        interim = await client.read_head()
+        client.writer.write(b"hello")
+
+        assert (status(interim), status(await client.read_head())) == (100, 200)
+        assert await received(peer) == "hello"
 
 
 async def test_chunk_that_is_broken_later_is_refused(gateway: Gateway, dial: Dial) -> None:

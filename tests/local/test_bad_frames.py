@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from local import server
+from local import sockets
 from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve
 from tests.local.hostile import (
     BINARY,
@@ -300,7 +300,7 @@ async def stay(gateway: Gateway, dial: Dial, sent: bytes) -> RawClient:
 async def test_client_that_does_not_hang_up_is_hung_up_on(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes, drip: bytes
 ) -> None:
-    monkeypatch.setattr(server, "CLOSE_SECONDS", SOON)
+    monkeypatch.setattr(sockets, "CLOSE_SECONDS", SOON)
     client = await stay(gateway, dial, sent)
 
     async with dripping(client, drip):

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from local import server
+from local import server, sockets
 from tests.local.conftest import HANDSHAKE, OUR_ROUTES, Dial, Gateway, RawClient, Serve, api
 from tests.local.hostile import (
     NO_LINGER,
@@ -50,7 +50,7 @@ async def answer(gateway: Gateway, dial: Dial, sent: bytes) -> bytes:
 
 MALFORMED: dict[str, tuple[bytes, int | None]] = {
     "no HTTP": (b"hello\r\n\r\n", 400),
-    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", None),
     "HTTP/0.9": (b"GET /prod\r\n\r\n", 426),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     "HTTP/9.9": (b"GET /prod HTTP/9.9\r\n" + CLOSE, 400),
@@ -94,6 +94,13 @@ async def test_malformed_head_is_refused_or_cut_and_asks_no_function(
     assert gateway.functions.invoked == []
 
 
+async def test_tls_is_hung_up_on_at_once_and_the_log_says_why(
+    gateway: Gateway, dial: Dial, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await answer(gateway, dial, b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + bytes(200)) == b""
+    assert "a client speaks TLS" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
@@ -125,7 +132,7 @@ async def test_odd_target_is_refused(gateway: Gateway, dial: Dial, target: bytes
 
 @pytest.mark.parametrize("start", [b"GET /prod HTTP/1.1\r\n", UPGRADE], ids=["plain", "upgrade"])
 async def test_head_that_is_too_large_is_told_so(gateway: Gateway, dial: Dial, start: bytes) -> None:
-    sent = start + b"X: " + b"x" * server.MAX_HEAD_BYTES + b"\r\n" + CLOSE
+    sent = start + b"X: " + b"x" * sockets.MAX_HEAD_BYTES + b"\r\n" + CLOSE
 
     assert status(await answer(gateway, dial, sent)) == 431
 
@@ -152,7 +159,7 @@ async def test_url_that_is_too_long_is_told_so(gateway: Gateway, dial: Dial, res
 async def test_head_that_does_not_end_is_cut(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes, drip: bytes
 ) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", SOON)
+    monkeypatch.setattr(sockets, "REQUEST_SECONDS", SOON)
     client = await dial(gateway.port, sent)
 
     async with dripping(client, drip):
@@ -188,7 +195,7 @@ def many_files() -> Iterator[int]:
 async def test_thousands_that_say_nothing_do_not_keep_out_who_does(
     gateway: Gateway, dial: Dial, many_files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 600.0)
+    monkeypatch.setattr(sockets, "REQUEST_SECONDS", 600.0)
     for _ in range(0, many_files, 50):
         await asyncio.gather(*(dial(gateway.port) for _ in range(50)))
     await eventually(lambda: len(gateway.server._waiting) >= many_files)

@@ -10,7 +10,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from local import server
+from local import sockets
 from local.events import Event
 from local.gateway import Invocation
 from local.limits import Limits
@@ -162,7 +162,7 @@ async def test_client_that_is_not_idle_ends_at_the_connection_limit(serve: Serve
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients have to hang up at once."""
-    monkeypatch.setattr(server, "CLOSE_SECONDS", SHORT_SECONDS)
+    monkeypatch.setattr(sockets, "CLOSE_SECONDS", SHORT_SECONDS)
 
 
 @pytest.mark.parametrize("limits", [{"idle_seconds": SHORT_SECONDS}, {"connection_seconds": SHORT_SECONDS}])

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from local import server
+from local import sockets
 from local.events import Event
 from local.gateway import Invocation
 from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Functions, Gateway, Serve, api, closed
@@ -203,7 +203,7 @@ async def test_stop_during_a_handshake_still_runs_its_disconnect(gateway: Gatewa
 async def test_stop_closes_clients_of_every_kind(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 600.0)
+    monkeypatch.setattr(sockets, "REQUEST_SECONDS", 600.0)
     clients = [await dial(gateway.port, sent), await dial(gateway.port, KEEP_ALIVE)]
     await clients[-1].read_head()
 

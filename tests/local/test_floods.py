@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from local import server
+from local import server, sockets
 from local.gateway import Invocation
-from local.server import ClientSocket
+from local.sockets import ClientSocket
 from tests.local.conftest import OUR_ROUTES, PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve, api
 from tests.local.hostile import (
     PING,
@@ -158,7 +158,7 @@ async def test_client_that_does_not_read_is_not_read_from_until_it_does(
 async def test_client_that_does_not_read_for_too_long_is_cut(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "UNREAD_SECONDS", SOON)
+    monkeypatch.setattr(sockets, "UNREAD_SECONDS", SOON)
     client, _, _ = await deaf(gateway, dial)
 
     async with dripping(client, PINGS, 0):
@@ -168,7 +168,7 @@ async def test_client_that_does_not_read_for_too_long_is_cut(
 async def test_stop_does_not_wait_for_a_client_that_does_not_read(
     serve: Serve, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "UNREAD_SECONDS", 10 * SOON)
+    monkeypatch.setattr(sockets, "UNREAD_SECONDS", 10 * SOON)
     gateway = await serve()
     client, peer, _ = await deaf(gateway, dial)
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from local import server
+from local import sockets
 from tests.local.conftest import HANDSHAKE, SIGNED, Dial, Gateway, RawClient, request
 
 # Requests that are not for it
@@ -44,7 +44,7 @@ async def test_request_may_come_byte_by_byte(gateway: Gateway, dial: Dial) -> No
     "sent", [b"", b"GET /prod HTTP/1.1\r\nHost: loc", HANDSHAKE[:-2]], ids=["nothing", "part", "most"]
 )
 async def test_slow_head_is_closed(gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr(sockets, "REQUEST_SECONDS", 0.05)
     client = await dial(gateway.port, sent)
 
     assert await client.read_all() == b""
@@ -54,7 +54,7 @@ async def test_slow_head_is_closed(gateway: Gateway, dial: Dial, monkeypatch: py
 async def test_limit_for_the_head_does_not_touch_who_has_sent_it(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr(sockets, "REQUEST_SECONDS", 0.05)
     peer = await gateway.connect()
     idler = await dial(gateway.port)
     await idler.read_all()
@@ -72,7 +72,7 @@ LINE = b"X-Padding: " + b"x" * 1000 + b"\r\n"
 async def test_huge_head_does_not_hang(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, start: bytes, padding: bytes
 ) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.05)
+    monkeypatch.setattr(sockets, "REQUEST_SECONDS", 0.05)
     client = await dial(gateway.port, start + padding)
 
     await ended(client)

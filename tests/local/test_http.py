@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from botocore.exceptions import ClientError
 
-from local import server
+from local import management
 from local.aws import client
 from local.events import Event, new_id
 from local.gateway import Invocation
@@ -168,7 +168,7 @@ async def test_traffic_in_either_direction_is_activity(
 ) -> None:
     peer, connection_id = await gateway.connected()
     later = time.time() + 60
-    monkeypatch.setattr(server, "time", SimpleNamespace(time=lambda: later, monotonic=time.monotonic))
+    monkeypatch.setattr(management, "time", SimpleNamespace(time=lambda: later, monotonic=time.monotonic))
 
     if activity == "message":
         await peer.send("hello")

@@ -1,0 +1,182 @@
+"""`@connections`: what backends do with open connections.
+
+https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
+
+from local import events, sockets
+from local.events import Connection
+from local.gateway import Refusal
+from local.iam import Iam, UnknownAccessKeyError
+from local.limits import MAX_MESSAGE_BYTES, Connections, TokenBucket
+from local.resources import ACCOUNT_ID, Api
+from local.sockets import BAD_REQUEST, ClientSocket, answered, request_id
+
+MAX_UNSENT_BYTES = 256 * 1024  # to a client that does not read
+ACCESS_KEY_ID = re.compile(r"AWS4-HMAC-SHA256 .*\bCredential=(?P<access_key_id>[^/\s]+)/[^,]+/aws4_request\b")
+
+MISSING_SIGNATURE = Refusal.of(
+    HTTPStatus.FORBIDDEN, "Missing Authentication Token", "MissingAuthenticationTokenException"
+)
+UNKNOWN_ACCESS_KEY = Refusal.of(
+    HTTPStatus.FORBIDDEN, "The security token included in the request is invalid.", "UnrecognizedClientException"
+)
+LIMIT_EXCEEDED = Refusal.of(HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", "LimitExceededException")
+NOT_TEXT = Refusal.of(HTTPStatus.BAD_REQUEST, "the data is not UTF-8", "BadRequestException")
+TIMED_OUT = Refusal.of(HTTPStatus.REQUEST_TIMEOUT, "Request Timeout")
+TOO_LARGE = Refusal.of(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Payload too large", "PayloadTooLargeException")
+GONE = Refusal(HTTPStatus.GONE, b"", "GoneException")
+
+
+@dataclass
+class Peer:
+    """An open connection and its socket."""
+
+    connection: Connection
+    socket: ClientSocket
+    registry: Connections[Peer]
+    in_flight: asyncio.Semaphore
+    last_active_at: float = field(default_factory=time.time)
+
+    @property
+    def id(self) -> str:
+        return self.connection.id
+
+    async def send(self, message: str) -> bool:
+        """Sends one text message; False if the peer has gone."""
+        try:
+            await self.socket.send(message)
+        except ConnectionClosed:
+            return False
+        self.touch()
+        return True
+
+    def touch(self) -> None:
+        """A message has gone one way or the other."""
+        self.last_active_at = time.time()
+        self.registry.touch(self.id)
+
+
+@dataclass(frozen=True)
+class Management:
+    """PostToConnection, GetConnection and DeleteConnection of one stage.
+
+    Attributes:
+        requests: the account's throttle, which messages count for too.
+        spawn: runs what nobody waits for.
+    """
+
+    api: Api
+    iam: Iam
+    connections: Connections[Peer]
+    requests: TokenBucket
+    spawn: Callable[[Coroutine[Any, Any, None]], object]
+
+    async def serve(self, request: web.BaseRequest, connection_id: str) -> web.Response:
+        """One call, be its caller allowed to make it or not."""
+        if refusal := self._forbidden(request, connection_id):
+            return answered(refusal)
+        peer = self._addressed(connection_id)
+        if isinstance(peer, Refusal):
+            return answered(peer)
+        match request.method:
+            case "POST":
+                data = await posted(request)
+                return answered(data if isinstance(data, Refusal) else await self._post(peer, data))
+            case "GET":
+                return web.json_response(described(peer), headers=request_id())
+            case _:
+                self.connections.remove(connection_id)
+                self.spawn(peer.socket.close(1000, "Connection Closed Normally"))
+                return web.Response(status=204, headers=request_id())
+
+    def _addressed(self, connection_id: str) -> Peer | Refusal:
+        if not self.requests.take(time.monotonic()):
+            return LIMIT_EXCEEDED
+        if not events.CONNECTION_ID.fullmatch(connection_id):
+            return Refusal.of(HTTPStatus.BAD_REQUEST, f"Invalid connectionId: {connection_id}", "BadRequestException")
+        peer = self.connections.get(connection_id)
+        return GONE if peer is None or peer.socket.state is not State.OPEN else peer
+
+    def _forbidden(self, request: web.BaseRequest, connection_id: str) -> Refusal | None:
+        """The refusal of a call without a signature, of an unknown method, or by a caller who may not make it."""
+        signed = ACCESS_KEY_ID.match(request.headers.get("Authorization", ""))
+        if signed is None or request.method not in {"POST", "GET", "DELETE"}:
+            return MISSING_SIGNATURE
+        resource = f"{self.api.arn}/{request.method}/@connections/"
+        try:
+            refused = self.iam.authorize(
+                signed["access_key_id"],
+                "execute-api:ManageConnections",
+                resource + connection_id,
+                advised=f"{resource}*",
+            )
+        except UnknownAccessKeyError:
+            return UNKNOWN_ACCESS_KEY
+        if refused is None:
+            return None
+        where = resource.replace(f":{ACCOUNT_ID}:", f":********{ACCOUNT_ID[-4:]}:")
+        message = (
+            f"User: {refused.session.arn} is not authorized to perform: {refused.action}"
+            f" on resource: {where}{{connectionId}}"
+        )
+        body = json.dumps({"Message": message}, separators=(",", ":")).encode()
+        return Refusal(HTTPStatus.FORBIDDEN, body, "AccessDeniedException")
+
+    async def _post(self, peer: Peer, data: bytes) -> Refusal | None:
+        if peer.socket.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            return LIMIT_EXCEEDED
+        try:
+            message = data.decode()
+        except UnicodeDecodeError:
+            return NOT_TEXT
+        return None if await peer.send(message) else GONE
+
+
+async def posted(request: web.BaseRequest) -> bytes | Refusal:
+    """A request's body, unless it is too large, too slow or broken; no more of it is kept than may be posted."""
+    if (request.content_length or 0) > MAX_MESSAGE_BYTES:
+        return TOO_LARGE
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    data = bytearray()
+    try:
+        async with asyncio.timeout(sockets.REQUEST_SECONDS):
+            async for chunk in request.content.iter_any():
+                data += chunk
+                if len(data) > MAX_MESSAGE_BYTES:
+                    return TOO_LARGE
+    except TimeoutError:
+        return TIMED_OUT
+    except (web.RequestPayloadError, ConnectionError):
+        return BAD_REQUEST
+    return bytes(data)
+
+
+def described(peer: Peer) -> dict[str, Any]:
+    """GetConnection's answer."""
+    connection = peer.connection
+    return {
+        "connectedAt": iso(connection.connected_at / 1000),
+        "identity": connection.identity,
+        "lastActiveAt": iso(peer.last_active_at),
+    }
+
+
+def iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
