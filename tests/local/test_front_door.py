@@ -85,7 +85,7 @@ async def ended(client: RawClient) -> None:
         await client.read_all()
 
 
-@pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\x00", b"hello"], ids=repr)
+@pytest.mark.parametrize("sent", [b"hello", b"\x00\x01"], ids=repr)
 async def test_what_is_not_http_is_a_bad_request(gateway: Gateway, dial: Dial, sent: bytes) -> None:
     client = await dial(gateway.port, sent + b"\r\n\r\n")
 
