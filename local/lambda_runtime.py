@@ -81,8 +81,8 @@ class FunctionRunner:
         if environment.init_error:
             raise InitError(f"{self.function.name}: {environment.init_error.message}")
 
-    async def invoke(self, event: dict[str, Any]) -> Invocation:
-        """Never raises for what the function does: errors, crashes and timeouts are in the result."""
+    def invoke(self, event: dict[str, Any]) -> asyncio.Future[Invocation]:
+        """Begins at once. Never raises for what the function does: errors, crashes and timeouts are in the result."""
         pending = Pending(json.dumps(event).encode(), asyncio.get_running_loop().create_future())
         if self._idle:
             _, begin = self._idle.popitem()
@@ -91,7 +91,7 @@ class FunctionRunner:
             self._waiting.append(pending)
             if len(self._environments) < self.concurrency:
                 self._add()
-        return await pending.answer
+        return pending.answer
 
     async def stop(self) -> None:
         self._stopped = True

@@ -66,6 +66,10 @@ class Peer:
         self.touch()
         return True
 
+    async def tell(self, message: str) -> None:
+        """As `send`, to whoever is still there."""
+        await self.send(message)
+
     def touch(self) -> None:
         """A message has gone one way or the other."""
         self.last_active_at = time.time()
@@ -156,16 +160,19 @@ async def posted(request: web.BaseRequest) -> bytes | Refusal:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     data = bytearray()
     try:
-        async with asyncio.timeout(sockets.REQUEST_SECONDS):
-            async for chunk in request.content.iter_any():
-                data += chunk
-                if len(data) > MAX_MESSAGE_BYTES:
-                    return TOO_LARGE
+        if request.content.is_eof():  # it came with its head, as small ones do
+            data += await request.content.read()
+        else:
+            async with asyncio.timeout(sockets.REQUEST_SECONDS):
+                async for chunk in request.content.iter_any():
+                    data += chunk
+                    if len(data) > MAX_MESSAGE_BYTES:
+                        break
     except TimeoutError:
         return TIMED_OUT
     except (web.RequestPayloadError, ConnectionError):
         return BAD_REQUEST
-    return bytes(data)
+    return TOO_LARGE if len(data) > MAX_MESSAGE_BYTES else bytes(data)
 
 
 def described(peer: Peer) -> dict[str, Any]:

@@ -176,19 +176,21 @@ class GatewayServer:
         except ConnectionClosed:
             pass  # `_close_out` tells why
 
-    async def _dispatch(self, peer: Peer, message: str) -> None:
-        """One message, without waiting for the one before."""
+    def _dispatch(self, peer: Peer, message: str) -> Coroutine[Any, Any, None]:
+        """Begins what a message sets off, without waiting for the one before; returns what is left to do."""
         key = self.route_selection.route_key(self.api.routes, message)
         event = events.message_event(peer.connection, key or "$default", message)
         if key is None:
-            answer: str | None = gateway.error_frame("Forbidden", peer.connection, event)
-        elif not self._within_throttle(self.api.routes[key]):
-            answer = gateway.error_frame("Too Many Requests", peer.connection, event)
-        else:
-            route = self.api.routes[key]
-            invocation = await self._integrate(route, event)
-            error = gateway.message_error(invocation)
-            answer = gateway.error_frame(error, peer.connection, event) if error else gateway.reply(invocation, route)
+            return peer.tell(gateway.error_frame("Forbidden", peer.connection, event))
+        route = self.api.routes[key]
+        if not self._within_throttle(route):
+            return peer.tell(gateway.error_frame("Too Many Requests", peer.connection, event))
+        return self._reply(peer, route, event, self._integrate(route, event))
+
+    async def _reply(self, peer: Peer, route: Route, event: dict[str, Any], invocation: Awaitable[Invocation]) -> None:
+        outcome = await invocation
+        error = gateway.message_error(outcome)
+        answer = gateway.error_frame(error, peer.connection, event) if error else gateway.reply(outcome, route)
         if answer is not None:
             await peer.send(answer)
 
@@ -214,26 +216,25 @@ class GatewayServer:
         now = time.monotonic()
         return self._route_requests[route.key].take(now) and self._requests.take(now)
 
-    async def _authorize(self, authorizer: Authorizer, event: dict[str, Any]) -> Invocation:
+    def _authorize(self, authorizer: Authorizer, event: dict[str, Any]) -> Awaitable[Invocation]:
         source = f"{self.api.arn.rpartition('/')[0]}/authorizers/{authorizer.id}"
-        return await self._invoke(authorizer.function_arn, event, source, self.limits.integration_seconds)
+        return self._invoke(authorizer.function_arn, event, source, self.limits.integration_seconds)
 
-    async def _integrate(self, route: Route, event: dict[str, Any]) -> Invocation:
+    def _integrate(self, route: Route, event: dict[str, Any]) -> Awaitable[Invocation]:
         seconds = min(route.timeout_seconds, self.limits.integration_seconds)
-        return await self._invoke(route.function_arn, event, f"{self.api.arn}/{route.key}", seconds)
+        return self._invoke(route.function_arn, event, f"{self.api.arn}/{route.key}", seconds)
 
-    async def _invoke(self, function_arn: str, event: dict[str, Any], source: str, seconds: float) -> Invocation:
+    def _invoke(
+        self, function_arn: str, event: dict[str, Any], source: str, seconds: float
+    ) -> Coroutine[Any, Any, Invocation]:
+        """Begins at once, as far as the function does."""
         if self.iam.enforced and not self.api.may_invoke(function_arn, source):
             name = function_arn.rpartition(":")[2]
             self.iam.advise(
                 f"API Gateway may not invoke {name}: add an AWS::Lambda::Permission with SourceArn {source}"
             )
-            return Invocation(error=gateway.NO_PERMISSION, message="no permission to invoke the function")
-        try:
-            async with asyncio.timeout(seconds):
-                return await self.invoke(function_arn, event)
-        except TimeoutError:
-            return Invocation(error="Sandbox.Timedout", message=f"the integration's limit of {seconds:g} s has passed")
+            return not_permitted()
+        return within(seconds, self.invoke(function_arn, event))
 
     async def _serve_http(self, request: web.BaseRequest) -> web.StreamResponse:
         path = unquote(request.rel_url.raw_path)
@@ -252,3 +253,15 @@ class GatewayServer:
         assert task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def not_permitted() -> Invocation:
+    return Invocation(error=gateway.NO_PERMISSION, message="no permission to invoke the function")
+
+
+async def within(seconds: float, invocation: Awaitable[Invocation]) -> Invocation:
+    try:
+        async with asyncio.timeout(seconds):
+            return await invocation
+    except TimeoutError:
+        return Invocation(error="Sandbox.Timedout", message=f"the integration's limit of {seconds:g} s has passed")

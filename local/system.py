@@ -107,8 +107,8 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
     runners: dict[str, FunctionRunner] = {}
     iam = Iam(enforced=options.iam)
 
-    async def invoke(function_arn: str, event: dict[str, Any]) -> Invocation:
-        return await runners[function_arn].invoke(event)
+    def invoke(function_arn: str, event: dict[str, Any]) -> asyncio.Future[Invocation]:
+        return runners[function_arn].invoke(event)
 
     async def stop_functions() -> None:
         await asyncio.gather(*(runner.stop() for runner in runners.values()))

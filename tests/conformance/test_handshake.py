@@ -91,6 +91,16 @@ async def test_response_has_the_headers_of_rfc_6455_and_a_date(gateway: Gateway,
     assert client.response.headers["Connection"].lower() == "upgrade"
 
 
+@case("1.2", "L", "RFC 6455 section 4.2.1; what Firefox sends")
+@pytest.mark.parametrize(
+    "headers", [{"connection": "keep-alive, Upgrade"}, {"Upgrade": "WebSocket", "Connection": "upgrade"}], ids=str
+)
+async def test_browsers_spellings_of_the_upgrade_are_understood(gateway: Gateway, headers: dict[str, str]) -> None:
+    head = await gateway.handshake_head(gateway.url(), headers)
+
+    assert head.startswith("HTTP/1.1 101 ")
+
+
 @case("E27", "C", "websockets#1065")
 async def test_compression_is_accepted_if_offered(gateway: Gateway) -> None:
     client = await gateway.open(options={"compression": "deflate"})
