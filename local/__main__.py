@@ -9,7 +9,8 @@ import logging
 import math
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -162,22 +163,31 @@ def options(arguments: argparse.Namespace) -> Options:
 
 
 async def up(options: Options, progress: Progress) -> None:
-    async with running(options, progress) as system:
+    async with AsyncExitStack() as stack:
+        system = await stack.enter_async_context(reported(options, progress))
         secret = password()
         if system.user_pool_id:
             await asyncio.to_thread(system.users.add, USER, secret)
         file = facts_file(system.port)
         file.unlink(missing_ok=True)  # of one that could not clean up, with whatever mode
         file.touch(mode=0o600)
+        stack.callback(file.unlink, missing_ok=True)
         file.write_text(json.dumps(facts(system, secret)))
-        try:
-            progress.say(usage(system, options))
-            await asyncio.Event().wait()
-        finally:
-            file.unlink(missing_ok=True)
-            progress.say("\nClosing connections and ending the functions …")
-    if unused := system.unused_grants():
-        progress.say("Grants that no function has used:\n  " + "\n  ".join(unused))
+        progress.say(usage(system, options))
+        stack.callback(progress.say, "\nClosing connections and ending the functions …")
+        await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def reported(options: Options, progress: Progress) -> AsyncIterator[System]:
+    """The running system; at its end, `$disconnect` included, it is told which grants nobody has used."""
+    system = None
+    try:
+        async with running(options, progress) as system:
+            yield system
+    finally:
+        if system and (unused := system.unused_grants()):
+            progress.say("\n  ".join(("Grants that no function has used:", *unused)))
 
 
 def facts_file(port: int) -> Path:

@@ -268,6 +268,20 @@ def test_interrupt_ends_up_in_order(up: Up) -> None:
     assert "Traceback" not in up.command.output.read_text()
 
 
+def test_interrupt_is_answered_with_the_grants_that_nobody_has_used(checkout: Checkout) -> None:
+    command = checkout.start("up", *ours(free_port()))
+    command.wait_for("Ctrl-C ends everything.")
+
+    assert command.interrupt() == 0
+
+    told = command.output.read_text().partition("Grants that no function has used:\n")[2].splitlines()
+    assert [line.partition(" on arn:")[0] for line in told] == [
+        "  websocket: dynamodb:DeleteItem",
+        "  websocket: dynamodb:PutItem",
+        "  websocket: execute-api:ManageConnections",
+    ]
+
+
 # Without up
 
 
