@@ -179,8 +179,9 @@ async def message_rate(server: Server, at_once: int) -> float:
 
     async def converse(client: ClientConnection, messages: int) -> None:
         for number in range(messages):
-            await client.send(f"message {number}")
-            if await client.recv() != f"message {number}":
+            message = f'{{"action": "echo", "number": {number}}}'
+            await client.send(message)
+            if await client.recv() != message:
                 raise AssertionError("the echo is not what was sent")
 
     async def all_converse(messages: int) -> None:
