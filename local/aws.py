@@ -14,11 +14,12 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from pycognito.aws_srp import AWSSRP
 
+from local.iam import ADMINISTRATOR
 from local.launch import ROOT, VENVS, LaunchError
 from local.resources import REGION, TemplateError
 from local.template import Template
 
-CREDENTIALS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+CREDENTIALS = {"aws_access_key_id": ADMINISTRATOR, "aws_secret_access_key": ADMINISTRATOR}
 START_SECONDS = 30.0
 CREATED = ("AWS::Cognito::UserPool", "AWS::Cognito::UserPoolClient", "AWS::DynamoDB::Table")
 

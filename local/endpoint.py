@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -17,8 +18,8 @@ from botocore.credentials import Credentials
 
 from local.iam import ADMINISTRATOR, Iam, UnknownAccessKeyError
 from local.resources import ACCOUNT, ARNS, REGION
+from local.sockets import GRACE_SECONDS
 
-GRACE_SECONDS = 0.1  # aiohttp takes 0 for "wait for ever"
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # DynamoDB itself takes 16 MB
 SIGNED = re.compile(
     r"AWS4-HMAC-SHA256 .*\bCredential=(?P<access_key_id>[^/\s]+)/\d+/[^/]+/(?P<service>[^/]+)/aws4_request"
@@ -64,9 +65,15 @@ def calls(service: str, target: str, body: bytes) -> Iterator[Call]:
         raise UnknownCallError(f"{service} is not run locally")
 
 
+@cache
+def cognito_model() -> Any:
+    """botocore's ServiceModel; reading it takes longer than a call."""
+    return botocore.session.get_session().get_service_model("cognito-idp")
+
+
 def is_public(target: str) -> bool:
     """Whether a call needs no signature, as a user's own sign-in; the service's model says so."""
-    model = botocore.session.get_session().get_service_model("cognito-idp")
+    model = cognito_model()
     prefix, _, operation = target.rpartition(".")
     known = prefix == model.metadata["targetPrefix"] and operation in model.operation_names
     return known and model.operation_model(operation).auth_type == "none"
@@ -144,9 +151,8 @@ class AwsEndpoint:
             for action, resource in list(calls(service, target, body)):
                 if refused := self.iam.authorize(access_key_id, action, resource):
                     return failure(400, "AccessDeniedException", refused.message)
-        except UnknownAccessKeyError:
-            message = "The security token included in the request is invalid."
-            return failure(400, "UnrecognizedClientException", message)
+        except UnknownAccessKeyError as error:
+            return failure(400, "UnrecognizedClientException", str(error))
         except (UnknownCallError, AttributeError, TypeError) as error:
             return failure(501, "NotImplemented", f"not evaluated: {error}")
         return None

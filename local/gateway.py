@@ -62,6 +62,12 @@ class Refusal:
         return cls(status, json.dumps({"message": message}, separators=(",", ":")).encode(), error_type)
 
 
+def access_denied(message: str) -> Refusal:
+    """Where AWS writes `Message` with a capital."""
+    body = json.dumps({"Message": message}, separators=(",", ":")).encode()
+    return Refusal(HTTPStatus.FORBIDDEN, body, "AccessDeniedException")
+
+
 UNAUTHORIZED = Refusal.of(HTTPStatus.UNAUTHORIZED, "Unauthorized", "UnauthorizedException")
 FORBIDDEN = Refusal.of(HTTPStatus.FORBIDDEN, "Forbidden", "ForbiddenException")
 UPGRADE_REQUIRED = Refusal.of(HTTPStatus.UPGRADE_REQUIRED, "Upgrade Required")
@@ -125,9 +131,7 @@ def authorization(invocation: Invocation, method_arn: str) -> dict[str, Any] | R
     effect = iam.effect(statements, "execute-api:Invoke", method_arn)
     if effect != "Allow":
         explicit = " with an explicit deny" if effect == "Deny" else ""
-        message = f"User is not authorized to access this resource{explicit}"
-        body = json.dumps({"Message": message}, separators=(",", ":")).encode()
-        return Refusal(HTTPStatus.FORBIDDEN, body, "AccessDeniedException")
+        return access_denied(f"User is not authorized to access this resource{explicit}")
     return {**context, "principalId": principal_id}
 
 

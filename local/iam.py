@@ -83,7 +83,11 @@ def parse_policy(document: Any) -> tuple[Statement, ...]:
 
 def effect(statements: Iterable[Statement], action: str, resource: str) -> str | None:
     """`Deny` if any statement that covers the action denies it, else `Allow` if one does, else None."""
-    effects = {statement.effect for statement in statements if statement.covers(action, resource)}
+    return verdict(each for each in statements if each.covers(action, resource))
+
+
+def verdict(covering: Iterable[Statement]) -> str | None:
+    effects = {statement.effect for statement in covering}
     return next((each for each in ("Deny", "Allow") if each in effects), None)
 
 
@@ -144,7 +148,10 @@ class Refused:
 
 
 class UnknownAccessKeyError(Exception):
-    """Signed by nobody that IAM knows."""
+    """Signed by nobody that IAM knows; the message is AWS's."""
+
+    def __init__(self) -> None:
+        super().__init__("The security token included in the request is invalid.")
 
 
 class Iam:
@@ -182,10 +189,10 @@ class Iam:
             for pattern in each.actions
             if each.all_actions_but or matches(pattern.lower(), action.lower())
         }
-        verdict = effect(covering, action, resource)
-        if verdict == "Allow" or not self.enforced:
+        outcome = verdict(covering)
+        if outcome == "Allow" or not self.enforced:
             return None
-        refused = Refused(session, action, advised or resource, explicit=verdict == "Deny")
+        refused = Refused(session, action, advised or resource, explicit=outcome == "Deny")
         self.advise(f"{session.function} may not {action}: {refused.advice}")
         return refused
 

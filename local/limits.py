@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from local.resources import ACCOUNT_THROTTLE, Throttle
+from local.resources import ACCOUNT_THROTTLE, INTEGRATION_SECONDS, Throttle
 
 MAX_URL_CHARACTERS = 4096
 MAX_AUTHORIZER_RESULT_BYTES = 8 * 1024
@@ -34,7 +34,7 @@ class Limits:
 
     idle_seconds: float = 10 * 60.0
     connection_seconds: float = 2 * 60 * 60.0
-    integration_seconds: float = 29.0
+    integration_seconds: float = INTEGRATION_SECONDS
     new_connections: Throttle = NEW_CONNECTIONS
     requests: Throttle = ACCOUNT_THROTTLE
 

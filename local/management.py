@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-c
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import Callable, Coroutine
@@ -21,7 +20,7 @@ from websockets.protocol import State
 
 from local import events, sockets
 from local.events import Connection
-from local.gateway import Refusal
+from local.gateway import Refusal, access_denied
 from local.iam import Iam, UnknownAccessKeyError
 from local.limits import MAX_MESSAGE_BYTES, Connections, TokenBucket
 from local.resources import ACCOUNT_ID, Api
@@ -32,9 +31,6 @@ ACCESS_KEY_ID = re.compile(r"AWS4-HMAC-SHA256 .*\bCredential=(?P<access_key_id>[
 
 MISSING_SIGNATURE = Refusal.of(
     HTTPStatus.FORBIDDEN, "Missing Authentication Token", "MissingAuthenticationTokenException"
-)
-UNKNOWN_ACCESS_KEY = Refusal.of(
-    HTTPStatus.FORBIDDEN, "The security token included in the request is invalid.", "UnrecognizedClientException"
 )
 LIMIT_EXCEEDED = Refusal.of(HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", "LimitExceededException")
 NOT_TEXT = Refusal.of(HTTPStatus.BAD_REQUEST, "the data is not UTF-8", "BadRequestException")
@@ -66,10 +62,6 @@ class Peer:
         self.touch()
         return True
 
-    async def tell(self, message: str) -> None:
-        """As `send`, to whoever is still there."""
-        await self.send(message)
-
     def touch(self) -> None:
         """A message has gone one way or the other."""
         self.last_active_at = time.time()
@@ -89,7 +81,7 @@ class Management:
     iam: Iam
     connections: Connections[Peer]
     requests: TokenBucket
-    spawn: Callable[[Coroutine[Any, Any, None]], object]
+    spawn: Callable[[Coroutine[Any, Any, object]], object]
 
     async def serve(self, request: web.BaseRequest, connection_id: str) -> web.Response:
         """One call, be its caller allowed to make it or not."""
@@ -130,8 +122,8 @@ class Management:
                 resource + connection_id,
                 advised=f"{resource}*",
             )
-        except UnknownAccessKeyError:
-            return UNKNOWN_ACCESS_KEY
+        except UnknownAccessKeyError as error:
+            return Refusal.of(HTTPStatus.FORBIDDEN, str(error), "UnrecognizedClientException")
         if refused is None:
             return None
         where = resource.replace(f":{ACCOUNT_ID}:", f":********{ACCOUNT_ID[-4:]}:")
@@ -139,8 +131,7 @@ class Management:
             f"User: {refused.session.arn} is not authorized to perform: {refused.action}"
             f" on resource: {where}{{connectionId}}"
         )
-        body = json.dumps({"Message": message}, separators=(",", ":")).encode()
-        return Refusal(HTTPStatus.FORBIDDEN, body, "AccessDeniedException")
+        return access_denied(message)
 
     async def _post(self, peer: Peer, data: bytes) -> Refusal | None:
         if peer.socket.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:

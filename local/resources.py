@@ -9,6 +9,7 @@ from local.iam import Role, matches
 REGION = "us-east-1"
 ACCOUNT_ID = "000000000000"  # the account of ministack's "test" credentials
 ACCOUNT = {"region": REGION, "account": ACCOUNT_ID}
+INTEGRATION_SECONDS = 29.0  # the most that API Gateway waits for a function
 ARNS = {
     "AWS::Cognito::UserPool": "arn:aws:cognito-idp:{region}:{account}:userpool/{id}",
     "AWS::DynamoDB::Table": "arn:aws:dynamodb:{region}:{account}:table/{id}",
@@ -68,7 +69,7 @@ class Route:
     function_arn: str
     authorizer: Authorizer | None = None
     two_way: bool = False
-    timeout_seconds: float = 29.0
+    timeout_seconds: float = INTEGRATION_SECONDS
     throttle: Throttle = ACCOUNT_THROTTLE
 
 

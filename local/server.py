@@ -27,7 +27,6 @@ from local.routing import RouteSelection
 from local.sockets import BAD_REQUEST, Call, ClientSocket, FrontDoor, HttpSocket, answered, disconnect_status, refused
 
 KEEP_ALIVE_SECONDS = 75.0  # for a client's next request on the same HTTP connection
-GRACE_SECONDS = 0.1  # aiohttp takes 0 for "wait for ever"
 MAX_IN_FLIGHT = 256  # messages of one connection whose functions have not answered; the next ones wait unread
 
 logger = logging.getLogger(__name__)
@@ -101,7 +100,7 @@ class GatewayServer:
             await asyncio.wait(self._tasks)
         if self._next_due:
             self._next_due.cancel()
-        await self._http.shutdown(GRACE_SECONDS)
+        await self._http.shutdown(sockets.GRACE_SECONDS)
         await self._server.wait_closed()
 
     async def _open(self, socket: ClientSocket, request: Request) -> Response | None:
@@ -176,15 +175,15 @@ class GatewayServer:
         except ConnectionClosed:
             pass  # `_close_out` tells why
 
-    def _dispatch(self, peer: Peer, message: str) -> Coroutine[Any, Any, None]:
+    def _dispatch(self, peer: Peer, message: str) -> Coroutine[Any, Any, object]:
         """Begins what a message sets off, without waiting for the one before; returns what is left to do."""
         key = self.route_selection.route_key(self.api.routes, message)
         event = events.message_event(peer.connection, key or "$default", message)
         if key is None:
-            return peer.tell(gateway.error_frame("Forbidden", peer.connection, event))
+            return peer.send(gateway.error_frame("Forbidden", peer.connection, event))
         route = self.api.routes[key]
         if not self._within_throttle(route):
-            return peer.tell(gateway.error_frame("Too Many Requests", peer.connection, event))
+            return peer.send(gateway.error_frame("Too Many Requests", peer.connection, event))
         return self._reply(peer, route, event, self._integrate(route, event))
 
     async def _reply(self, peer: Peer, route: Route, event: dict[str, Any], invocation: Awaitable[Invocation]) -> None:
@@ -244,7 +243,7 @@ class GatewayServer:
             return answered(gateway.UPGRADE_REQUIRED if upgradable else gateway.FORBIDDEN)
         return await self._management.serve(request, path.removeprefix(prefix))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
         task = asyncio.create_task(work)
         self._track(task)
         return task

@@ -28,6 +28,7 @@ REQUEST_SECONDS = 10.0  # for a client to send its request's head, and as long f
 MAX_HEAD_BYTES = 16 * 1024
 # websockets counts a compressed frame's own bytes too, so that a message of just the limit needs some room.
 COMPRESSION_BYTES = 64
+GRACE_SECONDS = 0.1  # for answers at the end; aiohttp takes 0 for "wait for ever"
 CLOSE_SECONDS = 1.0  # for a client to answer a close frame and hang up
 TLS_HANDSHAKE = b"\x16\x03"
 UNREAD_SECONDS = 10.0  # for a client to read on when too much is unsent

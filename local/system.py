@@ -126,7 +126,7 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
         if aws.started:
             with progress.step("resources created") as step:
                 await asyncio.to_thread(aws.create, template)
-                step.result = ", ".join(created(template, type_) or "" for type_ in CREATED if created(template, type_))
+                step.result = ", ".join(filter(None, (created(template, type_) for type_ in CREATED)))
         endpoint = AwsEndpoint(iam, aws.urls)
         endpoint_url = await endpoint.start()
         stack.push_async_callback(endpoint.stop)

@@ -18,6 +18,7 @@ from local.resources import (
     ACCOUNT_ID,
     ACCOUNT_THROTTLE,
     ARNS,
+    INTEGRATION_SECONDS,
     Api,
     Authorizer,
     Function,
@@ -172,7 +173,7 @@ class Template(Document):
             function_arn=invoked(integration["IntegrationUri"], logical_id),
             authorizer=self._authorizer(properties["AuthorizerId"]) if kind == "CUSTOM" else None,
             two_way=self._is_two_way(logical_id, properties),
-            timeout_seconds=integration.get("TimeoutInMillis", 29_000) / 1000,
+            timeout_seconds=integration.get("TimeoutInMillis", INTEGRATION_SECONDS * 1000) / 1000,
             throttle=throttle,
         )
 
@@ -228,16 +229,23 @@ def synthesize(root: Path, outdir: Path) -> Path:
     Raises:
         TemplateError: the app failed, its last lines of output are the message.
     """
-    settings = json.loads((root / "cdk.json").read_text())
+    run_app(json.loads((root / "cdk.json").read_text())["app"], root, outdir)
+    (template,) = outdir.glob("*.template.json")
+    return template
+
+
+def run_app(app: str, root: Path, outdir: Path) -> None:
+    """Runs a CDK app with the context of `root`/cdk.json; its templates are in `outdir` then.
+
+    Raises:
+        TemplateError: as for `synthesize`.
+    """
     environment = {
         **os.environ,
         "CDK_OUTDIR": str(outdir),
-        "CDK_CONTEXT_JSON": json.dumps(settings["context"]),
+        "CDK_CONTEXT_JSON": json.dumps(json.loads((root / "cdk.json").read_text())["context"]),
         "CDK_VALIDATION": "false",  # half of the time; `npx cdk synth` and the tests do it
     }
-    command = shlex.split(settings["app"])
-    synthesis = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    synthesis = subprocess.run(shlex.split(app), cwd=root, env=environment, capture_output=True, text=True, check=False)
     if synthesis.returncode != 0:
-        raise TemplateError(f"{settings['app']} failed:\n{synthesis.stderr.strip()[-2000:]}")
-    (template,) = outdir.glob("*.template.json")
-    return template
+        raise TemplateError(f"{app} failed:\n{synthesis.stderr.strip()[-2000:]}")

@@ -12,6 +12,8 @@ gateway has to keep to it, elsewhere the observation becomes the reason of a ski
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,8 +21,10 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 
-from tests.conformance.deployments import Deployment, Endpoints, Limited, LocalDeployment, synthesize
+from local.template import run_app
+from tests.conformance.deployments import Deployment, Endpoints, Limited, LocalDeployment
 from tests.conformance.gateway import Gateway
+from tests.conftest import ROOT
 
 PROBED = {"main", "bare", "guarded", "open_", "throttled", "unpermitted", "limited"}
 TEMPLATED = PROBED - {"main", "limited"}
@@ -111,7 +115,7 @@ def loopback_only(request: pytest.FixtureRequest) -> None:
 def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the synthesized templates."""
     folder = tmp_path_factory.mktemp("templates")
-    synthesize(folder)
+    run_app(shlex.join([sys.executable, "-m", "tests.conformance.app"]), ROOT, folder)
     return folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import signal
 import subprocess
@@ -74,20 +73,6 @@ class Deployment(Protocol):
 
 def local_session() -> boto3.Session:
     return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
-
-
-def synthesize(outdir: Path) -> None:
-    """Runs the pack's CDK app as the CDK CLI would."""
-    context = json.loads((ROOT / "cdk.json").read_text())["context"]
-    environment = {
-        **os.environ,
-        "CDK_OUTDIR": str(outdir),
-        "CDK_CONTEXT_JSON": json.dumps(context),
-        "CDK_VALIDATION": "false",
-    }
-    command = [sys.executable, "-m", "tests.conformance.app"]
-    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
 
 
 class Up:

@@ -26,8 +26,9 @@ from local.iam import Role
 from local.lambda_runtime import FunctionRunner
 from local.launch import Launched
 from local.resources import Api, Authorizer, Function, Route
-from local.server import GatewayServer
-from local.template import Template
+from local.server import GatewayServer, Invoke
+from local.template import Template, synthesize
+from tests.conftest import ROOT
 from tests.local.parts import Resource
 
 PATIENCE_SECONDS = 15.0  # bounds a wait that ends at once where all is well
@@ -146,26 +147,38 @@ class Gateway:
         return context["disconnectStatusCode"], context["disconnectReason"]
 
 
+Listen = Callable[..., Awaitable[tuple[GatewayServer, int]]]
 Serve = Callable[..., Awaitable[Gateway]]
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
-    """Starts gateways with this API, or one like ours without an authorizer, and stops them after the test."""
+async def listen() -> AsyncIterator[Listen]:
+    """Starts gateway servers, and stops them after the test."""
     started: list[GatewayServer] = []
     unseen = unseen_failures()
 
-    async def listening(served: Api | None = None, **options: Any) -> Gateway:
-        functions = Functions()
-        server = GatewayServer(served or api(*OUR_ROUTES), functions.invoke, **options)
+    async def listening(served: Api, invoke: Invoke, **options: Any) -> tuple[GatewayServer, int]:
+        server = GatewayServer(served, invoke, **options)
         port = await server.start()
         started.append(server)
-        return Gateway(server, functions, port)
+        return server, port
 
     yield listening
     async with asyncio.timeout(PATIENCE_SECONDS):
         await asyncio.gather(*(server.stop() for server in started))
     assert unseen == []
+
+
+@pytest.fixture
+def serve(listen: Listen) -> Serve:
+    """Starts gateways with this API, or one like ours without an authorizer, and stops them after the test."""
+
+    async def serving(served: Api | None = None, **options: Any) -> Gateway:
+        functions = Functions()
+        server, port = await listen(served or api(*OUR_ROUTES), functions.invoke, **options)
+        return Gateway(server, functions, port)
+
+    return serving
 
 
 @pytest.fixture
@@ -319,6 +332,15 @@ async def run(tmp_path: Path) -> AsyncIterator[Run]:
 def function(**facts: Any) -> Function:
     settings = {"environment": {}, "timeout_seconds": 10, "memory_mb": 256, "logging": {}, "role": Role("Role", ())}
     return Function(**{"name": "Chat-Rooms", "arn": WEBSOCKET, "target": "websocket", **settings, **facts})
+
+
+# The whole system
+
+
+@pytest.fixture(scope="session")
+def own_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our own stack's template."""
+    return synthesize(ROOT, tmp_path_factory.mktemp("cdk.out"))
 
 
 # What is left behind

@@ -69,6 +69,11 @@ async def heard(client: RawClient) -> bytes:
     return said
 
 
+async def answer(gateway: Gateway, dial: Dial, sent: bytes) -> bytes:
+    """As `heard`, by a client that sends this."""
+    return await heard(await dial(gateway.port, sent))
+
+
 def status(answer: bytes) -> int | None:
     """An answer's status; None if there was no answer."""
     return int(answer.split()[1]) if answer else None

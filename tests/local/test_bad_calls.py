@@ -13,6 +13,7 @@ from local import sockets
 from tests.local.conftest import Dial, Gateway, RawClient, Serve, received
 from tests.local.hostile import (
     SIGNED,
+    answer,
     dripping,
     eventually,
     half_close,
@@ -40,10 +41,6 @@ async def gateway(
     gateway = await serve()
     async with unharmed(gateway, caplog):
         yield gateway
-
-
-async def answer(gateway: Gateway, dial: Dial, sent: bytes) -> bytes:
-    return await heard(await dial(gateway.port, sent))
 
 
 async def next_post(gateway: Gateway, dial: Dial, connection_id: str) -> int | None:

@@ -17,6 +17,7 @@ from local import server, sockets
 from tests.local.conftest import HANDSHAKE, OUR_ROUTES, Dial, Gateway, RawClient, Serve, api
 from tests.local.hostile import (
     NO_LINGER,
+    answer,
     dripping,
     eventually,
     half_close,
@@ -39,10 +40,6 @@ async def gateway(serve: Serve, caplog: pytest.LogCaptureFixture) -> AsyncIterat
     gateway = await serve(api(*OUR_ROUTES, identity_sources=()))
     async with unharmed(gateway, caplog):
         yield gateway
-
-
-async def answer(gateway: Gateway, dial: Dial, sent: bytes) -> bytes:
-    return await heard(await dial(gateway.port, sent))
 
 
 # Heads

@@ -16,8 +16,6 @@ from local import system as local_system
 from local.demo import demo, use
 from local.progress import Progress, StepFailed
 from local.system import Options, running
-from local.template import synthesize
-from tests.conftest import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 
@@ -30,10 +28,8 @@ TABLE = r"arn:aws:dynamodb:us-east-1:000000000000:table/WebSocketCognito-Connect
 
 
 @pytest.fixture(scope="module")
-def synthesized(tmp_path_factory: pytest.TempPathFactory) -> Document:
-    """Our stack's template."""
-    path = synthesize(ROOT, tmp_path_factory.mktemp("cdk.out"))
-    document: Document = json.loads(path.read_text())
+def synthesized(own_template: Path) -> Document:
+    document: Document = json.loads(own_template.read_text())
     return document
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from local.iam import Role, Statement
 from local.resources import ACCOUNT_THROTTLE, Api, Authorizer, Function, Route, TemplateError, Throttle
 from local.server import GatewayServer
 from local.template import Template
-from tests.local.conftest import PATIENCE_SECONDS, received, unseen_failures
+from tests.local.conftest import PATIENCE_SECONDS, Listen, received
 
 TEMPLATE = Path(__file__).parent / "templates" / "chat.template.json"
 DOCUMENT = json.loads(TEMPLATE.read_text())
@@ -202,22 +202,15 @@ Start = Callable[..., Awaitable[Gateway]]
 
 
 @pytest.fixture
-async def start() -> AsyncIterator[Start]:
+def start(listen: Listen) -> Start:
     """Starts the gateway of the template, or of a changed one, and stops it after the test."""
-    started: list[GatewayServer] = []
-    unseen = unseen_failures()
 
-    async def listening(template: Template | None = None) -> Gateway:
+    async def starting(template: Template | None = None) -> Gateway:
         backend = Backend()
-        server = GatewayServer((template or Template.read(TEMPLATE)).api(), backend.invoke)
-        port = await server.start()
-        started.append(server)
+        server, port = await listen((template or Template.read(TEMPLATE)).api(), backend.invoke)
         return Gateway(server, backend, port)
 
-    yield listening
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        await asyncio.gather(*(server.stop() for server in started))
-    assert unseen == []
+    return starting
 
 
 def message(service: str, op: str) -> str:

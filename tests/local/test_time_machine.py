@@ -22,7 +22,6 @@ from local import system as local_system
 from local.limits import Limits
 from local.progress import Progress
 from local.system import Options, System, running
-from local.template import synthesize
 from tests.conftest import ROOT
 from tests.local.conftest import PATIENCE_SECONDS, received
 
@@ -46,11 +45,6 @@ def handler(event, context):
         time.sleep(60)
     return {"statusCode": 200}
 """
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthesize(ROOT, tmp_path_factory.mktemp("cdk.out"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,8 +96,8 @@ class Story:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def story(template: Path) -> AsyncIterator[Story]:
-    options = Options(template=template, functions="process", clock_speed=CLOCK_SPEED)
+async def story(own_template: Path) -> AsyncIterator[Story]:
+    options = Options(template=own_template, functions="process", clock_speed=CLOCK_SPEED)
     async with running(options, Progress(io.StringIO())) as system:
         websocket_url = await asyncio.to_thread(url, system)
         started = time.monotonic()
@@ -184,13 +178,13 @@ def test_row_of_a_vanished_connection_is_removed_by_its_time_to_live(story: Stor
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def slow(template: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+async def slow(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """The WebSocket's URL of a system whose function has less time than it takes for whatever is `slow`."""
     images = tmp_path_factory.mktemp("images")
     shutil.copytree(ROOT / "images" / "authorizer", images / "authorizer")
     (images / "websocket").mkdir()
     (images / "websocket" / "websocket.py").write_text(SLOW)
-    options = Options(template=template, functions="process", images=images, function_timeout=FUNCTION_SECONDS)
+    options = Options(template=own_template, functions="process", images=images, function_timeout=FUNCTION_SECONDS)
     async with running(options, Progress(io.StringIO())) as system:
         yield await asyncio.to_thread(url, system)
 
