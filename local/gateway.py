@@ -17,7 +17,7 @@ from typing import Any
 from local import iam
 from local.events import Connection, Event, Handshake
 from local.iam import PolicyError, Statement
-from local.limits import MAX_AUTHORIZER_RESULT_BYTES, MAX_URL_CHARACTERS
+from local.limits import MAX_AUTHORIZER_RESULT_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS
 from local.resources import Api, Authorizer, Route, TemplateError
 
 IDENTITY_SOURCE = re.compile(
@@ -216,15 +216,22 @@ def reply(invocation: Invocation, route: Route) -> str | None:
     return text(invocation.answer) if route.two_way else None
 
 
-def message_error(invocation: Invocation) -> str | None:
+def message_error(invocation: Invocation, route: Route) -> str | None:
     """What the client is told of a message's failed integration; None, as for any answer, is nothing."""
     if invocation.timed_out:
         return "Endpoint request timed out"
     if invocation.error is not None:
         return "Internal server error"
-    if fault := malformed(invocation.answer):
+    if fault := malformed(invocation.answer) or (route.two_way and too_large(invocation.answer)):
         logger.warning("a function's answer is not valid: %s", fault)
         return "Internal server error"
+    return None
+
+
+def too_large(answer: dict[str, Any]) -> str | None:
+    """What keeps a proxy response from being sent as a message; None if nothing does."""
+    if len(text(answer).encode()) > MAX_MESSAGE_BYTES:
+        return f"its body has over {MAX_MESSAGE_BYTES} bytes, the limit of a message"
     return None
 
 

@@ -116,7 +116,9 @@ class GatewayServer:
         except InvalidUpgrade:
             return None  # and websockets says what is wrong with it
         except InvalidHandshake as error:
-            return refused(Refusal.of(HTTPStatus.BAD_REQUEST, str(error)))
+            response = refused(Refusal.of(HTTPStatus.BAD_REQUEST, str(error)))
+            response.headers["Sec-WebSocket-Version"] = "13"  # RFC 6455 section 4.4
+            return response
         connection = Connection(self.api, socket.remote_address[0], handshake.header("User-Agent"))
         outcome = await self._admit(connection, handshake)
         if isinstance(outcome, Refusal):
@@ -188,7 +190,7 @@ class GatewayServer:
 
     async def _reply(self, peer: Peer, route: Route, event: dict[str, Any], invocation: Awaitable[Invocation]) -> None:
         outcome = await invocation
-        error = gateway.message_error(outcome)
+        error = gateway.message_error(outcome, route)
         answer = gateway.error_frame(error, peer.connection, event) if error else gateway.reply(outcome, route)
         if answer is not None:
             await peer.send(answer)

@@ -113,7 +113,10 @@ class Client:
         await self.socket.send(message)
 
     async def do(self, *steps: Sequence[Any], message: Mapping[str, Any] | None = None, **ending: Any) -> None:
-        """Sends a message that makes the probe take these steps, and then `returns` or `raises` something."""
+        """Sends a message that makes the probe take these steps, and then `returns` or `raises` something.
+
+        The body of what it returns is repeated if it `repeats`.
+        """
         script: dict[str, Any] = {"steps": steps}
         script |= {name.removesuffix("s"): value for name, value in ending.items()}
         await self.send(json.dumps({**(message or self.stage.message), "do": script}))

@@ -196,6 +196,17 @@ async def test_body_of_a_two_way_route_in_base64(main: Gateway, unknown: Unknown
     unknown(await client.received(), "hello")
 
 
+@case("3.3", "U", "nobody; the limit is that of the quotas")
+async def test_body_of_a_two_way_route_over_the_limit_of_a_message(main: Gateway, unknown: Unknown) -> None:
+    client = await main.open()
+
+    await client.do(message=TWO_WAY, returns={"statusCode": 200, "body": "é"}, repeats=MESSAGE // 2)
+    assert len((await client.received()).encode()) == MESSAGE
+
+    await client.do(message=TWO_WAY, returns={"statusCode": 200, "body": "é"}, repeats=MESSAGE // 2 + 1)
+    unknown(json.loads(await client.received())["message"], SERVER_ERROR)
+
+
 @case("3.2", "C", "WSCAT-notes; middy#1219")
 @pytest.mark.parametrize("how", [{"raises": "on purpose"}, {"returns": {"body": "no status"}}], ids=str)
 async def test_failure_of_a_two_way_route_is_told(main: Gateway, how: Script) -> None:

@@ -321,7 +321,7 @@ def test_subprotocol_is_one_header_however_often_and_however_it_is_spelt() -> No
 
 @pytest.mark.parametrize("answer", [{"statusCode": 200}, {"statusCode": 500, "body": "failed"}, {"statusCode": 301}])
 def test_answer_to_a_message_is_not_shown_whatever_its_status(answer: object) -> None:
-    assert gateway.message_error(Invocation(answer)) is None
+    assert gateway.message_error(Invocation(answer), TWO_WAY) is None
 
 
 @pytest.mark.parametrize(
@@ -347,8 +347,24 @@ def test_two_way_route_sends_its_body_and_a_one_way_route_nothing(answer: object
 def test_malformed_answer_to_a_message_is_an_error(
     caplog: pytest.LogCaptureFixture, answer: object, fault: str
 ) -> None:
-    assert gateway.message_error(Invocation(answer)) == "Internal server error"
+    assert gateway.message_error(Invocation(answer), ONE_WAY) == "Internal server error"
     assert caplog.messages == [f"a function's answer is not valid: {fault}"]
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_two_way_route_sends_no_more_than_a_message_may_have(caplog: pytest.LogCaptureFixture, encoded: bool) -> None:
+    def answering(size: int) -> Invocation:
+        body = base64.b64encode(b"x" * size).decode() if encoded else "x" * (size - 2) + "é"
+        return Invocation({"statusCode": 200, "body": body, "isBase64Encoded": encoded})
+
+    assert gateway.message_error(answering(128 * 1024), TWO_WAY) is None
+    assert gateway.message_error(answering(128 * 1024 + 1), ONE_WAY) is None
+    assert caplog.messages == []
+
+    assert gateway.message_error(answering(128 * 1024 + 1), TWO_WAY) == "Internal server error"
+    assert caplog.messages == [
+        "a function's answer is not valid: its body has over 131072 bytes, the limit of a message"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -362,7 +378,7 @@ def test_malformed_answer_to_a_message_is_an_error(
     ids=["exception", "crash", "no permission", "timeout"],
 )
 def test_client_is_told_that_its_message_failed_but_not_why(invocation: Invocation, message: str) -> None:
-    assert gateway.message_error(invocation) == message
+    assert gateway.message_error(invocation, TWO_WAY) == message
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,14 @@ async def test_request_that_is_no_websocket_handshake_does_not_reach_the_functio
     assert gateway.functions.invoked == []
 
 
+async def test_client_of_another_version_is_told_which_is_spoken(gateway: Gateway, dial: Dial) -> None:
+    """RFC 6455 section 4.4."""
+    headers = UPGRADE + b"Sec-WebSocket-Version: 8\r\n" + KEY
+    client = await dial(gateway.port, b"GET /prod HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n")
+
+    assert b"\r\nSec-WebSocket-Version: 13\r\n" in await client.read_all()
+
+
 # What the functions and the client get to see
 
 

@@ -47,7 +47,7 @@ def handler(event: Event, context: object) -> Any:
     if "raise" in script:
         raise Scripted(script["raise"])
     if "return" in script:
-        return filled_in(script["return"], event)
+        return filled_in(repeated(script["return"], script), event)
     return filled_in(policy(script, event), event) if is_authorizer(event) else {"statusCode": 200}
 
 
@@ -103,6 +103,11 @@ def policy(script: Script, event: Event) -> dict[str, Any]:
 
 def padding(script: Script) -> str:
     return "x" * int(script.get("pad", 0))
+
+
+def repeated(answer: Any, script: Script) -> Any:
+    """With its body that often: a message has no room for one that is too large for a message."""
+    return {**answer, "body": answer["body"] * script["repeat"]} if "repeat" in script else answer
 
 
 def filled_in(answer: Any, event: Event) -> Any:
