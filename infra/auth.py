@@ -9,12 +9,12 @@ from constructs import Construct
 class Auth(Construct):
     """The Cognito user pool, and the app client by which a page without secrets signs its users in."""
 
-    def __init__(self, scope: Construct, id_: str, *, removal_policy: cdk.RemovalPolicy) -> None:
+    def __init__(self, scope: Construct, id_: str, *, self_sign_up: bool, removal_policy: cdk.RemovalPolicy) -> None:
         super().__init__(scope, id_)
         self.user_pool = cognito.UserPool(
             self,
             "UserPool",
-            self_sign_up_enabled=True,
+            self_sign_up_enabled=self_sign_up,
             sign_in_aliases=cognito.SignInAliases(email=True),
             sign_in_case_sensitive=False,
             auto_verify=cognito.AutoVerifiedAttrs(email=True),
@@ -40,7 +40,9 @@ class Auth(Construct):
             refresh_token_validity=cdk.Duration.days(30),
         )
 
-    def verify_tokens_in(self, function: lambda_.Function) -> None:
+    def verify_tokens_in(self, function: lambda_.Function, *, required_group: str | None) -> None:
         """The function learns whose tokens to accept; it needs no permission, the keys are public."""
         function.add_environment("USER_POOL_ID", self.user_pool.user_pool_id)
         function.add_environment("APP_CLIENT_ID", self.app_client.user_pool_client_id)
+        if required_group:
+            function.add_environment("REQUIRED_GROUP", required_group)

@@ -1,5 +1,6 @@
 """The stack: which parts there are, who may do what, and what a user needs to know of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import aws_cdk as cdk
@@ -10,7 +11,7 @@ from constructs import Construct
 from infra.auth import Auth
 from infra.connection_table import ConnectionTable
 from infra.image_function import ImageFunction
-from infra.websocket_api import WebSocketApi
+from infra.websocket_api import Credential, WebSocketApi
 
 THROTTLE = apigatewayv2.ThrottleSettings(rate_limit=500, burst_limit=1000)  # messages a second
 
@@ -19,6 +20,12 @@ class BackendStack(cdk.Stack):
     """A WebSocket API guarded by a Cognito user pool, and the table of who is connected.
 
     Args:
+        credential: where a client puts its ID token.
+        allowed_origins: of the pages that may connect, as browsers write them; none: any page.
+        allow_missing_origin: also let in who sends no Origin, as clients that are no browser do.
+        required_group: of the user pool, that a user must be in.
+        max_connections_per_user: at the same time; None: any number.
+        self_sign_up: strangers may make themselves a user.
         removal_policy: what `cdk destroy` does with users, connections and logs.
         throttle: of the stage, in messages a second and the burst above that.
         log_retention: how long function and access logs are kept.
@@ -30,6 +37,12 @@ class BackendStack(cdk.Stack):
         scope: Construct,
         id_: str,
         *,
+        credential: Credential = Credential.QUERYSTRING,
+        allowed_origins: Sequence[str] = (),
+        allow_missing_origin: bool = False,
+        required_group: str | None = None,
+        max_connections_per_user: int | None = None,
+        self_sign_up: bool = False,
         removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN,
         throttle: apigatewayv2.ThrottleSettings = THROTTLE,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
@@ -37,8 +50,13 @@ class BackendStack(cdk.Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, id_, **kwargs)
-        auth = Auth(self, "Auth", removal_policy=removal_policy)
-        table = ConnectionTable(self, "ConnectionTable", removal_policy=removal_policy)
+        auth = Auth(self, "Auth", self_sign_up=self_sign_up, removal_policy=removal_policy)
+        table = ConnectionTable(
+            self,
+            "ConnectionTable",
+            max_connections_per_user=max_connections_per_user,
+            removal_policy=removal_policy,
+        )
         authorizer = ImageFunction(
             self, "Authorizer", target="authorizer", log_retention=log_retention, removal_policy=removal_policy
         )
@@ -50,13 +68,17 @@ class BackendStack(cdk.Stack):
             "Api",
             authorizer=authorizer.function,
             integration=websocket.function,
+            credential=credential,
             throttle=throttle,
             log_role=log_role,
             log_retention=log_retention,
             removal_policy=removal_policy,
         )
 
-        auth.verify_tokens_in(authorizer.function)
+        auth.verify_tokens_in(authorizer.function, required_group=required_group)
+        if allowed_origins:
+            authorizer.function.add_environment("ALLOWED_ORIGINS", " ".join(allowed_origins))
+            authorizer.function.add_environment("ALLOW_MISSING_ORIGIN", str(allow_missing_origin).lower())
         table.track_connections_from(websocket.function)
         api.post_messages_from(websocket.function)
 

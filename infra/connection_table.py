@@ -10,9 +10,20 @@ USER_INDEX = "userIdIndex"
 
 
 class ConnectionTable(Construct):
-    """Which Cognito user holds which WebSocket connection; rows that were left behind expire by `removedAt`."""
+    """Which Cognito user holds which WebSocket connection; rows that were left behind expire by `removedAt`.
 
-    def __init__(self, scope: Construct, id_: str, *, removal_policy: cdk.RemovalPolicy) -> None:
+    Args:
+        max_connections_per_user: how many connections a user may hold, counted in a table of its own; None: any number.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        max_connections_per_user: int | None,
+        removal_policy: cdk.RemovalPolicy,
+    ) -> None:
         super().__init__(scope, id_)
         self.table = dynamodb.Table(
             self,
@@ -27,12 +38,27 @@ class ConnectionTable(Construct):
             partition_key=dynamodb.Attribute(name="userId", type=dynamodb.AttributeType.STRING),
         )
 
+        self.max_connections_per_user = max_connections_per_user
+        if max_connections_per_user is not None:
+            self.users = dynamodb.Table(
+                self,
+                "Users",
+                partition_key=dynamodb.Attribute(name="userId", type=dynamodb.AttributeType.STRING),
+                billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+                time_to_live_attribute="removedAt",
+                removal_policy=removal_policy,
+            )
+
     def track_connections_from(self, function: lambda_.Function) -> None:
         """The function may add and remove connections, and nothing else."""
         function.add_environment("CONNECTION_TABLE_NAME", self.table.table_name)
-        function.add_to_role_policy(
-            iam.PolicyStatement(
-                actions=["dynamodb:PutItem", "dynamodb:DeleteItem"],
-                resources=[self.table.table_arn],  # not grant(): that adds the index
-            )
-        )
+        allow(function, self.table, "dynamodb:PutItem", "dynamodb:DeleteItem")
+        if self.max_connections_per_user is not None:
+            function.add_environment("MAX_CONNECTIONS_PER_USER", str(self.max_connections_per_user))
+            function.add_environment("USER_TABLE_NAME", self.users.table_name)
+            allow(function, self.users, "dynamodb:UpdateItem")
+
+
+def allow(function: lambda_.Function, table: dynamodb.Table, *actions: str) -> None:
+    """On the table alone; `grant()` would add its indexes."""
+    function.add_to_role_policy(iam.PolicyStatement(actions=[*actions], resources=[table.table_arn]))

@@ -1,6 +1,7 @@
 """The WebSocket API and its stage."""
 
 import json
+from enum import StrEnum
 
 import aws_cdk as cdk
 from aws_cdk import aws_apigateway as apigateway
@@ -27,6 +28,20 @@ ACCESS_LOG_FORMAT = {
 }
 
 
+class Credential(StrEnum):
+    """Where a client puts its ID token; the README has what each costs."""
+
+    QUERYSTRING = "querystring"
+    SUBPROTOCOL = "subprotocol"
+
+
+# Without a value there, API Gateway answers 401 by itself.
+IDENTITY_SOURCE = {
+    Credential.QUERYSTRING: "route.request.querystring.idToken",
+    Credential.SUBPROTOCOL: "route.request.header.Sec-WebSocket-Protocol",
+}
+
+
 class WebSocketApi(Construct):
     """The API: `$connect` is open only to those whom the authorizer lets in; one function serves every route."""
 
@@ -37,6 +52,7 @@ class WebSocketApi(Construct):
         *,
         authorizer: lambda_.Function,
         integration: lambda_.Function,
+        credential: Credential,
         throttle: apigatewayv2.ThrottleSettings,
         log_role: bool,
         log_retention: logs.RetentionDays,
@@ -45,9 +61,8 @@ class WebSocketApi(Construct):
         super().__init__(scope, id_)
         route = apigatewayv2.WebSocketRouteOptions
         every_route = WebSocketLambdaIntegration("Integration", integration)
-        guard = WebSocketLambdaAuthorizer(
-            "Authorizer", authorizer, identity_source=["route.request.querystring.idToken"]
-        )
+        guard = WebSocketLambdaAuthorizer("Authorizer", authorizer, identity_source=[IDENTITY_SOURCE[credential]])
+        authorizer.add_environment("CREDENTIAL_MODE", credential)
         self.api = apigatewayv2.WebSocketApi(
             self,
             "Api",
@@ -69,18 +84,17 @@ class WebSocketApi(Construct):
             self.stage.node.add_dependency(ApiGatewayLogRole(self, "LogRole"))
 
     def post_messages_from(self, function: lambda_.Function) -> None:
-        """The function may send to this stage's connections; closing or inspecting them is not included."""
+        """The function may send to this stage's connections and close them; inspecting them is not included."""
         function.add_environment("CALLBACK_URL", self.stage.callback_url)
+        connections = cdk.Stack.of(self).format_arn(
+            service="execute-api",
+            resource=self.api.api_id,
+            resource_name=f"{self.stage.stage_name}/{{method}}/@connections/*",
+        )
         function.add_to_role_policy(
             iam.PolicyStatement(
                 actions=["execute-api:ManageConnections"],
-                resources=[
-                    cdk.Stack.of(self).format_arn(
-                        service="execute-api",
-                        resource=self.api.api_id,
-                        resource_name=f"{self.stage.stage_name}/POST/@connections/*",
-                    )
-                ],
+                resources=[connections.replace("{method}", method) for method in ("POST", "DELETE")],
             )
         )
 

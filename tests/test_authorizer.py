@@ -157,8 +157,8 @@ def test_token_of_a_clock_a_little_ahead_of_ours_is_allowed(authorize: Authorize
         ({"jwk": {"kty": "RSA"}}, "unsupported_header"),
         ({"crit": ["exp"], "exp": 1}, "unsupported_header"),
         ({"b64": False}, "unsupported_header"),
-        ({"kid": ["signing1example="]}, "unknown_kid"),
-        ({"kid": None}, "unknown_kid"),
+        ({"kid": ["signing1example="]}, "malformed_kid"),
+        ({"kid": None}, "missing_kid"),
     ],
     ids=str,
 )
@@ -186,9 +186,8 @@ def test_header_that_is_not_strictly_a_json_object_is_denied(
     assert refusal(rs256(signing_key, header, "{}")) == "malformed_header"
 
 
-@pytest.mark.parametrize("segment", ["A", base64url(b"\xff\xfe{}")], ids=["not base64url", "not UTF-8"])
-def test_header_that_is_not_text_is_denied(refusal: Refusal, segment: str) -> None:
-    assert refusal(f"{segment}.e30.AAAA") == "malformed_header"
+def test_header_that_is_not_text_is_denied(refusal: Refusal) -> None:
+    assert refusal(base64url(b"\xff\xfe{}") + ".e30.AAAA") == "malformed_header"
 
 
 @pytest.mark.parametrize("payload", ["hello", "[]", '{"exp": NaN}', '{"sub": "me", "sub": "you"}'])
@@ -236,7 +235,9 @@ def test_absent_token_is_denied(refusal: Refusal, token: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "token", [1, ["a.b.c"], {"a": "b.c.d"}, "a.b", "a.b.c.d.e", "a.b.", "a.b.c=", "a.b.c\n", "é.b.c"], ids=repr
+    "token",
+    [1, ["a.b.c"], {"a": "b.c.d"}, "a.b", "a.b.c.d.e", "a.b.", "a.b.c=", "a.b.c\n", "é.b.c", "A.e30.AAAA"],
+    ids=repr,
 )
 def test_anything_but_one_compact_jws_is_denied(refusal: Refusal, token: object) -> None:
     """RFC 7515 section 7.1: three segments of base64url without padding."""
@@ -277,7 +278,7 @@ def test_acceptance_is_logged_with_the_subject(
     authorize(sign())
 
     (record,) = caplog.records
-    assert (record.levelname, record.message, vars(record)["sub"]) == ("INFO", "token accepted", SUB)
+    assert (record.levelname, record.message, vars(record)["sub"]) == ("INFO", "connection accepted", SUB)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ def test_no_log_record_holds_the_token_or_what_it_says_of_the_user(
     authorize(token)
 
     logged = repr([vars(record) for record in caplog.records])
-    assert "token " in logged
+    assert "connection " in logged
     assert [secret for secret in (*token.split("."), "jane@example.com", "secret-jti") if secret in logged] == []
 
 

@@ -6,13 +6,18 @@ import json
 import logging
 import os
 import re
+import socket
 import threading
 import time
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-import urllib3
 from aws_xray_sdk.core import xray_recorder
 from joserfc import jwt
 from joserfc.errors import ClaimError, JoseError
@@ -24,11 +29,16 @@ xray_recorder.configure(context_missing="IGNORE_ERROR")
 
 COMPACT_JWS = r"[A-Za-z0-9_-]{1,683}(\.[A-Za-z0-9_-]+){2}"  # joserfc takes headers up to 512 bytes
 MAX_TOKEN_CHARACTERS = 8192
-CLOCK_LEEWAY_SECONDS = 5
+MAX_KID_CHARACTERS = 128
+SUBJECT = r"[\x20-\x7e]{1,255}"  # OpenID Connect Core 1.0 section 2
+LAST_NUMERIC_DATE = 253402300799  # the end of the year 9999
+ORIGIN = r"[a-z][a-z0-9+.-]*://[^\s/,?#@*A-Z]+"  # as browsers write it, RFC 6454 section 6.2
+TOKEN_SUBPROTOCOL = "idToken."  # what a client offers is this and the token; any other name it offers is no secret
 MIN_MODULUS_BITS = 2048  # RFC 7518 section 3.3
+MAX_KEYS = 32
 MAX_JWKS_BYTES = 64 * 1024
-JWKS_TIMEOUT_SECONDS = urllib3.Timeout(connect=1.0, read=2.0)
-JWKS_DOWNLOAD_SECONDS = 3.0  # for the whole body, however slowly it drips
+JWKS_CONNECT_SECONDS = 1.0
+JWKS_SECONDS = 3.0  # for the whole download, however slowly it drips
 JWKS_COOLDOWN_SECONDS = 10.0  # between two downloads, whatever kids the tokens name
 JWKS_SOFT_AGE_SECONDS = 3600.0  # then it is downloaded anew, and a withdrawn key is gone
 JWKS_HARD_AGE_SECONDS = 86400.0  # then keys that could not be renewed are no longer trusted
@@ -38,8 +48,8 @@ Policy = dict[str, Any]
 Claims = dict[str, Any]
 
 
-class TokenRejected(Exception):
-    """The caller's fault; the message is a reason code for logs and never quotes the token."""
+class Rejected(Exception):
+    """The caller's fault; the message is a reason code for logs and never quotes what the caller sent."""
 
 
 class KeySetUnavailable(Exception):
@@ -48,11 +58,12 @@ class KeySetUnavailable(Exception):
 
 def handler(event: Event, context: object) -> Policy:
     try:
+        check_origin(event)
         claims = verified_claims(id_token(event))
-    except TokenRejected as rejection:
-        logger.warning("token rejected", extra={"reason": str(rejection)})
+    except Rejected as rejection:
+        logger.warning("connection rejected", extra={"reason": str(rejection), "connectionId": connection_id(event)})
         return policy("Deny", event["methodArn"], principal_id="anonymous")
-    logger.info("token accepted", extra={"sub": claims["sub"]})
+    logger.info("connection accepted", extra={"sub": claims["sub"], "connectionId": connection_id(event)})
     return policy(
         "Allow",
         event["methodArn"],
@@ -61,16 +72,71 @@ def handler(event: Event, context: object) -> Policy:
     )
 
 
+def check_origin(event: Event) -> None:
+    """Rejected unless the page that connects is of an allowed origin, compared byte for byte (RFC 6455 section 10.2)."""
+    if not ALLOWED_ORIGINS:
+        return
+    origin = sent(event, "headers", "origin")
+    if origin is None and not ALLOW_MISSING_ORIGIN:
+        raise Rejected("missing_origin")
+    if origin is not None and origin not in ALLOWED_ORIGINS:
+        raise Rejected("origin_not_allowed")
+
+
 def id_token(event: Event) -> str:
-    parameters = event.get("queryStringParameters")
-    token = parameters.get("idToken") if isinstance(parameters, dict) else None
+    if CREDENTIAL_MODE == "querystring":
+        token = sent(event, "queryStringParameters", "idToken")
+    else:
+        token = offered_token(sent(event, "headers", "sec-websocket-protocol"))
     if not token:
-        raise TokenRejected("missing_token")
-    if not isinstance(token, str) or not re.fullmatch(COMPACT_JWS, token):
-        raise TokenRejected("malformed_token")
+        raise Rejected("missing_token")
+    if not isinstance(token, str):
+        raise Rejected("malformed_token")
     if len(token) > MAX_TOKEN_CHARACTERS:
-        raise TokenRejected("exceeded_size")
+        raise Rejected("exceeded_size")
+    if not re.fullmatch(COMPACT_JWS, token) or not all(map(is_base64url, token.split("."))):
+        raise Rejected("malformed_token")
     return token
+
+
+def offered_token(subprotocols: object) -> str | None:
+    """The token among the subprotocols that a client offers: `echo.v1, idToken.eyJ…`."""
+    offered = [name.strip() for name in subprotocols.split(",")] if isinstance(subprotocols, str) else []
+    tokens = [name.removeprefix(TOKEN_SUBPROTOCOL) for name in offered if name.startswith(TOKEN_SUBPROTOCOL)]
+    if len(tokens) > 1:
+        raise Rejected("repeated_sec-websocket-protocol")
+    return tokens[0] if tokens else None
+
+
+def sent(event: Event, part: Literal["headers", "queryStringParameters"], name: str) -> object:
+    """What the client sent under this name, None if nothing; Rejected if it did so twice: which one is meant?
+
+    A header's name is given in lower case here, its spelling is up to the client.
+    """
+    spelt = str.lower if part == "headers" else str
+    values = [value for key, value in members(event, part) if spelt(key) == name]
+    several = [value for key, value in members(event, MULTI_VALUE[part]) if spelt(key) == name]
+    if len(values) > 1 or len(several) > 1 or any(isinstance(each, list) and len(each) > 1 for each in several):
+        raise Rejected(f"repeated_{name}")
+    return values[0] if values else None
+
+
+def members(event: Event, name: str) -> list[tuple[str, Any]]:
+    value = event.get(name)
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def connection_id(event: Event) -> object:
+    return dict(members(event, "requestContext")).get("connectionId")
+
+
+def is_base64url(segment: str) -> bool:
+    """Whether it is what an encoder writes: one spelling for the same octets (RFC 4648 section 3.5)."""
+    try:
+        octets = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    except ValueError:
+        return False
+    return urlsafe_b64encode(octets).rstrip(b"=") == segment.encode()
 
 
 def verified_claims(token: str) -> Claims:
@@ -79,30 +145,61 @@ def verified_claims(token: str) -> Claims:
     Follows Cognito's "Verifying JSON web tokens" and RFC 8725.
 
     Raises:
-        TokenRejected: the token is not all of that.
+        Rejected: the token is not all of that.
         KeySetUnavailable: the keys to judge it by cannot be had.
     """
-    header = unverified_header(token)
-    if header.get("alg") != "RS256":
-        raise TokenRejected("unsupported_algorithm")
-    if header.keys() - {"alg", "kid", "typ"}:  # Cognito sets no other: no crit, no jku, no jwk
-        raise TokenRejected("unsupported_header")
-    key = key_set.find(header.get("kid"))
+    key = key_set.find(signing_kid(unverified_header(token)))
     if key is None:
-        raise TokenRejected("unknown_kid")
+        raise Rejected("unknown_kid")
     try:
         claims = jwt.decode(token, key, algorithms=["RS256"], decoder_cls=StrictJSON).claims
         CLAIMS.validate(claims)
     except ClaimError as error:
-        raise TokenRejected(f"{error.error}.{error.claim}") from None
+        raise Rejected(f"{error.error}.{error.claim}") from None
     except JoseError as error:
-        raise TokenRejected(error.error) from None
-    for name in ("iss", "aud", "sub", "token_use"):
-        if not isinstance(claims[name], str):  # joserfc also takes a list that contains the value
-            raise TokenRejected(f"invalid_claim.{name}")
+        raise Rejected(error.error) from None
+    except RecursionError:
+        raise Rejected("invalid_payload") from None
+    check_types(claims)
     if claims["exp"] <= time.time():  # the leeway is for a clock behind Cognito's, not for tokens that have ended
-        raise TokenRejected("expired_token.exp")
+        raise Rejected("expired_token.exp")
+    if REQUIRED_GROUP and REQUIRED_GROUP not in groups(claims):
+        raise Rejected("missing_group")
     return claims
+
+
+def check_types(claims: Claims) -> None:
+    """Refuses what joserfc lets pass: a list that contains the value, numbers that are no date."""
+    for name in ("iss", "aud", "sub", "token_use"):
+        if not isinstance(claims[name], str):
+            raise Rejected(f"invalid_claim.{name}")
+    if not re.fullmatch(SUBJECT, claims["sub"]):
+        raise Rejected("invalid_claim.sub")
+    for name in claims.keys() & {"exp", "iat", "nbf", "auth_time"}:
+        value = claims[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_NUMERIC_DATE:
+            raise Rejected(f"invalid_claim.{name}")
+
+
+def groups(claims: Claims) -> list[Any]:
+    value = claims.get("cognito:groups")
+    return value if isinstance(value, list) else []
+
+
+def signing_kid(header: dict[str, Any]) -> str:
+    """The `kid` of a header as Cognito writes it; Rejected for any other, before a key is looked up."""
+    if header.get("alg") != "RS256":
+        raise Rejected("unsupported_algorithm")
+    if header.keys() - {"alg", "kid", "typ"}:  # Cognito sets no other: no crit, no jku, no jwk
+        raise Rejected("unsupported_header")
+    if str(header.get("typ", "JWT")).upper() != "JWT":
+        raise Rejected("unsupported_type")
+    kid = header.get("kid")
+    if kid is None:
+        raise Rejected("missing_kid")
+    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARACTERS:
+        raise Rejected("malformed_kid")
+    return kid
 
 
 def unverified_header(token: str) -> dict[str, Any]:
@@ -110,9 +207,9 @@ def unverified_header(token: str) -> dict[str, Any]:
     try:
         header = json.loads(urlsafe_b64decode(segment + "==").decode(), cls=StrictJSON)
     except ValueError:
-        raise TokenRejected("malformed_header") from None
+        raise Rejected("malformed_header") from None
     if not isinstance(header, dict):
-        raise TokenRejected("malformed_header")
+        raise Rejected("malformed_header")
     return header
 
 
@@ -144,35 +241,44 @@ class RemoteKeySet:
     def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
         self._url = url
         self._clock = clock
-        self._http = urllib3.PoolManager(retries=False)
         self._lock = threading.Lock()
-        self._keys: dict[str, RSAKey] = {}
+        self._keys: dict[str, RSAKey] = {}  # replaced, never changed
         self._downloaded_at = self._tried_at = float("-inf")
         self._failure: KeySetUnavailable | None = None
 
-    def find(self, kid: object) -> RSAKey | None:
+    def find(self, kid: str) -> RSAKey | None:
         """The key named `kid`, None if the issuer has no such key.
 
         Raises:
             KeySetUnavailable: whether it has one cannot be found out now.
         """
-        if not isinstance(kid, str):
-            return None
-        with self._lock:
-            now = self._clock()
-            stale = now - self._downloaded_at >= JWKS_SOFT_AGE_SECONDS
-            if (stale or kid not in self._keys) and now - self._tried_at >= JWKS_COOLDOWN_SECONDS:
-                self._tried_at = now
-                self._renew(now)
-            if now - self._downloaded_at >= JWKS_HARD_AGE_SECONDS:
-                self._keys = {}
-            if kid not in self._keys and self._failure:
+        key = self._known(kid)
+        if key is None or self._age() >= JWKS_SOFT_AGE_SECONDS:
+            # Whoever has a key that still serves waits for nobody else's download.
+            if self._lock.acquire(blocking=key is None):
+                try:
+                    self._renew(kid)
+                finally:
+                    self._lock.release()
+            key = self._known(kid)
+            if key is None and self._failure:
                 raise KeySetUnavailable(str(self._failure)) from self._failure
-            return self._keys.get(kid)
+        return key
 
-    def _renew(self, now: float) -> None:
+    def _age(self) -> float:
+        return self._clock() - self._downloaded_at
+
+    def _known(self, kid: str) -> RSAKey | None:
+        return self._keys.get(kid) if self._age() < JWKS_HARD_AGE_SECONDS else None
+
+    def _renew(self, kid: str) -> None:
+        """Unless somebody just has, or has tried to."""
+        now = self._clock()
+        if (self._known(kid) and self._age() < JWKS_SOFT_AGE_SECONDS) or now - self._tried_at < JWKS_COOLDOWN_SECONDS:
+            return
+        self._tried_at = now
         try:
-            self._keys = usable_keys(self._download())
+            self._keys = usable_keys(download(self._url))
         except KeySetUnavailable as failure:
             logger.error("key set unavailable", extra={"reason": str(failure)})
             self._failure = failure
@@ -180,48 +286,72 @@ class RemoteKeySet:
             self._downloaded_at = now
             self._failure = None
 
-    def _download(self) -> bytes:
-        deadline = time.monotonic() + JWKS_DOWNLOAD_SECONDS
-        body = b""
-        try:
-            with (
-                xray_recorder.in_subsegment("jwks"),
-                self._http.request(
-                    "GET",
-                    self._url,
-                    timeout=JWKS_TIMEOUT_SECONDS,
-                    redirect=False,
-                    preload_content=False,
-                    decode_content=False,
-                ) as response,
-            ):
-                if response.status != 200:
-                    raise KeySetUnavailable(f"{self._url} answered {response.status}")
-                while chunk := response.read1(MAX_JWKS_BYTES):
-                    body += chunk
-                    if len(body) > MAX_JWKS_BYTES:
-                        raise KeySetUnavailable(f"{self._url} sent over {MAX_JWKS_BYTES} bytes")
-                    if time.monotonic() > deadline:
-                        raise KeySetUnavailable(f"{self._url} took over {JWKS_DOWNLOAD_SECONDS} s")
-        except urllib3.exceptions.HTTPError as error:
-            raise KeySetUnavailable(f"{self._url}: {type(error).__name__}") from error
-        return body
+
+def download(url: str) -> bytes:
+    """The body at the URL, which is not followed elsewhere.
+
+    Raises:
+        KeySetUnavailable: it cannot be had, not in time, or is too large.
+    """
+    parts = urlsplit(url)
+    connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = connect(parts.netloc, timeout=JWKS_CONNECT_SECONDS)
+    # A socket's timeout starts anew with every byte, and name resolution has none: so somebody else does it.
+    worker = ThreadPoolExecutor(1)
+    try:
+        with xray_recorder.in_subsegment("jwks"):
+            status, body = worker.submit(get, connection, parts.path).result(JWKS_SECONDS)
+    except (OSError, HTTPException, ValueError) as error:
+        raise KeySetUnavailable(f"{url}: {type(error).__name__}") from error
+    finally:
+        hang_up(connection)
+        worker.shutdown(wait=False)
+    if status != 200:
+        raise KeySetUnavailable(f"{url} answered {status}")
+    if len(body) > MAX_JWKS_BYTES:
+        raise KeySetUnavailable(f"{url} sent over {MAX_JWKS_BYTES} bytes")
+    return body
+
+
+def get(connection: HTTPConnection, path: str) -> tuple[int, bytes]:
+    deadline = time.monotonic() + JWKS_SECONDS
+    connection.connect()
+    connection.sock.settimeout(JWKS_SECONDS)
+    connection.request("GET", path)
+    body = b""
+    with connection.getresponse() as response:
+        while len(body) <= MAX_JWKS_BYTES and time.monotonic() < deadline and (chunk := response.read1(MAX_JWKS_BYTES)):
+            body += chunk
+        return response.status, body
+
+
+def hang_up(connection: HTTPConnection) -> None:
+    """Also on the worker, if it still waits for the head of the answer."""
+    if connection.sock:
+        with suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.close()
 
 
 def usable_keys(jwks: bytes) -> dict[str, RSAKey]:
     """The keys of a JWK Set that can verify RS256; all others are ignored (RFC 7517 section 5).
 
     Raises:
-        KeySetUnavailable: it is not a JWK Set, or no key of it can be used.
+        KeySetUnavailable: it is not a JWK Set, it is too long, or no key of it can be used.
     """
     try:
-        keys = [rs256_key(jwk) for jwk in json.loads(jwks)["keys"]]
+        jwks_keys = list(json.loads(jwks)["keys"])
+        usable = [key for key in map(rs256_key, jwks_keys[:MAX_KEYS]) if key]
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise KeySetUnavailable(f"the JWKS is malformed: {type(error).__name__}") from error
-    usable = {str(key.kid): key for key in keys if key}
-    if not usable:
+    if len(jwks_keys) > MAX_KEYS:
+        raise KeySetUnavailable(f"the JWKS has over {MAX_KEYS} keys")
+    by_thumbprint = {(str(key.kid), key.thumbprint()): key for key in usable}
+    names = [kid for kid, _ in by_thumbprint]
+    keys = {kid: key for (kid, _), key in by_thumbprint.items() if names.count(kid) == 1}  # or which one is meant?
+    if not keys:
         raise KeySetUnavailable("the JWKS has no RSA signature key")
-    return usable
+    return keys
 
 
 def rs256_key(jwk: object) -> RSAKey | None:
@@ -252,29 +382,59 @@ def policy(
     }
 
 
-def required(name: str, pattern: str) -> str:
-    """The environment variable's value; RuntimeError names it if it is missing or malformed."""
-    value = os.environ.get(name, "")
-    if not value:
+def variable(name: str, pattern: str, default: str | None = None) -> str:
+    """The environment variable's value; RuntimeError names it if it is malformed, or missing without a default."""
+    value = os.environ.get(name) or default
+    if value is None:
         raise RuntimeError(f"environment variable {name} is required")
     if not re.fullmatch(pattern, value):
         raise RuntimeError(f"environment variable {name} is malformed, it must match {pattern}")
     return value
 
 
+def jwks_endpoint(default: str) -> str:
+    """Where keys are downloaded; in plain text only from this machine, or from the one that this container is on."""
+    name = "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER"
+    url = variable(name, r"https?://([\w.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?(/[^?#\s]*)?", default).rstrip("/")
+    if url.startswith("http://") and not is_this_machine(urlsplit(url).hostname or ""):
+        raise RuntimeError(f"environment variable {name} is malformed, http:// is for this machine only: use https://")
+    return url
+
+
+def is_this_machine(host: str) -> bool:
+    if host in {"localhost", "::1", "host.docker.internal", "host.containers.internal", default_gateway()}:
+        return True
+    return re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+
+
+def default_gateway() -> str | None:
+    """The address of a container's host, by what Linux says of routes (proc(5), /proc/net/route)."""
+    with suppress(OSError):
+        for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+            _, destination, gateway, *_ = line.split()
+            if destination == "00000000":
+                return socket.inet_ntoa(int(gateway, 16).to_bytes(4, "little"))
+    return None
+
+
 # Init phase, once in an execution environment; it makes no network call.
-USER_POOL_ID = required("USER_POOL_ID", r"[a-z]{2}(-[a-z]+)+-\d+_[A-Za-z0-9]+")
-APP_CLIENT_ID = required("APP_CLIENT_ID", r"[A-Za-z0-9_+]{1,128}")
+USER_POOL_ID = variable("USER_POOL_ID", r"[a-z]{2}(-[a-z]+)+-\d+_[A-Za-z0-9]+")
+APP_CLIENT_ID = variable("APP_CLIENT_ID", r"[A-Za-z0-9_+]{1,128}")
+CREDENTIAL_MODE = variable("CREDENTIAL_MODE", "querystring|subprotocol", "querystring")
+ALLOWED_ORIGINS = re.findall(ORIGIN, variable("ALLOWED_ORIGINS", rf"({ORIGIN}([,\s]+|$))*", ""))
+ALLOW_MISSING_ORIGIN = variable("ALLOW_MISSING_ORIGIN", "true|false", "false") == "true"
+REQUIRED_GROUP = variable("REQUIRED_GROUP", r"\S{0,128}", "")
+CLOCK_SKEW_SECONDS = int(variable("CLOCK_SKEW_SECONDS", "[0-5]", "5"))
 COGNITO_URL = f"https://cognito-idp.{USER_POOL_ID.partition('_')[0]}.amazonaws.com"
 ISSUER = f"{COGNITO_URL}/{USER_POOL_ID}"
 CLAIMS = jwt.JWTClaimsRegistry(
-    leeway=CLOCK_LEEWAY_SECONDS,
+    leeway=CLOCK_SKEW_SECONDS,
     iss={"essential": True, "value": ISSUER},
     aud={"essential": True, "value": APP_CLIENT_ID},
     sub={"essential": True},
     exp={"essential": True},
     token_use={"essential": True, "value": "id"},
 )
+MULTI_VALUE = {"headers": "multiValueHeaders", "queryStringParameters": "multiValueQueryStringParameters"}
 # The SDKs' own variable moves the download only; whose tokens are believed stays.
-JWKS_ENDPOINT = (os.environ.get("AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER") or COGNITO_URL).rstrip("/")
-key_set = RemoteKeySet(f"{JWKS_ENDPOINT}/{USER_POOL_ID}/.well-known/jwks.json")
+key_set = RemoteKeySet(f"{jwks_endpoint(COGNITO_URL)}/{USER_POOL_ID}/.well-known/jwks.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from typing import Any
 
@@ -19,63 +20,180 @@ xray_recorder.configure(context_missing="IGNORE_ERROR")
 patch(("botocore",))
 
 MAX_CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway ends every connection by then
-REMOVAL_MARGIN_SECONDS = 60  # so that the row outlives the connection, not the other way round
+MAX_POST_BYTES = 128 * 1024  # of `@connections`
+SUBPROTOCOL = "echo.v1"
+EXPIRED = {"error": "token_expired", "message": "Your token has expired: sign in again and reconnect."}
+TOO_LARGE = {"error": "message_too_large", "message": "This message is larger than what is taken here."}
 
 Event = dict[str, Any]
 Response = dict[str, Any]
 
 
+class ConnectionRefused(Exception):
+    """The caller's fault: `$connect` answers with the status; the reason is a code for logs."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
 def handler(event: Event, context: object) -> Response:
-    route_key = event["requestContext"]["routeKey"]
-    route = ROUTES.get(route_key, echo)
-    route(event, event["requestContext"]["connectionId"])
+    route_key, connection_id = event["requestContext"]["routeKey"], event["requestContext"]["connectionId"]
+    if route_key == "$connect":
+        return connect(event, connection_id)
+    if route_key == "$disconnect":
+        forget(connection_id)
+    else:
+        serve(event, connection_id)
     return {"statusCode": 200}
 
 
-def remember(event: Event, connection_id: str) -> None:
-    """Stores who holds the connection; it ends with the ID token or after two hours, the sooner of them."""
-    authorizer = event["requestContext"]["authorizer"]
-    ends_at = min(int(authorizer["exp"]), int(time.time()) + MAX_CONNECTION_SECONDS)
-    connections.put_item(
-        Item={
-            "connectionId": connection_id,
-            "userId": authorizer["userId"],
-            "removedAt": ends_at + REMOVAL_MARGIN_SECONDS,
-        }
-    )
-    logger.info("connected", extra={"sub": authorizer["userId"], "connectionId": connection_id})
+def connect(event: Event, connection_id: str) -> Response:
+    try:
+        subprotocol = chosen_subprotocol(event)
+        remember(event["requestContext"]["authorizer"], connection_id)
+    except ConnectionRefused as refusal:
+        logger.warning("connection refused", extra={"reason": refusal.reason, "connectionId": connection_id})
+        return {"statusCode": refusal.status, "body": json.dumps({"message": str(refusal)})}
+    return {"statusCode": 200, **subprotocol}
 
 
-def forget(event: Event, connection_id: str) -> None:
-    connections.delete_item(Key={"connectionId": connection_id})
+def chosen_subprotocol(event: Event) -> Response:
+    """The header that selects one of the subprotocols that the client offers, of which one may be its token."""
+    offered = [
+        value for name, value in (event.get("headers") or {}).items() if name.lower() == "sec-websocket-protocol"
+    ]
+    if not offered:
+        return {}
+    if SUBPROTOCOL not in re.split(r"\s*,\s*", offered[0].strip()):
+        raise ConnectionRefused(400, "unknown_subprotocol", f"Offer the subprotocol {SUBPROTOCOL}.")
+    return {"headers": {"Sec-WebSocket-Protocol": SUBPROTOCOL}}
+
+
+def remember(authorizer: dict[str, str], connection_id: str) -> None:
+    """Stores who holds the connection, until the ID token expires or two hours have passed, the sooner of them."""
+    user_id = authorizer["userId"]
+    removed_at = min(int(authorizer["exp"]), int(time.time()) + MAX_CONNECTION_SECONDS)
+    take_place(user_id, connection_id, removed_at)
+    connections.put_item(Item={"connectionId": connection_id, "userId": user_id, "removedAt": removed_at})
+    logger.info("connected", extra={"sub": user_id, "connectionId": connection_id})
+
+
+def forget(connection_id: str) -> None:
+    row = connections.delete_item(Key={"connectionId": connection_id}, ReturnValues="ALL_OLD").get("Attributes")
+    if row:
+        leave_place(row["userId"], connection_id, row["removedAt"])
     logger.info("disconnected", extra={"connectionId": connection_id})
 
 
-def echo(event: Event, connection_id: str) -> None:
-    message = json.dumps({"message": event.get("body", "")}, ensure_ascii=False)
+def take_place(user_id: str, connection_id: str, until: int) -> None:
+    """Counts the connection as one of its user's; DynamoDB decides, so two at once cannot both be the last.
+
+    A place whose time is over is free: `$disconnect` is not sent for every connection's end.
+
+    Raises:
+        ConnectionRefused: the user has no place left.
+    """
+    if not MAX_CONNECTIONS:
+        return
+    added = {
+        "Key": {"userId": user_id},
+        "UpdateExpression": "ADD places :place SET removedAt = :until",
+        "ConditionExpression": "attribute_not_exists(places) OR size(places) < :max",
+        "ExpressionAttributeValues": {
+            ":place": {place(connection_id, until)},
+            ":until": int(time.time()) + MAX_CONNECTION_SECONDS,
+            ":max": MAX_CONNECTIONS,
+        },
+    }
+    full = users.meta.client.exceptions.ConditionalCheckFailedException
     try:
-        management.post_to_connection(ConnectionId=connection_id, Data=message.encode())
+        try:
+            users.update_item(**added, ReturnValuesOnConditionCheckFailure="ALL_OLD")
+        except full as error:
+            free_places(user_id, {each for each in error.response["Item"]["places"]["SS"] if is_over(each)})
+            users.update_item(**added)
+    except full:
+        message = f"You have {MAX_CONNECTIONS} connections, which is as many as there may be."
+        raise ConnectionRefused(429, "too_many_connections", message) from None
+
+
+def leave_place(user_id: str, connection_id: str, until: int) -> None:
+    if MAX_CONNECTIONS:
+        free_places(user_id, {place(connection_id, until)})
+
+
+def free_places(user_id: str, places: set[str]) -> None:
+    if places:
+        users.update_item(
+            Key={"userId": user_id},
+            UpdateExpression="DELETE places :places",
+            ExpressionAttributeValues={":places": places},
+        )
+
+
+def place(connection_id: str, until: int) -> str:
+    return f"{until} {connection_id}"
+
+
+def is_over(place: str) -> bool:
+    return int(place.partition(" ")[0]) <= time.time()
+
+
+def serve(event: Event, connection_id: str) -> None:
+    """A message: echoed, unless the token that opened the connection has expired by now."""
+    body = event.get("body") or ""
+    echo = json.dumps({"message": body}, ensure_ascii=False)
+    try:
+        if has_expired(event):
+            logger.info("token expired", extra={"connectionId": connection_id})
+            post(connection_id, json.dumps(EXPIRED))
+            management.delete_connection(ConnectionId=connection_id)  # `$disconnect` follows, and forgets it
+        elif len(body.encode()) > MAX_MESSAGE_BYTES or len(echo.encode()) > MAX_POST_BYTES:
+            post(connection_id, json.dumps(TOO_LARGE))
+        else:
+            post(connection_id, echo)
     except management.exceptions.GoneException:  # the peer left first
-        forget(event, connection_id)
+        forget(connection_id)
 
 
-ROUTES = {"$connect": remember, "$disconnect": forget}
+def has_expired(event: Event) -> bool:
+    """Of the token; `$connect` lets nobody in without an `exp`."""
+    exp = event["requestContext"].get("authorizer", {}).get("exp")
+    return exp is not None and int(exp) <= time.time()
 
 
-def required(name: str) -> str:
-    """The environment variable's value; RuntimeError names it if it is missing."""
-    value = os.environ.get(name)
-    if not value:
+def post(connection_id: str, message: str) -> None:
+    management.post_to_connection(ConnectionId=connection_id, Data=message.encode())
+
+
+def variable(name: str, default: str | None = None) -> str:
+    """The environment variable's value; RuntimeError names it if it is missing without a default."""
+    value = os.environ.get(name) or default
+    if value is None:
         raise RuntimeError(f"environment variable {name} is required")
     return value
 
 
+def number(name: str, default: int) -> int:
+    """The environment variable's value; RuntimeError names it if it is no number."""
+    value = variable(name, str(default))
+    if not re.fullmatch(r"\d{1,6}", value):
+        raise RuntimeError(f"environment variable {name} is malformed, it must be a number")
+    return int(value)
+
+
 # Init phase, once in an execution environment: no call is made, connections are opened on first use and kept alive.
 CONFIG = Config(tcp_keepalive=True, connect_timeout=1, read_timeout=5, retries={"mode": "standard"})
+MAX_MESSAGE_BYTES = number("MAX_MESSAGE_BYTES", 64 * 1024)
+MAX_CONNECTIONS = number("MAX_CONNECTIONS_PER_USER", 0)  # 0: as many as they like
 session = boto3.Session(region_name=os.environ.get("AWS_REGION"))  # by itself it reads AWS_DEFAULT_REGION only
-connections = session.resource("dynamodb", config=CONFIG).Table(required("CONNECTION_TABLE_NAME"))
+dynamodb = session.resource("dynamodb", config=CONFIG)
+connections = dynamodb.Table(variable("CONNECTION_TABLE_NAME"))
+users: Any = dynamodb.Table(variable("USER_TABLE_NAME")) if MAX_CONNECTIONS else None
 management = session.client(
     "apigatewaymanagementapi",
-    endpoint_url=os.environ.get("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI") or required("CALLBACK_URL"),
+    endpoint_url=os.environ.get("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI") or variable("CALLBACK_URL"),
     config=CONFIG,
 )
