@@ -9,6 +9,7 @@ import logging
 import math
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -78,6 +79,14 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--template", type=Path, help="a synthesized template (default: synthesizes cdk.json's stack)")
     parser.add_argument(
+        "--context",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the synthesis, as `npx cdk deploy --context` takes it; may be repeated",
+    )
+    parser.add_argument(
         "--images",
         type=Path,
         default=Options.images,
@@ -144,10 +153,18 @@ def positive(number: type[float]) -> Callable[[str], float]:
     return positive_number
 
 
+def setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ValueError
+    return name, value
+
+
 def options(arguments: argparse.Namespace) -> Options:
     port, aws_port = (0, 0) if arguments.command == "demo" else (PORT, AWS_PORT)
     return Options(
         template=arguments.template,
+        context=dict(arguments.context),
         images=arguments.images.resolve(),
         port=port if arguments.port is None else arguments.port,
         aws_port=aws_port if arguments.aws_port is None else arguments.aws_port,
@@ -226,10 +243,14 @@ def connection(known: dict[str, str]) -> str:
     if not known["table_name"]:
         raise NotRunning("the template has no table, so nobody knows who is connected")
     found = client("dynamodb", known["dynamodb_url"]).scan(TableName=known["table_name"])["Items"]
-    if not found:
+    newest = max(found, key=removed_at, default=None)
+    if newest is None or removed_at(newest) <= time.time():
         raise NotRunning("nobody is connected: start the wscat line first")
-    newest = max(found, key=lambda row: int(row["removedAt"]["N"]))
     return str(newest["connectionId"]["S"])
+
+
+def removed_at(row: dict[str, Any]) -> int:
+    return int(row["removedAt"]["N"])
 
 
 def usage(system: System, options: Options) -> str:
@@ -237,19 +258,30 @@ def usage(system: System, options: Options) -> str:
     text = f"\nWebSocket   {system.websocket_url}"
     if system.user_pool_id and system.table_name:
         flags = "" if system.port == PORT else f" LOCAL_FLAGS=--port={system.port}"
-        text = USAGE.format(system=system, token=f"make -s token{flags}", connection=f"make -s connection{flags}")
+        token = f"make -s token{flags}"
+        text = USAGE.format(
+            system=system,
+            query="" if system.takes_subprotocol else "?idToken=…",
+            wscat=WSCAT[system.takes_subprotocol].format(system=system, token=token),
+            token=token,
+            connection=f"make -s connection{flags}",
+        )
     if limits != Limits():
         text += f"\n\nConnections end after {limits.idle_seconds:g} s idle, {limits.connection_seconds:g} s in all."
     return f"{text}\n\nCtrl-C ends everything."
 
 
+WSCAT = {
+    False: 'npx wscat -c "{system.websocket_url}?idToken=$({token})"',
+    True: 'npx wscat -c {system.websocket_url} -s echo.v1 -s "idToken.$({token})"',
+}
 USAGE = """
-WebSocket   {system.websocket_url}?idToken=…
+WebSocket   {system.websocket_url}{query}
 Token       {token}                (an ID token of ada@example.com, by SRP)
 AWS         {system.aws.url}        (Cognito and DynamoDB for boto3 and the AWS CLI, keys test and test)
 
 In another terminal, from here:
-  npx wscat -c "{system.websocket_url}?idToken=$({token})"
+  {wscat}
   curl -i -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \\
     -H 'Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==' {system.callback_url}
   curl --aws-sigv4 aws:amz:us-east-1:execute-api --user test:test --data 'hello from outside' \\

@@ -1,4 +1,4 @@
-"""`make demo`: one user's life with the system, and three strangers who stay outside."""
+"""`make demo`: one user's life with the system, strangers who stay outside, and one whose token runs out."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from local.progress import Progress, StepFailed
 from local.system import Options, System, running
 
 ANSWER_SECONDS = 10.0
+LIFETIME_SECONDS = 3  # of a token that runs out while we watch
 
 
 async def demo(options: Options, progress: Progress) -> None:
@@ -36,7 +37,6 @@ async def use(system: System, progress: Progress) -> None:
     with progress.step("Ada signs in by SRP") as step:
         for email, secret in passwords.items():
             await asyncio.to_thread(system.users.add, email, secret)
-        expired = await asyncio.to_thread(short_lived_token, system, bob, passwords[bob])  # by the time it is used
         token = await asyncio.to_thread(system.users.id_token, ada, passwords[ada])
         step.result = f"an ID token of {len(token)} characters"
 
@@ -45,7 +45,7 @@ async def use(system: System, progress: Progress) -> None:
         step.result = "empty"
 
     with progress.step("Ada connects with it") as step:
-        phone = await connect(f"{system.websocket_url}?idToken={token}")
+        phone = await connect(**system.opening(token))
         step.result = "101"
     with progress.step("table while connected") as step:
         (row,) = rows(system)
@@ -58,13 +58,13 @@ async def use(system: System, progress: Progress) -> None:
         step.result = expect_message(await answer(phone), '{"message": "hello"}')
 
     with progress.step("push to all of Ada's") as step:
-        laptop = await connect(f"{system.websocket_url}?idToken={token}")
+        laptop = await connect(**system.opening(token))
         pushed = await asyncio.to_thread(push, system, user_id, "news for Ada")
         for peer in (phone, laptop):
             expect_message(await answer(peer), "news for Ada")
         step.result = f"{pushed} connections found by userIdIndex, both got it"
 
-    await refusals(system, progress, bob, passwords[bob], expired)
+    await refusals(system, progress, bob, passwords[bob])
 
     with progress.step("Ada disconnects") as step:
         await phone.close()
@@ -77,22 +77,28 @@ async def use(system: System, progress: Progress) -> None:
         step.result = "; ".join(system.unused_grants()) or "none"
 
 
-async def refusals(system: System, progress: Progress, email: str, secret: str, expired: str) -> None:
-    url = system.websocket_url
+async def refusals(system: System, progress: Progress, email: str, secret: str) -> None:
     with progress.step("no token") as step:
-        step.result = await refusal(url, 401)
+        step.result = await refusal(401, uri=system.websocket_url)
     with progress.step("token of another app client") as step:
         other = await asyncio.to_thread(other_app_client, system)
         token = await asyncio.to_thread(system.users.id_token, email, secret, other)
-        step.result = await refusal(f"{url}?idToken={token}", 403)
+        step.result = await refusal(403, **system.opening(token))
+    with progress.step("Bob's token runs out") as step:
+        token = await asyncio.to_thread(short_lived_token, system, email, secret)
+        browser = await connect(**system.opening(token))
+        await asyncio.sleep(LIFETIME_SECONDS)
+        await browser.send("still there?")
+        step.result = f"{await answer(browser)} and closed"
+        expect("token_expired" in step.result, f"got {step.result}")
+        await asyncio.wait_for(browser.wait_closed(), ANSWER_SECONDS)
     with progress.step("expired token") as step:
-        await asyncio.sleep(1)  # as long as it is valid
-        step.result = await refusal(f"{url}?idToken={expired}", 403)
+        step.result = await refusal(403, **system.opening(token))
 
 
-async def refusal(url: str, status: int) -> str:
+async def refusal(status: int, **opening: Any) -> str:
     try:
-        await connect(url)
+        await connect(**opening)
     except InvalidStatus as error:
         response = error.response
         expect(response.status_code == status, f"refused with {response.status_code} instead of {status}")
@@ -130,16 +136,26 @@ async def until_empty(system: System) -> None:
 
 def push(system: System, user_id: str, message: str) -> int:
     """What another server of yours does to reach a user, with boto3 and what the table holds."""
-    found = system.aws.client("dynamodb").query(
+    dynamodb = system.aws.client("dynamodb")
+    management = client("apigatewaymanagementapi", system.callback_url)
+    pages = dynamodb.get_paginator("query").paginate(
         TableName=system.table_name,
         IndexName="userIdIndex",
         KeyConditionExpression="userId = :user",
         ExpressionAttributeValues={":user": {"S": user_id}},
-    )["Items"]
-    management = client("apigatewaymanagementapi", system.callback_url)
-    for row in found:
-        management.post_to_connection(ConnectionId=row["connectionId"]["S"], Data=message.encode())
-    return len(found)
+    )
+    reached = 0
+    for row in (row for page in pages for row in page["Items"]):
+        connection_id = row["connectionId"]["S"]
+        try:
+            if int(row["removedAt"]["N"]) > time.time():
+                management.post_to_connection(ConnectionId=connection_id, Data=message.encode())
+                reached += 1
+            else:  # its token has expired; DynamoDB's time to live takes days to delete the row
+                management.delete_connection(ConnectionId=connection_id)
+        except management.exceptions.GoneException:
+            dynamodb.delete_item(TableName=system.table_name, Key={"connectionId": row["connectionId"]})
+    return reached
 
 
 def other_app_client(system: System) -> str:
@@ -151,7 +167,7 @@ def other_app_client(system: System) -> str:
 
 
 def short_lived_token(system: System, email: str, secret: str) -> str:
-    """A real token of the real app client, valid for one second: the local Cognito allows what AWS does not."""
+    """A real token of the real app client, valid for seconds: the local Cognito allows what AWS does not."""
     cognito = system.aws.client("cognito-idp")
     app_client = {"UserPoolId": system.user_pool_id, "ClientId": system.app_client_id}
     before = cognito.describe_user_pool_client(**app_client)["UserPoolClient"]
@@ -159,7 +175,7 @@ def short_lived_token(system: System, email: str, secret: str) -> str:
     flows = before["ExplicitAuthFlows"]
     validity = {**units, "IdToken": "seconds"}
     cognito.update_user_pool_client(
-        **app_client, ExplicitAuthFlows=flows, IdTokenValidity=1, TokenValidityUnits=validity
+        **app_client, ExplicitAuthFlows=flows, IdTokenValidity=LIFETIME_SECONDS, TokenValidityUnits=validity
     )
     try:
         return system.users.id_token(email, secret)

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +38,7 @@ class Options:
 
     Attributes:
         template: a synthesized template; None synthesizes the stack of cdk.json.
+        context: of that synthesis, over cdk.json's.
         images: the folder of the functions' sources, one folder a bake target.
         port: of the gateway, 0 for any that is free.
         aws_port: of the local Cognito and DynamoDB, likewise.
@@ -52,6 +53,7 @@ class Options:
     """
 
     template: Path | None = None
+    context: dict[str, str] = field(default_factory=dict)
     images: Path = launch.ROOT / "images"
     port: int = 0
     aws_port: int = 0
@@ -84,6 +86,19 @@ class System:
     @property
     def websocket_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/{self.api.stage}"
+
+    def opening(self, token: str) -> dict[str, Any]:
+        """How a client opens a connection with its token, as arguments of `connect` of websockets."""
+        if self.takes_subprotocol:
+            return {"uri": self.websocket_url, "subprotocols": ["echo.v1", f"idToken.{token}"]}
+        return {"uri": f"{self.websocket_url}?idToken={token}"}
+
+    @property
+    def takes_subprotocol(self) -> bool:
+        """Whether the token comes as a subprotocol, not in the URL."""
+        route = self.api.routes.get("$connect")
+        sources = route.authorizer.identity_sources if route and route.authorizer else ()
+        return "route.request.header.Sec-WebSocket-Protocol" in sources
 
     @property
     def callback_url(self) -> str:
@@ -165,7 +180,7 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
 async def ready(options: Options, aws: LocalAws) -> Template:
     """The template, and the local AWS started if the template needs it."""
     if options.template is None:
-        synthesis = asyncio.create_task(synthesized())
+        synthesis = asyncio.create_task(synthesized(options.context))
         await aws.start()  # meanwhile: our own stack needs it
         return await synthesis
     template = Template.read(options.template)
@@ -179,8 +194,8 @@ async def cancelled(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-async def synthesized() -> Template:
-    return Template.read(await asyncio.to_thread(synthesize, launch.ROOT, STATE / "cdk.out"))
+async def synthesized(context: dict[str, str]) -> Template:
+    return Template.read(await asyncio.to_thread(synthesize, launch.ROOT, STATE / "cdk.out", context))
 
 
 def created(template: Template, type_: str) -> str | None:
