@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import json
-import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
@@ -96,6 +93,30 @@ def test_new_key_is_found_once_the_cooldown_is_over(
     assert keys.find(OTHER).as_dict(private=False) == other_key.as_dict(private=False)
 
 
+def test_key_that_serves_waits_for_nobody_elses_download(keys: Any, jwks: LoopbackServer, clock: Clock) -> None:
+    keys.find(GOOD)
+    clock.now += 3600
+    asked, answer = threading.Event(), threading.Event()
+
+    def held(body: Iterable[bytes]) -> Iterator[bytes]:
+        asked.set()
+        assert answer.wait(10)
+        yield from body
+
+    jwks.answer = jwks.answer._replace(body=held(jwks.answer.body))
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(keys.find, GOOD)
+        assert asked.wait(10)
+        found = keys.find(GOOD)
+        waits = not other.done()
+        answer.set()
+
+    assert found
+    assert other.result()
+    assert waits
+    assert len(jwks.requests) == 2
+
+
 def test_withdrawn_key_is_trusted_for_an_hour_at_most(
     keys: Any, jwks: LoopbackServer, clock: Clock, other_key: RSAKey
 ) -> None:
@@ -105,6 +126,17 @@ def test_withdrawn_key_is_trusted_for_an_hour_at_most(
     clock.now += 3599.9
     assert keys.find(GOOD)
     clock.now += 0.1
+    assert keys.find(GOOD) is None
+
+
+def test_clock_that_was_put_back_does_not_keep_keys_for_longer(
+    keys: Any, jwks: LoopbackServer, clock: Clock, other_key: RSAKey
+) -> None:
+    keys.find(GOOD)
+    jwks.answer = key_set(other_key)
+
+    clock.now -= 3600
+    assert keys.find(OTHER)
     assert keys.find(GOOD) is None
 
 
@@ -156,66 +188,6 @@ def test_failed_download_is_not_repeated_before_the_cooldown_is_over(
     assert keys.find("unknown") is None
 
 
-# What it takes for an answer
-
-
-@pytest.mark.parametrize("headers", [{}, {"Content-Type": "text/plain"}, {"Content-Encoding": "identity"}], ids=str)
-def test_keys_are_read_from_the_body_whatever_the_headers_say(
-    keys: Any, jwks: LoopbackServer, headers: dict[str, str]
-) -> None:
-    jwks.answer = jwks.answer._replace(headers=headers)
-
-    assert keys.find(GOOD)
-
-
-def test_body_in_pieces_is_put_together(keys: Any, jwks: LoopbackServer) -> None:
-    (body,) = jwks.answer.body
-    pieces = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (body[:1], body[1:100], body[100:], b"")]
-    jwks.answer = Answer(headers={"Transfer-Encoding": "chunked"}, body=pieces)
-
-    assert keys.find(GOOD)
-
-
-@pytest.mark.parametrize(
-    ("answer", "fault"),
-    [
-        pytest.param(Answer(404), "answered 404", id="not found"),
-        pytest.param(Answer(500), "answered 500", id="server error"),
-        pytest.param(Answer(302, headers={"Location": JWKS_PATH}), "answered 302", id="redirect"),
-        pytest.param(Answer(body=[b" " * 65536, b" "]), "sent over 65536 bytes", id="too much"),
-        pytest.param(NO_JSON, "malformed: JSONDecodeError", id="HTML"),
-        pytest.param(Answer(body=[b"\xff"]), "malformed: UnicodeDecodeError", id="not text"),
-        pytest.param(Answer(body=[b"["] * 65536), "malformed: RecursionError", id="deep nesting"),
-        pytest.param(Answer(body=[b"{}"]), "malformed: KeyError", id="empty object"),
-        pytest.param(Answer(body=[b"[]"]), "malformed: TypeError", id="array"),
-        pytest.param(Answer(body=[b'{"keys": null}']), "malformed: TypeError", id="null for keys"),
-        pytest.param(NO_KEYS, "the JWKS ", id="text for a key"),
-        pytest.param(
-            Answer(body=[b'{"keys": [{"kty": "RSA", "kid": "signing1example="}]}']),
-            "the JWKS ",
-            id="key without modulus",
-        ),
-        pytest.param(Answer(body=[b'{"keys": []}']), "no RSA signature key", id="no key"),
-        pytest.param(
-            Answer(headers={"Content-Encoding": "gzip"}, body=[gzip.compress(b'{"keys": []}')]),
-            "malformed: UnicodeDecodeError",
-            id="compressed",
-        ),
-        pytest.param(
-            Answer(headers={"Transfer-Encoding": "chunked"}, body=[b"c\r\n{"]), "IncompleteRead", id="cut short"
-        ),
-    ],
-)
-def test_bad_answer_makes_the_keys_unavailable(
-    authorizer: ModuleType, keys: Any, jwks: LoopbackServer, answer: Answer, fault: str
-) -> None:
-    jwks.answer = answer
-
-    with pytest.raises(authorizer.KeySetUnavailable, match=fault):
-        keys.find(GOOD)
-    assert len(jwks.requests) == 1
-
-
 @pytest.mark.parametrize("bad", [OUTAGE, NO_JSON, NO_KEYS], ids=["outage", "no JSON", "no keys"])
 def test_bad_answer_leaves_the_last_good_keys_in_place(
     keys: Any, jwks: LoopbackServer, clock: Clock, bad: Answer
@@ -228,93 +200,111 @@ def test_bad_answer_leaves_the_last_good_keys_in_place(
     assert len(jwks.requests) == 2
 
 
+# Which keys it uses
+
+
+Use = Callable[..., list[str]]
+
+
+@pytest.fixture
+def use(authorizer: ModuleType) -> Use:
+    """The ids of the keys that are used of a JWK Set with these."""
+
+    def ids(*jwks: object) -> list[str]:
+        return sorted(authorizer.usable_keys(json.dumps({"keys": jwks}).encode()))
+
+    return ids
+
+
+@pytest.fixture
+def good(signing_key: RSAKey) -> dict[str, Any]:
+    return public(signing_key)
+
+
+def public(key: RSAKey | ECKey, **changes: object) -> dict[str, Any]:
+    return {**key.as_dict(private=False), **changes}
+
+
 @pytest.mark.parametrize(
     "change", [{"use": "enc"}, {"alg": "RS512"}, {"kty": "oct"}, {"kid": None}, {"kid": 7}, {"kid": ""}], ids=str
 )
 def test_keys_for_other_purposes_are_left_out(
-    authorizer: ModuleType, signing_key: RSAKey, other_key: RSAKey, change: dict[str, object]
+    use: Use, good: dict[str, Any], other_key: RSAKey, change: dict[str, object]
 ) -> None:
-    other = {**other_key.as_dict(private=False), **change}
-
-    usable = authorizer.usable_keys(json.dumps({"keys": [other, signing_key.as_dict(private=False)]}).encode())
-
-    assert list(usable) == [GOOD]
+    assert use(public(other_key, **change), good) == [GOOD]
 
 
-def test_key_that_says_no_more_than_it_must_is_used(authorizer: ModuleType, signing_key: RSAKey) -> None:
+def test_key_that_says_no_more_than_it_must_is_used(use: Use, good: dict[str, Any]) -> None:
     """RFC 7517 sections 4.2 and 4.4: use and alg are optional."""
-    jwk = {name: value for name, value in signing_key.as_dict(private=False).items() if name not in {"use", "alg"}}
-
-    assert list(authorizer.usable_keys(json.dumps({"keys": [jwk]}).encode())) == [GOOD]
+    assert use({name: value for name, value in good.items() if name not in {"use", "alg"}}) == [GOOD]
 
 
-def test_malformed_key_beside_good_ones_is_left_out(authorizer: ModuleType, signing_key: RSAKey) -> None:
-    """RFC 7517 section 5: ignore keys that are missing required members."""
-    malformed = {"kty": "RSA", "kid": OTHER}
+@pytest.mark.parametrize(
+    "change", [{"n": None}, {"n": ""}, {"n": "=="}, {"n": 1}, {"e": None}, {"e": "AA"}, {"e": [1]}], ids=str
+)
+def test_malformed_key_beside_good_ones_is_left_out(
+    use: Use, good: dict[str, Any], other_key: RSAKey, change: dict[str, object]
+) -> None:
+    """RFC 7517 section 5: ignore keys whose members are missing or out of range."""
+    malformed = {name: value for name, value in public(other_key, **change).items() if value is not None}
 
-    usable = authorizer.usable_keys(json.dumps({"keys": [malformed, signing_key.as_dict(private=False)]}).encode())
-
-    assert list(usable) == [GOOD]
+    assert use(malformed, good) == [GOOD]
 
 
-def test_elliptic_curve_key_is_left_out(authorizer: ModuleType, signing_key: RSAKey) -> None:
-    curve = ECKey.generate_key("P-256", parameters={"kid": OTHER}).as_dict(private=False)
+@pytest.mark.parametrize("jwk", [None, [], "key", 1, {}], ids=repr)
+def test_what_is_no_key_beside_good_ones_is_left_out(use: Use, good: dict[str, Any], jwk: object) -> None:
+    assert use(jwk, good) == [GOOD]
 
-    usable = authorizer.usable_keys(json.dumps({"keys": [curve, signing_key.as_dict(private=False)]}).encode())
 
-    assert list(usable) == [GOOD]
+def test_key_that_everybody_can_sign_with_is_left_out(use: Use, good: dict[str, Any], other_key: RSAKey) -> None:
+    """RFC 7517 section 9.2: a private key is not for publication."""
+    assert use(other_key.as_dict(private=True), good) == [GOOD]
+
+
+def test_elliptic_curve_key_is_left_out(use: Use, good: dict[str, Any]) -> None:
+    curve = ECKey.generate_key("P-256", parameters={"kid": OTHER})
+
+    assert use(public(curve), good) == [GOOD]
 
 
 @pytest.mark.filterwarnings("ignore:Key size should be:joserfc.errors.SecurityWarning")
-def test_key_under_2048_bits_is_left_out(authorizer: ModuleType, signing_key: RSAKey) -> None:
+def test_key_under_2048_bits_is_left_out(use: Use, good: dict[str, Any]) -> None:
     """RFC 7518 section 3.3."""
-    weak = new_key(OTHER, bits=2040).as_dict(private=False)
-
-    usable = authorizer.usable_keys(json.dumps({"keys": [weak, signing_key.as_dict(private=False)]}).encode())
-
-    assert list(usable) == [GOOD]
+    assert use(public(new_key(OTHER, bits=2040)), good) == [GOOD]
 
 
-# How long it waits
+def test_up_to_32_keys_are_looked_at(authorizer: ModuleType, use: Use, good: dict[str, Any]) -> None:
+    assert use(*[{}] * 31, good) == [GOOD]
+    with pytest.raises(authorizer.KeySetUnavailable, match=r"^the JWKS has over 32 keys$"):
+        use(*[{}] * 32, good)
 
 
-HEAD_WITHOUT_END = b"HTTP/1.1 200 OK\r\nX-Filler: " + b"x" * 1000
-BODY_WITHOUT_END = b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 1000
+def test_key_that_is_there_twice_is_used(use: Use, good: dict[str, Any], other_key: RSAKey) -> None:
+    assert use(good, public(other_key), good) == [OTHER, GOOD]
 
 
-@pytest.mark.parametrize("answer", [b"", HEAD_WITHOUT_END, BODY_WITHOUT_END], ids=["nothing", "head", "body"])
-def test_server_that_never_comes_to_an_end_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, authorizer: ModuleType, answer: bytes
+def test_key_id_of_two_different_keys_is_not_used(
+    authorizer: ModuleType, use: Use, good: dict[str, Any], other_key: RSAKey
 ) -> None:
-    """However many bytes it sends to be waited for."""
-    monkeypatch.setattr(authorizer, "JWKS_SECONDS", 0.2)
-    left = threading.Event()
+    """Which one is meant? The keys of other ids are."""
+    double = public(other_key, kid=GOOD)
 
-    def drip(server: socket.socket) -> None:
-        client, _ = server.accept()
-        with client, contextlib.suppress(ConnectionError):
-            for position in range(len(answer)):
-                client.sendall(answer[position : position + 1])
-                time.sleep(0.01)
-            while client.recv(1024):
-                pass
-        left.set()
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=drip, args=[server])
-        thread.start()
-        keys = authorizer.RemoteKeySet(f"http://127.0.0.1:{server.getsockname()[1]}/")
-
-        with pytest.raises(authorizer.KeySetUnavailable, match="TimeoutError"):
-            keys.find(GOOD)
-
-        assert left.wait(10), "the connection was left open"
-        thread.join()
+    assert use(good, public(other_key), double) == [OTHER]
+    with pytest.raises(authorizer.KeySetUnavailable, match=r"^the JWKS has no RSA signature key$"):
+        use(good, double, good)
 
 
-def test_refused_connection_makes_the_keys_unavailable(authorizer: ModuleType) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+def test_token_of_a_key_id_of_two_different_keys_is_denied(
+    authorize: Authorize, sign: Sign, jwks: LoopbackServer, signing_key: RSAKey, other_key: RSAKey
+) -> None:
+    third = new_key("third3example=")
+    double = public(other_key, kid=GOOD)
+    jwks.answer = jwk_set(public(signing_key), double, public(third))
 
-    with pytest.raises(authorizer.KeySetUnavailable, match="ConnectionRefusedError"):
-        authorizer.RemoteKeySet(url).find(GOOD)
+    tokens = [sign(), sign(key=other_key, header={"kid": GOOD}), sign(key=third)]
+
+    assert [effect(authorize(token)) for token in tokens] == ["Deny", "Deny", "Allow"]
+
+
+def jwk_set(*jwks: dict[str, Any]) -> Answer:
+    return Answer(body=[json.dumps({"keys": jwks}).encode()])

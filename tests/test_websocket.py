@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
-from tests.conftest import CONNECTION_ID, SUB, ColdStart, EventFactory
+from tests.conftest import CALLBACK_URL, CONNECTION_ID, NOW, SUB, ColdStart, EventFactory, with_headers
 
-CALLBACK_URL = "https://abcdef123.execute-api.us-east-1.amazonaws.com/prod"
 CONFIGURATION = {"CONNECTION_TABLE_NAME": "connections", "CALLBACK_URL": CALLBACK_URL}
-NOW = 1_700_000_000
 TWO_HOURS = 7200
-MARGIN = 60
-
-
-@pytest.fixture
-def websocket(cold_start: ColdStart, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The function after its init phase, at a time that stands still."""
-    websocket = cold_start("websocket", **CONFIGURATION)
-    monkeypatch.setattr(websocket, "time", SimpleNamespace(time=lambda: NOW + 0.9))
-    return websocket
-
-
-@pytest.fixture
-def table(websocket: ModuleType) -> Iterator[Stubber]:
-    """DynamoDB as the function sees it: exactly the expected calls, in their order."""
-    with Stubber(websocket.connections.meta.client) as stubber:
-        yield stubber
-        stubber.assert_no_pending_responses()
-
-
-@pytest.fixture
-def management(websocket: ModuleType) -> Iterator[Stubber]:
-    """@connections as the function sees it: exactly the expected calls, in their order."""
-    with Stubber(websocket.management) as stubber:
-        yield stubber
-        stubber.assert_no_pending_responses()
+HEADER = "Sec-WebSocket-Protocol"
+TOKEN = "idToken.eyJhbGciOiJub25lIn0.e30.AAAA"
 
 
 def posted(message: str) -> dict[str, object]:
     return {"ConnectionId": CONNECTION_ID, "Data": f'{{"message": "{message}"}}'.encode()}
+
+
+def row(**attributes: str | int) -> dict[str, object]:
+    """An answer of DynamoDB with these attributes."""
+    return {"Attributes": {name: {"S" if isinstance(v, str) else "N": str(v)} for name, v in attributes.items()}}
 
 
 # $connect
@@ -53,10 +33,12 @@ def posted(message: str) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("exp", "removed_at"),
     [
-        (NOW + 600, NOW + 600 + MARGIN),
-        (NOW + TWO_HOURS - 1, NOW + TWO_HOURS - 1 + MARGIN),
-        (NOW + TWO_HOURS + 1, NOW + TWO_HOURS + MARGIN),
-        (NOW + 86400, NOW + TWO_HOURS + MARGIN),
+        (NOW + 1, NOW + 1),
+        (NOW + 600, NOW + 600),
+        (NOW + TWO_HOURS - 1, NOW + TWO_HOURS - 1),
+        (NOW + TWO_HOURS, NOW + TWO_HOURS),
+        (NOW + TWO_HOURS + 1, NOW + TWO_HOURS),
+        (NOW + 86400, NOW + TWO_HOURS),
     ],
 )
 def test_connection_is_stored_until_its_token_expires_or_two_hours_have_passed(
@@ -86,13 +68,90 @@ def test_connection_that_no_authorizer_let_in_is_refused(
         websocket.handler(connect_event(authorizer=None), None)
 
 
+@pytest.mark.parametrize("missing", ["userId", "exp"])
+def test_connection_that_the_authorizer_does_not_describe_is_refused(
+    websocket: ModuleType, table: Stubber, connect_event: EventFactory, missing: str
+) -> None:
+    described = {name: value for name, value in {"userId": SUB, "exp": str(NOW + 600)}.items() if name != missing}
+
+    with pytest.raises(KeyError, match=missing):
+        websocket.handler(connect_event(authorizer=described), None)
+
+
+# Subprotocols
+
+
+@pytest.mark.parametrize(
+    ("name", "offer"),
+    [
+        (HEADER, "echo.v1"),
+        (HEADER, f"echo.v1, {TOKEN}"),
+        (HEADER, f"{TOKEN},echo.v1"),
+        (HEADER, f" a ,\techo.v1 ,{TOKEN}"),
+        ("sec-websocket-protocol", f"{TOKEN}, echo.v1"),
+        ("SEC-WEBSOCKET-PROTOCOL", "echo.v2, echo.v1, echo.v0"),
+    ],
+)
+def test_subprotocol_that_is_spoken_is_selected_and_no_other_is_ever_sent_back(
+    websocket: ModuleType, table: Stubber, connect_event: EventFactory, name: str, offer: str
+) -> None:
+    table.add_response("put_item", {})
+
+    answer = websocket.handler(with_headers(connect_event(), (name, offer)), None)
+
+    assert answer == {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "echo.v1"}}
+
+
+@pytest.mark.parametrize(
+    "offer", ["", "echo", "echo.v2", "Echo.v1", "echo.v1.", "xecho.v1", "echo.v1;x", TOKEN, f"{TOKEN}, idToken.echo.v1"]
+)
+def test_offer_of_unknown_subprotocols_only_is_a_bad_request_and_not_stored(
+    websocket: ModuleType, table: Stubber, connect_event: EventFactory, offer: str
+) -> None:
+    answer = websocket.handler(with_headers(connect_event(), (HEADER, offer)), None)
+
+    assert (answer["statusCode"], json.loads(answer["body"])) == (400, {"message": "Offer the subprotocol echo.v1."})
+    assert "headers" not in answer
+
+
+@pytest.mark.parametrize("offers", [("echo.v1", "other"), ("other", "echo.v1")], ids=str)
+def test_subprotocols_may_be_offered_in_several_lines(
+    websocket: ModuleType, table: Stubber, connect_event: EventFactory, offers: tuple[str, str]
+) -> None:
+    """RFC 6455 section 11.3.4."""
+    table.add_response("put_item", {})
+    event = with_headers(connect_event(), *(("Sec-WebSocket-Protocol", offer) for offer in offers))
+
+    assert websocket.handler(event, None)["headers"] == {"Sec-WebSocket-Protocol": "echo.v1"}
+
+
+@pytest.mark.parametrize("headers", [{}, None], ids=["none", "null"])
+def test_client_that_offers_no_subprotocol_gets_none(
+    websocket: ModuleType, table: Stubber, connect_event: EventFactory, headers: dict[str, str] | None
+) -> None:
+    table.add_response("put_item", {})
+
+    answer = websocket.handler(connect_event() | {"headers": headers}, None)
+
+    assert answer == {"statusCode": 200}
+
+
 # $disconnect
 
 
-def test_disconnected_connection_is_forgotten(
-    websocket: ModuleType, table: Stubber, disconnect_event: EventFactory
+@pytest.mark.parametrize(
+    "found",
+    [{}, row(connectionId=CONNECTION_ID, userId=SUB, removedAt=NOW + 600)],
+    ids=["forgotten before", "remembered"],
+)
+def test_disconnected_connection_is_forgotten_with_one_call(
+    websocket: ModuleType, table: Stubber, disconnect_event: EventFactory, found: dict[str, object]
 ) -> None:
-    table.add_response("delete_item", {}, {"TableName": "connections", "Key": {"connectionId": CONNECTION_ID}})
+    table.add_response(
+        "delete_item",
+        found,
+        {"TableName": "connections", "Key": {"connectionId": CONNECTION_ID}, "ReturnValues": "ALL_OLD"},
+    )
 
     answer = websocket.handler(disconnect_event(), None)
 
@@ -146,7 +205,7 @@ def test_connection_that_is_gone_is_forgotten(
     websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory
 ) -> None:
     management.add_client_error("post_to_connection", "GoneException", http_status_code=410)
-    table.add_response("delete_item", {}, {"TableName": "connections", "Key": {"connectionId": CONNECTION_ID}})
+    table.add_response("delete_item", {})
 
     answer = websocket.handler(message_event(), None)
 
@@ -185,18 +244,29 @@ def test_who_connects_and_disconnects_is_logged(
     assert (disconnected["message"], disconnected["connectionId"]) == ("disconnected", CONNECTION_ID)
 
 
-def test_no_log_record_holds_the_token(
+def test_who_is_refused_is_logged_with_the_reason(
+    websocket: ModuleType, table: Stubber, connect_event: EventFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    websocket.handler(with_headers(connect_event(), (HEADER, "echo.v2")), None)
+
+    (refused,) = map(vars, caplog.records)
+    assert (refused["levelname"], refused["message"]) == ("WARNING", "connection refused")
+    assert (refused["reason"], refused["connectionId"]) == ("unknown_subprotocol", CONNECTION_ID)
+
+
+def test_no_log_record_holds_a_token(
     websocket: ModuleType, table: Stubber, connect_event: EventFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="websocket")
     table.add_response("put_item", {})
     event = connect_event()
 
-    websocket.handler(event, None)
+    for offer in (f"echo.v1, {TOKEN}", TOKEN):
+        websocket.handler(with_headers(event, (HEADER, offer)), None)
 
     logged = repr([vars(record) for record in caplog.records])
-    assert CONNECTION_ID in logged
-    assert event["queryStringParameters"]["idToken"] not in logged
+    assert [message for message in ("connected", "connection refused") if message not in logged] == []
+    assert [token for token in (TOKEN, event["queryStringParameters"]["idToken"]) if token in logged] == []
 
 
 def test_messages_leave_no_trace_in_the_log(

@@ -35,6 +35,7 @@ LAST_NUMERIC_DATE = 253402300799  # the end of the year 9999
 ORIGIN = r"[a-z][a-z0-9+.-]*://[^\s/,?#@*A-Z]+"  # as browsers write it, RFC 6454 section 6.2
 TOKEN_SUBPROTOCOL = "idToken."  # what a client offers is this and the token; any other name it offers is no secret
 MIN_MODULUS_BITS = 2048  # RFC 7518 section 3.3
+PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth"}  # RFC 7518 section 6.3.2
 MAX_KEYS = 32
 MAX_JWKS_BYTES = 64 * 1024
 JWKS_CONNECT_SECONDS = 1.0
@@ -178,8 +179,8 @@ def check_types(claims: Claims) -> None:
             raise Rejected(f"invalid_claim.{name}")
     if not re.fullmatch(SUBJECT, claims["sub"]):
         raise Rejected("invalid_claim.sub")
-    for name in claims.keys() & {"exp", "iat", "nbf", "auth_time"}:
-        value = claims[name]
+    for name in ("exp", "iat", "nbf", "auth_time"):
+        value = claims.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_NUMERIC_DATE:
             raise Rejected(f"invalid_claim.{name}")
 
@@ -274,7 +275,7 @@ class RemoteKeySet:
         return key
 
     def _age(self) -> float:
-        return self._clock() - self._downloaded_at
+        return abs(self._clock() - self._downloaded_at)  # a clock that was put back makes them old, not new for ever
 
     def _known(self, kid: str) -> RSAKey | None:
         return self._keys.get(kid) if self._age() < JWKS_HARD_AGE_SECONDS else None
@@ -282,9 +283,11 @@ class RemoteKeySet:
     def _renew(self, kid: str) -> None:
         """Unless somebody just has, or has tried to."""
         now = self._clock()
-        if (self._known(kid) and self._age() < JWKS_SOFT_AGE_SECONDS) or now - self._tried_at < JWKS_COOLDOWN_SECONDS:
+        renewed = self._known(kid) and self._age() < JWKS_SOFT_AGE_SECONDS
+        if renewed or abs(now - self._tried_at) < JWKS_COOLDOWN_SECONDS:
             return
         self._tried_at = now
+        self._failure = KeySetUnavailable(f"{self._url} was not downloaded")  # nor will it be if we fail
         try:
             self._keys = usable_keys(Download(self._url).body())
         except KeySetUnavailable as failure:
@@ -356,12 +359,12 @@ def usable_keys(jwks: bytes) -> dict[str, RSAKey]:
         KeySetUnavailable: it is not a JWK Set, it is too long, or no key of it can be used.
     """
     try:
-        jwks_keys = list(json.loads(jwks)["keys"])
-        usable = [key for key in map(rs256_key, jwks_keys[:MAX_KEYS]) if key]
+        published = list(json.loads(jwks)["keys"])
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise KeySetUnavailable(f"the JWKS is malformed: {type(error).__name__}") from error
-    if len(jwks_keys) > MAX_KEYS:
+    if len(published) > MAX_KEYS:
         raise KeySetUnavailable(f"the JWKS has over {MAX_KEYS} keys")
+    usable = [key for key in map(rs256_key, published) if key]
     by_thumbprint = {(str(key.kid), key.thumbprint()): key for key in usable}
     names = [kid for kid, _ in by_thumbprint]
     keys = {kid: key for (kid, _), key in by_thumbprint.items() if names.count(kid) == 1}  # or which one is meant?
@@ -375,10 +378,11 @@ def rs256_key(jwk: object) -> RSAKey | None:
         return None
     if (jwk.get("kty"), jwk.get("use", "sig"), jwk.get("alg", "RS256")) != ("RSA", "sig", "RS256"):
         return None
-    if "d" in jwk:  # everybody can sign with it
+    if jwk.keys() & PRIVATE_MEMBERS:  # everybody can sign with it
         return None
     try:
         key = RSAKey.import_key(jwk)
+        key.check_key_op("verify")
     except (ValueError, TypeError, JoseError):
         return None
     return key if key.raw_value.key_size >= MIN_MODULUS_BITS else None
@@ -414,7 +418,11 @@ def jwks_endpoint(default: str) -> str:
     """Where keys are downloaded; in plain text only from this machine, or from the one that this container is on."""
     name = "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER"
     url = variable(name, r"https?://([\w.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?(/[^?#\s]*)?", default).rstrip("/")
-    if url.startswith("http://") and not is_this_machine(urlsplit(url).hostname or ""):
+    try:
+        host, _ = urlsplit(url).hostname or "", urlsplit(url).port
+    except ValueError:
+        raise RuntimeError(f"environment variable {name} is malformed, no such address or port") from None
+    if url.startswith("http://") and not is_this_machine(host):
         raise RuntimeError(f"environment variable {name} is malformed, http:// is for this machine only: use https://")
     return url
 
@@ -429,8 +437,8 @@ def default_gateway() -> str | None:
     """The address of a container's host, by what Linux says of routes (proc(5), /proc/net/route)."""
     with suppress(OSError):
         for line in Path("/proc/net/route").read_text().splitlines()[1:]:
-            _, destination, gateway, *_ = line.split()
-            if destination == "00000000":
+            _, destination, gateway, _, _, _, _, mask, *_ = line.split()
+            if destination == mask == "00000000":
                 return socket.inet_ntoa(int(gateway, 16).to_bytes(4, "little"))
     return None
 

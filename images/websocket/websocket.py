@@ -61,12 +61,16 @@ def connect(event: Event, connection_id: str) -> Response:
 
 def chosen_subprotocol(event: Event) -> Response:
     """The header that selects one of the subprotocols that the client offers, of which one may be its token."""
-    offered = [
-        value for name, value in (event.get("headers") or {}).items() if name.lower() == "sec-websocket-protocol"
+    lines = [
+        line
+        for part in ("headers", "multiValueHeaders")  # the latter has them all, if there are several
+        for name, value in (event.get(part) or {}).items()
+        if name.lower() == "sec-websocket-protocol"
+        for line in (value if isinstance(value, list) else [value])
     ]
-    if not offered:
+    if not lines:
         return {}
-    if SUBPROTOCOL not in re.split(r"\s*,\s*", offered[0].strip()):
+    if SUBPROTOCOL not in {name.strip(" \t") for line in lines for name in line.split(",")}:
         raise ConnectionRefused(400, "unknown_subprotocol", f"Offer the subprotocol {SUBPROTOCOL}.")
     return {"headers": {"Sec-WebSocket-Protocol": SUBPROTOCOL}}
 
@@ -76,7 +80,11 @@ def remember(authorizer: dict[str, str], connection_id: str) -> None:
     user_id = authorizer["userId"]
     removed_at = min(int(authorizer["exp"]), int(time.time()) + MAX_CONNECTION_SECONDS)
     take_place(user_id, connection_id, removed_at)
-    connections.put_item(Item={"connectionId": connection_id, "userId": user_id, "removedAt": removed_at})
+    try:
+        connections.put_item(Item={"connectionId": connection_id, "userId": user_id, "removedAt": removed_at})
+    except Exception:
+        leave_place(user_id, connection_id, removed_at)
+        raise
     logger.info("connected", extra={"sub": user_id, "connectionId": connection_id})
 
 
@@ -90,33 +98,35 @@ def forget(connection_id: str) -> None:
 def take_place(user_id: str, connection_id: str, until: int) -> None:
     """Counts the connection as one of its user's; DynamoDB decides, so two at once cannot both be the last.
 
-    A place whose time is over is free: `$disconnect` is not sent for every connection's end.
+    A place whose time is over is free: `$disconnect` is not sent for every connection's end. One that is ours already
+    was taken by a call whose answer was lost, which the SDK then repeats.
 
     Raises:
         ConnectionRefused: the user has no place left.
     """
     if not MAX_CONNECTIONS:
         return
-    added = {
-        "Key": {"userId": user_id},
-        "UpdateExpression": "ADD places :place SET removedAt = :until",
-        "ConditionExpression": "attribute_not_exists(places) OR size(places) < :max",
-        "ExpressionAttributeValues": {
-            ":place": {place(connection_id, until)},
-            ":until": int(time.time()) + MAX_CONNECTION_SECONDS,
-            ":max": MAX_CONNECTIONS,
-        },
-    }
-    full = users.meta.client.exceptions.ConditionalCheckFailedException
+    own = place(connection_id, until)
     try:
-        try:
-            users.update_item(**added, ReturnValuesOnConditionCheckFailure="ALL_OLD")
-        except full as error:
-            free_places(user_id, {each for each in error.response["Item"]["places"]["SS"] if is_over(each)})
-            users.update_item(**added)
-    except full:
-        message = f"You have {MAX_CONNECTIONS} connections, which is as many as there may be."
-        raise ConnectionRefused(429, "too_many_connections", message) from None
+        users.update_item(
+            Key={"userId": user_id},
+            UpdateExpression="ADD places :own SET removedAt = :until",
+            ConditionExpression="attribute_not_exists(places) OR size(places) < :max OR contains(places, :mine)",
+            ExpressionAttributeValues={
+                ":own": {own},
+                ":mine": own,
+                ":max": MAX_CONNECTIONS,
+                ":until": int(time.time()) + MAX_CONNECTION_SECONDS,
+            },
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except users.meta.client.exceptions.ConditionalCheckFailedException as full:
+        over = {each for each in full.response["Item"]["places"]["SS"] if is_over(each)}
+        if not over:
+            message = f"You have {MAX_CONNECTIONS} connections, which is as many as there may be."
+            raise ConnectionRefused(429, "too_many_connections", message) from None
+        free_places(user_id, over)
+        take_place(user_id, connection_id, until)
 
 
 def leave_place(user_id: str, connection_id: str, until: int) -> None:
@@ -125,12 +135,11 @@ def leave_place(user_id: str, connection_id: str, until: int) -> None:
 
 
 def free_places(user_id: str, places: set[str]) -> None:
-    if places:
-        users.update_item(
-            Key={"userId": user_id},
-            UpdateExpression="DELETE places :places",
-            ExpressionAttributeValues={":places": places},
-        )
+    users.update_item(
+        Key={"userId": user_id},
+        UpdateExpression="DELETE places :places",
+        ExpressionAttributeValues={":places": places},
+    )
 
 
 def place(connection_id: str, until: int) -> str:

@@ -322,6 +322,9 @@ FAULTY: Table = {
     **{f"kid={kid}": (odd(kid=kid), NO_KEY) for kid in (None, 7, "", ["signing1example="])},
     "private key": (publish(lambda keys: [jwk(keys.signing, private=True)]), NO_KEY),  # so anybody may have signed
     "private exponent": (publish(lambda keys: [jwk(keys.signing, d=jwk(keys.signing, private=True)["d"])]), NO_KEY),
+    "private prime": (publish(lambda keys: [jwk(keys.signing, p=jwk(keys.signing, private=True)["p"])]), NO_KEY),
+    "key_ops=sign": (odd(key_ops=["sign"]), NO_KEY),
+    "key_ops=7": (odd(key_ops=7), NO_KEY),
     "two keys of a kid": (same_kid(lambda keys: [jwk(keys.signing), jwk(keys.attacker)]), NO_KEY),
     "two keys of a kid, bad first": (same_kid(lambda keys: [jwk(keys.attacker), jwk(keys.signing)]), NO_KEY),
     "hangs up": (say(b"", hang_up=True), "RemoteDisconnected"),

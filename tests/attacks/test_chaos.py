@@ -258,7 +258,6 @@ def test_given_up_download_is_not_begun_later(
     assert (environment.leftovers(), environment.server.requests) == ([], [])
 
 
-@pytest.mark.xfail(raises=AssertionError, strict=True, reason="it is one until the cooldown is over")
 def test_fault_that_nobody_foresaw_is_no_denial_afterwards(
     environment: Environment, sign: Sign, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from typing import Any
 
 import pytest
 from joserfc.jwk import RSAKey
 
-from tests.conftest import EventFactory, Sign, effect, free_port
+from tests.conftest import SUB, EventFactory, Sign, effect, free_port, load_event, rs256, with_headers
 from tests.rie.conftest import AUTHORIZER, Emulate, Emulator
 
 
@@ -52,6 +54,19 @@ def test_token_signed_by_another_key_is_denied(
     assert (status, effect(answer)) == (200, "Deny")
 
 
+@pytest.mark.parametrize(
+    "payload", ["[" * 5000, '{"deep": ' + "[" * 2500 + "]" * 2500 + "}"], ids=["no object", "object"]
+)
+def test_deeply_nested_payload_is_denied(
+    authorizer: Emulator, authorizer_event: EventFactory, signing_key: RSAKey, payload: str
+) -> None:
+    token = rs256(signing_key, json.dumps({"alg": "RS256", "kid": signing_key.kid}), payload)
+
+    status, answer = authorizer.invoke(authorizer_event(queryStringParameters={"idToken": token}))
+
+    assert (status, effect(answer)) == (200, "Deny")
+
+
 @pytest.mark.parametrize("parameters", [{}, {"idToken": ""}, {"idToken": "hello"}], ids=str)
 def test_anything_but_a_token_is_denied(
     authorizer: Emulator, authorizer_event: EventFactory, parameters: dict[str, str]
@@ -71,13 +86,55 @@ def test_unreachable_keys_are_a_function_error_and_not_a_denial(
     assert answer["errorType"] == "KeySetUnavailable"
 
 
-def test_json_log_gives_the_reason_and_never_the_token(
-    authorizer: Emulator, authorizer_event: EventFactory, sign: Sign
-) -> None:
-    token = sign(aud="another-client")
+def test_json_log_gives_the_reason_and_never_the_token(authorizer: Emulator, sign: Sign) -> None:
+    token, connection_id = sign(aud="another-client"), str(uuid.uuid4())
 
-    authorizer.invoke(authorizer_event(queryStringParameters={"idToken": token}))
+    authorizer.invoke(load_event("authorizer", queryStringParameters={"idToken": token}, connectionId=connection_id))
 
-    *_, record = authorizer.records("token rejected")
+    (record,) = authorizer.records("connection rejected", connectionId=connection_id)
     assert (record["level"], record["logger"], record["reason"]) == ("WARNING", "authorizer", "invalid_claim.aud")
     assert [segment for segment in token.split(".") if segment in authorizer.log()] == []
+
+
+# Options
+
+
+ORIGIN, HEADER = ("Origin", "https://app.example.com"), "Sec-WebSocket-Protocol"
+IN_GROUP: dict[str, Any] = {"cognito:groups": ["members"]}
+
+
+def test_member_on_an_allowed_page_is_allowed_by_the_token_that_it_offers(
+    strict_authorizer: Emulator, sign: Sign
+) -> None:
+    token, connection_id = sign(**IN_GROUP), str(uuid.uuid4())
+    event = load_event("authorizer", queryStringParameters=None, connectionId=connection_id)
+
+    _, answer = strict_authorizer.invoke(with_headers(event, ORIGIN, (HEADER, f"echo.v1, idToken.{token}")))
+
+    assert effect(answer) == "Allow"
+    assert strict_authorizer.records("connection accepted", connectionId=connection_id, sub=SUB)
+    assert [segment for segment in token.split(".") if segment in strict_authorizer.log()] == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "claims", "reason"),
+    [
+        ([(HEADER, "idToken.{}")], IN_GROUP, "missing_origin"),
+        ([("Origin", "https://app.example.com.evil.example"), (HEADER, "idToken.{}")], IN_GROUP, "origin_not_allowed"),
+        ([ORIGIN, ORIGIN, (HEADER, "idToken.{}")], IN_GROUP, "repeated_origin"),
+        ([ORIGIN], IN_GROUP, "missing_token"),
+        ([ORIGIN, (HEADER, "echo.v1"), (HEADER, "idToken.{}")], IN_GROUP, "repeated_sec-websocket-protocol"),
+        ([ORIGIN, (HEADER, "idToken.{}")], {}, "missing_group"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_whoever_lacks_one_of_them_is_denied(
+    strict_authorizer: Emulator, sign: Sign, lines: list[tuple[str, str]], claims: dict[str, Any], reason: str
+) -> None:
+    token, connection_id = sign(**claims), str(uuid.uuid4())
+    event = load_event("authorizer", queryStringParameters={"idToken": token}, connectionId=connection_id)
+
+    _, answer = strict_authorizer.invoke(with_headers(event, *[(name, value.format(token)) for name, value in lines]))
+
+    assert effect(answer) == "Deny"
+    assert strict_authorizer.records("connection rejected", connectionId=connection_id, reason=reason)

@@ -1,0 +1,219 @@
+"""Which messages the websocket function does not serve: after the token's expiry, and beyond a size."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+
+from tests.conftest import CALLBACK_URL, CONNECTION_ID, NOW, SUB, ColdStart, Event, EventFactory
+
+CONNECTION = {"ConnectionId": CONNECTION_ID}
+TOKEN_EXPIRED = {"error": "token_expired", "message": "Your token has expired: sign in again and reconnect."}
+MESSAGE_TOO_LARGE = {"error": "message_too_large", "message": "This message is larger than what is taken here."}
+
+
+def posted(frame: dict[str, str]) -> dict[str, object]:
+    return {**CONNECTION, "Data": json.dumps(frame, ensure_ascii=False).encode()}
+
+
+# After the token's expiry
+
+
+@pytest.fixture
+def late_event(message_event: EventFactory) -> Event:
+    """A message after the expiry of the token that opened the connection."""
+    return message_event(authorizer={"userId": SUB, "exp": str(NOW - 600)})
+
+
+@pytest.mark.parametrize("exp", [NOW, NOW - 1, NOW - 86400, 0], ids=["now", "a second ago", "yesterday", "1970"])
+def test_message_after_the_expiry_is_answered_with_a_clear_frame_and_the_end_of_the_connection(
+    websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory, exp: int
+) -> None:
+    management.add_response("post_to_connection", {}, posted(TOKEN_EXPIRED))
+    management.add_response("delete_connection", {}, CONNECTION)
+
+    answer = websocket.handler(message_event(authorizer={"userId": SUB, "exp": str(exp)}), None)
+
+    assert answer == {"statusCode": 200}
+
+
+def test_message_in_the_very_second_of_the_expiry_is_not_served(
+    monkeypatch: pytest.MonkeyPatch, websocket: ModuleType, management: Stubber, message_event: EventFactory
+) -> None:
+    """As of the token itself, RFC 7519 section 4.1.4."""
+    monkeypatch.setattr(websocket, "time", SimpleNamespace(time=lambda: float(NOW)))
+    management.add_response("post_to_connection", {}, posted(TOKEN_EXPIRED))
+    management.add_response("delete_connection", {}, CONNECTION)
+
+    websocket.handler(message_event(authorizer={"userId": SUB, "exp": str(NOW)}), None)
+
+
+@pytest.mark.parametrize(
+    "authorizer",
+    [{"userId": SUB, "exp": str(NOW + 1)}, {"userId": SUB, "exp": str(NOW + 86400)}, {"userId": SUB}, {}, None],
+    ids=["a second left", "a day left", "unknown expiry", "nothing known", "no authorizer"],
+)
+def test_message_before_the_expiry_is_echoed(
+    websocket: ModuleType, management: Stubber, message_event: EventFactory, authorizer: dict[str, str] | None
+) -> None:
+    management.add_response("post_to_connection", {}, posted({"message": "hello"}))
+
+    answer = websocket.handler(message_event(authorizer=authorizer), None)
+
+    assert answer == {"statusCode": 200}
+
+
+@pytest.mark.parametrize("gone_before", ["post_to_connection", "delete_connection"])
+def test_expired_connection_that_is_gone_is_forgotten(
+    websocket: ModuleType, management: Stubber, table: Stubber, late_event: Event, gone_before: str
+) -> None:
+    if gone_before == "delete_connection":
+        management.add_response("post_to_connection", {})
+    management.add_client_error(gone_before, "GoneException", http_status_code=410)
+    table.add_response("delete_item", {})
+
+    answer = websocket.handler(late_event, None)
+
+    assert answer == {"statusCode": 200}
+
+
+def test_expired_connection_that_cannot_be_closed_is_an_incident(
+    websocket: ModuleType, management: Stubber, table: Stubber, late_event: Event
+) -> None:
+    management.add_response("post_to_connection", {})
+    management.add_client_error("delete_connection", "ForbiddenException", http_status_code=403)
+
+    with pytest.raises(ClientError, match="ForbiddenException"):
+        websocket.handler(late_event, None)
+
+
+def test_expiry_is_logged_without_the_message(
+    websocket: ModuleType, management: Stubber, late_event: Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="websocket")
+    management.add_response("post_to_connection", {})
+    management.add_response("delete_connection", {})
+
+    websocket.handler(late_event | {"body": "a secret"}, None)
+
+    (record,) = map(vars, caplog.records)
+    assert (record["message"], record["connectionId"]) == ("token expired", CONNECTION_ID)
+    assert "a secret" not in repr(record)
+
+
+# Beyond a size
+
+
+def echoed(body: str) -> dict[str, object]:
+    return posted({"message": body})
+
+
+@pytest.mark.parametrize(
+    ("options", "body"),
+    [
+        ({}, "x" * 65536),
+        ({}, "é" * 32768),
+        ({}, "👋" * 16384),
+        ({"MAX_MESSAGE_BYTES": ""}, "x" * 65536),
+        ({"MAX_MESSAGE_BYTES": "5"}, "hello"),
+        ({"MAX_MESSAGE_BYTES": "5"}, "éé!"),
+        ({"MAX_MESSAGE_BYTES": "0"}, ""),
+        ({"MAX_MESSAGE_BYTES": "100000"}, "x" * 100_000),
+    ],
+    ids=["ASCII", "two bytes each", "four bytes each", "empty option", "option", "option in bytes", "0", "larger"],
+)
+def test_message_of_the_largest_size_is_echoed(
+    websocket: ModuleType, management: Stubber, message_event: EventFactory, body: str
+) -> None:
+    management.add_response("post_to_connection", {}, echoed(body))
+
+    websocket.handler(message_event(body=body), None)
+
+
+@pytest.mark.parametrize(
+    ("options", "body"),
+    [
+        ({}, "x" * 65537),
+        ({}, "é" * 32768 + "x"),
+        ({}, "👋" * 16384 + "x"),
+        ({"MAX_MESSAGE_BYTES": "5"}, "hello!"),
+        ({"MAX_MESSAGE_BYTES": "5"}, "ééé"),
+        ({"MAX_MESSAGE_BYTES": "0"}, "x"),
+        ({"MAX_MESSAGE_BYTES": "999999"}, "x" * 131072),
+    ],
+    ids=["ASCII", "two bytes each", "four bytes each", "option", "option in bytes", "0", "beyond what can be posted"],
+)
+def test_message_a_byte_larger_is_refused_with_a_clear_frame_and_the_connection_stays(
+    websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory, body: str
+) -> None:
+    management.add_response("post_to_connection", {}, posted(MESSAGE_TOO_LARGE))
+
+    answer = websocket.handler(message_event(body=body), None)
+
+    assert answer == {"statusCode": 200}
+
+
+OVERHEAD = len('{"message": ""}')
+LARGEST = 131072 - OVERHEAD
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['"' * (LARGEST // 2) + "x" * (LARGEST % 2), "\x01" * (LARGEST // 6) + "x" * (LARGEST % 6)],
+    ids=["quotes", "control characters"],
+)
+def test_echo_of_131072_bytes_is_posted_and_one_byte_more_is_not(
+    websocket: ModuleType, management: Stubber, message_event: EventFactory, body: str
+) -> None:
+    """The limit of @connections; JSON makes two bytes of a quote, and six of a control character."""
+    assert len(json.dumps({"message": body})) == 131072
+    management.add_response("post_to_connection", {}, echoed(body))
+    management.add_response("post_to_connection", {}, posted(MESSAGE_TOO_LARGE))
+
+    websocket.handler(message_event(body=body), None)
+    websocket.handler(message_event(body=f"{body}x"), None)
+
+
+def test_large_message_after_the_expiry_is_answered_as_any_other_then(
+    websocket: ModuleType, management: Stubber, late_event: Event
+) -> None:
+    management.add_response("post_to_connection", {}, posted(TOKEN_EXPIRED))
+    management.add_response("delete_connection", {}, CONNECTION)
+
+    websocket.handler(late_event | {"body": "x" * 65537}, None)
+
+
+def test_refusal_to_a_peer_that_is_gone_forgets_it(
+    websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory
+) -> None:
+    management.add_client_error("post_to_connection", "GoneException", http_status_code=410)
+    table.add_response("delete_item", {})
+
+    assert websocket.handler(message_event(body="x" * 65537), None) == {"statusCode": 200}
+
+
+# Configuration
+
+
+@pytest.mark.parametrize("name", ["MAX_MESSAGE_BYTES", "MAX_CONNECTIONS_PER_USER"])
+@pytest.mark.parametrize("value", ["many", "-1", "1.5", "1e3", " 1", "0x10", "1000000", "64K"])
+def test_malformed_number_stops_the_init_phase_and_is_named(cold_start: ColdStart, name: str, value: str) -> None:
+    environ = {"CONNECTION_TABLE_NAME": "connections", "CALLBACK_URL": CALLBACK_URL, "USER_TABLE_NAME": "users"}
+
+    with pytest.raises(RuntimeError, match=f"^environment variable {name} is malformed, it must be a number$"):
+        cold_start("websocket", **environ | {name: value})
+
+
+@pytest.mark.parametrize("environ", [{}, {"USER_TABLE_NAME": ""}], ids=["unset", "empty"])
+def test_limited_connections_without_a_table_to_count_them_stop_the_init_phase(
+    cold_start: ColdStart, environ: dict[str, str]
+) -> None:
+    limited = {"CONNECTION_TABLE_NAME": "connections", "CALLBACK_URL": CALLBACK_URL, "MAX_CONNECTIONS_PER_USER": "3"}
+
+    with pytest.raises(RuntimeError, match=r"^environment variable USER_TABLE_NAME is required$"):
+        cold_start("websocket", **limited | environ)
