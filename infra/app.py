@@ -49,19 +49,22 @@ def written(app: cdk.App, name: str, pattern: str, what: str) -> str | None:
     value = app.node.try_get_context(name)
     if value is None or value == "":
         return None
-    if not re.fullmatch(pattern, str(value)):
+    if isinstance(value, bool) or not isinstance(value, str | int) or not re.fullmatch(pattern, str(value)):
         raise SystemExit(f"context {name} is {value!r}, it must be {what}")
     return str(value)
 
 
 def whole(app: cdk.App, name: str) -> int | None:
-    value = written(app, name, r"[1-9]\d{0,5}", "a number from 1 to 999999")
+    # 9999 connections are counted in 280 KB, and an item of DynamoDB ends at 400 KB.
+    value = written(app, name, "[1-9][0-9]{0,3}", "a number from 1 to 9999")
     return None if value is None else int(value)
 
 
 def listed(app: cdk.App, name: str, pattern: str, what: str) -> list[str]:
     """A list in cdk.json; `--context` gives it as text, with commas."""
-    value = app.node.try_get_context(name) or []
+    value = app.node.try_get_context(name)
+    if value is None or value == "":
+        return []
     items = [str(item).strip() for item in (value if isinstance(value, list) else str(value).split(","))]
     for item in items:
         if not re.fullmatch(pattern, item):

@@ -5,6 +5,8 @@ from aws_cdk import aws_cognito as cognito
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
+from infra.findings import accept
+
 
 class Auth(Construct):
     """The Cognito user pool, and the app client by which a page without secrets signs its users in."""
@@ -24,10 +26,20 @@ class Auth(Construct):
                 require_lowercase=True,
                 require_uppercase=True,
                 require_digits=True,
-                require_symbols=False,
+                require_symbols=True,
                 temp_password_validity=cdk.Duration.days(3),
             ),
             removal_policy=removal_policy,
+        )
+        accept(
+            self.user_pool,
+            "COG2",
+            "A second factor is up to the deployment: every page that signs users in has to ask.",
+        )
+        accept(
+            self.user_pool,
+            "COG8",
+            "The Plus plan is paid for by the user and month, and it judges sign-ins, not tokens.",
         )
         self.app_client = self.user_pool.add_client(
             "AppClient",

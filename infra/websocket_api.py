@@ -13,6 +13,8 @@ from aws_cdk.aws_apigatewayv2_authorizers import WebSocketLambdaAuthorizer
 from aws_cdk.aws_apigatewayv2_integrations import WebSocketLambdaIntegration
 from constructs import Construct
 
+from infra.findings import accept, shown
+
 # Facts of a connection or message; never the query string, which carries the token.
 ACCESS_LOG_FORMAT = {
     "requestId": "$context.requestId",
@@ -71,6 +73,9 @@ class WebSocketApi(Construct):
             disconnect_route_options=route(integration=every_route),
             default_route_options=route(integration=every_route),
         )
+        reason = "API Gateway authorizes a connection once, at $connect: no other route can have an authorizer."
+        for route_key in ("$disconnect", "$default"):
+            accept(self.api.node.find_child(f"{route_key}-Route"), "APIG4", reason)
         self.stage = apigatewayv2.WebSocketStage(
             self, "Stage", web_socket_api=self.api, stage_name="prod", auto_deploy=True, throttle=throttle
         )
@@ -91,12 +96,12 @@ class WebSocketApi(Construct):
             resource=self.api.api_id,
             resource_name=f"{self.stage.stage_name}/{{method}}/@connections/*",
         )
-        function.add_to_role_policy(
-            iam.PolicyStatement(
-                actions=["execute-api:ManageConnections"],
-                resources=[connections.replace("{method}", method) for method in ("POST", "DELETE")],
-            )
-        )
+        resources = [connections.replace("{method}", method) for method in ("POST", "DELETE")]
+        function.add_to_role_policy(iam.PolicyStatement(actions=["execute-api:ManageConnections"], resources=resources))
+        assert function.role is not None
+        reason = "API Gateway makes up a connection's id as it is opened: a policy can only name its stage."
+        for resource in resources:
+            accept(function.role, f"IAM5[Resource::{shown(self, resource)}]", reason)
 
 
 class ApiGatewayLogRole(Construct):
@@ -107,14 +112,12 @@ class ApiGatewayLogRole(Construct):
 
     def __init__(self, scope: Construct, id_: str) -> None:
         super().__init__(scope, id_)
+        policy = iam.ManagedPolicy.from_aws_managed_policy_name("service-role/AmazonAPIGatewayPushToCloudWatchLogs")
         role = iam.Role(
-            self,
-            "Role",
-            assumed_by=iam.ServicePrincipal("apigateway.amazonaws.com"),
-            managed_policies=[
-                iam.ManagedPolicy.from_aws_managed_policy_name("service-role/AmazonAPIGatewayPushToCloudWatchLogs")
-            ],
+            self, "Role", assumed_by=iam.ServicePrincipal("apigateway.amazonaws.com"), managed_policies=[policy]
         )
+        reason = "The role is for every API of the account, and this is the policy that AWS made for it."
+        accept(role, f"IAM4[Policy::{shown(self, policy.managed_policy_arn)}]", reason)
         account = apigateway.CfnAccount(self, "Account", cloud_watch_role_arn=role.role_arn)
         for resource in (role, account):
             resource.apply_removal_policy(cdk.RemovalPolicy.RETAIN)

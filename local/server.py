@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
@@ -30,6 +29,7 @@ KEEP_ALIVE_SECONDS = 75.0  # for a client's next request on the same HTTP connec
 MAX_IN_FLIGHT = 256  # messages of one connection whose functions have not answered; the next ones wait unread
 
 logger = logging.getLogger(__name__)
+logging.getLogger("local.websocket").setLevel(logging.WARNING)  # below, it tells all that is sent and received
 
 Invoke = Callable[[str, dict[str, Any]], Awaitable[Invocation]]
 
@@ -115,8 +115,8 @@ class GatewayServer:
             socket.protocol.process_request(request)
         except InvalidUpgrade:
             return None  # and websockets says what is wrong with it
-        except InvalidHandshake as error:
-            response = refused(Refusal.of(HTTPStatus.BAD_REQUEST, str(error)))
+        except InvalidHandshake:
+            response = refused(BAD_REQUEST)  # what is wrong may be quoted from a header that carries a token
             response.headers["Sec-WebSocket-Version"] = "13"  # RFC 6455 section 4.4
             return response
         connection = Connection(self.api, socket.remote_address[0], handshake.header("User-Agent"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,9 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
-from infra.app import main
-from infra.backend_stack import BackendStack
 from infra.bake import BakeTarget
 from tests.conftest import ROOT
-
-Resources = dict[str, dict[str, Any]]
-CONTEXT = json.loads((ROOT / "cdk.json").read_text())["context"]
+from tests.synthesis import EVERY_OPTION, functions, of_type, only, synthesized, text
 
 
 @pytest.fixture(scope="session")
@@ -30,53 +24,6 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def template(assembly: Path) -> Template:
     return synthesized(outdir=str(assembly))
-
-
-def synthesized(*, outdir: str | None = None, **arguments: Any) -> Template:
-    app = cdk.App(outdir=outdir, context=CONTEXT)
-    return Template.from_stack(BackendStack(app, "Stack", **arguments))
-
-
-def of_type(template: Template, type_: str) -> Resources:
-    return {id_: dict(resource) for id_, resource in template.find_resources(type_).items()}
-
-
-def only(resources: Resources) -> dict[str, Any]:
-    (resource,) = resources.values()
-    properties: dict[str, Any] = resource["Properties"]
-    return properties
-
-
-def functions(template: Template) -> Resources:
-    """The functions by the bake target of their image."""
-    found = of_type(template, "AWS::Lambda::Function")
-    return {
-        function["Metadata"]["BakeTarget"]: {**function["Properties"], "id": id_} for id_, function in found.items()
-    }
-
-
-def statements(template: Template, target: str) -> list[tuple[set[str], Any]]:
-    """What the role of a function allows: actions and resource of each statement."""
-    role = functions(template)[target]["Role"]["Fn::GetAtt"][0]
-    assert of_type(template, "AWS::IAM::Role")[role]["Properties"].keys() == {"AssumeRolePolicyDocument"}
-    policies = [policy["Properties"] for policy in of_type(template, "AWS::IAM::Policy").values()]
-    return [
-        ({*([actions] if isinstance(actions := statement["Action"], str) else actions)}, statement["Resource"])
-        for policy in policies
-        if {"Ref": role} in policy["Roles"]
-        for statement in policy["PolicyDocument"]["Statement"]
-    ]
-
-
-def text(value: Any) -> str:
-    """A CloudFormation value as text, with ${...} for what it refers to."""
-    if isinstance(value, str):
-        return value
-    if "Fn::Join" in value:
-        separator, parts = value["Fn::Join"]
-        return str(separator).join(text(part) for part in parts)
-    ((_, reference),) = value.items()
-    return "${" + (reference if isinstance(reference, str) else ".".join(reference)) + "}"
 
 
 # What runs
@@ -132,13 +79,6 @@ def test_only_connect_has_the_authorizer(template: Template) -> None:
     }
 
 
-def test_identity_source_is_exactly_the_id_token_in_the_query_string(template: Template) -> None:
-    authorizer = only(of_type(template, "AWS::ApiGatewayV2::Authorizer"))
-
-    assert authorizer["AuthorizerType"] == "REQUEST"
-    assert authorizer["IdentitySource"] == ["route.request.querystring.idToken"]
-
-
 def test_authorizer_and_routes_call_each_their_own_function(template: Template) -> None:
     authorizer = only(of_type(template, "AWS::ApiGatewayV2::Authorizer"))
     integration = only(of_type(template, "AWS::ApiGatewayV2::Integration"))
@@ -162,70 +102,66 @@ def test_functions_may_be_called_by_this_api_only(template: Template) -> None:
     }
 
 
+# Who the users are
+
+
 def test_users_sign_in_by_srp_from_a_page_without_secrets(template: Template) -> None:
     client = only(of_type(template, "AWS::Cognito::UserPoolClient"))
 
     assert set(client["ExplicitAuthFlows"]) == {"ALLOW_USER_SRP_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
     assert "GenerateSecret" not in client
     assert client["AllowedOAuthFlowsUserPoolClient"] is False
+
+
+def test_nobody_learns_from_a_refusal_who_is_a_user(template: Template) -> None:
+    client = only(of_type(template, "AWS::Cognito::UserPoolClient"))
+
     assert client["PreventUserExistenceErrors"] == "ENABLED"
 
 
-def test_authorizer_believes_this_user_pool_and_this_client(template: Template) -> None:
-    (user_pool,) = of_type(template, "AWS::Cognito::UserPool")
-    (client,) = of_type(template, "AWS::Cognito::UserPoolClient")
+def test_tokens_last_an_hour_and_can_be_renewed_for_a_month(template: Template) -> None:
+    """A socket lasts no longer than its token, see the functions."""
+    client = only(of_type(template, "AWS::Cognito::UserPoolClient"))
 
-    assert functions(template)["authorizer"]["Environment"]["Variables"] == {
-        "USER_POOL_ID": {"Ref": user_pool},
-        "APP_CLIENT_ID": {"Ref": client},
+    minutes = {"IdToken": "minutes", "AccessToken": "minutes", "RefreshToken": "minutes"}
+    assert client["TokenValidityUnits"] == minutes
+    assert (client["IdTokenValidity"], client["AccessTokenValidity"]) == (60, 60)
+    assert client["RefreshTokenValidity"] == 30 * 24 * 60
+    assert client["EnableTokenRevocation"] is True
+
+
+def test_passwords_are_long_and_of_every_kind_of_character(template: Template) -> None:
+    policies = only(of_type(template, "AWS::Cognito::UserPool"))["Policies"]
+
+    assert policies == {
+        "PasswordPolicy": {
+            "MinimumLength": 12,
+            "RequireLowercase": True,
+            "RequireNumbers": True,
+            "RequireSymbols": True,
+            "RequireUppercase": True,
+            "TemporaryPasswordValidityDays": 3,
+        }
     }
 
 
-# Who may do what
+def test_user_is_an_email_address_that_was_verified(template: Template) -> None:
+    user_pool = only(of_type(template, "AWS::Cognito::UserPool"))
 
-
-def test_authorizer_may_only_log_and_trace(template: Template) -> None:
-    log_group = functions(template)["authorizer"]["LoggingConfig"]["LogGroup"]["Ref"]
-
-    assert statements(template, "authorizer") == [
-        ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"Fn::GetAtt": [log_group, "Arn"]}),
-        ({"xray:PutTelemetryRecords", "xray:PutTraceSegments"}, "*"),
-    ]
-
-
-def test_websocket_function_may_also_put_and_delete_connections_and_post_to_them(template: Template) -> None:
-    log_group = functions(template)["websocket"]["LoggingConfig"]["LogGroup"]["Ref"]
-    (table,) = of_type(template, "AWS::DynamoDB::Table")
-    (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
-
-    *others, (post, connections) = statements(template, "websocket")
-
-    assert others == [
-        ({"logs:CreateLogStream", "logs:PutLogEvents"}, {"Fn::GetAtt": [log_group, "Arn"]}),
-        ({"xray:PutTelemetryRecords", "xray:PutTraceSegments"}, "*"),
-        ({"dynamodb:PutItem", "dynamodb:DeleteItem"}, {"Fn::GetAtt": [table, "Arn"]}),
-    ]
-    assert post == {"execute-api:ManageConnections"}
-    assert text(connections) == (
-        "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${" + api + "}/prod/POST/@connections/*"
-    )
-
-
-@pytest.mark.parametrize("target", ["authorizer", "websocket"])
-def test_roles_can_be_taken_by_lambda_only(template: Template, target: str) -> None:
-    role = functions(template)[target]["Role"]["Fn::GetAtt"][0]
-    (statement,) = of_type(template, "AWS::IAM::Role")[role]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-
-    assert (statement["Action"], statement["Principal"]) == ("sts:AssumeRole", {"Service": "lambda.amazonaws.com"})
+    assert user_pool["UsernameAttributes"] == ["email"]
+    assert user_pool["UsernameConfiguration"] == {"CaseSensitive": False}
+    assert user_pool["AutoVerifiedAttributes"] == ["email"]
+    assert user_pool["AccountRecoverySetting"] == {"RecoveryMechanisms": [{"Name": "verified_email", "Priority": 1}]}
 
 
 # What is kept, and for how long
 
 
-def test_left_behind_connections_expire_by_removed_at(template: Template) -> None:
-    table = only(of_type(template, "AWS::DynamoDB::Table"))
+def test_what_connections_leave_behind_expires_by_removed_at() -> None:
+    tables = of_type(synthesized(**EVERY_OPTION), "AWS::DynamoDB::Table").values()
 
-    assert table["TimeToLiveSpecification"] == {"AttributeName": "removedAt", "Enabled": True}
+    expires = {"AttributeName": "removedAt", "Enabled": True}
+    assert [table["Properties"]["TimeToLiveSpecification"] for table in tables] == [expires, expires]
 
 
 def test_connections_of_a_user_can_be_found(template: Template) -> None:
@@ -249,7 +185,7 @@ def test_every_log_is_kept_for_a_month(template: Template) -> None:
     ids=["default", "destroy"],
 )
 def test_users_connections_and_logs_are_kept_unless_asked_otherwise(argument: dict[str, Any], policy: str) -> None:
-    template = synthesized(**argument)
+    template = synthesized(**EVERY_OPTION, **argument)
 
     for type_ in ("AWS::Cognito::UserPool", "AWS::DynamoDB::Table", "AWS::Logs::LogGroup"):
         for resource in of_type(template, type_).values():
@@ -354,44 +290,3 @@ def test_websocket_function_calls_back_to_the_url_of_the_outputs(template: Templ
         "CALLBACK_URL": outputs["CallbackUrl"]["Value"],
         "CONNECTION_TABLE_NAME": outputs["ConnectionTableName"]["Value"],
     }
-
-
-# The app
-
-
-@pytest.fixture
-def synthesize_app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Template]:
-    """Runs the app as the CDK CLI does, with this context."""
-
-    def run(**context: Any) -> Template:
-        monkeypatch.setattr(cdk, "App", partial(cdk.App, outdir=str(tmp_path), context=context))
-        main()
-        return Template.from_string((tmp_path / "WebSocketCognito.template.json").read_text())
-
-    return run
-
-
-@pytest.mark.parametrize(
-    ("context", "policy"),
-    [({}, "Retain"), ({"removalPolicy": "retain"}, "Retain"), ({"removalPolicy": "destroy"}, "Delete")],
-    ids=["default", "retain", "destroy"],
-)
-def test_context_decides_what_is_kept(
-    synthesize_app: Callable[..., Template], context: dict[str, Any], policy: str
-) -> None:
-    (user_pool,) = of_type(synthesize_app(**context), "AWS::Cognito::UserPool").values()
-
-    assert user_pool["DeletionPolicy"] == policy
-
-
-def test_unknown_removal_policy_is_refused(synthesize_app: Callable[..., Template]) -> None:
-    with pytest.raises(SystemExit, match="removalPolicy is 'sometimes', it must be one of destroy, retain"):
-        synthesize_app(removalPolicy="sometimes")
-
-
-@pytest.mark.parametrize("no", [False, "false"], ids=["in cdk.json", "on the command line"])
-def test_context_can_leave_out_the_accounts_log_role(synthesize_app: Callable[..., Template], no: object) -> None:
-    """What follows -c on the CDK's command line arrives as text."""
-    template = synthesize_app(apiGatewayLogRole=no)
-
-    assert of_type(template, "AWS::ApiGateway::Account") == {}

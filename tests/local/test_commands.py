@@ -11,6 +11,7 @@ import subprocess
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ DEMO_STEPS = [
     "push to all of Ada's",
     "no token",
     "token of another app client",
+    "Bob's token runs out",
     "expired token",
     "Ada disconnects",
     "table after",
@@ -116,19 +118,18 @@ class Command:
         return self.process.wait(STOP_SECONDS)
 
 
+def copied(root: Path) -> Checkout:
+    shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    (root / ".local").mkdir()
+    for name in (".venv", "node_modules", ".local/venvs"):
+        (root / name).symlink_to(ROOT / name)
+    return Checkout(root)
+
+
 @pytest.fixture(scope="module")
 def new_checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Checkout]:
     """Copies the project, so that a `make up` of the developer's beside the tests is left alone."""
-
-    def copied() -> Checkout:
-        root = tmp_path_factory.mktemp("checkout") / "project"
-        shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*NOT_COPIED))
-        (root / ".local").mkdir()
-        for name in (".venv", "node_modules", ".local/venvs"):
-            (root / name).symlink_to(ROOT / name)
-        return Checkout(root)
-
-    return copied
+    return lambda: copied(tmp_path_factory.mktemp("checkout") / "project")
 
 
 @pytest.fixture
@@ -163,15 +164,21 @@ class Up:
         return found
 
 
-@pytest.fixture(scope="module")
-def up(new_checkout: Callable[[], Checkout]) -> Iterator[Up]:
-    checkout, port = new_checkout(), free_port()
-    command = checkout.start("up", *ours(port))
+@contextmanager
+def started(checkout: Checkout, *arguments: str) -> Iterator[Up]:
+    port = free_port()
+    command = checkout.start("up", *ours(port), *arguments)
     try:
         yield Up(checkout, command, port, command.wait_for("Ctrl-C ends everything."))
     finally:
         if command.process.poll() is None:
             command.interrupt()
+
+
+@pytest.fixture(scope="module")
+def up(new_checkout: Callable[[], Checkout]) -> Iterator[Up]:
+    with started(new_checkout()) as running:
+        yield running
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -213,6 +220,11 @@ def test_connection_without_a_client_is_a_clear_error(up: Up) -> None:
 
 
 def test_printed_wscat_and_push_lines_work_together(up: Up) -> None:
+    use_lines(up)
+
+
+def use_lines(up: Up) -> None:
+    """Pastes the wscat line into a terminal and the push line into another."""
     with Terminal(up.line("npx wscat"), up.checkout.root, ENVIRONMENT) as wscat:
         wscat.expect("Connected")
         wscat.type("hello\n")
@@ -282,6 +294,16 @@ def test_interrupt_is_answered_with_the_grants_that_nobody_has_used(checkout: Ch
     ]
 
 
+# up, of another stack
+
+
+def test_lines_printed_for_a_token_out_of_the_url_work_too(checkout: Checkout) -> None:
+    with started(checkout, "--context", "credential=subprotocol") as up:
+        assert f"WebSocket   ws://127.0.0.1:{up.port}/prod\n" in up.printed
+        use_lines(up)
+        assert up.checkout.paste(up.line("curl -i")).stdout.startswith("HTTP/1.1 401 Unauthorized")
+
+
 # Without up
 
 
@@ -323,8 +345,13 @@ def test_stack_that_cannot_be_synthesized_says_why_and_leaves_nothing(checkout: 
 # demo
 
 
-def test_demo_shows_every_step_and_leaves_nothing(checkout: Checkout) -> None:
-    command = checkout.start("demo", "--functions", "process")
+@pytest.mark.parametrize(
+    "context",
+    [[], ["--context", "credential=subprotocol", "--context", "maxConnectionsPerUser=2"]],
+    ids=["as in cdk.json", "subprotocol and two connections"],
+)
+def test_demo_shows_every_step_and_leaves_nothing(checkout: Checkout, context: list[str]) -> None:
+    command = checkout.start("demo", "--functions", "process", *context)
     command.wait_for("table before")
     processes = command.processes
 

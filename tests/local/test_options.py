@@ -37,6 +37,11 @@ def test_demo_is_in_nobodys_way() -> None:
         ("--port 0 --aws-port 0", {"port": 0, "aws_port": 0}),
         ("--aws-port 1234", {"aws_port": 1234}),
         ("--template other.template.json", {"template": Path("other.template.json")}),
+        ("--context credential=subprotocol", {"context": {"credential": "subprotocol"}}),
+        ("--context a=1 --context b=2", {"context": {"a": "1", "b": "2"}}),
+        ("--context a=1 --context a=2", {"context": {"a": "2"}}),
+        ("--context allowedOrigins=", {"context": {"allowedOrigins": ""}}),
+        ("--context url=https://example.com/?a=b", {"context": {"url": "https://example.com/?a=b"}}),
         ("--images /somewhere/else", {"images": Path("/somewhere/else")}),
         ("--functions process", {"functions": "process"}),
         ("--functions image", {"functions": "image"}),
@@ -76,6 +81,15 @@ def test_number_that_makes_no_sense_is_refused(capsys: pytest.CaptureFixture[str
     assert f"argument {option}: invalid " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["credential", "=subprotocol", "=", ""])
+def test_context_without_a_name_or_a_value_is_refused(capsys: pytest.CaptureFixture[str], value: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        chosen(f"--context={value}")
+
+    assert end.value.code == 2
+    assert f"argument --context: invalid setting value: {value!r}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments", ["down", "--functions lambda", "--iam maybe", "--port http", "--environments 1.5", "--no-such-option"]
 )
@@ -89,11 +103,15 @@ def test_what_does_not_exist_is_refused(arguments: str) -> None:
 # What is printed
 
 
+QUERYSTRING, SUBPROTOCOL = "route.request.querystring.idToken", "route.request.header.Sec-WebSocket-Protocol"
+
+
 @pytest.fixture
 async def system(tmp_path: Path) -> AsyncIterator[System]:
     """Of our own template, on the port of `up`."""
     aws = LocalAws(log=tmp_path / "log")
-    yield System(api(*OUR_ROUTES), aws, Iam(), 4510, "us-east-1_AbCdEf123", "client", "connections")
+    served = api(*OUR_ROUTES, identity_sources=(QUERYSTRING,))
+    yield System(served, aws, Iam(), 4510, "us-east-1_AbCdEf123", "client", "connections")
     await aws.stop()
 
 
@@ -110,6 +128,16 @@ def test_lines_to_paste_name_another_port(system: System) -> None:
     flags = "LOCAL_FLAGS=--port=1234"
     assert f'npx wscat -c "ws://127.0.0.1:1234/prod?idToken=$(make -s token {flags})"' in printed
     assert f'"http://127.0.0.1:1234/prod/@connections/$(make -s connection {flags})"' in printed
+
+
+def test_lines_to_paste_put_the_token_where_the_stack_takes_it(system: System) -> None:
+    served = api(*OUR_ROUTES, identity_sources=(SUBPROTOCOL,))
+
+    printed = usage(dataclasses.replace(system, api=served), Options())
+
+    assert "WebSocket   ws://127.0.0.1:4510/prod\n" in printed
+    assert '  npx wscat -c ws://127.0.0.1:4510/prod -s echo.v1 -s "idToken.$(make -s token)"\n' in printed
+    assert "?idToken" not in printed
 
 
 @pytest.mark.parametrize("missing", [{"user_pool_id": None}, {"table_name": None}], ids=str)

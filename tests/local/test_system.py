@@ -1,4 +1,4 @@
-"""The whole system, once with the functions as processes and once in their images."""
+"""The whole system, with the functions as processes and in their images, the token in the URL and out of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import time
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -16,11 +17,12 @@ from typing import Any, Literal
 import pytest
 import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 
 from local import launch
 from local import system as local_system
-from local.aws import client
+from local.__main__ import NotRunning, connection, facts
+from local.demo import push
 from local.progress import Progress
 from local.system import Options, System, running
 from tests.conftest import docker
@@ -32,9 +34,13 @@ pytestmark = [
 ]
 
 Way = Literal["process", "image"]
+Context = dict[str, str]
 
-ADA = "ada@example.com"
+AS_IN_CDK_JSON: Context = {}
+SUBPROTOCOL_AND_TWO_CONNECTIONS = {"credential": "subprotocol", "maxConnectionsPerUser": "2"}
+
 PASSWORD = "correct-Horse-battery-1"  # as the pool's policy wants it
+LONG_AGO = -6 * 365 * 24 * 60 * 60  # in seconds; what is over for so long is left alone by DynamoDB's time to live
 
 
 @dataclass
@@ -50,13 +56,32 @@ class Desk:
         return {pid: command for pid, command in descendants(os.getpid()).items() if pid not in self.others}
 
 
-@pytest.fixture(scope="module", params=["process", "image"])
-def way(request: pytest.FixtureRequest) -> Way:
-    """How the functions are run."""
-    if request.param == "image":
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("process", AS_IN_CDK_JSON),
+        ("process", SUBPROTOCOL_AND_TWO_CONNECTIONS),
+        ("image", SUBPROTOCOL_AND_TWO_CONNECTIONS),
+    ],
+    ids=["process", "process, subprotocol", "image, subprotocol"],
+)
+def run(request: pytest.FixtureRequest) -> tuple[Way, Context]:
+    """How the functions are run, and with which choices of the stack."""
+    way, context = request.param
+    if way == "image":
         request.getfixturevalue("engine")
-        return "image"
-    return "process"
+    return way, context
+
+
+@pytest.fixture(scope="module")
+def way(run: tuple[Way, Context]) -> Way:
+    return run[0]
+
+
+@pytest.fixture(scope="module")
+def by_subprotocol(run: tuple[Way, Context]) -> bool:
+    """Whether the token comes as a subprotocol; then a user has two connections at the most."""
+    return run[1] is SUBPROTOCOL_AND_TWO_CONNECTIONS
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +95,12 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desk(way: Way, own_state: None) -> AsyncIterator[Desk]:
+async def desk(run: tuple[Way, Context], own_state: None) -> AsyncIterator[Desk]:
     others = descendants(os.getpid())
+    way, context = run
     async with AsyncExitStack() as stack:
-        system = await stack.enter_async_context(running(Options(functions=way), Progress(io.StringIO())))
+        options = Options(functions=way, context=context)
+        system = await stack.enter_async_context(running(options, Progress(io.StringIO())))
         yield Desk(system, stack, others)
 
 
@@ -85,8 +112,13 @@ def system(desk: Desk) -> System:
 @pytest.fixture(scope="module")
 def token(system: System) -> str:
     """Ada's ID token, by SRP."""
-    system.users.add(ADA, PASSWORD)
-    return system.users.id_token(ADA, PASSWORD)
+    return signed_in(system, "ada@example.com")
+
+
+def signed_in(system: System, email: str) -> str:
+    """The ID token of a new user."""
+    system.users.add(email, PASSWORD)
+    return system.users.id_token(email, PASSWORD)
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -102,24 +134,36 @@ async def rows(system: System, **conditions: Any) -> list[dict[str, str]]:
     return [{name: next(iter(value.values())) for name, value in item.items()} for item in found["Items"]]
 
 
-async def until_empty(system: System) -> None:
+async def until_left(system: System, count: int) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while await rows(system):
+        while len(await rows(system)) != count:
             await asyncio.sleep(0.02)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def phone(system: System, token: str) -> AsyncIterator[ClientConnection]:
     """The only connection there is, Ada's."""
-    async with connect(f"{system.websocket_url}?idToken={token}") as connected:
+    async with connect(**system.opening(token)) as connected:
         yield connected
-    await until_empty(system)
+    await until_left(system, 0)
 
 
-async def refused(system: System, query: str) -> int:
+async def refused(**opening: Any) -> int:
     with pytest.raises(InvalidStatus) as error:
-        await connect(f"{system.websocket_url}{query}")
+        await connect(**opening)
     return error.value.response.status_code
+
+
+async def test_credential_of_the_context_is_what_the_gateway_asks_for(system: System, by_subprotocol: bool) -> None:
+    assert system.takes_subprotocol is by_subprotocol
+
+
+async def test_token_is_no_part_of_the_answer_to_its_handshake(
+    phone: ClientConnection, token: str, by_subprotocol: bool
+) -> None:
+    assert phone.subprotocol == ("echo.v1" if by_subprotocol else None)
+    assert phone.response is not None
+    assert token not in str([*phone.response.headers.raw_items()])
 
 
 async def test_connection_is_stored_with_its_user_until_the_token_expires(
@@ -127,7 +171,7 @@ async def test_connection_is_stored_with_its_user_until_the_token_expires(
 ) -> None:
     (row,) = await rows(system)
 
-    assert (row["userId"], int(row["removedAt"])) == (claims(token)["sub"], claims(token)["exp"] + 60)
+    assert (row["userId"], int(row["removedAt"])) == (claims(token)["sub"], claims(token)["exp"])
     assert row.keys() == {"connectionId", "userId", "removedAt"}
 
 
@@ -138,17 +182,8 @@ async def test_message_is_echoed(phone: ClientConnection) -> None:
 
 
 async def test_user_is_reached_on_every_connection(system: System, token: str, phone: ClientConnection) -> None:
-    async with connect(f"{system.websocket_url}?idToken={token}") as laptop:
-        user = {":user": {"S": claims(token)["sub"]}}
-        found = await rows(
-            system,
-            IndexName="userIdIndex",
-            KeyConditionExpression="userId = :user",
-            ExpressionAttributeValues=user,
-        )
-        management = client("apigatewaymanagementapi", system.callback_url)
-        for row in found:
-            await asyncio.to_thread(management.post_to_connection, ConnectionId=row["connectionId"], Data=b"news")
+    async with connect(**system.opening(token)) as laptop:
+        assert await asyncio.to_thread(push, system, claims(token)["sub"], "news") == 2
 
         assert [await received(peer) for peer in (phone, laptop)] == ["news", "news"]
 
@@ -158,23 +193,114 @@ async def test_closed_connection_is_forgotten(system: System, phone: ClientConne
 
     await phone.close()
 
-    await until_empty(system)
+    await until_left(system, 0)
 
 
-@pytest.mark.parametrize("query", ["", "?idToken=", "?other=abc"])
-async def test_client_without_a_token_is_refused(system: System, query: str) -> None:
-    assert await refused(system, query) == 401
+async def put_row(system: System, connection_id: str, user_id: str, seconds: int) -> None:
+    """A row that is to be removed so many seconds from now."""
+    item = {"connectionId": {"S": connection_id}, "userId": {"S": user_id}}
+    removed_at = {"N": str(int(time.time()) + seconds)}
+    dynamodb = system.aws.client("dynamodb")
+    await asyncio.to_thread(dynamodb.put_item, TableName=system.table_name, Item={**item, "removedAt": removed_at})
+
+
+async def test_push_skips_a_connection_whose_token_has_expired_and_closes_it(system: System) -> None:
+    carol = signed_in(system, "carol@example.com")
+    async with connect(**system.opening(carol)) as phone:
+        (row,) = await rows(system)
+        await put_row(system, row["connectionId"], row["userId"], LONG_AGO)
+
+        reached = await asyncio.to_thread(push, system, row["userId"], "news")
+
+        with pytest.raises(ConnectionClosedOK):
+            await received(phone)
+    assert (reached, phone.close_code, phone.close_reason) == (0, 1000, "Connection Closed Normally")
+    await until_left(system, 0)  # as `$disconnect` does
+
+
+@pytest.mark.parametrize("seconds", [60, LONG_AGO], ids=["its time not over", "its time over"])
+async def test_push_forgets_who_is_gone_and_reaches_the_others(
+    system: System, phone: ClientConnection, seconds: int
+) -> None:
+    (row,) = await rows(system)
+    await put_row(system, "G0neOFvHcCIhwAA=", row["userId"], seconds)
+
+    reached = await asyncio.to_thread(push, system, row["userId"], "news")
+
+    assert (reached, await received(phone)) == (1, "news")
+    assert await rows(system) == [row]
+
+
+async def test_connection_command_names_the_one_that_lasts_longest(system: System, phone: ClientConnection) -> None:
+    (row,) = await rows(system)
+    for name, seconds in (("expired", LONG_AGO), ("short", 60)):
+        await put_row(system, name, row["userId"], seconds)
+    try:
+        assert connection(known(system)) == row["connectionId"]
+    finally:
+        await delete_rows(system, "expired", "short")
+
+
+@pytest.mark.parametrize("seconds", [0, LONG_AGO])
+async def test_connection_command_ignores_rows_whose_time_is_over(system: System, seconds: int) -> None:
+    await put_row(system, "expired", "somebody", seconds)
+    try:
+        with pytest.raises(NotRunning, match="nobody is connected"):
+            connection(known(system))
+    finally:
+        await delete_rows(system, "expired")
+
+
+def known(system: System) -> dict[str, str]:
+    return {name: str(value) for name, value in facts(system, PASSWORD).items()}
+
+
+async def delete_rows(system: System, *connection_ids: str) -> None:
+    dynamodb = system.aws.client("dynamodb")
+    for each in connection_ids:
+        key = {"connectionId": {"S": each}}
+        await asyncio.to_thread(dynamodb.delete_item, TableName=system.table_name, Key=key)
+
+
+async def test_limit_of_connections_holds_where_the_stack_has_one(system: System, by_subprotocol: bool) -> None:
+    opening = system.opening(signed_in(system, "bob@example.com"))
+
+    async with connect(**opening), connect(**opening) as laptop:
+        if by_subprotocol:
+            assert await refused(**opening) == 429
+            await laptop.close()
+            await until_left(system, 1)
+        async with connect(**opening):
+            pass
+
+    await until_left(system, 0)
+
+
+@pytest.mark.parametrize("elsewhere", ["", "?idToken=", "?other=abc"])
+async def test_client_without_a_token_is_refused(system: System, elsewhere: str) -> None:
+    assert await refused(uri=f"{system.websocket_url}{elsewhere}") == 401
+
+
+async def test_client_with_its_token_in_the_other_place_is_refused(
+    system: System, token: str, by_subprotocol: bool
+) -> None:
+    if by_subprotocol:
+        opening: dict[str, Any] = {"uri": f"{system.websocket_url}?idToken={token}"}
+    else:
+        opening = {"uri": system.websocket_url, "subprotocols": ["echo.v1", f"idToken.{token}"]}
+
+    assert await refused(**opening) == 401
 
 
 async def test_client_with_garbage_for_a_token_is_refused(system: System) -> None:
-    assert await refused(system, "?idToken=garbage") == 403
+    assert await refused(**system.opening("garbage")) == 403
 
 
 async def test_client_with_a_forged_token_is_refused(system: System, token: str) -> None:
     header, payload, signature = token.split(".")
     forged = f"{header}.{payload}.{signature[:-10]}{signature[-10:].swapcase()}"
 
-    assert await refused(system, f"?idToken={forged}") == 403
+    assert await refused(**system.opening(forged)) == 403
 
 
 def containers(processes: dict[int, str]) -> list[str]:
@@ -184,7 +310,7 @@ def containers(processes: dict[int, str]) -> list[str]:
 
 async def test_end_closes_what_is_open_and_leaves_nothing_running(desk: Desk, way: Way, token: str) -> None:
     """The last test: afterwards there is no system any more."""
-    peer = await connect(f"{desk.system.websocket_url}?idToken={token}")
+    peer = await connect(**desk.system.opening(token))
     processes = desk.processes()
     names = containers(processes)
     if names:  # and one that its `docker run` did not live to see started

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import docker
+from tests.conftest import ROOT, docker
 from tests.rie.conftest import AUTHORIZER, WEBSOCKET, Emulator
 
 pytestmark = [
     pytest.mark.usefixtures("images"),
     pytest.mark.parametrize("function", ["authorizer", "websocket"]),
 ]
+
+
+# Every file and folder of an image, but for what the kernel and the engine put there.
+WALK = """
+import os, stat
+everything = [
+    os.path.join(folder, name)
+    for folder, folders, files in os.walk("/")
+    if not folder.startswith(("/proc", "/sys", "/dev"))
+    for name in [*folders, *files]
+]
+there = [path for path in everything if not os.path.islink(path)]
+"""
 
 
 def python_in(image: str, code: str) -> str:
@@ -31,6 +46,67 @@ import os, sys
 print([path for path in [os.getcwd(), *sys.path] if os.path.exists(path) and os.access(path, os.W_OK)])
 """
     assert python_in(f"{function}:dev", code) == "[]"
+
+
+def test_function_can_write_to_tmp_alone(function: str) -> None:
+    """Even where the file system is not read-only, as it is on Lambda."""
+    code = WALK + "print([path for path in there if path != '/tmp' and os.access(path, os.W_OK)])"
+
+    assert python_in(f"{function}:dev", code) == "[]"
+
+
+def test_nothing_runs_as_another_user(function: str) -> None:
+    code = WALK + "print([path for path in there if os.lstat(path).st_mode & (stat.S_ISUID | stat.S_ISGID)])"
+
+    assert python_in(f"{function}:dev", code) == "[]"
+
+
+def test_no_program_is_there_but_python(function: str) -> None:
+    code = """
+import os
+folders = [f"{prefix}/{name}" for prefix in ("", "/usr", "/usr/local") for name in ("bin", "sbin")]
+print({name[:6] for folder in folders for name in os.listdir(folder)})
+"""
+    assert python_in(f"{function}:dev", code) == "{'python'}"
+
+
+def test_no_shell_can_be_started(function: str) -> None:
+    started = docker("run", "--rm", "--network=none", "--entrypoint=/bin/sh", f"{function}:dev", "-c", "echo here")
+
+    assert (started.returncode, started.stdout) == (127, "")  # 127: there is no such file
+
+
+def test_nothing_more_can_be_installed(function: str) -> None:
+    code = "from importlib.util import find_spec; print([name for name in ('pip', 'ensurepip') if find_spec(name)])"
+
+    assert python_in(f"{function}:dev", code) == "[]"
+
+
+def test_task_root_holds_the_handler_and_the_locked_packages_and_nothing_else(function: str) -> None:
+    """No tests, no .git, nothing compiled from what is not there."""
+    code = f"""
+import json
+from importlib.metadata import distributions
+from importlib.util import source_from_cache
+from pathlib import Path
+root = Path("/var/task")
+packages = [*distributions(path=[str(root)])]
+known = {{root / "{function}.py", *(root / file for package in packages for file in package.files)}}
+sources = {{
+    path: Path(source_from_cache(path)) if path.suffix == ".pyc" else path for path in root.rglob("*") if path.is_file()
+}}
+print(json.dumps([
+    [[package.metadata["Name"], package.version] for package in packages],
+    [str(path) for path, source in sources.items() if source not in known or not source.exists()],
+    [str(path) for path in root.rglob("*") if path.name in ("tests", ".git")],
+]))
+"""
+    requirements = (ROOT / "images" / function / "requirements.txt").read_text()
+    locked = set(re.findall(r"^([a-z0-9-]+)==(\S+)", requirements, re.MULTILINE))
+    packages, strangers, superfluous = json.loads(python_in(f"{function}:dev", code))
+
+    assert {(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in packages} <= locked
+    assert strangers == superfluous == []
 
 
 def test_function_finds_its_code_compiled(function: str) -> None:
