@@ -215,7 +215,7 @@ BROKEN = Answer(500, [b"{}"])
 GARBAGE = Answer(200, [b"<html>"])
 HANGS = Answer()
 DENIED = dynamodb_error("AccessDeniedException")
-FULL = dynamodb_error("ConditionalCheckFailedException", Item={"places": {"SS": ["1 expired", "9999999999 other"]}})
+FULL = dynamodb_error("ConditionalCheckFailedException", Item={"places": {"SS": ["9999999999 other"]}})
 GONE = Answer(410, headers={"x-amzn-ErrorType": "GoneException"})
 OF_POSTS = [GONE, *(Answer(status, [b"{}"]) for status in (400, 403, 413, 429))]
 

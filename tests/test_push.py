@@ -14,7 +14,7 @@ from botocore.stub import Stubber
 from tests.conftest import ROOT
 
 TABLE = "connections"
-NOW = int(time.time())
+TIME = int(time.time())  # of the beginning of all tests
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def gets(management: Any, connection_id: str) -> None:
 def test_every_connection_of_the_user_gets_the_message(
     push: Callable[[str, bytes], None], dynamodb: Any, management: Any
 ) -> None:
-    found(dynamodb, ("phone", NOW + 60), more="phone")
-    found(dynamodb, ("laptop", NOW + 60), after="phone")
+    found(dynamodb, ("phone", TIME + 86400), more="phone")
+    found(dynamodb, ("laptop", TIME + 86400), after="phone")
     gets(management, "phone")
     gets(management, "laptop")
 
@@ -88,7 +88,7 @@ def test_every_connection_of_the_user_gets_the_message(
 def test_connection_whose_token_has_expired_is_closed_instead(
     push: Callable[[str, bytes], None], dynamodb: Any, management: Any
 ) -> None:
-    found(dynamodb, ("phone", NOW - 1))
+    found(dynamodb, ("phone", TIME - 1))
     management.stubber.add_response("delete_connection", {}, {"ConnectionId": "phone"})
 
     push("ada", b"news")
@@ -96,13 +96,13 @@ def test_connection_whose_token_has_expired_is_closed_instead(
 
 @pytest.mark.parametrize(
     ("operation", "ends_at"),
-    [("post_to_connection", NOW + 60), ("delete_connection", NOW - 1)],
+    [("post_to_connection", TIME + 86400), ("delete_connection", TIME - 1)],
     ids=["open", "expired"],
 )
 def test_connection_that_is_gone_is_forgotten_and_the_next_one_reached(
     push: Callable[[str, bytes], None], dynamodb: Any, management: Any, operation: str, ends_at: int
 ) -> None:
-    found(dynamodb, ("phone", ends_at), ("laptop", NOW + 60))
+    found(dynamodb, ("phone", ends_at), ("laptop", TIME + 86400))
     management.stubber.add_client_error(operation, "GoneException", http_status_code=410)
     forgets(dynamodb, "phone")
     gets(management, "laptop")
