@@ -28,29 +28,25 @@ class ConnectionTable(Construct):
     ) -> None:
         super().__init__(scope, id_)
         accept(self, "DDB3", "A row ends with its connection, after two hours at most: restored, it would be wrong.")
-        self.table = dynamodb.Table(
-            self,
-            "Table",
-            partition_key=dynamodb.Attribute(name="connectionId", type=dynamodb.AttributeType.STRING),
-            billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
-            time_to_live_attribute="removedAt",
-            removal_policy=removal_policy,
-        )
-        self.table.add_global_secondary_index(
-            index_name=USER_INDEX,
-            partition_key=dynamodb.Attribute(name="userId", type=dynamodb.AttributeType.STRING),
+        connection_id, user_id = (
+            dynamodb.Attribute(name=name, type=dynamodb.AttributeType.STRING) for name in ("connectionId", "userId")
         )
 
-        self.max_connections_per_user = max_connections_per_user
-        if max_connections_per_user is not None:
-            self.users = dynamodb.Table(
+        def table(id_: str, partition_key: dynamodb.Attribute) -> dynamodb.Table:
+            return dynamodb.Table(
                 self,
-                "Users",
-                partition_key=dynamodb.Attribute(name="userId", type=dynamodb.AttributeType.STRING),
+                id_,
+                partition_key=partition_key,
                 billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
                 time_to_live_attribute="removedAt",
                 removal_policy=removal_policy,
             )
+
+        self.table = table("Table", connection_id)
+        self.table.add_global_secondary_index(index_name=USER_INDEX, partition_key=user_id)
+        self.max_connections_per_user = max_connections_per_user
+        if max_connections_per_user is not None:
+            self.users = table("Users", user_id)
 
     def track_connections_from(self, function: lambda_.Function) -> None:
         """The function may add and remove connections, and nothing else."""

@@ -91,12 +91,14 @@ class WebSocketApi(Construct):
     def post_messages_from(self, function: lambda_.Function) -> None:
         """The function may send to this stage's connections and close them; inspecting them is not included."""
         function.add_environment("CALLBACK_URL", self.stage.callback_url)
-        connections = cdk.Stack.of(self).format_arn(
-            service="execute-api",
-            resource=self.api.api_id,
-            resource_name=f"{self.stage.stage_name}/{{method}}/@connections/*",
-        )
-        resources = [connections.replace("{method}", method) for method in ("POST", "DELETE")]
+        resources = [
+            cdk.Stack.of(self).format_arn(
+                service="execute-api",
+                resource=self.api.api_id,
+                resource_name=f"{self.stage.stage_name}/{method}/@connections/*",
+            )
+            for method in ("POST", "DELETE")
+        ]
         function.add_to_role_policy(iam.PolicyStatement(actions=["execute-api:ManageConnections"], resources=resources))
         assert function.role is not None
         reason = "API Gateway makes up a connection's id as it is opened: a policy can only name its stage."

@@ -10,7 +10,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -261,8 +261,8 @@ def usage(system: System, options: Options) -> str:
         token = f"make -s token{flags}"
         text = USAGE.format(
             system=system,
-            query="" if system.takes_subprotocol else "?idToken=…",
-            wscat=WSCAT[system.takes_subprotocol].format(system=system, token=token),
+            uri=system.opening("…")["uri"],
+            wscat=wscat(**system.opening(f"$({token})")),
             token=token,
             connection=f"make -s connection{flags}",
         )
@@ -271,12 +271,14 @@ def usage(system: System, options: Options) -> str:
     return f"{text}\n\nCtrl-C ends everything."
 
 
-WSCAT = {
-    False: 'npx wscat -c "{system.websocket_url}?idToken=$({token})"',
-    True: 'npx wscat -c {system.websocket_url} -s echo.v1 -s "idToken.$({token})"',
-}
+def wscat(uri: str, subprotocols: Sequence[str] = ()) -> str:
+    """The command that opens a connection as these arguments of websockets do; a shell fills in what it holds."""
+    words = ["-c", uri, *(word for name in subprotocols for word in ("-s", name))]
+    return " ".join(["npx wscat", *(f'"{word}"' if "$" in word else word for word in words)])
+
+
 USAGE = """
-WebSocket   {system.websocket_url}{query}
+WebSocket   {uri}
 Token       {token}                (an ID token of ada@example.com, by SRP)
 AWS         {system.aws.url}        (Cognito and DynamoDB for boto3 and the AWS CLI, keys test and test)
 
@@ -315,8 +317,7 @@ def log_to_file(name: str) -> None:
 
 
 def quieten() -> None:
-    for name in ("botocore", "local.websocket"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -89,16 +89,11 @@ class System:
 
     def opening(self, token: str) -> dict[str, Any]:
         """How a client opens a connection with its token, as arguments of `connect` of websockets."""
-        if self.takes_subprotocol:
-            return {"uri": self.websocket_url, "subprotocols": ["echo.v1", f"idToken.{token}"]}
-        return {"uri": f"{self.websocket_url}?idToken={token}"}
-
-    @property
-    def takes_subprotocol(self) -> bool:
-        """Whether the token comes as a subprotocol, not in the URL."""
         route = self.api.routes.get("$connect")
         sources = route.authorizer.identity_sources if route and route.authorizer else ()
-        return "route.request.header.Sec-WebSocket-Protocol" in sources
+        if "route.request.header.Sec-WebSocket-Protocol" in sources:
+            return {"uri": self.websocket_url, "subprotocols": ["echo.v1", f"idToken.{token}"]}
+        return {"uri": f"{self.websocket_url}?idToken={token}"}
 
     @property
     def callback_url(self) -> str:

@@ -419,18 +419,19 @@ def jwks_endpoint(default: str) -> str:
     name = "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER"
     url = variable(name, r"https?://([\w.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?(/[^?#\s]*)?", default).rstrip("/")
     try:
-        host, _ = urlsplit(url).hostname or "", urlsplit(url).port
+        parts = urlsplit(url)
+        _ = parts.port
     except ValueError:
         raise RuntimeError(f"environment variable {name} is malformed, no such address or port") from None
-    if url.startswith("http://") and not is_this_machine(host):
+    if parts.scheme == "http" and not is_this_machine(parts.hostname or ""):
         raise RuntimeError(f"environment variable {name} is malformed, http:// is for this machine only: use https://")
     return url
 
 
 def is_this_machine(host: str) -> bool:
-    if host in {"localhost", "::1", "host.docker.internal", "host.containers.internal", default_gateway()}:
+    if host in {"localhost", "::1", "host.docker.internal", "host.containers.internal"}:
         return True
-    return re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+    return re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None or host == default_gateway()
 
 
 def default_gateway() -> str | None:

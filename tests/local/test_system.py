@@ -155,7 +155,10 @@ async def refused(**opening: Any) -> int:
 
 
 async def test_credential_of_the_context_is_what_the_gateway_asks_for(system: System, by_subprotocol: bool) -> None:
-    assert system.takes_subprotocol is by_subprotocol
+    url = system.websocket_url
+    offered = {"uri": url, "subprotocols": ["echo.v1", "idToken.abc"]}
+
+    assert system.opening("abc") == (offered if by_subprotocol else {"uri": f"{url}?idToken=abc"})
 
 
 async def test_token_is_no_part_of_the_answer_to_its_handshake(

@@ -29,6 +29,12 @@ def dynamodb(request: Request) -> tuple[str, Any]:
     return request.headers["X-Amz-Target"].removeprefix("DynamoDB_20120810."), body
 
 
+def posted(request: Request) -> Any:
+    """What a post to the connection says."""
+    assert (request.method, request.path) == ("POST", CONNECTION_PATH)
+    return json.loads(request.body)
+
+
 def test_connect_stores_who_holds_the_connection(
     websocket: Emulator, aws: FakeAws, connect_event: EventFactory
 ) -> None:
@@ -102,8 +108,7 @@ def test_default_sends_the_message_back(
 
     assert invocation == OK
     (request,) = aws.requests
-    assert (request.method, request.path) == ("POST", CONNECTION_PATH)
-    assert json.loads(request.body) == {"message": body}
+    assert posted(request) == {"message": body}
 
 
 @pytest.mark.parametrize("body", ["x" * 65537, '"' * 65536], ids=["message", "echo"])
@@ -114,8 +119,7 @@ def test_message_that_is_too_large_is_refused_with_a_clear_frame(
 
     assert invocation == OK
     (request,) = aws.requests
-    assert (request.method, request.path) == ("POST", CONNECTION_PATH)
-    assert json.loads(request.body)["error"] == "message_too_large"
+    assert posted(request)["error"] == "message_too_large"
 
 
 def test_message_after_the_expiry_ends_the_connection_with_a_clear_frame(
@@ -127,8 +131,7 @@ def test_message_after_the_expiry_ends_the_connection_with_a_clear_frame(
 
     assert invocation == OK
     post, delete = aws.requests
-    assert (post.method, post.path) == ("POST", CONNECTION_PATH)
-    assert json.loads(post.body)["error"] == "token_expired"
+    assert posted(post)["error"] == "token_expired"
     assert (delete.method, delete.path) == ("DELETE", CONNECTION_PATH)
 
 
