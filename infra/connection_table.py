@@ -55,7 +55,7 @@ class ConnectionTable(Construct):
         if self.max_connections_per_user is not None:
             function.add_environment("MAX_CONNECTIONS_PER_USER", str(self.max_connections_per_user))
             function.add_environment("USER_TABLE_NAME", self.users.table_name)
-            allow(function, self.users, "dynamodb:UpdateItem")
+            allow(function, self.users, "dynamodb:UpdateItem", "dynamodb:GetItem")
 
 
 def allow(function: lambda_.Function, table: dynamodb.Table, *actions: str) -> None:

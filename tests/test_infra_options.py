@@ -153,19 +153,19 @@ def test_context_can_leave_out_the_accounts_log_role(synthesize_app: Synthesize,
     assert of_type(template, "AWS::ApiGateway::Account") == {}
 
 
-def test_context_left_empty_is_the_default(synthesize_app: Synthesize) -> None:
-    """As when a script fills it from a variable that is not set."""
-    empty = synthesize_app(allowedOrigins="", requiredGroup="", maxConnectionsPerUser="")
-
-    assert empty.to_json() == synthesize_app().to_json()
-
-
-def test_context_of_cdk_json_has_no_option_that_does_not_exist(synthesize_app: Synthesize) -> None:
-    """And the app takes those that it has."""
-    ours = {name for name in CONTEXT if not name.startswith("@aws-cdk") and name != "cli-telemetry"}
-
-    assert ours == {"removalPolicy", "selfSignUp"}
+def test_context_of_cdk_json_is_understood(synthesize_app: Synthesize) -> None:
     assert synthesize_app(**CONTEXT).to_json()["Resources"]
+
+
+def test_context_of_the_cdk_itself_is_left_to_it(synthesize_app: Synthesize) -> None:
+    """Flags, what its command line adds, and what it has looked up in the account."""
+    looked_up = "availability-zones:account=123456789012:region=us-east-1"
+    its_own = {"@aws-cdk/core:checkSecretUsage": True, "aws:cdk:bundling-stacks": ["**"], looked_up: ["us-east-1a"]}
+
+    assert (
+        synthesize_app(**its_own, **{"cli-telemetry": False, "acknowledged-issue-numbers": [1]}).to_json()
+        == synthesize_app().to_json()
+    )
 
 
 # What they refuse
@@ -175,6 +175,10 @@ TRUE_OR_FALSE = "it must be one of true, false"
 AN_ORIGIN = "it must be an origin as browsers write it, e.g. https://example.com"
 A_GROUP = "it must be a group's name"
 A_NUMBER = "it must be a number from 1 to 9999"
+THERE_ARE = (
+    "there are credential, allowedOrigins, allowMissingOrigin, requiredGroup, maxConnectionsPerUser, selfSignUp, "
+    "removalPolicy, apiGatewayLogRole"
+)
 
 
 @pytest.mark.parametrize(
@@ -194,24 +198,35 @@ A_NUMBER = "it must be a number from 1 to 9999"
         ("allowedOrigins", "https://example.com/", f"allowedOrigins has 'https://example.com/', {AN_ORIGIN}"),
         ("allowedOrigins", "https://Example.com", f"allowedOrigins has 'https://Example.com', {AN_ORIGIN}"),
         ("allowedOrigins", "HTTPS://example.com", f"allowedOrigins has 'HTTPS://example.com', {AN_ORIGIN}"),
+        ("allowedOrigins", "https://example.com:443", f"allowedOrigins has 'https://example.com:443', {AN_ORIGIN}"),
+        ("allowedOrigins", "http://example.com:80", f"allowedOrigins has 'http://example.com:80', {AN_ORIGIN}"),
         ("allowedOrigins", "https://a@example.com", f"allowedOrigins has 'https://a@example.com', {AN_ORIGIN}"),
         ("allowedOrigins", "https://a.com https://b.com", f"has 'https://a.com https://b.com', {AN_ORIGIN}"),
         ("allowedOrigins", "https://a.com,", f"allowedOrigins has '', {AN_ORIGIN}"),
+        ("allowedOrigins", "", f"allowedOrigins has '', {AN_ORIGIN}"),
+        ("allowedOrigins", [], f"allowedOrigins has '', {AN_ORIGIN}"),
         ("allowedOrigins", ["https://a.com", ""], f"allowedOrigins has '', {AN_ORIGIN}"),
         ("allowedOrigins", ["https://a.com", None], f"allowedOrigins has 'None', {AN_ORIGIN}"),
         ("allowedOrigins", ["https://a.com,https://b.com"], f"has 'https://a.com,https://b.com', {AN_ORIGIN}"),
         ("allowedOrigins", False, f"allowedOrigins has 'False', {AN_ORIGIN}"),
         ("allowedOrigins", 0, f"allowedOrigins has '0', {AN_ORIGIN}"),
+        ("requiredGroup", "", f"requiredGroup is '', {A_GROUP}"),
         ("requiredGroup", "two words", f"requiredGroup is 'two words', {A_GROUP}"),
         ("requiredGroup", "g" * 129, f"requiredGroup is '{'g' * 129}', {A_GROUP}"),
         ("requiredGroup", ["staff"], f"requiredGroup is ['staff'], {A_GROUP}"),
         ("requiredGroup", False, f"requiredGroup is False, {A_GROUP}"),
+        ("maxConnectionsPerUser", "", f"maxConnectionsPerUser is '', {A_NUMBER}"),
         ("maxConnectionsPerUser", 0, f"maxConnectionsPerUser is 0, {A_NUMBER}"),
         ("maxConnectionsPerUser", "-1", f"maxConnectionsPerUser is '-1', {A_NUMBER}"),
         ("maxConnectionsPerUser", 1.5, f"maxConnectionsPerUser is 1.5, {A_NUMBER}"),
         ("maxConnectionsPerUser", "ten", f"maxConnectionsPerUser is 'ten', {A_NUMBER}"),
         ("maxConnectionsPerUser", 10000, f"maxConnectionsPerUser is 10000, {A_NUMBER}"),
         ("maxConnectionsPerUser", True, f"maxConnectionsPerUser is True, {A_NUMBER}"),
+        ("allowedOrigin", "https://a.com", f"allowedOrigin is unknown, {THERE_ARE}"),
+        ("allowedorigins", "https://a.com", f"allowedorigins is unknown, {THERE_ARE}"),
+        ("allowed_origins", "https://a.com", f"allowed_origins is unknown, {THERE_ARE}"),
+        ("allowed-origins", "https://a.com", f"allowed-origins is unknown, {THERE_ARE}"),
+        ("origins", ["https://a.com"], f"origins is unknown, {THERE_ARE}"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -240,10 +255,34 @@ def test_authorizer_understands_every_option(cold_start: ColdStart) -> None:
     assert authorizer.REQUIRED_GROUP == "staff"
 
 
-def test_authorizer_and_stack_take_the_same_for_an_origin(cold_start: ColdStart) -> None:
-    authorizer = cold_start("authorizer", USER_POOL_ID=USER_POOL_ID, APP_CLIENT_ID=APP_CLIENT_ID)
+@pytest.mark.parametrize(
+    ("origin", "written_by_a_browser"),
+    [
+        ("https://example.com", True),
+        ("https://example.com:8443", True),
+        ("https://example.com:80", True),
+        ("http://localhost:3000", True),
+        ("http://[::1]:4430", True),
+        ("https://443.example", True),
+        ("chrome-extension://abcdefghijklmnop", True),
+        ("https://example.com:443", False),
+        ("http://[::1]:80", False),
+    ],
+)
+def test_authorizer_understands_every_origin_that_the_stack_takes(
+    cold_start: ColdStart, synthesize_app: Synthesize, origin: str, *, written_by_a_browser: bool
+) -> None:
+    if written_by_a_browser:
+        synthesize_app(allowedOrigins=origin)
+    else:
+        with pytest.raises(SystemExit):
+            synthesize_app(allowedOrigins=origin)
 
-    assert authorizer.ORIGIN == infra.app.ORIGIN
+    variables = {"USER_POOL_ID": USER_POOL_ID, "APP_CLIENT_ID": APP_CLIENT_ID, "ALLOWED_ORIGINS": origin}
+    authorizer = cold_start("authorizer", **variables)
+
+    (allowed,) = authorizer.ALLOWED_ORIGINS
+    assert allowed == origin
 
 
 def test_websocket_function_understands_every_option(cold_start: ColdStart) -> None:

@@ -66,7 +66,9 @@ class User:
             return list(pool.map(connect, names))
 
     def disconnect(self, name: str) -> None:
-        self._websocket.handler(load_event("disconnect", connectionId=self.connection_id(name)), None)
+        authorizer = {"userId": self.id}
+        event = load_event("disconnect", authorizer=authorizer, connectionId=self.connection_id(name))
+        self._websocket.handler(event, None)
 
 
 TWENTY = [str(number) for number in range(20)]
@@ -178,6 +180,27 @@ def test_disconnect_gives_one_place_back(ada: User) -> None:
     assert [ada.connect("d"), ada.connect("e")] == [200, 429]
 
 
+def test_disconnect_gives_the_place_back_after_a_push_has_deleted_the_row(database: LocalAws, ada: User) -> None:
+    """As the README's push does, that meets a peer before its `$disconnect` is told."""
+    ada.connect_at_once("a", "b", "c")
+    key = {"connectionId": {"S": ada.connection_id("b")}}
+    database.client("dynamodb").delete_item(TableName="connections", Key=key)
+
+    ada.disconnect("b")
+
+    assert [ada.connect("d"), ada.connect("e")] == [200, 429]
+
+
+def test_disconnect_whose_authorizer_is_unknown_gives_back_the_place_of_whom_the_row_names(
+    limited: ModuleType, ada: User
+) -> None:
+    ada.connect_at_once("a", "b", "c")
+
+    limited.handler(load_event("disconnect", authorizer=None, connectionId=ada.connection_id("b")), None)
+
+    assert [ada.connect("d"), ada.connect("e")] == [200, 429]
+
+
 def test_second_disconnect_gives_nothing_back(ada: User) -> None:
     ada.connect_at_once("a", "b", "c")
 
@@ -284,13 +307,23 @@ def test_row_of_a_user_outlasts_every_place_in_it(database: LocalAws, ada: User,
 # Calls
 
 
-@pytest.mark.parametrize("options", [OPTIONS, OPTIONS | {"MAX_CONNECTIONS_PER_USER": "0"}], ids=["3", "0"])
-def test_disconnect_of_a_connection_that_was_forgotten_before_asks_for_no_user(
+@pytest.mark.parametrize("options", [OPTIONS | {"MAX_CONNECTIONS_PER_USER": "0"}], ids=["0"])
+def test_users_are_not_asked_for_where_connections_are_not_counted(
+    websocket: ModuleType, table: Stubber, connect_event: EventFactory, disconnect_event: EventFactory
+) -> None:
+    for operation in ("put_item", "delete_item"):
+        table.add_response(operation, {})
+
+    assert [websocket.handler(event(), None)["statusCode"] for event in (connect_event, disconnect_event)] == [200, 200]
+
+
+@pytest.mark.parametrize("options", [OPTIONS], ids=["3"])
+def test_disconnect_of_nobody_asks_for_no_user(
     websocket: ModuleType, table: Stubber, disconnect_event: EventFactory
 ) -> None:
     table.add_response("delete_item", {})
 
-    assert websocket.handler(disconnect_event(), None) == {"statusCode": 200}
+    assert websocket.handler(disconnect_event(authorizer=None), None) == {"statusCode": 200}
 
 
 @pytest.mark.parametrize("options", [OPTIONS], ids=["3"])

@@ -43,7 +43,7 @@ def handler(event: Event, context: object) -> Response:
     if route_key == "$connect":
         return connect(event, connection_id)
     if route_key == "$disconnect":
-        forget(connection_id)
+        forget(event, connection_id)
     else:
         serve(event, connection_id)
     return {"statusCode": 200}
@@ -83,15 +83,17 @@ def remember(authorizer: dict[str, str], connection_id: str) -> None:
     try:
         connections.put_item(Item={"connectionId": connection_id, "userId": user_id, "removedAt": removed_at})
     except Exception:
-        leave_place(user_id, connection_id, removed_at)
+        leave_place(user_id, connection_id)
         raise
     logger.info("connected", extra={"sub": user_id, "connectionId": connection_id})
 
 
-def forget(connection_id: str) -> None:
+def forget(event: Event, connection_id: str) -> None:
     row = connections.delete_item(Key={"connectionId": connection_id}, ReturnValues="ALL_OLD").get("Attributes")
-    if row:
-        leave_place(row["userId"], connection_id, row["removedAt"])
+    if not row:  # a push that met a peer that has gone was faster
+        row = event["requestContext"].get("authorizer", {})
+    if "userId" in row:
+        leave_place(row["userId"], connection_id)
     logger.info("disconnected", extra={"connectionId": connection_id})
 
 
@@ -106,7 +108,7 @@ def take_place(user_id: str, connection_id: str, until: int) -> None:
     """
     if not MAX_CONNECTIONS:
         return
-    own = place(connection_id, until)
+    own = f"{until} {connection_id}"
     try:
         users.update_item(
             Key={"userId": user_id},
@@ -129,9 +131,13 @@ def take_place(user_id: str, connection_id: str, until: int) -> None:
         take_place(user_id, connection_id, until)
 
 
-def leave_place(user_id: str, connection_id: str, until: int) -> None:
-    if MAX_CONNECTIONS:
-        free_places(user_id, {place(connection_id, until)})
+def leave_place(user_id: str, connection_id: str) -> None:
+    if not MAX_CONNECTIONS:
+        return
+    row = users.get_item(Key={"userId": user_id}, ConsistentRead=True).get("Item", {})
+    own = {each for each in row.get("places", ()) if each.endswith(f" {connection_id}")}
+    if own:
+        free_places(user_id, own)
 
 
 def free_places(user_id: str, places: set[str]) -> None:
@@ -140,10 +146,6 @@ def free_places(user_id: str, places: set[str]) -> None:
         UpdateExpression="DELETE places :places",
         ExpressionAttributeValues={":places": places},
     )
-
-
-def place(connection_id: str, until: int) -> str:
-    return f"{until} {connection_id}"
 
 
 def is_over(place: str) -> bool:
@@ -164,7 +166,7 @@ def serve(event: Event, connection_id: str) -> None:
         else:
             post(connection_id, echo)
     except management.exceptions.GoneException:  # the peer left first
-        forget(connection_id)
+        forget(event, connection_id)
 
 
 def has_expired(event: Event) -> bool:
