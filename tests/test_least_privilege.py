@@ -71,7 +71,11 @@ def test_websocket_function_may_also_keep_its_tables_and_post_to_connections(tem
         *TRACES,
         ("dynamodb:PutItem", connections),
         ("dynamodb:DeleteItem", connections),
-        *((f"dynamodb:{each}Item", users) for users in table_keyed_by(template, "userId") for each in ("Get", "Update")),
+        *(
+            (f"dynamodb:{each}Item", users)
+            for users in table_keyed_by(template, "userId")
+            for each in ("Get", "Update")
+        ),
         ("execute-api:ManageConnections", f"{stage}/POST/@connections/*"),
         ("execute-api:ManageConnections", f"{stage}/DELETE/@connections/*"),
     }

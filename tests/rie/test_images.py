@@ -121,6 +121,20 @@ print([str(path) for path in sources if not pathlib.Path(cache_from_source(path)
     assert python_in(f"{function}:dev", code) == "[]"
 
 
+def test_python_takes_the_bytecode_of_all_that_it_imports_as_it_is(function: str) -> None:
+    """The standard library's too, of which python:slim has none; flags as in PEP 552."""
+    code = f"""
+import os, sys
+os.environ.update({json.dumps({"AWS_REGION": "us-east-1", **AUTHORIZER, **WEBSOCKET})})
+import awslambdaric.bootstrap, {function}
+specs = [module.__spec__ for module in sys.modules.values() if module.__spec__ and module.__spec__.cached]
+flags = {{spec.name: open(spec.cached, "rb").read(8)[4] for spec in specs}}
+assert {{"{function}", "awslambdaric.bootstrap", "logging", "ssl"}} <= flags.keys()
+print([name for name, value in flags.items() if value != 0b01])
+"""
+    assert python_in(f"{function}:dev", code) == "[]"
+
+
 def test_emulator_is_not_shipped(function: str) -> None:
     code = "import shutil; print(shutil.which('aws-lambda-rie'))"
 
