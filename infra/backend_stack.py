@@ -13,7 +13,7 @@ from infra.connection_table import ConnectionTable
 from infra.image_function import ImageFunction
 from infra.websocket_api import Credential, WebSocketApi
 
-THROTTLE = apigatewayv2.ThrottleSettings(rate_limit=500, burst_limit=1000)  # messages a second
+THROTTLE = apigatewayv2.ThrottleSettings(rate_limit=500, burst_limit=1000)  # of each route, a second
 
 
 class BackendStack(cdk.Stack):
@@ -27,7 +27,7 @@ class BackendStack(cdk.Stack):
         max_connections_per_user: at the same time; None: any number.
         self_sign_up: strangers may make themselves a user.
         removal_policy: what `cdk destroy` does with users, connections and logs.
-        throttle: of the stage, in messages a second and the burst above that.
+        throttle: of the stage, in handshakes or messages a second on each route, and the burst above that.
         log_retention: how long function and access logs are kept.
         log_role: create the account's role for API Gateway logs; one per account and region is enough.
     """
@@ -89,5 +89,8 @@ class BackendStack(cdk.Stack):
             "WebSocketEndpoint": api.stage.url,
             "CallbackUrl": api.stage.callback_url,
             "ConnectionTableName": table.table.table_name,
+            "AuthorizerLogGroup": authorizer.log_group.log_group_name,
+            "WebSocketLogGroup": websocket.log_group.log_group_name,
+            "AccessLogGroup": api.access_log.log_group_name,
         }.items():
             cdk.CfnOutput(self, name, value=value)

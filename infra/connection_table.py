@@ -16,6 +16,9 @@ class ConnectionTable(Construct):
 
     Args:
         max_connections_per_user: how many connections a user may hold, counted in a table of its own; None: any number.
+
+    Raises:
+        ValueError: a user may hold no connection at all.
     """
 
     def __init__(
@@ -27,6 +30,8 @@ class ConnectionTable(Construct):
         removal_policy: cdk.RemovalPolicy,
     ) -> None:
         super().__init__(scope, id_)
+        if max_connections_per_user is not None and max_connections_per_user < 1:
+            raise ValueError(f"max_connections_per_user is {max_connections_per_user}, it must be 1 or more")
         accept(self, "DDB3", "A row ends with its connection, after two hours at most: restored, it would be wrong.")
         connection_id, user_id = (
             dynamodb.Attribute(name=name, type=dynamodb.AttributeType.STRING) for name in ("connectionId", "userId")

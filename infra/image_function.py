@@ -37,10 +37,10 @@ class ImageFunction(Construct):
         if baked.platform not in ARCHITECTURES:
             raise ValueError(f"Lambda runs {' or '.join(ARCHITECTURES)}; bake builds {target} for {baked.platform}")
 
-        log_group = logs.LogGroup(self, "LogGroup", retention=log_retention, removal_policy=removal_policy)
+        self.log_group = logs.LogGroup(self, "LogGroup", retention=log_retention, removal_policy=removal_policy)
         # A role of its own: AWSLambdaBasicExecutionRole could write to every log group.
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
-        log_group.grant_write(role)
+        self.log_group.grant_write(role)
         accept(role, "IAM5[Resource::*]", "X-Ray has no resources that a policy could name for its two actions.")
         self.function = lambda_.DockerImageFunction(
             self,
@@ -51,7 +51,7 @@ class ImageFunction(Construct):
             memory_size=512,
             timeout=timeout or cdk.Duration.seconds(10),
             tracing=lambda_.Tracing.ACTIVE,
-            log_group=log_group,
+            log_group=self.log_group,
             logging_format=lambda_.LoggingFormat.JSON,
             application_log_level_v2=lambda_.ApplicationLogLevel.INFO,
             system_log_level_v2=lambda_.SystemLogLevel.WARN,

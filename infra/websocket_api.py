@@ -79,11 +79,11 @@ class WebSocketApi(Construct):
         self.stage = apigatewayv2.WebSocketStage(
             self, "Stage", web_socket_api=self.api, stage_name="prod", auto_deploy=True, throttle=throttle
         )
-        log_group = logs.LogGroup(self, "AccessLog", retention=log_retention, removal_policy=removal_policy)
+        self.access_log = logs.LogGroup(self, "AccessLog", retention=log_retention, removal_policy=removal_policy)
         resource = self.stage.node.default_child
         assert isinstance(resource, apigatewayv2.CfnStage)
         resource.access_log_settings = apigatewayv2.CfnStage.AccessLogSettingsProperty(
-            destination_arn=log_group.log_group_arn, format=json.dumps(ACCESS_LOG_FORMAT)
+            destination_arn=self.access_log.log_group_arn, format=json.dumps(ACCESS_LOG_FORMAT)
         )
         if log_role:
             self.stage.node.add_dependency(ApiGatewayLogRole(self, "LogRole"))

@@ -222,7 +222,7 @@ def test_nothing_is_allowed_or_denied_that_was_not_asked(
         authorizer.handler(authorizer_event() | {"methodArn": method_arn}, None)
 
 
-@pytest.mark.parametrize("context", [None, [], {}], ids=str)
+@pytest.mark.parametrize("context", [None, [], {}, {"connectionId": ["a"]}, {"connectionId": "\ud800"}], ids=ascii)
 def test_refusal_is_logged_whatever_the_event_is_like(
     authorizer: ModuleType, authorizer_event: EventFactory, caplog: pytest.LogCaptureFixture, context: object
 ) -> None:

@@ -12,6 +12,7 @@ from aws_cdk.assertions import Template
 
 from infra.bake import BakeTarget
 from tests.conftest import ROOT
+from tests.rie.conftest import SETTINGS
 from tests.synthesis import EVERY_OPTION, functions, of_type, only, synthesized, text
 
 
@@ -120,7 +121,7 @@ def test_nobody_learns_from_a_refusal_who_is_a_user(template: Template) -> None:
 
 
 def test_tokens_last_an_hour_and_can_be_renewed_for_a_month(template: Template) -> None:
-    """A socket lasts no longer than its token, see the functions."""
+    """No message is served after it, see the functions."""
     client = only(of_type(template, "AWS::Cognito::UserPoolClient"))
 
     minutes = {"IdToken": "minutes", "AccessToken": "minutes", "RefreshToken": "minutes"}
@@ -223,6 +224,7 @@ def test_functions_log_json_and_trace(template: Template) -> None:
     for function in functions(template).values():
         assert function["LoggingConfig"]["LogFormat"] == "JSON"
         assert function["LoggingConfig"]["ApplicationLogLevel"] == "INFO"
+        assert function["LoggingConfig"]["SystemLogLevel"] == "WARN"
         assert function["TracingConfig"] == {"Mode": "Active"}
 
 
@@ -240,6 +242,16 @@ def test_stage_logs_access_to_a_group_of_the_stack(template: Template) -> None:
     stage = only(of_type(template, "AWS::ApiGatewayV2::Stage"))
 
     assert stage["AccessLogSettings"]["DestinationArn"]["Fn::GetAtt"][0] in of_type(template, "AWS::Logs::LogGroup")
+
+
+def test_functions_have_the_time_and_memory_that_the_tests_behind_the_emulator_give_them(template: Template) -> None:
+    for function in functions(template).values():
+        assert str(function["Timeout"]) == SETTINGS["AWS_LAMBDA_FUNCTION_TIMEOUT"]
+        assert str(function["MemorySize"]) == SETTINGS["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
+
+
+def test_stage_is_deployed_by_itself(template: Template) -> None:
+    assert only(of_type(template, "AWS::ApiGatewayV2::Stage"))["AutoDeploy"] is True
 
 
 def test_stage_does_not_log_messages(template: Template) -> None:
@@ -264,12 +276,13 @@ def test_nothing_has_a_name_that_a_second_stack_would_collide_with(template: Tem
     assert {id_ for id_ in named if named[id_] and id_ not in of_type(template, "AWS::Lambda::Permission")} == set()
 
 
-def test_outputs_tell_all_that_a_client_needs(template: Template) -> None:
+def test_outputs_tell_all_that_a_client_and_an_operator_need(template: Template) -> None:
     outputs = {name: text(output["Value"]) for name, output in template.to_json()["Outputs"].items()}
     (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
     (user_pool,) = of_type(template, "AWS::Cognito::UserPool")
     (client,) = of_type(template, "AWS::Cognito::UserPoolClient")
     (table,) = of_type(template, "AWS::DynamoDB::Table")
+    stage = only(of_type(template, "AWS::ApiGatewayV2::Stage"))
     host = f"${{{api}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}"
 
     assert outputs == {
@@ -279,6 +292,9 @@ def test_outputs_tell_all_that_a_client_needs(template: Template) -> None:
         "WebSocketEndpoint": f"wss://{host}/prod",
         "CallbackUrl": f"https://{host}/prod",
         "ConnectionTableName": f"${{{table}}}",
+        "AuthorizerLogGroup": text(functions(template)["authorizer"]["LoggingConfig"]["LogGroup"]),
+        "WebSocketLogGroup": text(functions(template)["websocket"]["LoggingConfig"]["LogGroup"]),
+        "AccessLogGroup": f"${{{stage['AccessLogSettings']['DestinationArn']['Fn::GetAtt'][0]}}}",
     }
 
 

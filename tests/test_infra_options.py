@@ -13,7 +13,7 @@ from aws_cdk.assertions import Template
 
 import infra.app
 from tests.conftest import APP_CLIENT_ID, USER_POOL_ID, ColdStart
-from tests.synthesis import CONTEXT, EVERY_OPTION, ORIGINS, environment, of_type, only, synthesized
+from tests.synthesis import CONTEXT, EVERY_OPTION, ORIGINS, environment, functions, of_type, only, synthesized
 
 Synthesize = Callable[..., Template]
 
@@ -241,7 +241,20 @@ def test_context_that_makes_no_sense_ends_the_app_with_key_value_and_rule(
     assert [*tmp_path.glob("*.template.json")] == []
 
 
+def test_stack_without_a_single_connection_for_a_user_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^max_connections_per_user is 0, it must be 1 or more$"):
+        synthesized(max_connections_per_user=0)
+
+
 # What the functions make of them
+
+
+def test_authorizer_gives_a_download_up_well_before_its_own_time_is_over(cold_start: ColdStart) -> None:
+    authorizer = cold_start("authorizer", USER_POOL_ID=USER_POOL_ID, APP_CLIENT_ID=APP_CLIENT_ID)
+    timeout = functions(synthesized())["authorizer"]["Timeout"]
+
+    assert authorizer.JWKS_CONNECT_SECONDS <= authorizer.JWKS_RENEWAL_SECONDS < authorizer.JWKS_SECONDS <= 3
+    assert timeout >= 3 * authorizer.JWKS_SECONDS
 
 
 def test_authorizer_understands_every_option(cold_start: ColdStart) -> None:

@@ -250,7 +250,7 @@ def test_who_is_refused_is_logged_with_the_reason(
     websocket.handler(with_headers(connect_event(), (HEADER, "echo.v2")), None)
 
     (refused,) = map(vars, caplog.records)
-    assert (refused["levelname"], refused["message"]) == ("WARNING", "connection refused")
+    assert (refused["levelname"], refused["message"]) == ("WARNING", "connection rejected")
     assert (refused["reason"], refused["connectionId"]) == ("unknown_subprotocol", CONNECTION_ID)
 
 
@@ -265,7 +265,7 @@ def test_no_log_record_holds_a_token(
         websocket.handler(with_headers(event, (HEADER, offer)), None)
 
     logged = repr([vars(record) for record in caplog.records])
-    assert [message for message in ("connected", "connection refused") if message not in logged] == []
+    assert [message for message in ("connected", "connection rejected") if message not in logged] == []
     assert [token for token in (TOKEN, event["queryStringParameters"]["idToken"]) if token in logged] == []
 
 

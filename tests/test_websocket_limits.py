@@ -13,7 +13,7 @@ from botocore.stub import Stubber
 from tests.conftest import CALLBACK_URL, CONNECTION_ID, NOW, SUB, ColdStart, Event, EventFactory
 
 CONNECTION = {"ConnectionId": CONNECTION_ID}
-TOKEN_EXPIRED = {"error": "token_expired", "message": "Your token has expired: sign in again and reconnect."}
+TOKEN_EXPIRED = {"error": "token_expired", "message": "Your token has expired: reconnect with a new one."}
 MESSAGE_TOO_LARGE = {"error": "message_too_large", "message": "This message is larger than what is taken here."}
 
 

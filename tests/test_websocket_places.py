@@ -20,6 +20,7 @@ from local.iam import ADMINISTRATOR
 from tests.conftest import (
     CALLBACK_URL,
     NOW,
+    SUB,
     ColdStart,
     EventFactory,
     load_event,
@@ -324,6 +325,17 @@ def test_disconnect_of_nobody_asks_for_no_user(
     table.add_response("delete_item", {})
 
     assert websocket.handler(disconnect_event(authorizer=None), None) == {"statusCode": 200}
+
+
+@pytest.mark.parametrize("options", [OPTIONS], ids=["3"])
+def test_disconnect_reads_a_place_that_was_taken_just_now(
+    websocket: ModuleType, table: Stubber, disconnect_event: EventFactory
+) -> None:
+    """A read is of what was true a second ago unless it asks for more."""
+    table.add_response("delete_item", {})
+    table.add_response("get_item", {}, {"TableName": "users", "Key": {"userId": SUB}, "ConsistentRead": True})
+
+    assert websocket.handler(disconnect_event(), None) == {"statusCode": 200}
 
 
 @pytest.mark.parametrize("options", [OPTIONS], ids=["3"])

@@ -25,7 +25,6 @@ from joserfc.jwk import RSAKey
 
 logger = logging.getLogger(__name__)
 logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns wherever there is no trace to join
-xray_recorder.configure(context_missing="IGNORE_ERROR")
 
 COMPACT_JWS = r"[A-Za-z0-9_-]{1,683}(\.[A-Za-z0-9_-]+){2}"  # with a header of 512 octets at most
 MAX_TOKEN_CHARACTERS = 8192
@@ -38,9 +37,10 @@ MIN_MODULUS_BITS = 2048  # RFC 7518 section 3.3
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth"}  # RFC 7518 section 6.3.2
 MAX_KEYS = 32
 MAX_JWKS_BYTES = 64 * 1024
-JWKS_CONNECT_SECONDS = 1.0
+JWKS_CONNECT_SECONDS = 1.0  # to each of the host's addresses
 JWKS_SECONDS = 3.0  # for the whole download, however slowly it drips
-JWKS_COOLDOWN_SECONDS = 10.0  # between two downloads, whatever kids the tokens name
+JWKS_RENEWAL_SECONDS = 1.0  # the same, while there is a key that serves
+JWKS_COOLDOWN_SECONDS = 10.0  # after a download in vain, whatever kids the tokens name
 JWKS_SOFT_AGE_SECONDS = 3600.0  # then it is downloaded anew, and a withdrawn key is gone
 JWKS_HARD_AGE_SECONDS = 86400.0  # then keys that could not be renewed are no longer trusted
 
@@ -130,8 +130,10 @@ def members(event: Event, name: str) -> list[tuple[str, Any]]:
     return list(value.items()) if isinstance(value, dict) else []
 
 
-def connection_id(event: Event) -> object:
-    return dict(members(event, "requestContext")).get("connectionId")
+def connection_id(event: Event) -> str | None:
+    """For logs, which take no lone surrogates."""
+    value = dict(members(event, "requestContext")).get("connectionId")
+    return value if isinstance(value, str) and value.isascii() else None
 
 
 def is_base64url(segment: str) -> bool:
@@ -243,8 +245,8 @@ class StrictJSON(json.JSONDecoder):
 class RemoteKeySet:
     """The issuer's signing keys by `kid`: downloaded on first use, kept across invocations.
 
-    An unknown `kid` and old age both cause a download, at most one per cooldown. While downloads
-    fail, the last good keys serve until the hard age.
+    An unknown `kid` and old age both cause a download. After one that fails, or that does not bring the `kid`, there is
+    none for the cooldown. While downloads fail, the last good keys serve until the hard age.
     """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
@@ -252,7 +254,7 @@ class RemoteKeySet:
         self._clock = clock
         self._lock = threading.Lock()
         self._keys: dict[str, RSAKey] = {}  # replaced, never changed
-        self._downloaded_at = self._tried_at = float("-inf")
+        self._downloaded_at = self._in_vain_at = float("-inf")
         self._failure: KeySetUnavailable | None = None
 
     def find(self, kid: str) -> RSAKey | None:
@@ -282,24 +284,25 @@ class RemoteKeySet:
 
     def _renew(self, kid: str) -> None:
         """Unless somebody just has, or has tried to."""
-        now = self._clock()
-        renewed = self._known(kid) and self._age() < JWKS_SOFT_AGE_SECONDS
-        if renewed or abs(now - self._tried_at) < JWKS_COOLDOWN_SECONDS:
+        now, known = self._clock(), self._known(kid)
+        if (known and self._age() < JWKS_SOFT_AGE_SECONDS) or abs(now - self._in_vain_at) < JWKS_COOLDOWN_SECONDS:
             return
-        self._tried_at = now
+        self._in_vain_at = now
         self._failure = KeySetUnavailable(f"{self._url} was not downloaded")  # nor will it be if we fail
         try:
-            self._keys = usable_keys(Download(self._url).body())
+            self._keys = usable_keys(Download(self._url).body(JWKS_RENEWAL_SECONDS if known else JWKS_SECONDS))
         except KeySetUnavailable as failure:
             logger.error("key set unavailable", extra={"reason": str(failure)})
             self._failure = failure
         else:
             self._downloaded_at = now
             self._failure = None
+            if kid in self._keys:
+                self._in_vain_at = float("-inf")
 
 
 class Download:
-    """The body at a URL, which is not followed elsewhere, within `JWKS_SECONDS`.
+    """The body at a URL, which is not followed elsewhere.
 
     It takes a thread: a socket's timeout starts anew with every byte, and name resolution has none.
     """
@@ -313,12 +316,12 @@ class Download:
         self._socket: socket.socket | None = None
         self._given_up = False
 
-    def body(self) -> bytes:
-        """KeySetUnavailable if it cannot be had, not in time, or is too large."""
+    def body(self, seconds: float) -> bytes:
+        """KeySetUnavailable if it cannot be had, not in so many seconds, or is too large."""
         worker = ThreadPoolExecutor(1)
         try:
             with xray_recorder.in_subsegment("jwks"):
-                status, body = worker.submit(self._get).result(JWKS_SECONDS)
+                status, body = worker.submit(self._get).result(seconds)
         except (OSError, HTTPException, ValueError) as error:
             raise KeySetUnavailable(f"{self._url}: {type(error).__name__}") from error
         finally:
@@ -453,10 +456,11 @@ ALLOW_MISSING_ORIGIN = variable("ALLOW_MISSING_ORIGIN", "true|false", "false") =
 REQUIRED_GROUP = variable("REQUIRED_GROUP", r"\S{0,128}", "")
 CLOCK_SKEW_SECONDS = int(variable("CLOCK_SKEW_SECONDS", "[0-5]", "5"))
 COGNITO_URL = f"https://cognito-idp.{USER_POOL_ID.partition('_')[0]}.amazonaws.com"
-ISSUER = f"{COGNITO_URL}/{USER_POOL_ID}"
+# Which of its two names a user pool signs with is a setting of it, IssuerConfigurationType of Cognito's API.
+ISSUERS = [f"{url}/{USER_POOL_ID}" for url in (COGNITO_URL, COGNITO_URL.replace("://", "://issuer-"))]
 CLAIMS = jwt.JWTClaimsRegistry(
     leeway=CLOCK_SKEW_SECONDS,
-    iss={"essential": True, "value": ISSUER},
+    iss={"essential": True, "values": ISSUERS},
     aud={"essential": True, "value": APP_CLIENT_ID},
     sub={"essential": True},
     exp={"essential": True},

@@ -10,26 +10,25 @@ import time
 from typing import Any
 
 import boto3
-from aws_xray_sdk.core import patch, xray_recorder
+from aws_xray_sdk.core import patch
 from botocore.config import Config
 
 logger = logging.getLogger(__name__)
 logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns wherever there is no trace to join
 logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells how it found credentials at every cold start
-xray_recorder.configure(context_missing="IGNORE_ERROR")
 patch(("botocore",))
 
 MAX_CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway ends every connection by then
 MAX_POST_BYTES = 128 * 1024  # of `@connections`
 SUBPROTOCOL = "echo.v1"
-EXPIRED = {"error": "token_expired", "message": "Your token has expired: sign in again and reconnect."}
+EXPIRED = {"error": "token_expired", "message": "Your token has expired: reconnect with a new one."}
 TOO_LARGE = {"error": "message_too_large", "message": "This message is larger than what is taken here."}
 
 Event = dict[str, Any]
 Response = dict[str, Any]
 
 
-class ConnectionRefused(Exception):
+class Rejected(Exception):
     """The caller's fault: `$connect` answers with the status; the reason is a code for logs."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -53,9 +52,9 @@ def connect(event: Event, connection_id: str) -> Response:
     try:
         subprotocol = chosen_subprotocol(event)
         remember(event["requestContext"]["authorizer"], connection_id)
-    except ConnectionRefused as refusal:
-        logger.warning("connection refused", extra={"reason": refusal.reason, "connectionId": connection_id})
-        return {"statusCode": refusal.status, "body": json.dumps({"message": str(refusal)})}
+    except Rejected as rejection:
+        logger.warning("connection rejected", extra={"reason": rejection.reason, "connectionId": connection_id})
+        return {"statusCode": rejection.status, "body": json.dumps({"message": str(rejection)})}
     return {"statusCode": 200, **subprotocol}
 
 
@@ -71,7 +70,7 @@ def chosen_subprotocol(event: Event) -> Response:
     if not lines:
         return {}
     if SUBPROTOCOL not in {name.strip(" \t") for line in lines for name in line.split(",")}:
-        raise ConnectionRefused(400, "unknown_subprotocol", f"Offer the subprotocol {SUBPROTOCOL}.")
+        raise Rejected(400, "unknown_subprotocol", f"Offer the subprotocol {SUBPROTOCOL}.")
     return {"headers": {"Sec-WebSocket-Protocol": SUBPROTOCOL}}
 
 
@@ -104,7 +103,7 @@ def take_place(user_id: str, connection_id: str, until: int) -> None:
     was taken by a call whose answer was lost, which the SDK then repeats.
 
     Raises:
-        ConnectionRefused: the user has no place left.
+        Rejected: the user has no place left.
     """
     if not MAX_CONNECTIONS:
         return
@@ -126,7 +125,7 @@ def take_place(user_id: str, connection_id: str, until: int) -> None:
         over = {each for each in full.response["Item"]["places"]["SS"] if is_over(each)}
         if not over:
             message = f"You have {MAX_CONNECTIONS} connections, which is as many as there may be."
-            raise ConnectionRefused(429, "too_many_connections", message) from None
+            raise Rejected(429, "too_many_connections", message) from None
         free_places(user_id, over)
         take_place(user_id, connection_id, until)
 

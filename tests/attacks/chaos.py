@@ -266,7 +266,15 @@ SOUND: Table = {
     "good": (good, "Allow"),
     "new key beside the old": (publish(lambda keys: [jwk(keys.rotated), jwk(keys.signing)]), "Allow"),
     "new key only": (publish(lambda keys: [jwk(keys.rotated)]), "Deny"),
-    "slow": (slow(1.0, good), "Allow"),
+    "slower than a connection may be": (slow(1.5, good), "Allow"),
+    "in pieces": (
+        spoil(lambda jwks: b"%b\r\n1\r\n{\r\n%x\r\n%b\r\n0\r\n\r\n" % (CHUNKED, len(jwks) - 1, jwks[1:])),
+        "Allow",
+    ),
+    "called text": (
+        spoil(lambda jwks: http(jwks, 200, "Content-Type: text/plain", f"Content-Length: {len(jwks)}")),
+        "Allow",
+    ),
     "65536 bytes": (spoil(lambda jwks: http(jwks.ljust(65536))), "Allow"),
     "32 keys": (
         publish(lambda keys: [jwk(keys.signing, kid=f"{n}") for n in range(31)] + [jwk(keys.signing)]),

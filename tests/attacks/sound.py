@@ -18,10 +18,11 @@ from tests.attacks.structure import (
     with_header_of,
     with_payload,
 )
-from tests.conftest import cognito_claims
+from tests.conftest import ISSUER, cognito_claims
 
 SOUND: dict[str, Recipe] = {
     "plain": id_token,
+    "issuer-updated": claiming({"iss": ISSUER.replace("cognito-idp", "issuer-cognito-idp")}),
     "typ-jwt": headed_by({"typ": "JWT"}),
     "typ-in-lower-case": headed_by({"typ": "jwt"}),
     "alg-before-kid": with_header('{"alg":"RS256","kid":"signing1example="}'),

@@ -70,7 +70,7 @@ def test_connect_without_a_subprotocol_that_is_spoken_is_a_bad_request(
 
     assert answer == {"statusCode": 400, "body": '{"message": "Offer the subprotocol echo.v1."}'}
     assert aws.requests == []
-    assert websocket.records("connection refused", reason="unknown_subprotocol")
+    assert websocket.records("connection rejected", reason="unknown_subprotocol")
     assert TOKEN not in websocket.log()
 
 
@@ -176,3 +176,5 @@ def test_json_log_tells_who_connected_and_never_the_token(websocket: Emulator, c
     *_, record = websocket.records("connected")
     assert (record["level"], record["sub"], record["connectionId"]) == ("INFO", SUB, CONNECTION_ID)
     assert event["queryStringParameters"]["idToken"] not in websocket.log()
+    lines = [json.loads(line) for line in websocket.log().splitlines() if line.startswith("{")]
+    assert {line["logger"] for line in lines if "logger" in line} == {"websocket"}  # no library adds to it
