@@ -45,3 +45,13 @@ def test_tree_in_readme_names_what_is_there() -> None:
 
     assert paths
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("function", ["authorizer", "websocket"])
+def test_architecture_lists_every_reason_code(function: str) -> None:
+    """But for those in the JOSE library's manner, `invalid_claim.sub`, of which it gives examples."""
+    source = (ROOT / "images" / function / f"{function}.py").read_text()
+    reasons = set(re.findall(r'Rejected\((?:\d+, )?"([\w-]+)"', source))
+
+    assert reasons
+    assert reasons - set(re.findall(r"`([^`]+)`", (ROOT / "ARCHITECTURE.md").read_text())) == set()
