@@ -157,9 +157,12 @@ def test_last_good_keys_serve_for_a_day_of_outage(keys: Any, jwks: LoopbackServe
 
     clock.now += 86399.9
     assert keys.find(GOOD)
-    clock.now += 0.1
-    with pytest.raises(Exception, match="answered 503"):
-        keys.find(GOOD)
+    for _ in range(2):  # nobody gets in any more, so it is tried again after a second
+        clock.now += 1
+        downloads = len(jwks.requests)
+        with pytest.raises(Exception, match="answered 503"):
+            keys.find(GOOD)
+    assert len(jwks.requests) == downloads + 1
 
 
 def test_outage_is_our_fault_and_not_the_callers(
@@ -187,15 +190,43 @@ def test_failed_download_is_not_repeated_before_the_cooldown_is_over(
     authorizer: ModuleType, keys: Any, jwks: LoopbackServer, clock: Clock, bad: Answer
 ) -> None:
     good, jwks.answer = jwks.answer, bad
-    for _ in range(2):
+    for seconds in (0, 0.9):
+        clock.now += seconds
         with pytest.raises(authorizer.KeySetUnavailable):
             keys.find(GOOD)
     assert len(jwks.requests) == 1
 
     jwks.answer = good
-    clock.now += 10
+    clock.now += 0.1
     assert keys.find(GOOD)
     assert keys.find("unknown") is None
+
+
+def test_failed_renewal_is_repeated_every_ten_seconds(keys: Any, jwks: LoopbackServer, clock: Clock) -> None:
+    keys.find(GOOD)
+    jwks.answer = OUTAGE
+    downloads = []
+    for seconds in (3600, 9.9, 0.1):
+        clock.now += seconds
+        assert keys.find(GOOD)
+        downloads.append(len(jwks.requests))
+
+    assert downloads == [2, 2, 3]
+
+
+def test_cooldown_begins_at_the_end_of_a_slow_failure(
+    authorizer: ModuleType, keys: Any, jwks: LoopbackServer, clock: Clock
+) -> None:
+    def slow(body: Iterable[bytes]) -> Iterator[bytes]:
+        clock.now += 3
+        yield from body
+
+    jwks.answer = NO_JSON._replace(body=slow(NO_JSON.body))
+    for _ in range(2):
+        with pytest.raises(authorizer.KeySetUnavailable):
+            keys.find(GOOD)
+
+    assert len(jwks.requests) == 1
 
 
 @pytest.mark.parametrize("bad", [OUTAGE, NO_JSON, NO_KEYS], ids=["outage", "no JSON", "no keys"])

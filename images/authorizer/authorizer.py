@@ -41,6 +41,7 @@ JWKS_CONNECT_SECONDS = 1.0  # to each of the host's addresses
 JWKS_SECONDS = 3.0  # for the whole download, however slowly it drips
 JWKS_RENEWAL_SECONDS = 1.0  # the same, while there is a key that serves
 JWKS_COOLDOWN_SECONDS = 10.0  # after a download in vain, whatever kids the tokens name
+JWKS_RETRY_SECONDS = 1.0  # the same, while no key serves and so nobody gets in
 JWKS_SOFT_AGE_SECONDS = 3600.0  # then it is downloaded anew, and a withdrawn key is gone
 JWKS_HARD_AGE_SECONDS = 86400.0  # then keys that could not be renewed are no longer trusted
 
@@ -285,7 +286,8 @@ class RemoteKeySet:
     def _renew(self, kid: str) -> None:
         """Unless somebody just has, or has tried to."""
         now, known = self._clock(), self._known(kid)
-        if (known and self._age() < JWKS_SOFT_AGE_SECONDS) or abs(now - self._in_vain_at) < JWKS_COOLDOWN_SECONDS:
+        cooldown = JWKS_COOLDOWN_SECONDS if self._age() < JWKS_HARD_AGE_SECONDS else JWKS_RETRY_SECONDS
+        if (known and self._age() < JWKS_SOFT_AGE_SECONDS) or abs(now - self._in_vain_at) < cooldown:
             return
         self._in_vain_at = now
         self._failure = KeySetUnavailable(f"{self._url} was not downloaded")  # nor will it be if we fail
@@ -294,6 +296,7 @@ class RemoteKeySet:
         except KeySetUnavailable as failure:
             logger.error("key set unavailable", extra={"reason": str(failure)})
             self._failure = failure
+            self._in_vain_at = self._clock()  # or a slow failure's cooldown would be over already
         else:
             self._downloaded_at = now
             self._failure = None

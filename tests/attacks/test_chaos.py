@@ -45,6 +45,7 @@ from tests.attacks.chaos import (
     never_accepting,
     publish,
     say,
+    silence,
     slow,
 )
 from tests.conftest import (
@@ -67,7 +68,7 @@ emulate, run = rie.emulate, rie.run
 pytestmark = pytest.mark.filterwarnings("ignore:Key size should be:joserfc.errors.SecurityWarning")
 
 PATIENCE_SECONDS = 5.0
-COOLDOWN_SECONDS, SOFT_AGE_SECONDS, HARD_AGE_SECONDS = 10, 3600, 86400
+RETRY_SECONDS, COOLDOWN_SECONDS, SOFT_AGE_SECONDS, HARD_AGE_SECONDS = 1, 10, 3600, 86400
 SHA256_DIGEST_INFO = bytes.fromhex("3031300d060960864801650304020105000420")  # RFC 8017 section 9.2, note 1
 both_keys = publish(lambda keys: [jwk(keys.signing), jwk(keys.rotated)])
 outage = say(http(b"", 503))
@@ -271,6 +272,20 @@ def test_address_that_never_answers_leaves_time_for_the_next(
         with monkeypatch.context() as two_addresses:
             two_addresses.setattr(socket, "getaddrinfo", resolve_both)
             assert environment.connect(sign()) == "Allow"
+
+
+def test_user_whose_key_serves_waits_for_a_renewal_no_longer_than_that_may_take(
+    environment: Environment, sign: Sign, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Less than a first download; given up by us, or else it would be the server that hangs up."""
+    assert environment.connect(sign()) == "Allow"
+    environment.authorizer.JWKS_SECONDS, environment.authorizer.JWKS_RENEWAL_SECONDS = 60.0, 0.2
+    environment.server.turn(silence)
+    environment.clock.now += SOFT_AGE_SECONDS
+
+    assert environment.connect(sign()) == "Allow"
+    (reason,) = [vars(record)["reason"] for record in caplog.records if record.message == "key set unavailable"]
+    assert reason.endswith(TIMEOUT)
 
 
 def test_port_where_nobody_listens_is_our_fault(environment: Environment, sign: Sign) -> None:
@@ -494,9 +509,9 @@ class Runtime:
         assert answer["errorType"] == "KeySetUnavailable", answer
         return str(answer["errorMessage"])
 
-    def most_downloads(self) -> int:
+    def most_downloads(self, cooldown: float = COOLDOWN_SECONDS) -> int:
         """One for valid users, and for strangers one at once and one after each cooldown."""
-        return 2 + int((time.monotonic() - self._started) / COOLDOWN_SECONDS)
+        return 2 + int((time.monotonic() - self._started) / cooldown)
 
     def log(self) -> str:
         return self._authorizer.log()
@@ -530,7 +545,7 @@ def test_runtime_gets_an_answer_whatever_is_published(
 
     assert "Allow" not in map(runtime.connect, forged)
     assert runtime.connect(sign()).endswith(ending)
-    assert 1 <= len(server.requests) <= runtime.most_downloads()
+    assert 1 <= len(server.requests) <= runtime.most_downloads(RETRY_SECONDS)
     assert [member for member in material(server.keys) if member in runtime.log()] == []
 
 
@@ -552,7 +567,7 @@ def test_runtime_makes_one_download_for_a_thousand_users_and_many_strangers(
 def test_runtime_recovers_from_an_outage_and_follows_a_rotation(
     runtime: Runtime, server: ChaosServer, keys: Keys, sign: Sign
 ) -> None:
-    """After the real cooldown."""
+    """After a real second."""
     server.turn(outage)
     assert runtime.connect(sign()).endswith("answered 503")
 
