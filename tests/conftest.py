@@ -38,6 +38,7 @@ CONNECTION_ID = "L0SM9cOFvHcCIhw="
 ISSUER = f"https://cognito-idp.us-east-1.amazonaws.com/{USER_POOL_ID}"
 JWKS_PATH = f"/{USER_POOL_ID}/.well-known/jwks.json"
 CALLBACK_URL = "https://abcdef123.execute-api.us-east-1.amazonaws.com/prod"
+METHOD_ARN = "arn:aws:execute-api:us-east-1:123456789012:abcdef123/prod/$connect"
 NOW = 1_700_000_000  # in the websocket function under test
 # What Lambda itself sets in every function, with the keys of nobody.
 EXECUTION_ENVIRONMENT = {
@@ -156,6 +157,16 @@ def signing_key() -> RSAKey:
 def other_key() -> RSAKey:
     """As good a key, but not the one the user pool publishes, unless a test says so."""
     return new_key("other2example=")
+
+
+class Clock:
+    """Stands still unless told otherwise."""
+
+    def __init__(self, now: float = NOW) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def base64url(octets: bytes) -> str:

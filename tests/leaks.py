@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-import urllib3
 from joserfc.jwk import RSAKey
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
@@ -43,7 +42,7 @@ from tests.conftest import (
     load_event,
     rs256,
 )
-from tests.rie.conftest import INVOCATIONS, PATIENCE_SECONDS, SETTINGS, Emulator, Log, Run
+from tests.rie.conftest import PATIENCE_SECONDS, SETTINGS, Emulator, Log, Run
 from tests.rie.test_tracing import RuntimeApi, trace
 
 WINDOW = 20  # so many characters of a token in a row are a leak
@@ -315,12 +314,7 @@ def behind_emulator(
     with run(function, arguments, EXECUTION_ENVIRONMENT | SETTINGS | environ) as log:
         emulator = Emulator(f"http://{invocations}", log)
         emulator.wait_until_ready()
-
-        def invoke(event: object) -> str:
-            url, body = f"{emulator.url}{INVOCATIONS}", json.dumps(event)
-            return urllib3.request("POST", url, body=body, retries=False, timeout=PATIENCE_SECONDS).data.decode()
-
-        answers = answered(invoke, cases, service)
+        answers = answered(lambda event: emulator.post(event).data.decode(), cases, service)
         return {"answers": "\n".join(answers), "log": completed(log, answers[-1]), "calls": service.calls}
 
 

@@ -14,6 +14,7 @@ from joserfc.jwk import RSAKey
 from tests.conftest import (
     CONNECTION_ID,
     JWKS_PATH,
+    METHOD_ARN,
     SUB,
     Authorize,
     EventFactory,
@@ -25,7 +26,6 @@ from tests.conftest import (
     rs256,
 )
 
-METHOD_ARN = "arn:aws:execute-api:us-east-1:123456789012:abcdef123/prod/$connect"
 RS256 = {"kid": "signing1example=", "alg": "RS256"}
 
 

@@ -13,22 +13,12 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey, RSAKey
 
-from tests.conftest import JWKS_PATH, Answer, Authorize, LoopbackServer, Sign, effect, key_set, new_key
+from tests.conftest import JWKS_PATH, Answer, Authorize, Clock, LoopbackServer, Sign, effect, key_set, new_key
 
 GOOD, OTHER = "signing1example=", "other2example="
 OUTAGE = Answer(503)
 NO_JSON = Answer(body=[b"<html>"])
 NO_KEYS = Answer(body=[b'{"keys": ["key"]}'])
-
-
-class Clock:
-    """Stands still unless told otherwise."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from tests.conftest import (
     CALLBACK_URL,
     NOW,
     SUB,
+    Clock,
     ColdStart,
     EventFactory,
     load_event,
@@ -29,16 +30,6 @@ from tests.conftest import (
 
 OPTIONS = {"MAX_CONNECTIONS_PER_USER": "3", "USER_TABLE_NAME": "users"}
 TWO_HOURS = 7200
-
-
-class Clock:
-    """In the function's `time`; stands still unless told otherwise."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def time(self) -> float:
-        return self.now
 
 
 class User:
@@ -94,7 +85,7 @@ def limited(
         AWS_SECRET_ACCESS_KEY=ADMINISTRATOR,
         **OPTIONS,
     )
-    monkeypatch.setattr(websocket, "time", clock)
+    monkeypatch.setattr(websocket, "time", SimpleNamespace(time=clock))
     client = websocket.dynamodb.meta.client
     assert client.exceptions  # made on first use, in which simultaneous threads get different ones
     yield websocket

@@ -52,6 +52,7 @@ from tests.conftest import (
     APP_CLIENT_ID,
     JWKS_PATH,
     USER_POOL_ID,
+    Clock,
     ColdStart,
     EventFactory,
     LoopbackServer,
@@ -79,15 +80,6 @@ Unknown = Callable[[int], Iterator[str]]
 
 
 EVERY = [pytest.param(*row, id=name) for name, row in (SOUND | FAULTY | UNENDING).items()]
-
-
-class Clock:
-    """Stands still unless told otherwise."""
-
-    now = 1_700_000_000
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(scope="module")

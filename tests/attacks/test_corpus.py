@@ -13,10 +13,9 @@ import pytest
 from tests.attacks.cases import ALLOW, CONFIGURATIONS, ERROR, Case
 from tests.attacks.corpus import ALSO_OFFERED, BROKEN, CASES, FORGED, SOUND
 from tests.attacks.forgery import Pool
-from tests.conftest import APP_CLIENT_ID, JWKS_PATH, USER_POOL_ID, ColdStart, LoopbackServer
+from tests.conftest import APP_CLIENT_ID, JWKS_PATH, METHOD_ARN, USER_POOL_ID, ColdStart, LoopbackServer
 from tests.rie.conftest import AUTHORIZER, Emulate, Emulator
 
-METHOD_ARN = "arn:aws:execute-api:us-east-1:123456789012:abcdef123/prod/$connect"
 DENY = (
     '{"principalId": "anonymous", "policyDocument": {"Version": "2012-10-17", "Statement": [{"Action": '
     f'"execute-api:Invoke", "Effect": "Deny", "Resource": "{METHOD_ARN}"}}]}}, "context": {{}}}}'

@@ -8,16 +8,7 @@ import pytest
 
 from local.limits import Connections, Limits, TokenBucket
 from local.resources import Throttle
-
-
-@dataclass
-class Clock:
-    """Shows what a test sets."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.conftest import Clock
 
 
 @dataclass(frozen=True)
@@ -93,7 +84,7 @@ def test_throttle_without_a_burst_lets_nobody_through(throttle: Throttle) -> Non
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

@@ -71,18 +71,22 @@ class Emulator:
                 return
 
     def invoke(self, event: object) -> Invocation:
-        body = json.dumps(event)  # in ASCII: half a surrogate pair can be told too
-        response = urllib3.request(
-            "POST", f"{self.url}{INVOCATIONS}", body=body, retries=False, timeout=PATIENCE_SECONDS
-        )
+        response = self.post(event)
         return Invocation(response.status, response.json())
+
+    def post(self, event: object) -> urllib3.BaseHTTPResponse:
+        """For an answer that may be no JSON."""
+        body = json.dumps(event)  # in ASCII: half a surrogate pair can be told too
+        return urllib3.request("POST", f"{self.url}{INVOCATIONS}", body=body, retries=False, timeout=PATIENCE_SECONDS)
+
+    def json_log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
 
     def records(self, message: str, *, at_least: int = 1, **facts: object) -> list[dict[str, Any]]:
         """The JSON log records with this message and these facts; it waits until there are so many."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
-            lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
-            found = [record for record in lines if {"message": message, **facts}.items() <= record.items()]
+            found = [record for record in self.json_log() if {"message": message, **facts}.items() <= record.items()]
             if len(found) >= at_least:
                 return found
             assert time.monotonic() < deadline, self.log()
