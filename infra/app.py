@@ -83,9 +83,10 @@ class Context:
         return items
 
     def refuse_others(self) -> None:
-        """But for the CDK's own, which are of two words and those with a colon or a slash: `@aws-cdk/…`, `aws:cdk:…`."""
-        for name in self._values.keys() - {*self._asked, "cli-telemetry", "acknowledged-issue-numbers"}:
-            if not re.search("[:/]", name):
+        """But for the names of the CDK: `@aws-cdk/…`, `aws:cdk:…`, what it looks up by `…:account=…`, and two more."""
+        known = {*self._asked, "cli-telemetry", "acknowledged-issue-numbers"}
+        for name in self._values:
+            if name not in known and not re.search("[:/]", name):
                 raise SystemExit(f"context {name} is unknown, there are {', '.join(self._asked)}")
 
     def _get(self, name: str) -> Any:

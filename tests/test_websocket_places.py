@@ -19,6 +19,7 @@ from local.aws import LocalAws
 from local.iam import ADMINISTRATOR
 from tests.conftest import (
     CALLBACK_URL,
+    CONNECTION_ID,
     NOW,
     SUB,
     Clock,
@@ -316,6 +317,26 @@ def test_disconnect_of_nobody_asks_for_no_user(
     table.add_response("delete_item", {})
 
     assert websocket.handler(disconnect_event(authorizer=None), None) == {"statusCode": 200}
+
+
+@pytest.mark.parametrize("options", [OPTIONS], ids=["3"])
+def test_disconnect_asks_for_no_place_that_the_row_tells(
+    websocket: ModuleType, table: Stubber, disconnect_event: EventFactory
+) -> None:
+    row = {"connectionId": {"S": CONNECTION_ID}, "userId": {"S": SUB}, "removedAt": {"N": str(NOW)}}
+    table.add_response("delete_item", {"Attributes": row})
+    table.add_response(
+        "update_item",
+        {},
+        {
+            "TableName": "users",
+            "Key": {"userId": SUB},
+            "UpdateExpression": "DELETE places :places",
+            "ExpressionAttributeValues": {":places": {f"{NOW} {CONNECTION_ID}"}},
+        },
+    )
+
+    assert websocket.handler(disconnect_event(), None) == {"statusCode": 200}
 
 
 @pytest.mark.parametrize("options", [OPTIONS], ids=["3"])

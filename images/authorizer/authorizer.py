@@ -265,7 +265,7 @@ class RemoteKeySet:
             KeySetUnavailable: whether it has one cannot be found out now.
         """
         key = self._known(kid)
-        if key is None or self._age() >= JWKS_SOFT_AGE_SECONDS:
+        if not self._is_fresh(kid):
             # Whoever has a key that still serves waits for nobody else's download.
             if self._lock.acquire(blocking=key is None):
                 try:
@@ -283,25 +283,29 @@ class RemoteKeySet:
     def _known(self, kid: str) -> RSAKey | None:
         return self._keys.get(kid) if self._age() < JWKS_HARD_AGE_SECONDS else None
 
+    def _is_fresh(self, kid: str) -> bool:
+        return self._known(kid) is not None and self._age() < JWKS_SOFT_AGE_SECONDS
+
     def _renew(self, kid: str) -> None:
         """Unless somebody just has, or has tried to."""
-        now, known = self._clock(), self._known(kid)
+        now = self._clock()
         cooldown = JWKS_COOLDOWN_SECONDS if self._age() < JWKS_HARD_AGE_SECONDS else JWKS_RETRY_SECONDS
-        if (known and self._age() < JWKS_SOFT_AGE_SECONDS) or abs(now - self._in_vain_at) < cooldown:
+        if self._is_fresh(kid) or abs(now - self._in_vain_at) < cooldown:
             return
-        self._in_vain_at = now
         self._failure = KeySetUnavailable(f"{self._url} was not downloaded")  # nor will it be if we fail
         try:
-            self._keys = usable_keys(Download(self._url).body(JWKS_RENEWAL_SECONDS if known else JWKS_SECONDS))
+            self._keys = usable_keys(
+                Download(self._url).body(JWKS_RENEWAL_SECONDS if self._known(kid) else JWKS_SECONDS)
+            )
         except KeySetUnavailable as failure:
             logger.error("key set unavailable", extra={"reason": str(failure)})
             self._failure = failure
-            self._in_vain_at = self._clock()  # or a slow failure's cooldown would be over already
         else:
             self._downloaded_at = now
             self._failure = None
-            if kid in self._keys:
-                self._in_vain_at = float("-inf")
+        finally:
+            in_vain = self._failure or kid not in self._keys
+            self._in_vain_at = self._clock() if in_vain else float("-inf")
 
 
 class Download:

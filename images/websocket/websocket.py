@@ -78,25 +78,30 @@ def remember(authorizer: dict[str, str], connection_id: str) -> None:
     """Stores who holds the connection, until the ID token expires or two hours have passed, the sooner of them."""
     user_id = authorizer["userId"]
     removed_at = min(int(authorizer["exp"]), int(time.time()) + MAX_CONNECTION_SECONDS)
-    take_place(user_id, connection_id, removed_at)
+    own = place(connection_id, removed_at)
+    take_place(user_id, own)
     try:
         connections.put_item(Item={"connectionId": connection_id, "userId": user_id, "removedAt": removed_at})
     except Exception:
-        leave_place(user_id, connection_id)
+        free_places(user_id, {own})
         raise
     logger.info("connected", extra={"sub": user_id, "connectionId": connection_id})
 
 
 def forget(event: Event, connection_id: str) -> None:
     row = connections.delete_item(Key={"connectionId": connection_id}, ReturnValues="ALL_OLD").get("Attributes")
-    if not row:  # a push that met a peer that has gone was faster
-        row = event["requestContext"].get("authorizer", {})
-    if "userId" in row:
-        leave_place(row["userId"], connection_id)
+    if row:
+        free_places(row["userId"], {place(connection_id, row["removedAt"])})
+    elif user_id := event["requestContext"].get("authorizer", {}).get("userId"):
+        free_places(user_id, taken_places(user_id, connection_id))
     logger.info("disconnected", extra={"connectionId": connection_id})
 
 
-def take_place(user_id: str, connection_id: str, until: int) -> None:
+def place(connection_id: str, until: int) -> str:
+    return f"{until} {connection_id}"
+
+
+def take_place(user_id: str, own: str) -> None:
     """Counts the connection as one of its user's; DynamoDB decides, so two at once cannot both be the last.
 
     A place whose time is over is free: `$disconnect` is not sent for every connection's end. One that is ours already
@@ -107,7 +112,6 @@ def take_place(user_id: str, connection_id: str, until: int) -> None:
     """
     if not MAX_CONNECTIONS:
         return
-    own = f"{until} {connection_id}"
     try:
         users.update_item(
             Key={"userId": user_id},
@@ -127,24 +131,24 @@ def take_place(user_id: str, connection_id: str, until: int) -> None:
             message = f"You have {MAX_CONNECTIONS} connections, which is as many as there may be."
             raise Rejected(429, "too_many_connections", message) from None
         free_places(user_id, over)
-        take_place(user_id, connection_id, until)
+        take_place(user_id, own)
 
 
-def leave_place(user_id: str, connection_id: str) -> None:
+def taken_places(user_id: str, connection_id: str) -> set[str]:
+    """Those of the connection, whose row is gone: a push that met a peer that has left was faster than `$disconnect`."""
     if not MAX_CONNECTIONS:
-        return
+        return set()
     row = users.get_item(Key={"userId": user_id}, ConsistentRead=True).get("Item", {})
-    own = {each for each in row.get("places", ()) if each.endswith(f" {connection_id}")}
-    if own:
-        free_places(user_id, own)
+    return {each for each in row.get("places", ()) if each.endswith(f" {connection_id}")}
 
 
 def free_places(user_id: str, places: set[str]) -> None:
-    users.update_item(
-        Key={"userId": user_id},
-        UpdateExpression="DELETE places :places",
-        ExpressionAttributeValues={":places": places},
-    )
+    if MAX_CONNECTIONS and places:
+        users.update_item(
+            Key={"userId": user_id},
+            UpdateExpression="DELETE places :places",
+            ExpressionAttributeValues={":places": places},
+        )
 
 
 def is_over(place: str) -> bool:
