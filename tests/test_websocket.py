@@ -201,13 +201,24 @@ def test_echo_is_json_in_utf_8_whatever_the_message(
     assert answer == {"statusCode": 200}
 
 
+def test_keepalive_gets_a_small_frame_instead_of_an_echo(
+    websocket: ModuleType, management: Stubber, message_event: EventFactory
+) -> None:
+    management.add_response("post_to_connection", {}, {"ConnectionId": CONNECTION_ID, "Data": b'{"keepalive": true}'})
+
+    answer = websocket.handler(message_event(routeKey="keepalive", body='{"action":"keepalive"}'), None)
+
+    assert answer == {"statusCode": 200}
+
+
+@pytest.mark.parametrize("route_key", ["$default", "keepalive"])
 def test_connection_that_is_gone_is_forgotten(
-    websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory
+    websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory, route_key: str
 ) -> None:
     management.add_client_error("post_to_connection", "GoneException", http_status_code=410)
     table.add_response("delete_item", {})
 
-    answer = websocket.handler(message_event(), None)
+    answer = websocket.handler(message_event(routeKey=route_key), None)
 
     assert answer == {"statusCode": 200}
 

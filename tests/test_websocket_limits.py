@@ -42,6 +42,18 @@ def test_message_after_the_expiry_is_answered_with_a_clear_frame_and_the_end_of_
     assert answer == {"statusCode": 200}
 
 
+def test_keepalive_after_the_expiry_gets_the_same_answer_as_a_message(
+    websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory
+) -> None:
+    management.add_response("post_to_connection", {}, posted(TOKEN_EXPIRED))
+    management.add_response("delete_connection", {}, CONNECTION)
+    event = message_event(routeKey="keepalive", authorizer={"userId": SUB, "exp": str(NOW)})
+
+    answer = websocket.handler(event, None)
+
+    assert answer == {"statusCode": 200}
+
+
 def test_message_in_the_very_second_of_the_expiry_is_not_served(
     monkeypatch: pytest.MonkeyPatch, websocket: ModuleType, management: Stubber, message_event: EventFactory
 ) -> None:

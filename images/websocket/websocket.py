@@ -1,4 +1,4 @@
-"""WebSocket function: `$connect` stores who holds the connection, `$disconnect` forgets it, the rest is echoed."""
+"""WebSocket function: `$connect` stores the connection, `$disconnect` deletes it; keep-alives and messages get an answer."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ MAX_CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway ends every connection by the
 MAX_POST_BYTES = 128 * 1024  # of `@connections`
 SUBPROTOCOL = "echo.v1"
 EXPIRED = {"error": "token_expired", "message": "Your token has expired: reconnect with a new one."}
+KEEPALIVE = {"keepalive": True}
 TOO_LARGE = {"error": "message_too_large", "message": "This message is larger than what is taken here."}
 
 Event = dict[str, Any]
@@ -156,20 +157,27 @@ def is_over(place: str) -> bool:
 
 
 def serve(event: Event, connection_id: str) -> None:
-    """A message: echoed, unless the token that opened the connection has expired by now."""
-    body = event.get("body") or ""
-    echo = json.dumps({"message": body}, ensure_ascii=False)
+    """Answer a message, or close the connection if the token that opened it has expired."""
     try:
         if has_expired(event):
             logger.info("token expired", extra={"connectionId": connection_id})
             post(connection_id, json.dumps(EXPIRED))
-            management.delete_connection(ConnectionId=connection_id)  # `$disconnect` follows, and forgets it
-        elif len(body.encode()) > MAX_MESSAGE_BYTES or len(echo.encode()) > MAX_POST_BYTES:
-            post(connection_id, json.dumps(TOO_LARGE))
+            management.delete_connection(ConnectionId=connection_id)  # `$disconnect` follows and deletes the row
         else:
-            post(connection_id, echo)
-    except management.exceptions.GoneException:  # the peer left first
+            post(connection_id, reply(event))
+    except management.exceptions.GoneException:  # the client closed the connection first
         forget(event, connection_id)
+
+
+def reply(event: Event) -> str:
+    """Return the answer to a keep-alive, the echo of a message, or an error if the message is too large."""
+    if event["requestContext"]["routeKey"] == "keepalive":
+        return json.dumps(KEEPALIVE)
+    body = event.get("body") or ""
+    echo = json.dumps({"message": body}, ensure_ascii=False)
+    if len(body.encode()) > MAX_MESSAGE_BYTES or len(echo.encode()) > MAX_POST_BYTES:
+        return json.dumps(TOO_LARGE)
+    return echo
 
 
 def has_expired(event: Event) -> bool:

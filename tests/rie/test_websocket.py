@@ -111,6 +111,16 @@ def test_default_sends_the_message_back(
     assert posted(request) == {"message": body}
 
 
+def test_keepalive_gets_a_small_frame_instead_of_an_echo(
+    websocket: Emulator, aws: FakeAws, message_event: EventFactory
+) -> None:
+    invocation = websocket.invoke(message_event(routeKey="keepalive", body='{"action":"keepalive"}'))
+
+    assert invocation == OK
+    (request,) = aws.requests
+    assert posted(request) == {"keepalive": True}
+
+
 @pytest.mark.parametrize("body", ["x" * 65537, '"' * 65536], ids=["message", "echo"])
 def test_message_that_is_too_large_is_refused_with_a_clear_frame(
     websocket: Emulator, aws: FakeAws, message_event: EventFactory, body: str
