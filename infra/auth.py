@@ -1,5 +1,7 @@
 """Who the users are."""
 
+from typing import Any
+
 import aws_cdk as cdk
 from aws_cdk import aws_cognito as cognito
 from aws_cdk import aws_lambda as lambda_
@@ -7,12 +9,22 @@ from constructs import Construct
 
 from infra.findings import accept
 
+PASSWORD_POLICY = cognito.PasswordPolicy(
+    min_length=12,
+    require_lowercase=True,
+    require_uppercase=True,
+    require_digits=True,
+    require_symbols=True,
+    temp_password_validity=cdk.Duration.days(3),
+)
+
 
 class Auth(Construct):
     """The Cognito user pool, and the app client by which a page without secrets signs its users in."""
 
     def __init__(self, scope: Construct, id_: str, *, self_sign_up: bool, removal_policy: cdk.RemovalPolicy) -> None:
         super().__init__(scope, id_)
+        self.self_sign_up = self_sign_up
         self.user_pool = cognito.UserPool(
             self,
             "UserPool",
@@ -21,14 +33,7 @@ class Auth(Construct):
             sign_in_case_sensitive=False,
             auto_verify=cognito.AutoVerifiedAttrs(email=True),
             account_recovery=cognito.AccountRecovery.EMAIL_ONLY,
-            password_policy=cognito.PasswordPolicy(
-                min_length=12,
-                require_lowercase=True,
-                require_uppercase=True,
-                require_digits=True,
-                require_symbols=True,
-                temp_password_validity=cdk.Duration.days(3),
-            ),
+            password_policy=PASSWORD_POLICY,
             removal_policy=removal_policy,
         )
         accept(
@@ -58,3 +63,18 @@ class Auth(Construct):
         function.add_environment("APP_CLIENT_ID", self.app_client.user_pool_client_id)
         if required_group:
             function.add_environment("REQUIRED_GROUP", required_group)
+
+    def page_config(self) -> dict[str, Any]:
+        """Return what a page needs to sign its users in."""
+        return {
+            "userPoolId": self.user_pool.user_pool_id,
+            "appClientId": self.app_client.user_pool_client_id,
+            "selfSignUp": self.self_sign_up,
+            "passwordPolicy": {
+                "minimumLength": PASSWORD_POLICY.min_length,
+                "requireLowercase": PASSWORD_POLICY.require_lowercase,
+                "requireUppercase": PASSWORD_POLICY.require_uppercase,
+                "requireNumbers": PASSWORD_POLICY.require_digits,
+                "requireSymbols": PASSWORD_POLICY.require_symbols,
+            },
+        }

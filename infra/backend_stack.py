@@ -82,6 +82,12 @@ class BackendStack(cdk.Stack):
         table.track_connections_from(websocket.function)
         api.post_messages_from(websocket.function)
 
+        page_config = {
+            **auth.page_config(),
+            **api.page_config(),
+            "allowedOrigins": [*allowed_origins],
+            "authorizerLogGroup": authorizer.log_group.log_group_name,
+        }
         for name, value in {
             "Region": self.region,
             "UserPoolId": auth.user_pool.user_pool_id,
@@ -92,5 +98,6 @@ class BackendStack(cdk.Stack):
             "AuthorizerLogGroup": authorizer.log_group.log_group_name,
             "WebSocketLogGroup": websocket.log_group.log_group_name,
             "AccessLogGroup": api.access_log.log_group_name,
+            "PageConfig": self.to_json_string(page_config),
         }.items():
             cdk.CfnOutput(self, name, value=value)

@@ -61,6 +61,7 @@ class WebSocketApi(Construct):
         removal_policy: cdk.RemovalPolicy,
     ) -> None:
         super().__init__(scope, id_)
+        self.credential = credential
         route = apigatewayv2.WebSocketRouteOptions
         every_route = WebSocketLambdaIntegration("Integration", integration)
         guard = WebSocketLambdaAuthorizer("Authorizer", authorizer, identity_source=[IDENTITY_SOURCE[credential]])
@@ -73,8 +74,9 @@ class WebSocketApi(Construct):
             disconnect_route_options=route(integration=every_route),
             default_route_options=route(integration=every_route),
         )
+        self.api.add_route("keepalive", integration=every_route)
         reason = "API Gateway authorizes a connection once, at $connect: no other route can have an authorizer."
-        for route_key in ("$disconnect", "$default"):
+        for route_key in ("$disconnect", "$default", "keepalive"):
             accept(self.api.node.find_child(f"{route_key}-Route"), "APIG4", reason)
         self.stage = apigatewayv2.WebSocketStage(
             self, "Stage", web_socket_api=self.api, stage_name="prod", auto_deploy=True, throttle=throttle
@@ -87,6 +89,10 @@ class WebSocketApi(Construct):
         )
         if log_role:
             self.stage.node.add_dependency(ApiGatewayLogRole(self, "LogRole"))
+
+    def page_config(self) -> dict[str, str]:
+        """Return what a page needs to connect."""
+        return {"webSocketEndpoint": self.stage.url, "credential": self.credential}
 
     def post_messages_from(self, function: lambda_.Function) -> None:
         """The function may send to this stage's connections and close them; inspecting them is not included."""

@@ -59,6 +59,11 @@ def environment(template: Template, target: str) -> dict[str, str]:
     return {name: text(value) for name, value in variables.items()}
 
 
+def outputs_of(template: Template) -> dict[str, str]:
+    """The outputs of the stack, with ${...} for what they refer to."""
+    return {name: text(output["Value"]) for name, output in template.to_json()["Outputs"].items()}
+
+
 def text(value: Any) -> str:
     """A CloudFormation value as text, with ${...} for what it refers to."""
     if isinstance(value, str):

@@ -8,12 +8,14 @@ from typing import Any
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_cognito as cognito
 from aws_cdk.assertions import Template
 
+from infra import auth
 from infra.bake import BakeTarget
 from tests.conftest import ROOT
 from tests.rie.conftest import SETTINGS
-from tests.synthesis import EVERY_OPTION, functions, of_type, only, synthesized, text
+from tests.synthesis import EVERY_OPTION, functions, of_type, only, outputs_of, synthesized, text
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +79,7 @@ def test_only_connect_has_the_authorizer(template: Template) -> None:
         "$connect": ("CUSTOM", {"Ref": authorizer}),
         "$disconnect": ("NONE", None),
         "$default": ("NONE", None),
+        "keepalive": ("NONE", None),
     }
 
 
@@ -100,6 +103,7 @@ def test_functions_may_be_called_by_this_api_only(template: Template) -> None:
         "*$connect",
         "*$disconnect",
         "*$default",
+        "*keepalive",
     }
 
 
@@ -277,7 +281,7 @@ def test_nothing_has_a_name_that_a_second_stack_would_collide_with(template: Tem
 
 
 def test_outputs_tell_all_that_a_client_and_an_operator_need(template: Template) -> None:
-    outputs = {name: text(output["Value"]) for name, output in template.to_json()["Outputs"].items()}
+    outputs = outputs_of(template)
     (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
     (user_pool,) = of_type(template, "AWS::Cognito::UserPool")
     (client,) = of_type(template, "AWS::Cognito::UserPoolClient")
@@ -285,7 +289,7 @@ def test_outputs_tell_all_that_a_client_and_an_operator_need(template: Template)
     stage = only(of_type(template, "AWS::ApiGatewayV2::Stage"))
     host = f"${{{api}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}"
 
-    assert outputs == {
+    assert {name: value for name, value in outputs.items() if name != "PageConfig"} == {
         "Region": "${AWS::Region}",
         "UserPoolId": f"${{{user_pool}}}",
         "AppClientId": f"${{{client}}}",
@@ -296,6 +300,42 @@ def test_outputs_tell_all_that_a_client_and_an_operator_need(template: Template)
         "WebSocketLogGroup": text(functions(template)["websocket"]["LoggingConfig"]["LogGroup"]),
         "AccessLogGroup": f"${{{stage['AccessLogSettings']['DestinationArn']['Fn::GetAtt'][0]}}}",
     }
+
+
+def test_page_config_is_json_of_what_the_page_needs(template: Template) -> None:
+    outputs = outputs_of(template)
+
+    assert json.loads(outputs["PageConfig"]) == {
+        "userPoolId": outputs["UserPoolId"],
+        "appClientId": outputs["AppClientId"],
+        "webSocketEndpoint": outputs["WebSocketEndpoint"],
+        "credential": "querystring",
+        "selfSignUp": False,
+        "passwordPolicy": {
+            "minimumLength": 12,
+            "requireLowercase": True,
+            "requireUppercase": True,
+            "requireNumbers": True,
+            "requireSymbols": True,
+        },
+        "allowedOrigins": [],
+        "authorizerLogGroup": outputs["AuthorizerLogGroup"],
+    }
+
+
+def test_page_shows_the_password_policy_of_the_user_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weaker = cognito.PasswordPolicy(
+        min_length=8, require_lowercase=True, require_uppercase=True, require_digits=False, require_symbols=False
+    )
+    monkeypatch.setattr(auth, "PASSWORD_POLICY", weaker)
+
+    template = synthesized()
+
+    policy = only(of_type(template, "AWS::Cognito::UserPool"))["Policies"]["PasswordPolicy"]
+    shown = json.loads(outputs_of(template)["PageConfig"])["passwordPolicy"]
+    assert shown == {name[0].lower() + name[1:]: value for name, value in policy.items()}
 
 
 def test_websocket_function_calls_back_to_the_url_of_the_outputs(template: Template) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,17 @@ from aws_cdk.assertions import Template
 
 import infra.app
 from tests.conftest import APP_CLIENT_ID, USER_POOL_ID, ColdStart
-from tests.synthesis import CONTEXT, EVERY_OPTION, ORIGINS, environment, functions, of_type, only, synthesized
+from tests.synthesis import (
+    CONTEXT,
+    EVERY_OPTION,
+    ORIGINS,
+    environment,
+    functions,
+    of_type,
+    only,
+    outputs_of,
+    synthesized,
+)
 
 Synthesize = Callable[..., Template]
 
@@ -34,6 +45,11 @@ def authorizers_options(template: Template) -> dict[str, str]:
     """What the stack tells the authorizer besides whose tokens to believe."""
     variables = environment(template, "authorizer")
     return {name: value for name, value in variables.items() if name not in {"USER_POOL_ID", "APP_CLIENT_ID"}}
+
+
+def page_config(template: Template) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(outputs_of(template)["PageConfig"])
+    return config
 
 
 # What they change
@@ -132,6 +148,33 @@ def test_strangers_cannot_make_themselves_a_user_unless_the_context_says_so(
     user_pool = only(of_type(synthesize_app(**context), "AWS::Cognito::UserPool"))
 
     assert user_pool["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": only_by_an_administrator}
+
+
+@pytest.mark.parametrize(
+    ("context", "changed"),
+    [
+        ({"credential": "subprotocol"}, {"credential": "subprotocol"}),
+        ({"selfSignUp": "true"}, {"selfSignUp": True}),
+        ({"allowedOrigins": ",".join(ORIGINS)}, {"allowedOrigins": ORIGINS}),
+        (
+            {
+                "allowMissingOrigin": "true",
+                "requiredGroup": "staff",
+                "maxConnectionsPerUser": "3",
+                "removalPolicy": "destroy",
+                "apiGatewayLogRole": "false",
+            },
+            {},
+        ),
+    ],
+    ids=["credential", "selfSignUp", "allowedOrigins", "the others"],
+)
+def test_page_is_told_what_concerns_it(
+    synthesize_app: Synthesize, context: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    by_default = page_config(synthesize_app())
+
+    assert page_config(synthesize_app(**context)) == by_default | changed
 
 
 @pytest.mark.parametrize(
