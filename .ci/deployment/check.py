@@ -24,7 +24,16 @@ from surroundings import NO_ENGINE, docker_registry, ecr_between, lead_to_loopba
 
 STACK = "WebSocketCognito"
 FUNCTIONS = {"authorizer", "websocket"}
-OUTPUTS = {"Region", "UserPoolId", "AppClientId", "WebSocketEndpoint", "CallbackUrl", "ConnectionTableName"}
+OUTPUTS = {
+    "Region",
+    "UserPoolId",
+    "AppClientId",
+    "WebSocketEndpoint",
+    "CallbackUrl",
+    "ConnectionTableName",
+    "AuthorizerLogGroup",
+}
+PASSWORD_RULES = {"minimumLength", "requireLowercase", "requireUppercase", "requireNumbers", "requireSymbols"}
 KEPT = "ApiLogRole"  # by design: the log role belongs to the account, other APIs may rely on it
 SINGLE_MANIFESTS = {
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -88,7 +97,8 @@ class Deployment:
         self.cdk("deploy", "--require-approval=never", f"--outputs-file={self.directory / 'outputs.json'}")
         resources = self.created()
         expect_equal("what the services list", listed() - others, physical_ids(resources, self.template()))
-        self.print_outputs()
+        outputs = self.print_outputs()
+        self.check_page_config(outputs)
         for logical_id, target in self.targets().items():
             self.check_image(target, resources[logical_id])
 
@@ -126,12 +136,31 @@ class Deployment:
         say(f"   {len(status)} of {len(self.template())} resources CREATE_COMPLETE")
         return {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in described}
 
-    def print_outputs(self) -> None:
-        outputs = self.read("outputs.json")[STACK]
+    def print_outputs(self) -> dict[str, str]:
+        outputs: dict[str, str] = self.read("outputs.json")[STACK]
         absent = {name for name in OUTPUTS if not outputs.get(name)}
         expect(not absent, f"outputs {absent} are not in {outputs}")
         for name, value in outputs.items():
             say(f"   {name} = {value}")
+        return outputs
+
+    def check_page_config(self, outputs: dict[str, str]) -> None:
+        """Write the page's settings as `make page-config` does, and compare them with the stack's other outputs."""
+        files = [str(self.directory / name) for name in ("outputs.json", "config.json")]
+        run(self.directory, sys.executable, "-m", "infra.page_config", *files)
+        config = self.read("config.json")
+        expect_equal("password rules of the page", config.pop("passwordPolicy").keys(), PASSWORD_RULES)
+        expected = {
+            "userPoolId": outputs["UserPoolId"],
+            "appClientId": outputs["AppClientId"],
+            "webSocketEndpoint": outputs["WebSocketEndpoint"],
+            "credential": "querystring",
+            "selfSignUp": True,
+            "allowedOrigins": [],
+            "authorizerLogGroup": outputs["AuthorizerLogGroup"],
+        }
+        expect_equal("the page's settings", config, expected)
+        expect(config["webSocketEndpoint"].startswith("wss://"), f"the page would not encrypt: {config}")
 
     def targets(self) -> dict[str, str]:
         """Bake's target of every function, by logical id."""
