@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import tempfile
 from asyncio.subprocess import STDOUT, Process
 from pathlib import Path
@@ -16,6 +15,7 @@ from pycognito.aws_srp import AWSSRP
 
 from local.iam import ADMINISTRATOR
 from local.launch import ROOT, VENVS, LaunchError
+from local.ports import bindable
 from local.resources import REGION, TemplateError
 from local.template import Template
 
@@ -33,7 +33,7 @@ class LocalAws:
 
     def __init__(self, *, log: Path, port: int = 0, dynamodb_url: str | None = None) -> None:
         self.log = log
-        self.port = bindable(port)
+        self.port = bindable(port, "--aws-port")
         self.url = f"http://127.0.0.1:{self.port}"
         self.dynamodb_url = dynamodb_url or self.url
         self._state = tempfile.TemporaryDirectory(prefix="local-aws-")  # the user pool's private key lies there
@@ -159,19 +159,6 @@ def client(service: str, url: str) -> Any:
 
 def renamed(properties: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     return {new if name == old else name: value for name, value in properties.items()}
-
-
-def bindable(port: int) -> int:
-    """The port, or a free one for 0; LaunchError if it is taken."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise LaunchError(f"port {port} is taken by another program") from error
-        except OverflowError as error:
-            raise LaunchError(f"{port} is no port: they go to 65535") from error
-        return int(listener.getsockname()[1])
 
 
 async def answers(port: int) -> bool:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from local import launch
-from local.aws import CREATED, LocalAws, Users, bindable
+from local.aws import CREATED, LocalAws, Users
 from local.endpoint import AwsEndpoint
 from local.gateway import Invocation
 from local.iam import Iam
 from local.lambda_runtime import FunctionRunner, Launch
 from local.limits import Limits
+from local.ports import bindable
 from local.progress import Progress
 from local.resources import ACCOUNT_ID, Api, Function
 from local.server import GatewayServer
@@ -127,7 +128,7 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
 
     async with AsyncExitStack() as stack:
         with progress.step("stack synthesized" if options.template is None else "template read") as step:
-            bindable(options.port)  # or it is refused now, not after the synthesis
+            bindable(options.port, "--port")  # or it is refused now, not after the synthesis
             aws = LocalAws(log=LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)
             stack.push_async_callback(aws.stop)
             template = await ready(options, aws)

@@ -16,11 +16,10 @@ import pytest_asyncio
 from botocore.exceptions import ClientError
 
 from local import aws as local_aws
-from local.aws import LocalAws, Users, bindable
+from local.aws import LocalAws, Users
 from local.launch import LaunchError
 from local.resources import TemplateError
 from local.template import Template
-from tests.conftest import free_port
 from tests.local.conftest import PATIENCE_SECONDS, alive, descendants
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
@@ -221,24 +220,3 @@ async def test_process_that_never_answers_is_given_up(tmp_path: Path, monkeypatc
     monkeypatch.setattr(local_aws, "START_SECONDS", 0.1)
 
     assert str(tmp_path / "log") in await failed_start(tmp_path, monkeypatch, "exec sleep 600")
-
-
-async def test_port_that_somebody_else_has_is_named() -> None:
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-
-    with pytest.raises(LaunchError, match=f"port {port} is taken"):
-        bindable(port)
-    server.close()
-
-
-def test_free_port_is_kept_and_zero_becomes_one() -> None:
-    port = free_port()
-
-    assert bindable(port) == port
-    assert bindable(0) > 0
-
-
-def test_impossible_port_is_named() -> None:
-    with pytest.raises(LaunchError, match="70000 is no port"):
-        bindable(70000)

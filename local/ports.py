@@ -1,0 +1,65 @@
+"""Ports of the loopback interface, and a clear error for one that cannot be had."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import closing
+
+from local.launch import LaunchError
+
+NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+ATTEMPTS = 10
+
+
+def bindable(port: int, flag: str) -> int:
+    """Return the port, or a free one for 0.
+
+    Raises:
+        LaunchError: the port cannot be had; the message names the flag that chooses another.
+    """
+    with closing(bind("127.0.0.1", port, flag)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def bind_localhost(port: int, flag: str) -> list[socket.socket]:
+    """Return sockets that are bound to a port of 127.0.0.1 and of ::1, if the machine has it, and do not listen yet.
+
+    A browser resolves `localhost` to either address. If ::1 were left free, another program there could be shown
+    instead.
+
+    Raises:
+        LaunchError: the port cannot be had; the message names the flag that chooses another.
+    """
+    attempts = 1 if port else ATTEMPTS  # a port that is free at one address may be taken at the other
+    while True:
+        attempts -= 1
+        listener = bind("127.0.0.1", port, flag)
+        try:
+            return [listener, bind("::1", listener.getsockname()[1], flag)]
+        except LaunchError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in NO_IPV6:
+                return [listener]
+            listener.close()
+            if not attempts:
+                raise
+
+
+def bind(host: str, port: int, flag: str) -> socket.socket:
+    try:
+        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise LaunchError(f"{host} cannot be used: {error.strerror}") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        reason = (
+            "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+        )
+        raise LaunchError(f"port {port} {reason}: choose another with {flag}") from error
+    except OverflowError as error:
+        listener.close()
+        raise LaunchError(f"{port} is no port: they go to 65535") from error
+    return listener

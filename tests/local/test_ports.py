@@ -1,0 +1,106 @@
+"""Ports that can be had, and what is said of one that cannot."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from local import ports
+from local.launch import LaunchError
+from local.ports import bind_localhost, bindable
+from tests.conftest import free_port
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+
+
+@pytest.fixture(params=["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
+def taken(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A port at which another program listens, at this address only."""
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    with socket.create_server((request.param, 0), family=family) as server:
+        yield server.getsockname()[1]
+
+
+def test_port_that_another_program_has_is_named_with_the_flag_to_choose_another() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        with pytest.raises(LaunchError) as error:
+            bindable(port, "--aws-port")
+
+    assert str(error.value) == f"port {port} is taken by another program: choose another with --aws-port"
+
+
+def test_free_port_is_kept_and_zero_becomes_one() -> None:
+    port = free_port()
+
+    assert bindable(port, "--port") == port
+    assert bindable(0, "--port") > 0
+
+
+def test_impossible_port_is_named() -> None:
+    with pytest.raises(LaunchError, match="70000 is no port"):
+        bindable(70000, "--port")
+
+
+def test_port_of_localhost_that_is_taken_at_either_address_is_refused(taken: int) -> None:
+    with pytest.raises(LaunchError) as error:
+        bind_localhost(taken, "--page-port")
+
+    assert str(error.value) == f"port {taken} is taken by another program: choose another with --page-port"
+
+
+@needs_ipv6
+@pytest.mark.parametrize("port", [0, free_port()], ids=["any", "chosen"])
+def test_port_of_localhost_is_the_same_at_both_addresses(port: int) -> None:
+    ipv4, ipv6 = bind_localhost(port, "--page-port")
+
+    with closing(ipv4), closing(ipv6):
+        bound = ipv4.getsockname()[1]
+        assert (ipv4.getsockname()[0], *ipv6.getsockname()[:2]) == ("127.0.0.1", "::1", bound)
+        assert port in {0, bound}
+
+
+@needs_ipv6
+def test_any_port_of_localhost_is_one_that_is_free_at_both_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    bind, refusals = ports.bind, [errno.EADDRINUSE, errno.EADDRINUSE]
+
+    def refuse_at_first(host: str, port: int, flag: str) -> socket.socket:
+        if host == "::1" and refusals:
+            raise LaunchError("taken") from OSError(refusals.pop(), "in use")
+        return bind(host, port, flag)
+
+    monkeypatch.setattr(ports, "bind", refuse_at_first)
+    ipv4, ipv6 = bind_localhost(0, "--page-port")
+
+    with closing(ipv4), closing(ipv6):
+        assert refusals == []
+
+
+@pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT], ids=errno.errorcode.get)
+def test_machine_without_ipv6_has_one_address_of_localhost(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    bind = ports.bind
+
+    def bind_ipv4(host: str, port: int, flag: str) -> socket.socket:
+        if host == "::1":
+            raise LaunchError("no ::1") from OSError(number, "not available")
+        return bind(host, port, flag)
+
+    monkeypatch.setattr(ports, "bind", bind_ipv4)
+    (listener,) = bind_localhost(0, "--page-port")
+
+    with closing(listener):
+        assert listener.getsockname()[0] == "127.0.0.1"
