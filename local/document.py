@@ -29,6 +29,7 @@ WITHOUT_EFFECT = {
     "AWS::CDK::Metadata",
     "AWS::Logs::LogGroup",
 }
+OUTPUT_ATTRIBUTES = {"Description", "Export", "Value"}
 # What is run, and the properties that are understood; None leaves the judgement to the local AWS.
 LOCAL: dict[str, set[str] | None] = {
     "AWS::ApiGatewayV2::Api": {"Description", "Name", "ProtocolType", "RouteSelectionExpression", "Tags"},
@@ -144,6 +145,13 @@ class Document:
         for logical_id, resource in self.resources.items():
             if resource["Type"] == type_:
                 yield logical_id, self.resolve(resource.get("Properties", {}), logical_id)
+
+    def output(self, name: str) -> Any:
+        """Return an output's value; TemplateError names the output if its value is unknown here."""
+        output = self.outputs[name]
+        if unknown := output.keys() - OUTPUT_ATTRIBUTES:
+            raise TemplateError(f"output {name}: {', '.join(sorted(unknown))} cannot be evaluated locally")
+        return self.resolve(output["Value"], f"output {name}")
 
     def resolve(self, value: Any, where: str) -> Any:
         """The value with its intrinsic functions evaluated; TemplateError names `where` if one is unknown."""

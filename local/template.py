@@ -27,6 +27,7 @@ from local.resources import (
     Throttle,
 )
 
+PAGE_CONFIG = "PageConfig"
 DEFAULT_ROUTE_SELECTION = "$request.body.action"
 ROUTE_SETTINGS = {
     "DataTraceEnabled",
@@ -62,6 +63,19 @@ INVOCATION_URI = re.compile(r"functions/(arn:[^/]+)/invocations$")
 
 class Template(Document):
     """A template that is run: what its resources are to the gateway and to the functions."""
+
+    def page_config(self) -> dict[str, Any] | None:
+        """Return the settings of the stack's page, its output `PageConfig`; None without that output."""
+        if PAGE_CONFIG not in self.outputs:
+            return None
+        text = self.output(PAGE_CONFIG)
+        try:
+            config = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise TemplateError(f"output {PAGE_CONFIG}: {text!r} is not JSON: {error}") from error
+        if not isinstance(config, dict):
+            raise TemplateError(f"output {PAGE_CONFIG}: {text!r} is not a JSON object")
+        return config
 
     def functions(self) -> dict[str, Function]:
         """All functions by ARN."""
