@@ -1,0 +1,64 @@
+"""Prints the mails that Cognito would send; the local AWS sends none and keeps them all."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Self
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+
+POLL_SECONDS = 0.25
+ANSWER_SECONDS = 5.0
+TAG = re.compile("<[^>]*>")
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A mail of the user pool: a confirmation code, a code for a forgotten password, or an invitation."""
+
+    id: str
+    to: str
+    subject: str
+    text: str
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Self:
+        text = record["BodyText"] or html.unescape(" ".join(TAG.sub(" ", record["BodyHtml"]).split()))
+        return cls(record["MessageId"], ", ".join(record["To"]), record["Subject"], text)
+
+    def __str__(self) -> str:
+        """The mail as lines for a terminal."""
+        lines = [f"Mail to {self.to}: {self.subject}", *(f"  {line}" for line in self.text.splitlines())]
+        return "\n".join(printable(line) for line in lines)
+
+
+def printable(text: str) -> str:
+    """Drop what could control a terminal: whoever signs up picks the address that a mail goes to."""
+    spaced = (" " if character.isspace() else character for character in text)
+    return "".join(character for character in spaced if character.isprintable()).rstrip()
+
+
+async def sent(session: ClientSession, aws_url: str) -> list[Mail]:
+    """Return all mails so far, oldest first."""
+    async with session.get(f"{aws_url}/_ministack/ses/messages") as answer:
+        messages = (await answer.json())["messages"]
+    records = (record for account in messages.values() for record in account)
+    return [Mail.of(record) for record in sorted(records, key=lambda record: float(record["Timestamp"]))]
+
+
+async def watch(aws_url: str, say: Callable[[str], None]) -> None:
+    """Say each mail once, until cancelled."""
+    said: set[str] = set()
+    async with ClientSession(raise_for_status=True, timeout=ClientTimeout(total=ANSWER_SECONDS)) as session:
+        while True:
+            with suppress(ClientError, TimeoutError, ValueError):  # asked again soon
+                for mail in await sent(session, aws_url):
+                    if mail.id not in said:
+                        said.add(mail.id)
+                        say(f"\n{mail}")
+            await asyncio.sleep(POLL_SECONDS)

@@ -1,0 +1,276 @@
+"""The mails of the local user pool: each is told once, with the code that it has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from local import mail
+from local.aws import LocalAws
+from local.mail import Mail
+from local.template import Template
+from tests.conftest import Answer, LoopbackServer
+from tests.local.conftest import PATIENCE_SECONDS
+
+PASSWORD = "correct-Horse-battery-1"
+OTHER_PASSWORD = "another-Horse-battery-2"
+LOOP = pytest.mark.asyncio(loop_scope="module")
+
+
+class UserPool:
+    """The user pool of our own stack, and what users and administrators do with it."""
+
+    def __init__(self, aws: LocalAws, template: Template) -> None:
+        self.cognito = aws.client("cognito-idp")
+        for logical_id, resource in template.resources.items():
+            match resource["Type"]:
+                case "AWS::Cognito::UserPool":
+                    self.id = template.physical_ids[logical_id]
+                case "AWS::Cognito::UserPoolClient":
+                    self.app_client_id = template.physical_ids[logical_id]
+
+    def sign_up(self, email: str) -> None:
+        self.cognito.sign_up(ClientId=self.app_client_id, Username=email, Password=PASSWORD)
+
+    def confirm(self, email: str, code: str) -> None:
+        self.cognito.confirm_sign_up(ClientId=self.app_client_id, Username=email, ConfirmationCode=code)
+
+    def resend(self, email: str) -> None:
+        self.cognito.resend_confirmation_code(ClientId=self.app_client_id, Username=email)
+
+    def forget_password(self, email: str) -> None:
+        self.cognito.forgot_password(ClientId=self.app_client_id, Username=email)
+
+    def replace_password(self, email: str, code: str) -> None:
+        self.cognito.confirm_forgot_password(
+            ClientId=self.app_client_id, Username=email, ConfirmationCode=code, Password=OTHER_PASSWORD
+        )
+
+    def invite(self, email: str, **options: str) -> None:
+        self.cognito.admin_create_user(UserPoolId=self.id, Username=email, **options)
+
+    def status(self, email: str) -> str:
+        return str(self.cognito.admin_get_user(UserPoolId=self.id, Username=email)["UserStatus"])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalAws]:
+    running = LocalAws(log=tmp_path_factory.mktemp("aws") / "log")
+    await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture(scope="module")
+def user_pool(aws: LocalAws, own_template: Path) -> UserPool:
+    template = Template.read(own_template)
+    aws.create(template)
+    return UserPool(aws, template)
+
+
+Said = asyncio.Queue[str]
+
+
+async def watched(url: str) -> AsyncIterator[Said]:
+    said: Said = asyncio.Queue()
+    watcher = asyncio.create_task(mail.watch(url, said.put_nowait))
+    yield said
+    assert not watcher.done()
+    watcher.cancel()
+    await asyncio.wait([watcher])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def said(aws: LocalAws) -> AsyncIterator[Said]:
+    """What is said of the user pool's mails, as it is said."""
+    async for each in watched(aws.url):
+        yield each
+
+
+async def next_of(said: Said) -> str:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        return await said.get()
+
+
+async def code_in(said: Said, email: str) -> str:
+    """The code in the next mail, which is to this address."""
+    told = await next_of(said)
+    assert told.startswith(f"\nMail to {email}: ")
+    (code,) = re.findall(r"\b\d{6}\b", told)
+    return str(code)
+
+
+async def done(act: Callable[..., None], *arguments: str, **options: str) -> None:
+    await asyncio.to_thread(act, *arguments, **options)
+
+
+# What the user pool sends
+
+
+@LOOP
+async def test_code_of_a_sign_up_is_told_and_confirms_it(user_pool: UserPool, said: Said) -> None:
+    await done(user_pool.sign_up, "ann@example.com")
+
+    code = await code_in(said, "ann@example.com")
+
+    await done(user_pool.confirm, "ann@example.com", code)
+    assert user_pool.status("ann@example.com") == "CONFIRMED"
+
+
+@LOOP
+async def test_code_that_is_sent_again_is_told_again(user_pool: UserPool, said: Said) -> None:
+    await done(user_pool.sign_up, "ben@example.com")
+    await code_in(said, "ben@example.com")
+    await done(user_pool.resend, "ben@example.com")
+
+    code = await code_in(said, "ben@example.com")
+
+    await done(user_pool.confirm, "ben@example.com", code)
+    assert user_pool.status("ben@example.com") == "CONFIRMED"
+
+
+@LOOP
+async def test_code_for_a_forgotten_password_is_told_and_lets_it_be_replaced(user_pool: UserPool, said: Said) -> None:
+    await done(user_pool.sign_up, "cat@example.com")
+    sign_up = await code_in(said, "cat@example.com")
+    await done(user_pool.confirm, "cat@example.com", sign_up)
+    await done(user_pool.forget_password, "cat@example.com")
+
+    code = await code_in(said, "cat@example.com")
+
+    assert code != sign_up
+    await done(user_pool.replace_password, "cat@example.com", code)
+
+
+@LOOP
+@pytest.mark.parametrize("again", [False, True], ids=["once", "once more"])
+async def test_invitation_is_told_with_the_password_that_signs_in(user_pool: UserPool, said: Said, again: bool) -> None:
+    email = f"dan{again:d}@example.com"
+    await done(user_pool.invite, email)
+    if again:
+        await next_of(said)
+        await done(user_pool.invite, email, MessageAction="RESEND")
+
+    told = await next_of(said)
+
+    assert told.startswith(f"\nMail to {email}: ")
+    name, password = re.findall(r"Your username is (\S+) and temporary password is (\S+)\.$", told)[0]
+    assert name == email
+    assert await asyncio.to_thread(challenge, user_pool, email, password) == "NEW_PASSWORD_REQUIRED"
+
+
+def challenge(user_pool: UserPool, email: str, password: str) -> str:
+    """What a sign-in with this password asks for."""
+    flows = user_pool.cognito.create_user_pool_client(
+        UserPoolId=user_pool.id, ClientName="administrator", ExplicitAuthFlows=["ALLOW_ADMIN_USER_PASSWORD_AUTH"]
+    )
+    answer = user_pool.cognito.admin_initiate_auth(
+        UserPoolId=user_pool.id,
+        ClientId=flows["UserPoolClient"]["ClientId"],
+        AuthFlow="ADMIN_USER_PASSWORD_AUTH",
+        AuthParameters={"USERNAME": email, "PASSWORD": password},
+    )
+    return str(answer["ChallengeName"])
+
+
+@LOOP
+async def test_code_of_a_reset_by_an_administrator_is_told(user_pool: UserPool, said: Said) -> None:
+    await done(user_pool.sign_up, "eve@example.com")
+    await done(user_pool.confirm, "eve@example.com", await code_in(said, "eve@example.com"))
+    await asyncio.to_thread(
+        user_pool.cognito.admin_reset_user_password, UserPoolId=user_pool.id, Username="eve@example.com"
+    )
+
+    code = await code_in(said, "eve@example.com")
+
+    await done(user_pool.replace_password, "eve@example.com", code)
+
+
+@LOOP
+async def test_address_cannot_control_the_terminal(user_pool: UserPool, said: Said) -> None:
+    await done(user_pool.sign_up, "\x1b[2J\x07\u202efay\x9b@example.com")
+
+    told = await next_of(said)
+
+    assert told.startswith("\nMail to [2Jfay@example.com: ")
+    assert [character for character in told if not character.isprintable()] == ["\n", "\n"]
+
+
+# A mail
+
+
+def record(number: int, **changes: Any) -> dict[str, Any]:
+    """What the local AWS keeps of a mail."""
+    facts = {"MessageId": str(number), "To": ["jane@example.com"], "Subject": "A code", "Timestamp": number}
+    return {**facts, "BodyText": f"It is {number}", "BodyHtml": "", **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "Mail to jane@example.com: A code\n  It is 7"),
+        ({"BodyText": "It is\n\n7\r\n"}, "Mail to jane@example.com: A code\n  It is\n\n  7"),
+        (
+            {"BodyText": "", "BodyHtml": "<p>It&nbsp;is <b>7</b>,<br>not 8 &lt; 9</p>"},
+            "Mail to jane@example.com: A code\n  It is 7 , not 8 < 9",
+        ),
+        (
+            {"To": ["jane@example.com", "bob@example.com"]},
+            "Mail to jane@example.com, bob@example.com: A code\n  It is 7",
+        ),
+        ({"To": ["a\nMail to b@example.com"]}, "Mail to a Mail to b@example.com: A code\n  It is 7"),
+        ({"Subject": "A\x1b[31m code\n"}, "Mail to jane@example.com: A[31m code\n  It is 7"),
+        ({"BodyText": "It is\u2028\x1b]0;7\ud800"}, "Mail to jane@example.com: A code\n  It is\n  ]0;7"),
+    ],
+)
+def test_mail_is_shown_as_text_that_cannot_control_a_terminal(changes: dict[str, Any], text: str) -> None:
+    assert str(Mail.of(record(7, **changes))) == text
+
+
+# A local AWS that does not answer well
+
+
+def mails(*records: dict[str, Any]) -> Answer:
+    body = json.dumps({"messages": {"000000000000": records}}).encode()
+    return Answer(headers={"Content-Type": "application/json"}, body=[body])
+
+
+async def asked(server: LoopbackServer, times: int) -> None:
+    """Wait until the server has been asked so many times more."""
+    count = len(server.requests) + times
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(server.requests) < count:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "hiccup",
+    [
+        Answer(500, headers={"Content-Type": "application/json"}, body=[b'{"message": "not now"}']),
+        Answer(headers={"Content-Type": "application/json"}, body=[b"{"]),
+        Answer(headers={"Content-Type": "text/html"}, body=[b"<html>"]),
+        Answer(headers={"Content-Length": "10"}, body=[b"short"]),
+    ],
+    ids=["error", "half of it", "other type", "cut off"],
+)
+async def test_mail_is_told_after_a_hiccup_and_only_once(monkeypatch: pytest.MonkeyPatch, hiccup: Answer) -> None:
+    monkeypatch.setattr(mail, "POLL_SECONDS", 0.01)
+    with LoopbackServer(hiccup) as server:
+        async for said in watched(server.url):
+            await asked(server, 2)
+            server.answer = mails(record(2), record(1))
+            assert [await next_of(said), await next_of(said)] == [f"\n{Mail.of(record(each))}" for each in (1, 2)]
+
+            server.answer = hiccup
+            await asked(server, 2)
+            server.answer = mails(record(1), record(2), record(3))
+            assert await next_of(said) == f"\n{Mail.of(record(3))}"
+            await asked(server, 2)
+            assert said.empty()
