@@ -1,0 +1,27 @@
+/**
+ * How long to wait before the next attempt to connect: exponential backoff with full jitter.
+ *
+ * API Gateway accepts 500 new connections a second for a whole account. Clients that lose their connections in the
+ * same instant must therefore spread their attempts. docs/clients.md has a simulation of this policy.
+ */
+
+const BASE_MS = 1_000;
+const CAP_MS = 30_000;
+
+/** After this many failures in a row the connection is suspended: it retries slowly and the user is told why. */
+export const SUSPEND_AFTER_FAILURES = 6;
+
+/** Refresh the token once, before the attempt that follows this many failures in a row. */
+export const REFRESH_AFTER_FAILURES = 2;
+
+/**
+ * Return the delay before the next attempt, in milliseconds.
+ *
+ * @param failures attempts that have failed in a row; 0 after a stable connection was lost.
+ */
+export function retryDelay(failures: number, random: () => number = Math.random): number {
+  if (failures >= SUSPEND_AFTER_FAILURES) {
+    return CAP_MS * (0.5 + random());
+  }
+  return Math.min(CAP_MS, BASE_MS * 2 ** failures) * random();
+}

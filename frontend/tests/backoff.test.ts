@@ -1,0 +1,22 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { retryDelay, SUSPEND_AFTER_FAILURES } from "../src/backoff";
+
+const anyRandom = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
+
+test("full jitter: the delay is anything from zero to the exponential limit", () => {
+  expect([0, 1, 2, 3, 4, 5].map((failures) => retryDelay(failures, () => 0))).toEqual([0, 0, 0, 0, 0, 0]);
+  expect([0, 1, 2, 3, 4, 5].map((failures) => retryDelay(failures, () => 1))).toEqual([
+    1_000, 2_000, 4_000, 8_000, 16_000, 30_000,
+  ]);
+});
+
+test("suspended: every 15 to 45 s, however many attempts have failed", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: SUSPEND_AFTER_FAILURES, max: 100_000 }), anyRandom, (failures, random) => {
+      const delay = retryDelay(failures, () => random);
+      expect(delay).toBeGreaterThanOrEqual(15_000);
+      expect(delay).toBeLessThanOrEqual(45_000);
+    }),
+  );
+});
