@@ -10,22 +10,25 @@ import math
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
 
+from local import mail
 from local.aws import Users, client
 from local.demo import demo, password
 from local.launch import ROOT
 from local.limits import Limits
 from local.progress import Progress, StepFailed
-from local.system import LOGS, STATE, Options, System, running
+from local.system import LOGS, STATE, Options, System, cancelled, running
+from local.template import PAGE_CONFIG
 
 PORT = 4510
 AWS_PORT = 4511
+PAGE_PORT = 3000
 USER = "ada@example.com"
 
 
@@ -77,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--aws-port", type=int, help=f"of Cognito and DynamoDB (default: {AWS_PORT} for up, any for demo)"
     )
+    parser.add_argument("--page-port", type=int, help=f"of the page (default: {PAGE_PORT}; demo serves none)")
     parser.add_argument("--template", type=Path, help="a synthesized template (default: synthesizes cdk.json's stack)")
     parser.add_argument(
         "--context",
@@ -161,13 +165,14 @@ def setting(text: str) -> tuple[str, str]:
 
 
 def options(arguments: argparse.Namespace) -> Options:
-    port, aws_port = (0, 0) if arguments.command == "demo" else (PORT, AWS_PORT)
+    port, aws_port, page_port = (0, 0, None) if arguments.command == "demo" else (PORT, AWS_PORT, PAGE_PORT)
     return Options(
         template=arguments.template,
         context=dict(arguments.context),
         images=arguments.images.resolve(),
         port=port if arguments.port is None else arguments.port,
         aws_port=aws_port if arguments.aws_port is None else arguments.aws_port,
+        page_port=page_port if arguments.page_port is None else arguments.page_port,
         functions=arguments.functions,
         environments=arguments.environments,
         dynamodb_url=arguments.dynamodb_url,
@@ -185,6 +190,8 @@ async def up(options: Options, progress: Progress) -> None:
         secret = password()
         if system.user_pool_id:
             await asyncio.to_thread(system.users.add, USER, secret)
+            mails = asyncio.create_task(mail.watch(system.aws.url, progress.say))
+            stack.push_async_callback(cancelled, mails)
         file = facts_file(system.port)
         file.unlink(missing_ok=True)  # of one that could not clean up, with whatever mode
         file.touch(mode=0o600)
@@ -254,21 +261,37 @@ def removed_at(row: dict[str, Any]) -> int:
 
 
 def usage(system: System, options: Options) -> str:
-    limits = options.limits.compressed(options.clock_speed)
-    text = f"\nWebSocket   {system.websocket_url}"
+    lines = [*page_lines(system, options), f"WebSocket   {system.websocket_url}"]
     if system.user_pool_id and system.table_name:
         flags = "" if system.port == PORT else f" LOCAL_FLAGS=--port={system.port}"
         token = f"make -s token{flags}"
-        text = USAGE.format(
+        lines[-1] = USAGE.format(
             system=system,
             uri=system.opening("…")["uri"],
             wscat=wscat(**system.opening(f"$({token})")),
             token=token,
             connection=f"make -s connection{flags}",
         )
+    limits = options.limits.compressed(options.clock_speed)
     if limits != Limits():
-        text += f"\n\nConnections end after {limits.idle_seconds:g} s idle, {limits.connection_seconds:g} s in all."
-    return f"{text}\n\nCtrl-C ends everything."
+        lines.append(f"\nConnections end after {limits.idle_seconds:g} s idle, {limits.connection_seconds:g} s in all.")
+    return "\n".join(("", *lines, "\nCtrl-C ends everything."))
+
+
+def page_lines(system: System, options: Options) -> Iterator[str]:
+    """Say where the page is, and what keeps it from connecting."""
+    if system.page_url is None or system.page_settings is None:
+        if options.page_port is not None and system.user_pool_id:
+            yield f"No page: the template has no output {PAGE_CONFIG}."
+        return
+    does = "sign up there; the code from the mail appears below"
+    if not system.page_settings.get("selfSignUp"):
+        does = "sign in there; mails to users appear below"
+    yield f"Page        {system.page_url}        ({does})"
+    origins = system.page_settings.get("allowedOrigins")
+    if origins and system.page_url not in origins:
+        yield f"            Its connections are refused, because allowedOrigins does not have {system.page_url}."
+        yield f"            Start with --context allowedOrigins={','.join((*origins, system.page_url))}"
 
 
 def wscat(uri: str, subprotocols: Sequence[str] = ()) -> str:
@@ -277,7 +300,7 @@ def wscat(uri: str, subprotocols: Sequence[str] = ()) -> str:
     return " ".join(["npx wscat", *(f'"{word}"' if "$" in word else word for word in words)])
 
 
-USAGE = """
+USAGE = """\
 WebSocket   {uri}
 Token       {token}                (an ID token of ada@example.com, by SRP)
 AWS         {system.aws.url}        (Cognito and DynamoDB for boto3 and the AWS CLI, keys test and test)

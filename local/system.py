@@ -19,6 +19,7 @@ from local.gateway import Invocation
 from local.iam import Iam
 from local.lambda_runtime import FunctionRunner, Launch
 from local.limits import Limits
+from local.page import PageServer, local_settings
 from local.ports import bindable
 from local.progress import Progress
 from local.resources import ACCOUNT_ID, Api, Function
@@ -43,6 +44,8 @@ class Options:
         images: the folder of the functions' sources, one folder a bake target.
         port: of the gateway, 0 for any that is free.
         aws_port: of the local Cognito and DynamoDB, likewise.
+        page_port: of the page, likewise; None does not serve it.
+        page: the folder of the built page.
         functions: in the built images, as plain processes, or images where there is an engine to build them.
         environments: execution environments of each function.
         dynamodb_url: a DynamoDB to use instead of the built-in one, e.g. DynamoDB Local.
@@ -58,6 +61,8 @@ class Options:
     images: Path = launch.ROOT / "images"
     port: int = 0
     aws_port: int = 0
+    page_port: int | None = None
+    page: Path = launch.ROOT / "frontend" / "dist"
     functions: Literal["auto", "process", "image"] = "auto"
     environments: int = 2
     dynamodb_url: str | None = None
@@ -74,6 +79,8 @@ class System:
 
     Attributes:
         user_pool_id: and the other resources': None where the template has none.
+        page_url: None if no page is served.
+        page_settings: what the page reads as `config.json`; None if no page is served.
     """
 
     api: Api
@@ -83,6 +90,8 @@ class System:
     user_pool_id: str | None
     app_client_id: str | None
     table_name: str | None
+    page_url: str | None = None
+    page_settings: dict[str, Any] | None = None
 
     @property
     def websocket_url(self) -> str:
@@ -129,10 +138,13 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
     async with AsyncExitStack() as stack:
         with progress.step("stack synthesized" if options.template is None else "template read") as step:
             bindable(options.port, "--port")  # or it is refused now, not after the synthesis
+            if page := bind_page(options):
+                stack.push_async_callback(page.stop)
             aws = LocalAws(log=LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)
             stack.push_async_callback(aws.stop)
             template = await ready(options, aws)
-            _ = template.api(), template.functions()  # or what is wrong with them is said now, not half-way
+            # Read now what is read again later: an error is found at once, not half-way.
+            _ = template.api(), template.functions(), template.page_config()
             step.result = f"{len(template.resources)} resources" + (f", local AWS at {aws.url}" if aws.started else "")
         if aws.started:
             with progress.step("resources created") as step:
@@ -170,7 +182,29 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
                 runners[arn] = FunctionRunner(function, start, environment, concurrency=options.environments)
             await asyncio.gather(*(runner.start() for runner in runners.values()))
             step.result = f"{', '.join(function.target for function in functions.values())} as {way}"
+
+        config = template.page_config()
+        if page and config is not None:
+            with progress.step("page listening") as step:
+                system = await serve_page(page, config, system, limits)
+                step.result = page.url
         yield system
+
+
+def bind_page(options: Options) -> PageServer | None:
+    """Take the page's port; None if there is no page: our own stack has one, another template may."""
+    if options.page_port is None:
+        return None
+    if options.template is not None and Template.read(options.template).page_config() is None:
+        return None
+    return PageServer(options.page, options.page_port)
+
+
+async def serve_page(page: PageServer, config: dict[str, Any], system: System, limits: Limits) -> System:
+    """Start the page with the system's addresses; return the system with the page's."""
+    settings = local_settings(config, websocket_url=system.websocket_url, aws_url=system.aws.url, limits=limits)
+    await page.start(settings)
+    return dataclasses.replace(system, page_url=page.url, page_settings=settings)
 
 
 async def ready(options: Options, aws: LocalAws) -> Template:

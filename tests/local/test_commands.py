@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from websockets.sync.client import connect
 
+from local.aws import client
 from tests.conftest import ROOT, free_port
 from tests.local.conftest import alive, descendants
 from tests.local.terminal import Terminal
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
-NOT_COPIED = (".git", ".ci", ".local", ".venv", "cdk.out", "node_modules", "tests", "__pycache__", ".*_cache")
+NOT_COPIED = (".git", ".ci", ".local", ".venv", "cdk.out", "dist", "node_modules", "tests", "__pycache__", ".*_cache")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
 
 DEMO_STEPS = [
@@ -51,7 +53,7 @@ DEMO_STEPS = [
 
 def ours(port: int) -> list[str]:
     """Arguments by which nothing is in the way of a developer's own `make up`."""
-    return ["--port", str(port), "--aws-port", "0", "--functions", "process"]
+    return ["--port", str(port), "--aws-port", "0", "--page-port", "0", "--functions", "process"]
 
 
 def wait_until(holds: Callable[[], object], otherwise: Callable[[], str], seconds: float = START_SECONDS) -> None:
@@ -123,6 +125,9 @@ def copied(root: Path) -> Checkout:
     (root / ".local").mkdir()
     for name in (".venv", "node_modules", ".local/venvs"):
         (root / name).symlink_to(ROOT / name)
+    page = root / "frontend" / "dist" / "index.html"  # a stand-in: these tests need no build
+    page.parent.mkdir(parents=True)
+    page.write_text("<!doctype html><title>Stand-in</title>")
     return Checkout(root)
 
 
@@ -157,6 +162,12 @@ class Up:
         """`token` or `connection`, of this `up`."""
         return self.checkout.run(command, "--port", str(self.port))
 
+    def address(self, name: str) -> str:
+        """The printed address of this name."""
+        found = re.search(rf"^{name} +(http://\S+)", self.printed, re.MULTILINE)
+        assert found is not None
+        return found[1]
+
     def line(self, start: str) -> str:
         """The printed line to paste that starts with this, its continuation lines included."""
         block = self.printed.partition("In another terminal, from here:\n")[2].partition("\n\n")[0]
@@ -186,8 +197,41 @@ def claims(token: str) -> dict[str, Any]:
     return decoded
 
 
-def test_up_says_where_it_listens(up: Up) -> None:
-    assert f"WebSocket   ws://127.0.0.1:{up.port}/prod?idToken=…\n" in up.printed
+def test_up_says_where_it_listens_the_page_first(up: Up) -> None:
+    usage = up.printed.partition("page listening")[2].partition("\n\n")[2]
+
+    assert re.match(
+        r"Page        http://localhost:\d+        \(sign up there; the code from the mail appears below\)\n"
+        rf"WebSocket   ws://127\.0\.0\.1:{up.port}/prod\?idToken=…\n",
+        usage,
+    )
+
+
+def test_page_has_the_settings_of_the_system(up: Up) -> None:
+    known = json.loads(up.facts.read_text())
+
+    page, settings = (urllib3.request("GET", f"{up.address('Page')}{path}") for path in ("/", "/config.json"))
+
+    assert page.data.decode() == "<!doctype html><title>Stand-in</title>"
+    assert (
+        settings.json().items()
+        >= {
+            "userPoolId": known["user_pool_id"],
+            "appClientId": known["app_client_id"],
+            "userPoolEndpoint": f"{known['cognito_url']}/",
+            "webSocketEndpoint": f"ws://127.0.0.1:{up.port}/prod",
+        }.items()
+    )
+
+
+def test_mail_of_a_sign_up_is_printed(up: Up) -> None:
+    known = json.loads(up.facts.read_text())
+
+    client("cognito-idp", up.address("AWS")).sign_up(
+        ClientId=known["app_client_id"], Username="jane@example.com", Password="correct-Horse-battery-1"
+    )
+
+    assert re.search(r"\nMail to jane@example\.com: .+\n  .*\b\d{6}\b", up.command.wait_for("Mail to "))
 
 
 def test_up_keeps_the_users_password_from_others(up: Up) -> None:

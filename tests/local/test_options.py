@@ -23,11 +23,11 @@ def chosen(*arguments: str) -> Options:
 
 
 def test_up_listens_on_ports_that_can_be_remembered() -> None:
-    assert chosen() == chosen("up") == Options(port=4510, aws_port=4511)
+    assert chosen() == chosen("up") == Options(port=4510, aws_port=4511, page_port=3000)
 
 
-def test_demo_is_in_nobodys_way() -> None:
-    assert chosen("demo") == Options(port=0, aws_port=0)
+def test_demo_is_in_nobodys_way_and_serves_no_page() -> None:
+    assert chosen("demo") == Options(port=0, aws_port=0, page_port=None)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,8 @@ def test_demo_is_in_nobodys_way() -> None:
         ("--port 1234", {"port": 1234}),
         ("--port 0 --aws-port 0", {"port": 0, "aws_port": 0}),
         ("--aws-port 1234", {"aws_port": 1234}),
+        ("--page-port 0", {"page_port": 0}),
+        ("--page-port 3001", {"page_port": 3001}),
         ("--template other.template.json", {"template": Path("other.template.json")}),
         ("--context credential=subprotocol", {"context": {"credential": "subprotocol"}}),
         ("--context a=1 --context b=2", {"context": {"a": "1", "b": "2"}}),
@@ -111,8 +113,59 @@ async def system(tmp_path: Path) -> AsyncIterator[System]:
     """Of our own template, on the port of `up`."""
     aws = LocalAws(log=tmp_path / "log")
     served = api(*OUR_ROUTES, identity_sources=(QUERYSTRING,))
-    yield System(served, aws, Iam(), 4510, "us-east-1_AbCdEf123", "client", "connections")
+    yield System(
+        *(served, aws, Iam(), 4510, "us-east-1_AbCdEf123", "client", "connections"),
+        page_url="http://localhost:3000",
+        page_settings={"selfSignUp": True, "allowedOrigins": []},
+    )
     await aws.stop()
+
+
+def test_page_comes_first(system: System) -> None:
+    printed = usage(system, Options(page_port=3000))
+
+    assert printed.startswith(
+        "\nPage        http://localhost:3000        (sign up there; the code from the mail appears below)\n"
+        "WebSocket   ws://127.0.0.1:4510/prod?idToken=…\n"
+    )
+
+
+def test_nobody_is_told_to_sign_up_where_that_is_not_open(system: System) -> None:
+    settings = {"selfSignUp": False, "allowedOrigins": []}
+
+    printed = usage(dataclasses.replace(system, page_settings=settings), Options(page_port=3000))
+
+    assert "http://localhost:3000        (sign in there; mails to users appear below)\n" in printed
+    assert "sign up" not in printed
+
+
+def test_page_that_may_not_connect_is_told_with_what_to_do(system: System) -> None:
+    settings = {"selfSignUp": True, "allowedOrigins": ["https://a.example.com", "http://localhost:3001"]}
+
+    printed = usage(dataclasses.replace(system, page_settings=settings), Options(page_port=3000))
+
+    assert "Its connections are refused, because allowedOrigins does not have http://localhost:3000.\n" in printed
+    origins = "https://a.example.com,http://localhost:3001,http://localhost:3000"
+    assert f"Start with --context allowedOrigins={origins}\n" in printed
+
+
+def test_page_that_may_connect_is_told_without_conditions(system: System) -> None:
+    settings = {"selfSignUp": True, "allowedOrigins": ["https://a.example.com", "http://localhost:3000"]}
+
+    assert "allowedOrigins" not in usage(dataclasses.replace(system, page_settings=settings), Options(page_port=3000))
+
+
+def test_stack_without_settings_for_a_page_is_told_why_there_is_none(system: System) -> None:
+    without = dataclasses.replace(system, page_url=None, page_settings=None)
+
+    assert usage(without, Options(page_port=3000)).startswith("\nNo page: the template has no output PageConfig.\n")
+
+
+@pytest.mark.parametrize("changes", [{"user_pool_id": None}, {}], ids=["no user pool", "not asked for"])
+def test_nothing_is_said_of_a_page_that_nobody_expects(system: System, changes: dict[str, Any]) -> None:
+    without = dataclasses.replace(system, page_url=None, page_settings=None, **changes)
+
+    assert usage(without, Options(page_port=3000 if changes else None)).startswith("\nWebSocket   ws://")
 
 
 def test_lines_to_paste_are_short_where_the_port_is_the_usual_one(system: System) -> None:

@@ -1,0 +1,111 @@
+"""Serves the built page with the settings of the local run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from local.launch import LaunchError
+from local.limits import Limits
+from local.ports import bind_localhost
+from local.sockets import GRACE_SECONDS
+
+FLAG = "--page-port"
+HASHED = "/assets/"  # Vite puts a hash of their content into the names of these files
+NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def local_settings(output: dict[str, Any], *, websocket_url: str, aws_url: str, limits: Limits) -> dict[str, Any]:
+    """Return what the page reads as `config.json`: the stack's settings with the local addresses and limits."""
+    return {
+        **{name: value for name, value in output.items() if name != "authorizerLogGroup"},
+        "webSocketEndpoint": websocket_url,
+        "userPoolEndpoint": f"{aws_url}/",
+        "idleLimitSeconds": limits.idle_seconds,
+        "connectionLimitSeconds": limits.connection_seconds,
+    }
+
+
+class PageServer:
+    """Serves a folder on a port of `localhost`, and `config.json` from memory.
+
+    Its Content-Security-Policy lets the page connect to the local gateway and the local Cognito and nowhere else, so
+    that a page with wrong settings cannot reach AWS. Requests for another host are refused, so that a foreign name that
+    resolves to this machine (DNS rebinding) gets nothing.
+
+    Attributes:
+        url: the page's origin, as browsers send it.
+
+    Raises:
+        LaunchError: the page is not built, or the port cannot be had.
+    """
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder.resolve()
+        if not (self.folder / "index.html").is_file():
+            raise LaunchError("the page is not built: run `make page`")
+        self._listeners = bind_localhost(port, FLAG)
+        self.port: int = self._listeners[0].getsockname()[1]
+        suffix = "" if self.port == 80 else f":{self.port}"  # browsers leave out HTTP's own port
+        self.url = f"http://localhost{suffix}"
+        self._hosts = {f"{name}{suffix}" for name in NAMES}
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, settings: dict[str, Any]) -> None:
+        self._config = json.dumps(settings, indent=2)
+        self._headers = {
+            "Content-Security-Policy": content_security_policy(settings),
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        }
+        application = web.Application(middlewares=[self._refuse_other_hosts])
+        application.on_response_prepare.append(self._add_headers)
+        application.router.add_get("/config.json", self._serve_config)
+        application.router.add_get("/{name:.*}", self._serve_file)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=GRACE_SECONDS)
+        await self._runner.setup()
+        for listener in self._listeners:
+            await web.SockSite(self._runner, listener).start()
+
+    async def stop(self) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+        for listener in self._listeners:
+            listener.close()
+
+    @web.middleware
+    async def _refuse_other_hosts(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.host.lower() not in self._hosts:
+            raise web.HTTPMisdirectedRequest(text=f"The page is at {self.url}.\n")
+        return await handler(request)
+
+    async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(self._headers)
+        hashed = response.status < 400 and request.path.startswith(HASHED)
+        response.headers.setdefault("Cache-Control", "max-age=31536000, immutable" if hashed else "no-cache")
+
+    async def _serve_config(self, request: web.Request) -> web.Response:
+        return web.json_response(text=self._config, headers={"Cache-Control": "no-store"})
+
+    async def _serve_file(self, request: web.Request) -> web.FileResponse:
+        try:
+            file = (self.folder / (request.match_info["name"] or "index.html")).resolve()
+            if file.is_relative_to(self.folder) and file.is_file():
+                return web.FileResponse(file)
+        except (OSError, ValueError):  # no file can have this name
+            pass
+        raise web.HTTPNotFound
+
+
+def content_security_policy(settings: dict[str, Any]) -> str:
+    servers = (urlsplit(settings[name]) for name in ("webSocketEndpoint", "userPoolEndpoint"))
+    connect = " ".join(("'self'", *(f"{server.scheme}://{server.netloc}" for server in servers)))
+    return (
+        f"default-src 'self'; connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "object-src 'none'"
+    )
