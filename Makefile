@@ -8,6 +8,7 @@ VENV := .venv/bin
 INSTALL = -m pip install -qq --disable-pip-version-check --no-compile --require-hashes --requirement
 FUNCTIONS := authorizer websocket
 SOURCES := images infra local tests benchmarks .ci/deployment
+PAGE_SOURCES := $(shell find frontend -type d '(' -name node_modules -o -name dist -o -name tests ')' -prune -o -type f -print)
 STAMPS := .venv/stamp node_modules/stamp $(FUNCTIONS:%=.local/venvs/%/stamp) .local/venvs/probe/stamp .local/venvs/aws/stamp .local/bin/aws-lambda-rie
 
 .PHONY: help
@@ -15,14 +16,14 @@ help: ## print this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 .PHONY: setup
-setup: $(STAMPS) ## install everything into this folder; the others do it when needed
+setup: $(STAMPS) ## install into this folder what the system needs; the others do it when needed
 
 .PHONY: demo
 demo: setup ## see the whole system work: sign-in, connect, echo, push, refusals, disconnect
 	@$(VENV)/python -m local demo $(LOCAL_FLAGS)
 
 .PHONY: up
-up: setup ## run the whole system until Ctrl-C
+up: setup page ## run the whole system and its page until Ctrl-C
 	@$(VENV)/python -m local up $(LOCAL_FLAGS)
 
 .PHONY: token
@@ -33,8 +34,20 @@ token: ## print an ID token of the user of `make up`
 connection: ## print the id of an open connection of `make up`
 	@$(VENV)/python -m local connection $(LOCAL_FLAGS)
 
+.PHONY: page
+page: frontend/dist/index.html ## build the page
+
+.PHONY: page-config
+page-config: setup frontend/node_modules/stamp ## write the page's settings from the outputs.json of a deployment
+	@$(VENV)/python -m infra.page_config $(FLAGS)
+
+.PHONY: page-size
+page-size: page ## print how much JavaScript the built page has
+	@npm run --silent size --prefix frontend
+
 .PHONY: test
-test: setup ## run every test that this machine can run
+test: setup page .venv/stamp-browser ## run every test that this machine can run
+	@npm test --silent --prefix frontend
 	@$(VENV)/coverage run -m pytest $(PYTEST_FLAGS)
 	@$(VENV)/coverage report --fail-under=100
 
@@ -47,16 +60,18 @@ bench-gateway: setup ## measure the local gateway against a bare echo server
 	@$(VENV)/python -m benchmarks.gateway
 
 .PHONY: check
-check: setup ## formatter, linter, types, links in the docs
+check: setup frontend/node_modules/stamp .venv/stamp-browser ## formatter, linter, types, links in the docs
 	$(VENV)/ruff format --check --quiet $(SOURCES)
 	$(VENV)/ruff check --quiet $(SOURCES)
 	$(VENV)/mypy $(SOURCES)
 	$(VENV)/python -m pytest --quiet tests/test_docs.py
+	npm run --silent check --prefix frontend
 
 .PHONY: format
-format: setup ## format the code
+format: setup frontend/node_modules/stamp ## format the code
 	$(VENV)/ruff format --quiet $(SOURCES)
 	$(VENV)/ruff check --quiet --fix $(SOURCES)
+	npm run --silent format --prefix frontend
 
 .PHONY: images
 images: ## build both images, and those with the emulator
@@ -68,7 +83,7 @@ synth: setup ## synthesize and validate the stack
 
 .PHONY: lock
 lock: ## renew the hash-locked requirements
-	@for name in images/authorizer/requirements images/websocket/requirements tests/conformance/images/probe/requirements requirements/dev requirements/aws; do \
+	@for name in images/authorizer/requirements images/websocket/requirements tests/conformance/images/probe/requirements requirements/dev requirements/browser requirements/aws; do \
 	  $(UV_COMPILE) $$name.in --output-file $$name.txt || exit 1; \
 	done
 	@$(UV_COMPILE) --no-deps images/rie/requirements.in --output-file images/rie/requirements.txt
@@ -77,7 +92,7 @@ UV_COMPILE = uv pip compile --quiet --upgrade --universal --python-version 3.11 
 
 .PHONY: clean
 clean: ## remove what the others installed and made
-	rm -rf .venv .local node_modules cdk.out .coverage .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .local node_modules frontend/node_modules frontend/dist cdk.out .coverage .mypy_cache .pytest_cache .ruff_cache
 
 .local/preflight:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
@@ -88,9 +103,21 @@ clean: ## remove what the others installed and made
 	@echo "setup: Python packages for synthesis, local run and tests (.venv)"
 	@$(PYTHON) -m venv .venv && $(VENV)/python $(INSTALL) $< && touch $@
 
+.venv/stamp-browser: requirements/browser.txt .venv/stamp
+	@echo "setup: Playwright for the page's tests (.venv)"
+	@$(VENV)/python $(INSTALL) $< && touch $@
+
 node_modules/stamp: package-lock.json | .local/preflight
 	@echo "setup: CDK CLI and wscat (node_modules)"
 	@npm ci --silent && touch $@
+
+frontend/node_modules/stamp: frontend/package-lock.json | .local/preflight
+	@echo "setup: the page's packages (frontend/node_modules)"
+	@npm ci --silent --prefix frontend && touch $@
+
+frontend/dist/index.html: $(PAGE_SOURCES) frontend/node_modules/stamp
+	@echo "setup: the page ($(@D))"
+	@npm run --silent build --prefix frontend -- --logLevel warn && touch $@
 
 .local/venvs/%/stamp: images/%/requirements.txt | .local/preflight
 	@echo "setup: the $* image's packages, for running it as a process ($(@D))"
