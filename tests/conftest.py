@@ -83,6 +83,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail, instead of skipping, the tests that need a Docker engine when there is none",
     )
+    parser.addoption(
+        "--require-browser",
+        action="store_true",
+        help="fail, instead of skipping, the tests of the page when there is no Chromium",
+    )
 
 
 def pytest_configure() -> None:
@@ -442,9 +447,10 @@ async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lo
     await aws.stop()
 
 
-def unavailable(config: pytest.Config, reason: str) -> NoReturn:
-    if config.getoption("--require-containers"):
-        pytest.fail(f"--require-containers: {reason}")
+def unavailable(config: pytest.Config, reason: str, *, option: str = "--require-containers") -> NoReturn:
+    """Skip a test that this machine cannot run, or fail it if the option says that the machine must be able to."""
+    if config.getoption(option):
+        pytest.fail(f"{option}: {reason}")
     pytest.skip(reason)
 
 
