@@ -184,6 +184,12 @@ async def test_message_is_echoed(phone: ClientConnection) -> None:
     assert json.loads(await received(phone)) == {"message": '{"action": "ひと", "text": "two\nlines"}'}
 
 
+async def test_keepalive_is_answered_and_not_echoed(phone: ClientConnection) -> None:
+    await phone.send('{"action":"keepalive"}')
+
+    assert json.loads(await received(phone)) == {"keepalive": True}
+
+
 async def test_user_is_reached_on_every_connection(system: System, token: str, phone: ClientConnection) -> None:
     async with connect(**system.opening(token)) as laptop:
         assert await asyncio.to_thread(push, system, claims(token)["sub"], "news") == 2
