@@ -1,4 +1,4 @@
-"""WebSocket function: `$connect` stores the connection, `$disconnect` deletes it; keep-alives and messages get an answer."""
+"""WebSocket function: `$connect` stores the connection, `$disconnect` deletes it, a message gets an answer."""
 
 from __future__ import annotations
 
