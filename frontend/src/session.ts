@@ -1,0 +1,101 @@
+/** Who is signed in. Amplify keeps the tokens in `localStorage`, which all tabs of this page share. */
+
+import { Amplify } from "aws-amplify";
+import { fetchAuthSession, type SignInOutput, signIn, signOut } from "aws-amplify/auth";
+import type { Config } from "./config";
+import { SessionEnded } from "./connection";
+
+export interface User {
+  readonly id: string;
+  readonly email: string;
+}
+
+/** Errors by which Cognito refuses to refresh a session for good. Anything else, such as throttling, is temporary. */
+const REFUSALS = [
+  "NotAuthorizedException",
+  "TokenRevokedException",
+  "UserNotFoundException",
+  "PasswordResetRequiredException",
+  "UserNotConfirmedException",
+  "RefreshTokenReuseException",
+];
+
+/** Another tab writes several keys when its user signs in or out. Look at them when it is done. */
+const STORAGE_SETTLE_MS = 50;
+
+export function configureSession(config: Config): void {
+  Amplify.configure({
+    Auth: {
+      Cognito: {
+        userPoolId: config.userPoolId,
+        userPoolClientId: config.appClientId,
+        loginWith: { email: true },
+        ...(config.userPoolEndpoint && { userPoolEndpoint: config.userPoolEndpoint }),
+      },
+    },
+  });
+}
+
+/** Return the signed-in user, if any. Raises if an expired session cannot be refreshed for now. */
+export async function currentUser(): Promise<User | undefined> {
+  const claims = (await fetchTokens({ forceRefresh: false }))?.idToken?.payload;
+  if (!claims?.sub) {
+    return undefined;
+  }
+  return { id: claims.sub, email: String(claims.email ?? claims["cognito:username"]) };
+}
+
+/** Return an ID token of this user. Raise SessionEnded if this user is not signed in any more. */
+export async function getIdToken(user: User, options: { forceRefresh: boolean }): Promise<string> {
+  const idToken = (await fetchTokens(options))?.idToken;
+  if (idToken?.payload.sub !== user.id) {
+    throw new SessionEnded(`${user.email} is not signed in any more`);
+  }
+  return idToken.toString();
+}
+
+/** Sign in by SRP. Return the step that is left to do, DONE if none. */
+export async function startSession(username: string, password: string): Promise<SignInOutput["nextStep"]> {
+  try {
+    return (await signIn({ username, password })).nextStep;
+  } catch (error) {
+    if (!(error instanceof Error && error.name === "UserAlreadyAuthenticatedException")) {
+      throw error;
+    }
+    await signOut(); // a session that this page does not know of
+    return (await signIn({ username, password })).nextStep;
+  }
+}
+
+/** Call `onChange` after another tab has changed who is signed in. Return a function that stops this. */
+export function watchSession(config: Config, onChange: (user: User | undefined) => void): () => void {
+  const prefix = `CognitoIdentityServiceProvider.${config.appClientId}.`;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const check = () => {
+    // If Cognito cannot be reached, the session stays as it is until the connection needs a token.
+    currentUser().then(onChange, () => undefined);
+  };
+  const listener = ({ key }: StorageEvent) => {
+    // The key is null after localStorage.clear().
+    if (key === null || key.startsWith(prefix)) {
+      clearTimeout(timer);
+      timer = setTimeout(check, STORAGE_SETTLE_MS);
+    }
+  };
+  window.addEventListener("storage", listener);
+  return () => {
+    clearTimeout(timer);
+    window.removeEventListener("storage", listener);
+  };
+}
+
+async function fetchTokens(options: { forceRefresh: boolean }) {
+  try {
+    return (await fetchAuthSession(options)).tokens;
+  } catch (error) {
+    if (error instanceof Error && REFUSALS.includes(error.name)) {
+      return undefined;
+    }
+    throw error;
+  }
+}

@@ -1,0 +1,43 @@
+import { expect, it } from "vitest";
+import { passwordRules } from "../src/password";
+
+const STRICT = {
+  minimumLength: 12,
+  requireLowercase: true,
+  requireUppercase: true,
+  requireNumbers: true,
+  requireSymbols: true,
+};
+
+function brokenRules(password: string): string[] {
+  return passwordRules(STRICT, password)
+    .filter(({ isMet }) => !isMet)
+    .map(({ text }) => text);
+}
+
+it.each([
+  ["Correct-horse-7", []],
+  ["Correct-ho7", ["12 characters"]],
+  ["CORRECT-HORSE-7", ["a lowercase letter"]],
+  ["correct-horse-7", ["an uppercase letter"]],
+  ["Correct-horse-x", ["a digit"]],
+  ["Correcthorse7x", ["a symbol"]],
+  ["", ["12 characters", "a lowercase letter", "an uppercase letter", "a digit", "a symbol"]],
+])("%j breaks %j", (password, broken) => {
+  expect(brokenRules(password)).toEqual(broken);
+});
+
+it.each([..."^$*.[]{}()?-\"!@#%&/\\,><':;|_~`+="])("%s is a symbol", (symbol) => {
+  expect(brokenRules(`Correcthorse7${symbol}x`)).toEqual([]);
+});
+
+it("a space is a symbol, except at the beginning and the end", () => {
+  expect(brokenRules("Correct horse7")).toEqual([]);
+  expect(brokenRules(" Correcthorse7")).toEqual(["a symbol"]);
+  expect(brokenRules("Correcthorse7 ")).toEqual(["a symbol"]);
+});
+
+it("shows only what the pool demands", () => {
+  const lenient = { ...STRICT, minimumLength: 8, requireSymbols: false, requireUppercase: false };
+  expect(passwordRules(lenient, "").map(({ text }) => text)).toEqual(["8 characters", "a lowercase letter", "a digit"]);
+});

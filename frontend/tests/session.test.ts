@@ -1,0 +1,152 @@
+import { fetchAuthSession, signIn, signOut } from "aws-amplify/auth";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { Config } from "../src/config";
+import { SessionEnded } from "../src/connection";
+import { currentUser, getIdToken, startSession, watchSession } from "../src/session";
+
+vi.mock("aws-amplify", () => ({ Amplify: { configure: vi.fn() } }));
+vi.mock("aws-amplify/auth", () => ({ fetchAuthSession: vi.fn(), signIn: vi.fn(), signOut: vi.fn() }));
+
+const ADA = { id: "sub-of-ada", email: "ada@example.com" };
+
+function tokensOf(user: typeof ADA) {
+  const payload = { sub: user.id, email: user.email };
+  return { tokens: { idToken: { payload, toString: () => `token of ${user.email}` } } } as never;
+}
+
+function named(name: string): Error {
+  return Object.assign(new Error(name), { name });
+}
+
+beforeEach(() => {
+  vi.resetAllMocks();
+});
+
+describe("getIdToken", () => {
+  it("returns the text of the ID token", async () => {
+    vi.mocked(fetchAuthSession).mockResolvedValue(tokensOf(ADA));
+    expect(await getIdToken(ADA, { forceRefresh: true })).toBe("token of ada@example.com");
+    expect(fetchAuthSession).toHaveBeenCalledWith({ forceRefresh: true });
+  });
+
+  it("ends the session if there are no tokens", async () => {
+    vi.mocked(fetchAuthSession).mockResolvedValue({});
+    await expect(getIdToken(ADA, { forceRefresh: false })).rejects.toThrow(SessionEnded);
+  });
+
+  it("ends the session if another user is signed in", async () => {
+    vi.mocked(fetchAuthSession).mockResolvedValue(tokensOf({ ...ADA, id: "sub-of-grace" }));
+    await expect(getIdToken(ADA, { forceRefresh: false })).rejects.toThrow(SessionEnded);
+  });
+
+  it.each([
+    "NotAuthorizedException",
+    "TokenRevokedException",
+    "UserNotFoundException",
+    "PasswordResetRequiredException",
+    "UserNotConfirmedException",
+    "RefreshTokenReuseException",
+  ])("ends the session after %s", async (name) => {
+    vi.mocked(fetchAuthSession).mockRejectedValue(named(name));
+    await expect(getIdToken(ADA, { forceRefresh: true })).rejects.toThrow(SessionEnded);
+  });
+
+  it.each(["NetworkError", "TooManyRequestsException", "Unknown"])("passes %s on, as it may pass", async (name) => {
+    const error = named(name);
+    vi.mocked(fetchAuthSession).mockRejectedValue(error);
+    await expect(getIdToken(ADA, { forceRefresh: true })).rejects.toBe(error);
+  });
+});
+
+describe("currentUser", () => {
+  it("is the user of the ID token", async () => {
+    vi.mocked(fetchAuthSession).mockResolvedValue(tokensOf(ADA));
+    expect(await currentUser()).toEqual(ADA);
+  });
+
+  it("is nobody without tokens", async () => {
+    vi.mocked(fetchAuthSession).mockResolvedValue({});
+    expect(await currentUser()).toBeUndefined();
+  });
+});
+
+describe("startSession", () => {
+  const DONE = { isSignedIn: true, nextStep: { signInStep: "DONE" } } as const;
+
+  it("returns the next step", async () => {
+    vi.mocked(signIn).mockResolvedValue(DONE);
+    expect(await startSession(ADA.email, "password")).toEqual({ signInStep: "DONE" });
+    expect(signOut).not.toHaveBeenCalled();
+  });
+
+  it("signs out a session that the page does not know of, then signs in", async () => {
+    vi.mocked(signIn).mockRejectedValueOnce(named("UserAlreadyAuthenticatedException")).mockResolvedValueOnce(DONE);
+    expect(await startSession(ADA.email, "password")).toEqual({ signInStep: "DONE" });
+    expect(signOut).toHaveBeenCalledOnce();
+  });
+
+  it("passes other errors on", async () => {
+    vi.mocked(signIn).mockRejectedValue(named("NotAuthorizedException"));
+    await expect(startSession(ADA.email, "password")).rejects.toThrow("NotAuthorizedException");
+  });
+});
+
+describe("watchSession", () => {
+  const config = { appClientId: "client" } as Config;
+  const onChange = vi.fn();
+  let stop: () => void;
+
+  beforeEach(() => {
+    vi.useFakeTimers();
+    vi.stubGlobal("window", new EventTarget());
+    stop = watchSession(config, onChange);
+  });
+
+  afterEach(() => {
+    stop();
+    vi.unstubAllGlobals();
+    vi.useRealTimers();
+  });
+
+  function changeInOtherTab(...keys: (string | null)[]) {
+    for (const key of keys) {
+      window.dispatchEvent(Object.assign(new Event("storage"), { key }));
+    }
+    return vi.runAllTimersAsync();
+  }
+
+  it.each([
+    ["a token", ["CognitoIdentityServiceProvider.client.ada.idToken"]],
+    ["the whole storage", [null]],
+    ["several keys at once", ["CognitoIdentityServiceProvider.client.a", "CognitoIdentityServiceProvider.client.b"]],
+  ])("asks once who is signed in after a change of %s", async (_name, keys) => {
+    vi.mocked(fetchAuthSession).mockResolvedValue({});
+    await changeInOtherTab(...keys);
+    expect(onChange.mock.calls).toEqual([[undefined]]);
+  });
+
+  it("tells of another user", async () => {
+    vi.mocked(fetchAuthSession).mockResolvedValue(tokensOf(ADA));
+    await changeInOtherTab("CognitoIdentityServiceProvider.client.LastAuthUser");
+    expect(onChange.mock.calls).toEqual([[ADA]]);
+  });
+
+  it("ignores keys of others", async () => {
+    await changeInOtherTab("theme", "CognitoIdentityServiceProvider.another-client.ada.idToken");
+    expect(fetchAuthSession).not.toHaveBeenCalled();
+  });
+
+  it("changes nothing while Cognito cannot be reached", async () => {
+    vi.mocked(fetchAuthSession).mockRejectedValue(named("NetworkError"));
+    await changeInOtherTab(null);
+    expect(onChange).not.toHaveBeenCalled();
+  });
+
+  it("says nothing after it was stopped", async () => {
+    vi.mocked(fetchAuthSession).mockResolvedValue({});
+    window.dispatchEvent(Object.assign(new Event("storage"), { key: null }));
+    stop();
+    await vi.runAllTimersAsync();
+    expect(onChange).not.toHaveBeenCalled();
+  });
+});
