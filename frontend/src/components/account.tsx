@@ -1,0 +1,250 @@
+import {
+  confirmResetPassword,
+  confirmSignIn,
+  confirmSignUp,
+  resendSignUpCode,
+  resetPassword,
+  type SignInOutput,
+  signUp,
+} from "aws-amplify/auth";
+import { type MouseEvent, type ReactNode, useState } from "react";
+import { type Config, cognitoAddress, isLocal } from "../config";
+import { currentUser, startSession, type User } from "../session";
+import { AccountForm } from "./account-form";
+import type { FieldProps } from "./field";
+
+/** The form to show. A password stays in memory until the account is confirmed, to sign in without asking again. */
+type Step =
+  | { name: "signIn" | "signUp" | "forgottenPassword"; email: string; notice?: string | undefined }
+  | { name: "confirmSignUp"; email: string; password: string }
+  | { name: "newPassword" | "resetPassword"; email: string }
+  | { name: "unsupported"; email: string; needs: string };
+
+interface AccountProps {
+  config: Config;
+  email?: string | undefined;
+  notice?: string | undefined;
+  onSignedIn(user: User | undefined): void;
+}
+
+const CODE: FieldProps = {
+  name: "code",
+  label: "Confirmation code",
+  type: "text",
+  inputMode: "numeric",
+  autoComplete: "one-time-code",
+};
+
+/** Sign in, and everything that may be needed before: sign up, confirm, a new password. */
+export function Account({ config, email = "", notice, onSignedIn }: AccountProps) {
+  const [step, setStep] = useState<Step>({ name: "signIn", email, notice });
+  const address = cognitoAddress(config);
+  const newPassword = (label: string): FieldProps => ({
+    name: "password",
+    label,
+    type: "password",
+    autoComplete: "new-password",
+    policy: config.passwordPolicy,
+  });
+
+  async function proceed(next: SignInOutput["nextStep"], email: string, password: string) {
+    switch (next.signInStep) {
+      case "DONE":
+        onSignedIn(await currentUser());
+        break;
+      case "CONFIRM_SIGN_UP":
+        setStep({ name: "confirmSignUp", email, password });
+        break;
+      case "RESET_PASSWORD":
+        setStep({ name: "resetPassword", email });
+        break;
+      case "CONFIRM_SIGN_IN_WITH_NEW_PASSWORD_REQUIRED":
+        setStep({ name: "newPassword", email });
+        break;
+      default:
+        setStep({ name: "unsupported", email, needs: next.signInStep });
+    }
+  }
+
+  /** Sign in with the password that was just typed. If that fails, say what was achieved and ask for it again. */
+  async function signInAfter(achieved: string, email: string, password: string) {
+    try {
+      await proceed(await startSession(email, password), email, password);
+    } catch {
+      setStep({ name: "signIn", email, notice: `${achieved} Sign in.` });
+    }
+  }
+
+  const switchTo = (name: "signIn" | "signUp" | "forgottenPassword", label: string) => (
+    <button type="button" className="link" onClick={(event) => setStep({ name, email: typedEmail(event, step.email) })}>
+      {label}
+    </button>
+  );
+
+  switch (step.name) {
+    case "signIn":
+      return (
+        <AccountForm
+          key={step.name}
+          title="Sign in"
+          notice={step.notice}
+          fields={[
+            emailField(step.email),
+            { name: "password", label: "Password", type: "password", autoComplete: "current-password" },
+          ]}
+          submitLabel="Sign in"
+          cognitoAddress={address}
+          onSubmit={async ({ email, password }) => proceed(await startSession(email, password), email, password)}
+        >
+          {switchTo("forgottenPassword", "Forgotten password?")}
+          {config.selfSignUp && <span>No account yet? {switchTo("signUp", "Sign up")}</span>}
+        </AccountForm>
+      );
+    case "signUp":
+      return (
+        <AccountForm
+          key={step.name}
+          title="Sign up"
+          fields={[emailField(step.email), newPassword("Password")]}
+          submitLabel="Sign up"
+          cognitoAddress={address}
+          onSubmit={async ({ email, password }) => {
+            const { isSignUpComplete } = await signUp({
+              username: email,
+              password,
+              options: { userAttributes: { email } },
+            });
+            if (isSignUpComplete) {
+              await signInAfter("Your account is ready.", email, password);
+            } else {
+              setStep({ name: "confirmSignUp", email, password });
+            }
+          }}
+        >
+          <span>You have an account? {switchTo("signIn", "Sign in")}</span>
+        </AccountForm>
+      );
+    case "confirmSignUp":
+      return (
+        <AccountForm
+          key={step.name}
+          title="Confirm your email address"
+          intro={<CodeIntro config={config} email={step.email} />}
+          fields={[CODE]}
+          submitLabel="Confirm"
+          cognitoAddress={address}
+          onSubmit={async ({ code }) => {
+            await confirmSignUp({ username: step.email, confirmationCode: code.trim() });
+            await signInAfter("Your account is confirmed.", step.email, step.password);
+          }}
+          extra={{
+            label: "Send a new code",
+            run: async () => {
+              await resendSignUpCode({ username: step.email });
+              return `A new code is on its way to ${step.email}.`;
+            },
+          }}
+        >
+          {switchTo("signIn", "Back to sign in")}
+        </AccountForm>
+      );
+    case "newPassword":
+      return (
+        <AccountForm
+          key={step.name}
+          title="Choose a password"
+          intro="An administrator made this account. Replace its first password by one of your own."
+          fields={[{ ...emailField(step.email), readOnly: true }, newPassword("New password")]}
+          submitLabel="Set password"
+          cognitoAddress={address}
+          onSubmit={async ({ password }) =>
+            proceed((await confirmSignIn({ challengeResponse: password })).nextStep, step.email, password)
+          }
+        >
+          {switchTo("signIn", "Back to sign in")}
+        </AccountForm>
+      );
+    case "forgottenPassword":
+      return (
+        <AccountForm
+          key={step.name}
+          title="Forgotten password"
+          intro="Cognito sends you a code, with which you choose a new password."
+          fields={[emailField(step.email)]}
+          submitLabel="Send code"
+          cognitoAddress={address}
+          onSubmit={async ({ email }) => {
+            await resetPassword({ username: email });
+            setStep({ name: "resetPassword", email });
+          }}
+        >
+          {switchTo("signIn", "Back to sign in")}
+        </AccountForm>
+      );
+    case "resetPassword":
+      return (
+        <AccountForm
+          key={step.name}
+          title="Choose a new password"
+          intro={<CodeIntro config={config} email={step.email} />}
+          fields={[{ ...emailField(step.email), readOnly: true }, CODE, newPassword("New password")]}
+          submitLabel="Set password"
+          cognitoAddress={address}
+          onSubmit={async ({ code, password }) => {
+            await confirmResetPassword({ username: step.email, confirmationCode: code.trim(), newPassword: password });
+            await signInAfter("Your password is changed.", step.email, password);
+          }}
+          extra={{
+            label: "Send a new code",
+            run: async () => {
+              await resetPassword({ username: step.email });
+              return `A new code is on its way to ${step.email}.`;
+            },
+          }}
+        >
+          {switchTo("signIn", "Back to sign in")}
+        </AccountForm>
+      );
+    case "unsupported":
+      return (
+        <div className="card">
+          <h2>Sign in</h2>
+          <p role="alert" className="error">
+            This account needs {step.needs}, which this page does not offer.
+          </p>
+          <div className="links">{switchTo("signIn", "Back to sign in")}</div>
+        </div>
+      );
+  }
+}
+
+function CodeIntro({ config, email }: { config: Config; email: string }): ReactNode {
+  return (
+    <>
+      Enter the code from the mail to <strong>{email}</strong>.
+      {isLocal(config) && (
+        <>
+          {" "}
+          The terminal where <code>make up</code> runs shows the mail.
+        </>
+      )}
+    </>
+  );
+}
+
+function emailField(email = ""): FieldProps {
+  return {
+    name: "email",
+    label: "Email",
+    type: "email",
+    inputMode: "email",
+    autoComplete: "username",
+    defaultValue: email,
+  };
+}
+
+/** Keep the email address that is already typed when the form changes. */
+function typedEmail({ currentTarget }: MouseEvent<HTMLButtonElement>, fallback = ""): string {
+  const form = currentTarget.form;
+  return String((form && new FormData(form).get("email")) ?? fallback);
+}

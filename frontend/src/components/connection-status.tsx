@@ -1,0 +1,79 @@
+import { useEffect, useState } from "react";
+import { type Config, isLocal } from "../config";
+import type { Status } from "../connection";
+import { describeReason, STATE_TEXT } from "../status-text";
+
+interface ConnectionStatusProps {
+  config: Config;
+  status: Status;
+  onRetry(): void;
+  onSignIn(): void;
+}
+
+/** The connection's state, the reason for it, and what can be done. */
+export function ConnectionStatus({ config, status, onRetry, onSignIn }: ConnectionStatusProps) {
+  const { state, reason, retryAt, failures } = status;
+  // The button stays while it is at work, so that the focus stays, too.
+  const isRetrying = state === "connecting" && failures > 0;
+  return (
+    <section className="status" data-state={state} aria-label="Connection">
+      <div role="status">
+        <p className="state">{STATE_TEXT[state]}</p>
+        {reason && (
+          <p className="detail">
+            {describeReason(reason, config)}
+            {state === "suspended" && reason.kind === "not_opened" && <WhereToLook config={config} />}
+          </p>
+        )}
+      </div>
+      {!reason && (
+        <p className="detail">
+          <code>{config.webSocketEndpoint}</code>
+        </p>
+      )}
+      <p className="countdown">{retryAt !== undefined && <Countdown until={retryAt} />}</p>
+      <div className="action">
+        {(retryAt !== undefined || isRetrying) && (
+          <button type="button" className="secondary" aria-disabled={isRetrying} onClick={onRetry}>
+            Retry now
+          </button>
+        )}
+        {state === "failed" && (
+          <button type="button" className="primary" onClick={onSignIn}>
+            Sign in
+          </button>
+        )}
+      </div>
+    </section>
+  );
+}
+
+function WhereToLook({ config }: { config: Config }) {
+  return isLocal(config) ? (
+    <>
+      {" "}
+      Browsers do not tell why. Look at the terminal where <code>make up</code> runs.
+    </>
+  ) : (
+    <>
+      {" "}
+      Browsers do not tell why. Look at the log group <code>{config.authorizerLogGroup}</code>.
+    </>
+  );
+}
+
+/** Seconds until the next attempt. It is outside of the live region, so that it is not announced every second. */
+function Countdown({ until }: { until: number }) {
+  const [seconds, setSeconds] = useState(() => secondsUntil(until));
+  useEffect(() => {
+    const update = () => setSeconds(secondsUntil(until));
+    update();
+    const timer = setInterval(update, 250);
+    return () => clearInterval(timer);
+  }, [until]);
+  return <>Next attempt in {seconds} s</>;
+}
+
+function secondsUntil(time: number): number {
+  return Math.max(0, Math.ceil((time - Date.now()) / 1000));
+}

@@ -1,0 +1,35 @@
+import { expect, it } from "vitest";
+import { parseConfig } from "../src/config";
+import type { Reason } from "../src/connection";
+import { describeReason } from "../src/status-text";
+
+const CONFIG = parseConfig({
+  userPoolId: "eu-west-1_AbCdEfGhI",
+  appClientId: "4example",
+  webSocketEndpoint: "wss://abc.execute-api.eu-west-1.amazonaws.com/prod",
+  credential: "querystring",
+  selfSignUp: true,
+  passwordPolicy: {
+    minimumLength: 12,
+    requireLowercase: true,
+    requireUppercase: true,
+    requireNumbers: true,
+    requireSymbols: true,
+  },
+  allowedOrigins: [],
+  authorizerLogGroup: "/aws/lambda/authorizer",
+});
+const UNREACHABLE = Object.assign(new Error(), { name: "NetworkError" });
+
+it.each<[Reason, RegExp]>([
+  [{ kind: "not_opened" }, /closed the connection before it opened, or could not be reached/],
+  [{ kind: "lost", code: 1006, text: "" }, /^The connection was lost\.$/],
+  [{ kind: "lost", code: 1001, text: "Going away" }, /code 1001 \(Going away\)\.$/],
+  [{ kind: "lost", code: 1009, text: "" }, /code 1009\.$/],
+  [{ kind: "no_answer" }, /keep-alive/],
+  [{ kind: "token_expired" }, /ID token had expired/],
+  [{ kind: "token_unavailable", error: UNREACHABLE }, /did not answer at https:\/\/cognito-idp\.eu-west-1/],
+  [{ kind: "session_ended" }, /session has ended/],
+])("%j is told in plain words", (reason, text) => {
+  expect(describeReason(reason, CONFIG)).toMatch(text);
+});
