@@ -23,7 +23,7 @@ demo: setup ## see the whole system work: sign-in, connect, echo, push, refusals
 	@$(VENV)/python -m local demo $(LOCAL_FLAGS)
 
 .PHONY: up
-up: setup page ## run the whole system and its page until Ctrl-C
+up: page setup ## run the whole system and its page until Ctrl-C
 	@$(VENV)/python -m local up $(LOCAL_FLAGS)
 
 .PHONY: token
@@ -46,7 +46,7 @@ page-size: page ## print how much JavaScript the built page has
 	@npm run --silent size --prefix frontend
 
 .PHONY: test
-test: setup page .venv/stamp-browser ## run every test that this machine can run
+test: page setup .venv/stamp-browser ## run every test that this machine can run
 	@npm test --silent --prefix frontend
 	@$(VENV)/coverage run -m pytest $(PYTEST_FLAGS)
 	@$(VENV)/coverage report --fail-under=100
