@@ -11,7 +11,7 @@
  *   three calls are throttled, the client goes on with the token that it has, which is still good.
  */
 
-import { REFRESH_AFTER_FAILURES, retryDelay } from "../src/backoff";
+import { retryDelay, SUSPEND_AFTER_FAILURES } from "../src/backoff";
 
 const SECOND = 1_000;
 const HORIZON = 3_600 * SECOND;
@@ -35,7 +35,8 @@ export interface Policy {
   readonly refreshAfterFailures?: number;
 }
 
-export function ownPolicy(refreshAfterFailures: number = REFRESH_AFTER_FAILURES): Policy {
+/** All tokens have been accepted before the outage: `isTokenSuspect` then waits until the connection is suspended. */
+export function ownPolicy(refreshAfterFailures: number = SUSPEND_AFTER_FAILURES): Policy {
   return {
     name: "This project",
     startClient: (random) => (failures) => retryDelay(failures, random),

@@ -5,14 +5,11 @@
  * same instant must therefore spread their attempts. docs/clients.md has a simulation of this policy.
  */
 
-const BASE_MS = 1_000;
+const BASE_MS = 2_000;
 const CAP_MS = 30_000;
 
 /** After this many failures in a row the connection is suspended: it retries slowly and the user is told why. */
 export const SUSPEND_AFTER_FAILURES = 6;
-
-/** Refresh the token once, before the attempt that follows this many failures in a row. */
-export const REFRESH_AFTER_FAILURES = 2;
 
 /**
  * Return the delay before the next attempt, in milliseconds.
@@ -24,4 +21,14 @@ export function retryDelay(failures: number, random: () => number = Math.random)
     return CAP_MS * (0.5 + random());
   }
   return Math.min(CAP_MS, BASE_MS * 2 ** failures) * random();
+}
+
+/**
+ * Tell whether to refresh the token before the next attempt, because it may be what the server refuses.
+ *
+ * A token that has opened a connection before is suspected late. After an outage most refusals are for the rate, and
+ * Cognito's own quota is smaller than API Gateway's.
+ */
+export function isTokenSuspect(failures: number, wasAccepted: boolean): boolean {
+  return failures >= (wasAccepted ? SUSPEND_AFTER_FAILURES : 1);
 }

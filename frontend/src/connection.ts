@@ -6,7 +6,7 @@
  * it. docs/clients.md shows how.
  */
 
-import { REFRESH_AFTER_FAILURES, retryDelay, SUSPEND_AFTER_FAILURES } from "./backoff";
+import { isTokenSuspect, retryDelay, SUSPEND_AFTER_FAILURES } from "./backoff";
 import type { Frame } from "./frames";
 import { Outgoing, Socket, Timers } from "./socket";
 
@@ -148,6 +148,7 @@ export class Connection {
   #failures = 0;
   /** Incremented whenever a token that is being fetched is no longer wanted. */
   #generation = 0;
+  #acceptedToken: string | undefined;
   #failedToken: string | undefined;
   #hasRefreshed = false;
   #clockSkew = 0;
@@ -272,6 +273,7 @@ export class Connection {
     }
     this.#current = socket;
     this.#next = undefined;
+    this.#acceptedToken = idToken;
 
     const tokenLife = this.#remainingLife(idToken);
     const life = Math.min(tokenLife, this.#connectionLimit);
@@ -366,13 +368,16 @@ export class Connection {
   /**
    * Return a token that lives for at least `minimumLife`, or the best that Cognito gives.
    *
-   * A token with which attempts failed is refreshed once, not at every attempt: Cognito's quota is smaller than API
-   * Gateway's. If that refresh fails, a token that is still good serves on.
+   * A suspect token is refreshed once, not at every attempt. If that refresh fails, a token that is still good serves
+   * on.
    */
   async #fetchToken(minimumLife: number): Promise<string> {
     const idToken = await this.#getIdToken(false);
     const isGood = this.#remainingLife(idToken) >= minimumLife;
-    const isSuspect = idToken === this.#failedToken && this.#failures >= REFRESH_AFTER_FAILURES && !this.#hasRefreshed;
+    const isSuspect =
+      !this.#hasRefreshed &&
+      idToken === this.#failedToken &&
+      isTokenSuspect(this.#failures, idToken === this.#acceptedToken);
     if (isGood && !isSuspect) {
       return idToken;
     }

@@ -1,13 +1,13 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { retryDelay, SUSPEND_AFTER_FAILURES } from "../src/backoff";
+import { isTokenSuspect, retryDelay, SUSPEND_AFTER_FAILURES } from "../src/backoff";
 
 const anyRandom = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
 
 test("full jitter: the delay is anything from zero to the exponential limit", () => {
   expect([0, 1, 2, 3, 4, 5].map((failures) => retryDelay(failures, () => 0))).toEqual([0, 0, 0, 0, 0, 0]);
   expect([0, 1, 2, 3, 4, 5].map((failures) => retryDelay(failures, () => 1))).toEqual([
-    1_000, 2_000, 4_000, 8_000, 16_000, 30_000,
+    2_000, 4_000, 8_000, 16_000, 30_000, 30_000,
   ]);
 });
 
@@ -19,4 +19,11 @@ test("suspended: every 15 to 45 s, however many attempts have failed", () => {
       expect(delay).toBeLessThanOrEqual(45_000);
     }),
   );
+});
+
+test("a token is suspect after its first failure, or when the connection is suspended if it was accepted before", () => {
+  const failures = [0, 1, 5, 6];
+
+  expect(failures.map((count) => isTokenSuspect(count, false))).toEqual([false, true, true, true]);
+  expect(failures.map((count) => isTokenSuspect(count, true))).toEqual([false, false, false, true]);
 });

@@ -267,14 +267,36 @@ describe("retrying", () => {
 });
 
 describe("tokens", () => {
-  test("a token that was refused twice is refreshed once, not at every attempt", async () => {
+  test("a new token that was refused is refreshed before the next attempt, and only once", async () => {
     server.admits = "nobody";
     const { connection, session } = create();
     connection.connect();
+    await advance(50);
+    const refused = session.token;
 
+    connection.retryNow();
+    await advance(50);
+    expect(session.refreshes).toBe(1);
+    expect(server.last.url).not.toContain(refused);
     await advance(10 * MINUTE);
 
     expect(connection.status.state).toBe("suspended");
+    expect(session.refreshes).toBe(1);
+  });
+
+  test("a token that was accepted before is refreshed when the connection is suspended, and only once", async () => {
+    const { connection, session, statuses } = await createConnected();
+    await advance(MINUTE);
+    server.admits = "nobody";
+    server.last.drop(1006);
+    while (connection.status.state !== "suspended") {
+      expect(session.refreshes).toBe(0);
+      await advance(1_000);
+    }
+
+    await advance(10 * MINUTE);
+
+    expect(statuses.at(-1)?.state).toBe("suspended");
     expect(session.refreshes).toBe(1);
   });
 
@@ -338,7 +360,7 @@ describe("tokens", () => {
     server.last.deliver(JSON.stringify(frame));
     server.last.drop(1000);
     expect(connection.status.reason).toEqual({ kind: "token_expired" });
-    await advance(2_000);
+    await advance(5_000);
 
     expect(connection.status.state).toBe("connected");
     expect(session.refreshes).toBe(1);
