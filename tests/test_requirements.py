@@ -36,6 +36,7 @@ def test_locks_are_all_found() -> None:
         "images/rie/requirements.txt",
         "images/websocket/requirements.txt",
         "requirements/aws.txt",
+        "requirements/browser.txt",
         "requirements/dev.txt",
     }
 
@@ -89,9 +90,11 @@ def test_nothing_is_installed_without_its_hashes(installer: Path) -> None:
     assert [command for command in commands if "--require-hashes" not in command] == []
 
 
-def test_every_node_package_has_a_hash() -> None:
-    packages = json.loads((ROOT / "package-lock.json").read_text())["packages"]
-    asked_for = json.loads((ROOT / "package.json").read_text())["devDependencies"]
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "frontend"], ids=["commands", "page"])
+def test_every_node_package_has_a_hash(folder: Path) -> None:
+    packages = json.loads((folder / "package-lock.json").read_text())["packages"]
+    package = json.loads((folder / "package.json").read_text())
+    asked_for = package.get("dependencies", {}) | package["devDependencies"]
 
     assert {f"node_modules/{name}" for name in asked_for} <= packages.keys()
     assert [name for name, package in packages.items() if name and "sha512-" not in package["integrity"]] == []
