@@ -61,7 +61,7 @@ const PROBLEMS: Record<string, Problem> = {
 export function describeError(error: unknown, address: string): Problem {
   const { name, message } = error instanceof Error ? error : { name: "Error", message: String(error) };
   if (name === "NetworkError") {
-    const check = address.startsWith("http:") ? "Check that `make up` is running" : "Check your network";
+    const check = address.startsWith("http:") ? "Check that the local system is running" : "Check your network";
     return { text: `Cognito did not answer at ${address}. ${check}, then try again.` };
   }
   if (name === "InvalidPasswordException") {

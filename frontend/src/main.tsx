@@ -3,7 +3,6 @@ import { createRoot } from "react-dom/client";
 import { App } from "./App";
 import { StartError } from "./components/start-error";
 import { cognitoAddress, loadConfig } from "./config";
-import { describeError } from "./errors";
 import { configureSession, currentUser } from "./session";
 
 const root = createRoot(document.getElementById("root") as HTMLElement);
@@ -25,7 +24,7 @@ async function start() {
 start().catch((error: unknown) => {
   root.render(
     <StrictMode>
-      <StartError error={error} problem={describeError(error, address).text} />
+      <StartError error={error} cognitoAddress={address} />
     </StrictMode>,
   );
 });

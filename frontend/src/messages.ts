@@ -1,4 +1,8 @@
-/** The list of messages: what was sent, each echo, pushes and error frames. */
+/**
+ * The list of messages: what was sent, each echo, pushes and error frames.
+ *
+ * A push can be in it twice: while the connection is being replaced, it arrives on both sockets.
+ */
 
 import type { SentMessage } from "./connection";
 import type { Frame } from "./frames";

@@ -12,7 +12,7 @@ export const STATE_TEXT: Record<ConnectionState, string> = {
   suspended: "Suspended",
   closing: "Closing",
   closed: "Closed",
-  failed: "Session ended",
+  failed: "Failed",
 };
 
 export function describeReason(reason: Reason, config: Config): string {

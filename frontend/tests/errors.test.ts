@@ -85,5 +85,5 @@ describe("an error of Cognito", () => {
 it("an unreachable Cognito is named by its address", () => {
   expect(problem("NetworkError").text).toContain(ADDRESS);
   const local = describeError(Object.assign(new Error(), { name: "NetworkError" }), "http://127.0.0.1:4511/");
-  expect(local.text).toContain("make up");
+  expect(local.text).toContain("local system");
 });

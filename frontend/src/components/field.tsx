@@ -33,11 +33,9 @@ export function Field({ label, policy, error, ...input }: FieldProps & { error: 
         onChange={(event) => setValue(event.target.value)}
       />
       {policy && <PasswordRules id={`${id}-rules`} policy={policy} password={value} />}
-      {!input.readOnly && (
-        <p className="error" id={`${id}-error`}>
-          {error}
-        </p>
-      )}
+      <p className="error" id={`${id}-error`}>
+        {error}
+      </p>
     </div>
   );
 }

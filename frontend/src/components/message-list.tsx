@@ -1,14 +1,13 @@
 import { memo, useLayoutEffect, useRef } from "react";
 import type { SentMessage } from "../connection";
-import type { Frame } from "../frames";
-import { API_GATEWAY_ERROR } from "../frames";
+import { API_GATEWAY_ERROR, type Frame } from "../frames";
 import type { Entry } from "../messages";
 
 const SENT_STATE: Record<SentMessage["state"], string> = {
-  queued: "queued: waits for a connection",
+  queued: "queued",
   sent: "sent",
   echoed: "echoed",
-  unconfirmed: "not confirmed: the connection was lost before the echo came; it may have arrived",
+  unconfirmed: "not confirmed: no echo came, but it may have arrived",
   refused: "refused: larger than the server accepts",
   discarded: "not sent: the connection was closed",
 };
@@ -93,7 +92,7 @@ function describeFrame(frame: Frame): Omit<Description, "direction"> {
     case "push":
       return { text: frame.text, note: "push", kind: "push" };
     case "echo":
-      return { text: frame.text, note: "echo of a message that was not waiting for one", kind: "push" };
+      return { text: frame.text, note: "echo that no message waits for", kind: "push" };
     case "keepalive":
       return { text: "", note: "keep-alive", kind: "push" };
   }

@@ -1,12 +1,17 @@
 import { ConfigError } from "../config";
+import { describeError } from "../errors";
 import { Page } from "./page";
 
 /** Why the page cannot start, and what to do. */
-export function StartError({ error, problem }: { error: unknown; problem: string }) {
+export function StartError({ error, cognitoAddress }: { error: unknown; cognitoAddress: string }) {
   return (
     <Page>
       <div className="card">
-        {error instanceof ConfigError ? <ConfigProblems problems={error.problems} /> : <Problem text={problem} />}
+        {error instanceof ConfigError ? (
+          <ConfigProblems problems={error.problems} />
+        ) : (
+          <CognitoProblem text={describeError(error, cognitoAddress).text} />
+        )}
         <button type="button" className="primary" onClick={() => location.reload()}>
           Try again
         </button>
@@ -39,7 +44,7 @@ function ConfigProblems({ problems }: { problems: readonly string[] }) {
   );
 }
 
-function Problem({ text }: { text: string }) {
+function CognitoProblem({ text }: { text: string }) {
   return (
     <>
       <h2>The page cannot start</h2>
