@@ -1,11 +1,15 @@
 // Prints what a browser downloads of the built page, and fails if its JavaScript is too large.
 
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 
 const LIMIT_KB = 135;
 
 const folder = new URL("../dist/assets/", import.meta.url);
+if (!existsSync(folder)) {
+  console.error("The page is not built: run `npm run build` first.");
+  process.exit(1);
+}
 const sizes = readdirSync(folder)
   .filter((name) => name.endsWith(".js"))
   .map((name) => ({ name, kB: gzipSync(readFileSync(new URL(name, folder))).length / 1000 }));
