@@ -27,6 +27,8 @@ export class Socket {
   readonly #events: SocketEvents;
   #unconfirmed: Outgoing[] = [];
   #receivedAt = 0;
+  /** A keep-alive was sent and no frame has come since. */
+  #isProbed = false;
   #hasEnded = false;
 
   constructor(webSocket: WebSocket, keepAliveInterval: number, events: SocketEvents) {
@@ -42,6 +44,7 @@ export class Socket {
     };
     webSocket.onmessage = ({ data }) => {
       this.timers.stop("answer");
+      this.#isProbed = false;
       this.#receivedAt = Date.now();
       this.#awaitIdle();
       events.onFrame(parseFrame(String(data)));
@@ -92,7 +95,10 @@ export class Socket {
   #probe(): void {
     this.#webSocket.send(KEEPALIVE);
     this.#awaitIdle();
-    this.timers.start("answer", ANSWER_TIMEOUT, () => this.end({ kind: "no_answer" }));
+    if (!this.#isProbed) {
+      this.#isProbed = true;
+      this.timers.start("answer", ANSWER_TIMEOUT, () => this.end({ kind: "no_answer" }));
+    }
   }
 
   #awaitIdle(): void {

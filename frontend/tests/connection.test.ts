@@ -520,6 +520,15 @@ describe("keep-alive", () => {
     expect(connection.status.state).toBe("connected");
   });
 
+  test("finds a dead socket also when keep-alives are sent more often than an answer is waited for", async () => {
+    const { connection } = await createConnected({ idleLimitSeconds: 6 });
+    server.isReachable = false;
+
+    await advance(0.8 * 6_000 + 10_500);
+
+    expect(connection.status.reason).toEqual({ kind: "no_answer" });
+  });
+
   test("a message without any answer leads to a keep-alive, then to a new socket", async () => {
     const { connection, sent } = await createConnected();
     server.isReachable = false;
