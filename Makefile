@@ -48,6 +48,7 @@ page-size: page ## print how much JavaScript the built page has
 .PHONY: test
 test: page setup .venv/stamp-browser ## run every test that this machine can run
 	@npm test --silent --prefix frontend
+	@npm run --silent size --prefix frontend
 	@$(VENV)/coverage run -m pytest $(PYTEST_FLAGS)
 	@$(VENV)/coverage report --fail-under=100
 

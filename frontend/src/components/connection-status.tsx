@@ -3,6 +3,9 @@ import { type Config, isLocal } from "../config";
 import type { Status } from "../connection";
 import { describeReason, STATE_TEXT } from "../status-text";
 
+/** After so many failures in a row the user is told where to look. */
+const REPEATED = 3;
+
 interface ConnectionStatusProps {
   config: Config;
   status: Status;
@@ -22,7 +25,7 @@ export function ConnectionStatus({ config, status, onRetry, onSignIn }: Connecti
         {reason && (
           <p className="detail">
             {describeReason(reason, config)}
-            {state === "suspended" && reason.kind === "not_opened" && <WhereToLook config={config} />}
+            {reason.kind === "not_opened" && failures >= REPEATED && <WhereToLook config={config} />}
           </p>
         )}
       </div>
