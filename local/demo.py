@@ -27,7 +27,7 @@ async def demo(options: Options, progress: Progress) -> None:
         except StepFailed as failure:
             raise StepFailed("\n".join((str(failure), *system.iam.advice))) from failure
     progress.say(f"\nEverything works; it took {time.monotonic() - started:.1f} s and left nothing running.")
-    progress.say("Next: `make up` keeps the same system running for wscat, curl and your own client.")
+    progress.say("Next: `make up` keeps the same system running, with a page to sign up and send messages.")
 
 
 async def use(system: System, progress: Progress) -> None:
