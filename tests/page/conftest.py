@@ -6,31 +6,25 @@ Browser and systems live in one event loop, so a test module says `pytestmark = 
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiohttp import ClientSession
-from playwright.async_api import Browser, BrowserContext, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, WebError, async_playwright, expect
 
-from local import mail
 from local import system as local_system
-from local.mail import Mail
-from local.progress import Progress
-from local.server import GatewayServer
-from local.system import Options, System, running
+from local.limits import Limits
 from local.template import synthesize
 from tests.conftest import ROOT, unavailable
+from tests.page.desk import PATIENCE_SECONDS, Desk, desk_with
 
-PATIENCE_SECONDS = 30.0  # bounds a wait that ends at once where all is well
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
     "--disable-background-networking",
@@ -44,9 +38,63 @@ ARGUMENTS = [
     # No name but this machine's resolves, so that no test reaches further.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1, EXCLUDE [::1]",
 ]
+LINES_OF_THE_BROWSER = re.compile(
+    "WebSocket connection to '[^']*' failed"  # each handshake that does not succeed
+    "|Failed to load resource: the server responded with a status of 400"  # each call that Cognito refuses
+)
+LINE_OF_AMPLIFY = re.compile("You are using a custom Amazon")  # about a user pool that is not at AWS
+
+expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
 
 # The browser
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a browser's console, or an exception that nobody has caught."""
+
+    kind: str
+    text: str
+
+    @property
+    def is_of_the_browser(self) -> bool:
+        return LINES_OF_THE_BROWSER.match(self.text) is not None
+
+
+class Console:
+    """What the pages of a test write to their consoles.
+
+    Attributes:
+        expected: patterns of further lines that the test provokes.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.expected: list[re.Pattern[str]] = []
+
+    def listen(self, context: BrowserContext) -> None:
+        context.on("console", self._add_message)
+        context.on("weberror", self._add_error)
+
+    def complaints(self) -> list[Line]:
+        complaints = (line for line in self.lines if line.kind in {"error", "warning"})
+        known = (LINE_OF_AMPLIFY, LINES_OF_THE_BROWSER, *self.expected)
+        return [line for line in complaints if not any(pattern.search(line.text) for pattern in known)]
+
+    def _add_message(self, message: ConsoleMessage) -> None:
+        self.lines.append(Line(message.type, message.text))
+
+    def _add_error(self, error: WebError) -> None:
+        self.lines.append(Line("error", str(error.error)))
+
+
+@pytest.fixture(autouse=True)
+def console() -> Iterator[Console]:
+    """Fail every test during which a page of ours writes an error or a warning to the console."""
+    console = Console()
+    yield console
+    assert console.complaints() == []
 
 
 @pytest.fixture(scope="package")
@@ -72,13 +120,15 @@ NewContext = Callable[..., Awaitable[BrowserContext]]
 
 
 @pytest_asyncio.fixture(loop_scope="package")
-async def new_context(browser: Browser) -> AsyncIterator[NewContext]:
+async def new_context(browser: Browser, console: Console) -> AsyncIterator[NewContext]:
     """Make browser contexts, each like the browser of another person, with options of Playwright's `new_context`."""
     made: list[BrowserContext] = []
 
     async def new(**options: Any) -> BrowserContext:
-        context = await browser.new_context(**options)
+        # Without motion axe-core never sees a colour that is on its way to another.
+        context = await browser.new_context(**{"reduced_motion": "reduce", **options})
         context.set_default_timeout(PATIENCE_SECONDS * 1000)
+        console.listen(context)
         made.append(context)
         return context
 
@@ -93,46 +143,7 @@ async def context(new_context: NewContext) -> BrowserContext:
     return await new_context()
 
 
-# The system
-
-
-@dataclass
-class Desk:
-    """A running system with its page, and its gateway, which a test may stop and start again."""
-
-    system: System
-    gateway: GatewayServer
-
-    @property
-    def url(self) -> str:
-        """The page's address."""
-        assert self.system.page_url
-        return self.system.page_url
-
-    async def stop_gateway(self) -> None:
-        """Close all connections with 1001 and stop listening; the user pool and the functions run on."""
-        await self.gateway.stop()
-
-    async def start_gateway(self) -> None:
-        """Listen again on the same port."""
-        old = self.gateway
-        self.gateway = GatewayServer(old.api, old.invoke, limits=old.limits, iam=old.iam, in_turn=old.in_turn)
-        await self.gateway.start(self.system.port)
-
-    async def mails_to(self, email: str, count: int = 1) -> list[Mail]:
-        """Wait until so many mails to this address were sent; return them all, oldest first."""
-        async with asyncio.timeout(PATIENCE_SECONDS), ClientSession() as session:
-            while True:
-                mails = [each for each in await mail.sent(session, self.system.aws.url) if each.to == email]
-                if len(mails) >= count:
-                    return mails
-                await asyncio.sleep(0.05)
-
-    async def code_mailed_to(self, email: str, count: int = 1) -> str:
-        """Return the code in the newest mail to this address, once there are so many."""
-        newest = (await self.mails_to(email, count))[-1]
-        (code,) = re.findall(r"\b\d{6}\b", newest.text)
-        return str(code)
+# The systems
 
 
 Synthesize = Callable[[Mapping[str, str]], Path]
@@ -161,36 +172,9 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@asynccontextmanager
-async def desk_with(template: Path, **options: Any) -> AsyncIterator[Desk]:
-    gateways: list[GatewayServer] = []
-
-    def recorded(*arguments: Any, **settings: Any) -> GatewayServer:
-        gateways.append(GatewayServer(*arguments, **settings))
-        return gateways[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_system, "GatewayServer", recorded)
-        async with AsyncExitStack() as stack:
-            chosen = Options(template=template, page_port=0, functions="process", **options)
-            system = await stack.enter_async_context(running(chosen, Progress(io.StringIO())))
-            desk = Desk(system, gateways[0])
-            yield desk
-            if desk.gateway is not gateways[0]:
-                await desk.stop_gateway()
-
-
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def desk(chromium: str, own_state: None, synthesized: Synthesize) -> AsyncIterator[Desk]:
-    """The system as `make up` starts it; all tests that change nothing but their own users share it."""
-    template = await asyncio.to_thread(synthesized, {})
-    async with desk_with(template) as started:
-        yield started
-
-
-@pytest_asyncio.fixture(loop_scope="package")
 async def start_desk(chromium: str, own_state: None, synthesized: Synthesize) -> AsyncIterator[StartDesk]:
-    """Start a system of the test's own: with a context of the stack, and with options such as `clock_speed`."""
+    """Start a system with a context of the stack and with options of the local run. It runs until the last test."""
     async with AsyncExitStack() as stack:
 
         async def start(context: Mapping[str, str] = {}, **options: Any) -> Desk:
@@ -198,3 +182,31 @@ async def start_desk(chromium: str, own_state: None, synthesized: Synthesize) ->
             return await stack.enter_async_context(desk_with(template, **options))
 
         yield start
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def desk(start_desk: StartDesk) -> Desk:
+    """The system as `make up` starts it; all tests that change nothing but their own users share it."""
+    return await start_desk()
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def proxied_desk(start_desk: StartDesk) -> Desk:
+    """A system with a proxy before its gateway. A test may stop the one and the other, and starts them again."""
+    return await start_desk(proxied=True, environments=1)
+
+
+COMPRESSED = Limits(idle_seconds=5, connection_seconds=12)
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def compressed_desk(start_desk: StartDesk) -> Desk:
+    """A system whose connections end after 12 s, or after 5 s without messages."""
+    return await start_desk(environments=1, limits=COMPRESSED)
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def restricted_desk(start_desk: StartDesk) -> Desk:
+    """A system without sign-up and with one connection for each user, which takes the token as a subprotocol."""
+    context = {"selfSignUp": "false", "maxConnectionsPerUser": "1", "credential": "subprotocol"}
+    return await start_desk(context, environments=1, limits=COMPRESSED)

@@ -1,0 +1,260 @@
+"""A running system with its page, its users, and the gateway that a test may stop and start again."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+
+from local import mail
+from local import system as local_system
+from local.aws import client
+from local.gateway import Invocation
+from local.mail import Mail
+from local.page import local_settings
+from local.progress import Progress
+from local.server import GatewayServer
+from local.system import Options, System, running
+from tests.page.network import Network
+
+PATIENCE_SECONDS = 30.0  # bounds a wait that ends at once where all is well
+PASSWORD = "Correct-horse-7"
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class User:
+    """A user of the pool.
+
+    Attributes:
+        id: the `sub` of the tokens.
+    """
+
+    email: str
+    id: str
+    password: str = PASSWORD
+
+
+@dataclass
+class Desk:
+    """A running system with its page.
+
+    Attributes:
+        gateway: which a test may stop and start again.
+        events: of every invocation of a function, in order.
+        network: between the page and the gateway of a desk that was started as `proxied`.
+    """
+
+    system: System
+    gateway: GatewayServer
+    events: list[Event]
+    network: Network = field(default_factory=Network)
+    gateway_is_listening: bool = True
+
+    @property
+    def url(self) -> str:
+        """The page's address."""
+        assert self.system.page_url
+        return self.system.page_url
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the page reads as `config.json`."""
+        assert self.system.page_settings
+        return self.system.page_settings
+
+    # The gateway
+
+    async def stop_gateway(self) -> None:
+        """Close all connections with 1001 and stop listening; the user pool and the functions run on."""
+        await self.gateway.stop()
+        self.gateway_is_listening = False
+
+    async def start_gateway(self) -> None:
+        """Listen again on the same port."""
+        old = self.gateway
+        self.gateway = GatewayServer(old.api, old.invoke, limits=old.limits, iam=old.iam, in_turn=old.in_turn)
+        await self.gateway.start(self.system.port)
+        self.gateway_is_listening = True
+
+    def messages_of(self, user: User) -> list[str]:
+        """Return the messages of a user that the gateway has given to a function, without keep-alives, in order."""
+        return [each["body"] for each in self.events_of(user, "$default")]
+
+    def events_of(self, user: User, route_key: str) -> list[Event]:
+        """Return the events of a route that came from a user's connections."""
+        contexts = ((each, each["requestContext"]) for each in self.events if "methodArn" not in each)
+        return [
+            event
+            for event, context in contexts
+            if context["routeKey"] == route_key and context["authorizer"]["userId"] == user.id
+        ]
+
+    async def until_events(self, user: User, route_key: str, count: int) -> list[Event]:
+        """Wait until a user's connections have caused so many events of a route; return them."""
+        await until(lambda: len(self.events_of(user, route_key)) >= count)
+        return self.events_of(user, route_key)
+
+    async def push(self, user: User, text: str) -> None:
+        """Post a text to all connections of a user, as a server of the deployment does."""
+        management = client("apigatewaymanagementapi", self.system.callback_url)
+        for connection_id in await self.connections_of(user):
+            await asyncio.to_thread(management.post_to_connection, ConnectionId=connection_id, Data=text.encode())
+
+    # The table
+
+    @cached_property
+    def dynamodb(self) -> Any:
+        return self.system.aws.client("dynamodb")
+
+    async def connections_of(self, user: User) -> list[str]:
+        """Return the ids of a user's connections that are in the table."""
+        items = (await asyncio.to_thread(self.dynamodb.scan, TableName=self.system.table_name))["Items"]
+        return [item["connectionId"]["S"] for item in items if item["userId"]["S"] == user.id]
+
+    async def until_connections(self, user: User, count: int) -> list[str]:
+        """Wait until the table has so many connections of a user; return their ids."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(found := await self.connections_of(user)) != count:
+                await asyncio.sleep(0.05)
+        return found
+
+    async def until_replaced(self, user: User, connection_id: str) -> None:
+        """Wait until the user's only connection that is in the table is another one than this."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await self.until_connections(user, 1) == [connection_id]:
+                await asyncio.sleep(0.05)
+
+    # The user pool
+
+    @cached_property
+    def cognito(self) -> Any:
+        return self.system.aws.client("cognito-idp")
+
+    async def administer(self, operation: str, email: str, **parameters: Any) -> Any:
+        """Call an operation of the pool's administrator for a user."""
+        call = getattr(self.cognito, operation)
+        pool = {"UserPoolId": self.system.user_pool_id, "Username": email}
+        return await asyncio.to_thread(partial(call, **pool, **parameters))
+
+    async def add_user(self) -> User:
+        """Add a confirmed user with an address that nobody else has."""
+        email = new_address()
+        await asyncio.to_thread(self.system.users.add, email, PASSWORD)
+        return await self.user(email)
+
+    async def sign_up(self) -> str:
+        """Let somebody sign up; return the address, which is not confirmed yet."""
+        email = new_address()
+        sign_up = partial(self.cognito.sign_up, ClientId=self.system.app_client_id, Username=email, Password=PASSWORD)
+        await asyncio.to_thread(sign_up)
+        return email
+
+    async def user(self, email: str) -> User:
+        """Return the user who has signed up with this address."""
+        facts = await self.administer("admin_get_user", email)
+        return User(email, next(each["Value"] for each in facts["UserAttributes"] if each["Name"] == "sub"))
+
+    async def require_second_factor(self, user: User) -> None:
+        """Let the pool ask this user for a code of an authenticator app."""
+        pool = {"UserPoolId": self.system.user_pool_id, "MfaConfiguration": "OPTIONAL"}
+        await asyncio.to_thread(partial(self.cognito.set_user_pool_mfa_config, **pool))
+        enabled = {"SoftwareTokenMfaSettings": {"Enabled": True, "PreferredMfa": True}}
+        await self.administer("admin_set_user_mfa_preference", user.email, **enabled)
+
+    @asynccontextmanager
+    async def tokens_that_live(self, seconds: int) -> AsyncIterator[None]:
+        """Let ID tokens expire after seconds, which the local Cognito allows and AWS does not."""
+        app_client = {"UserPoolId": self.system.user_pool_id, "ClientId": self.system.app_client_id}
+        described = await asyncio.to_thread(partial(self.cognito.describe_user_pool_client, **app_client))
+        before = described["UserPoolClient"]
+        names = ("ExplicitAuthFlows", "IdTokenValidity", "TokenValidityUnits")
+        usual = app_client | {name: before[name] for name in names}
+        units = {**before["TokenValidityUnits"], "IdToken": "seconds"}
+        short = usual | {"IdTokenValidity": seconds, "TokenValidityUnits": units}
+        await asyncio.to_thread(partial(self.cognito.update_user_pool_client, **short))
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(partial(self.cognito.update_user_pool_client, **usual))
+
+    async def mails_to(self, email: str, count: int = 1) -> list[Mail]:
+        """Wait until so many mails to this address were sent; return them all, oldest first."""
+        async with asyncio.timeout(PATIENCE_SECONDS), ClientSession() as session:
+            while True:
+                mails = [each for each in await mail.sent(session, self.system.aws.url) if each.to == email]
+                if len(mails) >= count:
+                    return mails
+                await asyncio.sleep(0.05)
+
+    async def code_mailed_to(self, email: str, count: int = 1) -> str:
+        """Return the code in the newest mail to this address, once there are so many."""
+        newest = (await self.mails_to(email, count))[-1]
+        (code,) = re.findall(r"\b\d{6}\b", newest.text)
+        return str(code)
+
+
+def new_address() -> str:
+    return f"{uuid.uuid4().hex[:12]}@example.com"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def desk_with(template: Path, *, proxied: bool = False, **options: Any) -> AsyncIterator[Desk]:
+    """Start a system with its page.
+
+    Args:
+        template: synthesized.
+        proxied: let the page reach the gateway through a proxy, the desk's `network`.
+        options: of the local run.
+    """
+    gateways: list[GatewayServer] = []
+    events: list[Event] = []
+    network = Network()
+
+    def record(api: Any, invoke: Callable[[str, Event], Awaitable[Invocation]], **settings: Any) -> GatewayServer:
+        def invoke_recorded(function_arn: str, event: Event) -> Awaitable[Invocation]:
+            events.append(event)
+            return invoke(function_arn, event)
+
+        gateways.append(GatewayServer(api, invoke_recorded, **settings))
+        return gateways[-1]
+
+    async with AsyncExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(local_system, "GatewayServer", record)
+            if proxied:
+                port = await network.start()
+                stack.push_async_callback(network.stop)
+                patch.setattr(local_system, "local_settings", partial(settings_with_proxy, network, port))
+            chosen = Options(template=template, page_port=0, functions="process", **options)
+            system = await stack.enter_async_context(running(chosen, Progress(io.StringIO())))
+        desk = Desk(system, gateways[0], events, network)
+        yield desk
+        if desk.gateway_is_listening and desk.gateway is not gateways[0]:
+            await desk.stop_gateway()
+
+
+def settings_with_proxy(
+    network: Network, port: int, output: dict[str, Any], *, websocket_url: str, **facts: Any
+) -> dict[str, Any]:
+    """Return the page's settings with the proxy's port instead of the gateway's, which the proxy learns here."""
+    network.target_port = int(re.findall(r":(\d+)/", websocket_url)[0])
+    return local_settings(output, websocket_url=websocket_url.replace(f":{network.target_port}/", f":{port}/"), **facts)
