@@ -38,8 +38,8 @@ connection: ## print the id of an open connection of `make up`
 page: frontend/dist/index.html ## build the page
 
 .PHONY: page-config
-page-config: setup frontend/node_modules/stamp ## write the page's settings from the outputs.json of a deployment
-	@$(VENV)/python -m infra.page_config $(FLAGS)
+page-config: frontend/node_modules/stamp ## write the page's settings from the outputs.json of a deployment
+	@$(PYTHON) -m infra.page_config $(FLAGS)
 
 .PHONY: page-size
 page-size: page ## print how much JavaScript the built page has

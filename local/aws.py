@@ -15,7 +15,7 @@ from pycognito.aws_srp import AWSSRP
 
 from local.iam import ADMINISTRATOR
 from local.launch import ROOT, VENVS, LaunchError
-from local.ports import bindable
+from local.ports import find_port
 from local.resources import REGION, TemplateError
 from local.template import Template
 
@@ -33,7 +33,7 @@ class LocalAws:
 
     def __init__(self, *, log: Path, port: int = 0, dynamodb_url: str | None = None) -> None:
         self.log = log
-        self.port = bindable(port, "--aws-port")
+        self.port = find_port(port, "--aws-port")
         self.url = f"http://127.0.0.1:{self.port}"
         self.dynamodb_url = dynamodb_url or self.url
         self._state = tempfile.TemporaryDirectory(prefix="local-aws-")  # the user pool's private key lies there

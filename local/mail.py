@@ -38,13 +38,13 @@ class Mail:
 
 
 def printable(text: str) -> str:
-    """Drop what could control a terminal: whoever signs up picks the address that a mail goes to."""
+    """Remove control characters: an attacker can choose the address of a mail."""
     spaced = (" " if character.isspace() else character for character in text)
     return "".join(character for character in spaced if character.isprintable()).rstrip()
 
 
-async def sent(session: ClientSession, aws_url: str) -> list[Mail]:
-    """Return all mails so far, oldest first."""
+async def fetch_mails(session: ClientSession, aws_url: str) -> list[Mail]:
+    """Return all mails that the local AWS keeps, oldest first."""
     async with session.get(f"{aws_url}/_ministack/ses/messages") as answer:
         messages = (await answer.json())["messages"]
     records = (record for account in messages.values() for record in account)
@@ -52,12 +52,12 @@ async def sent(session: ClientSession, aws_url: str) -> list[Mail]:
 
 
 async def watch(aws_url: str, say: Callable[[str], None]) -> None:
-    """Say each mail once, until cancelled."""
+    """Print each mail once, until cancelled."""
     said: set[str] = set()
     async with ClientSession(raise_for_status=True, timeout=ClientTimeout(total=ANSWER_SECONDS)) as session:
         while True:
             with suppress(ClientError, TimeoutError, ValueError):  # asked again soon
-                for mail in await sent(session, aws_url):
+                for mail in await fetch_mails(session, aws_url):
                     if mail.id not in said:
                         said.add(mail.id)
                         say(f"\n{mail}")

@@ -42,7 +42,7 @@ class PageServer:
         url: the page's origin, as browsers send it.
 
     Raises:
-        LaunchError: the page is not built, or the port cannot be had.
+        LaunchError: the page is not built, or the port is not available.
     """
 
     def __init__(self, folder: Path, port: int) -> None:
@@ -95,7 +95,8 @@ class PageServer:
     async def _serve_file(self, request: web.Request) -> web.FileResponse:
         try:
             file = (self.folder / (request.match_info["name"] or "index.html")).resolve()
-            if file.is_relative_to(self.folder) and file.is_file():
+            # A config.json of the folder has the settings of a deployment.
+            if file.is_relative_to(self.folder) and file.is_file() and file != self.folder / "config.json":
                 return web.FileResponse(file)
         except (OSError, ValueError):  # no file can have this name
             pass

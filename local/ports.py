@@ -1,4 +1,4 @@
-"""Ports of the loopback interface, and a clear error for one that cannot be had."""
+"""Ports of the loopback interface, and a clear error for one that is not available."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 ATTEMPTS = 10
 
 
-def bindable(port: int, flag: str) -> int:
+def find_port(port: int, flag: str) -> int:
     """Return the port, or a free one for 0.
 
     Raises:
-        LaunchError: the port cannot be had; the message names the flag that chooses another.
+        LaunchError: the port is not available; the message names the flag that chooses another.
     """
     with closing(bind("127.0.0.1", port, flag)) as listener:
         return int(listener.getsockname()[1])
 
 
 def bind_localhost(port: int, flag: str) -> list[socket.socket]:
-    """Return sockets that are bound to a port of 127.0.0.1 and of ::1, if the machine has it, and do not listen yet.
+    """Return sockets that listen on a port of 127.0.0.1 and of ::1, if the machine has it.
 
     A browser resolves `localhost` to either address. If ::1 were left free, another program there could be shown
-    instead.
+    instead. The sockets listen at once: another program can still take a port that is only bound.
 
     Raises:
-        LaunchError: the port cannot be had; the message names the flag that chooses another.
+        LaunchError: the port is not available; the message names the flag that chooses another.
     """
     attempts = 1 if port else ATTEMPTS  # a port that is free at one address may be taken at the other
     while True:
@@ -53,6 +53,7 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()
     except OSError as error:
         listener.close()
         reason = (
@@ -61,5 +62,5 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
         raise LaunchError(f"port {port} {reason}: choose another with {flag}") from error
     except OverflowError as error:
         listener.close()
-        raise LaunchError(f"{port} is no port: they go to 65535") from error
+        raise LaunchError(f"{port} is not a port number (0 to 65535)") from error
     return listener

@@ -20,7 +20,7 @@ from local.iam import Iam
 from local.lambda_runtime import FunctionRunner, Launch
 from local.limits import Limits
 from local.page import PageServer, local_settings
-from local.ports import bindable
+from local.ports import find_port
 from local.progress import Progress
 from local.resources import ACCOUNT_ID, Api, Function
 from local.server import GatewayServer
@@ -137,7 +137,7 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
 
     async with AsyncExitStack() as stack:
         with progress.step("stack synthesized" if options.template is None else "template read") as step:
-            bindable(options.port, "--port")  # or it is refused now, not after the synthesis
+            find_port(options.port, "--port")  # or it is refused now, not after the synthesis
             if page := bind_page(options):
                 stack.push_async_callback(page.stop)
             aws = LocalAws(log=LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)

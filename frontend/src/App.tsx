@@ -1,10 +1,9 @@
-import { signOut } from "aws-amplify/auth";
 import { useEffect, useState } from "react";
 import { Account } from "./components/account";
 import { Echo } from "./components/echo";
 import { Page } from "./components/page";
 import type { Config } from "./config";
-import { type User, watchSession } from "./session";
+import { endSession, type User, watchSession } from "./session";
 
 interface Session {
   readonly user: User | undefined;
@@ -25,7 +24,7 @@ export function App({ config, initialUser }: { config: Config; initialUser: User
       config={config}
       user={user}
       onSignOut={async () => {
-        await signOut();
+        await endSession(config);
         setSession({ user: undefined });
       }}
       onSessionEnded={() => setSession({ user: undefined, email: user.email })}

@@ -72,7 +72,8 @@ export function parseConfig(value: unknown): Config {
   if (!result.success || problems.length > 0) {
     throw new ConfigError(problems);
   }
-  return result.output;
+  // As the browser writes it, so that "WS://" is local, too.
+  return { ...result.output, webSocketEndpoint: new URL(result.output.webSocketEndpoint).href };
 }
 
 /** Tell whether this is the local system of `make up`. */
@@ -80,9 +81,9 @@ export function isLocal(config: Config): boolean {
   return config.webSocketEndpoint.startsWith("ws:");
 }
 
-/** Return the address at which the page reaches Cognito. */
+/** Return where Cognito is, for messages: the local address, or the region. */
 export function cognitoAddress(config: Config): string {
-  return config.userPoolEndpoint ?? `https://cognito-idp.${config.userPoolId.split("_")[0]}.amazonaws.com/`;
+  return config.userPoolEndpoint ?? `region ${config.userPoolId.split("_")[0]}`;
 }
 
 /** Tell whether the deployment's list of origins keeps out pages of this origin. */
@@ -109,7 +110,7 @@ function endpointProblems(config: Config): string[] {
     return [butMust("webSocketEndpoint", config.webSocketEndpoint, "must be a ws:// or wss:// address")];
   }
   const problems = endpoint.protocol === "ws:" ? localProblems(config, endpoint) : awsProblems(config);
-  if (endpoint.search || endpoint.hash || endpoint.username) {
+  if (/[?#]/.test(config.webSocketEndpoint) || endpoint.username || endpoint.password) {
     problems.push(butMust("webSocketEndpoint", config.webSocketEndpoint, 'must have no user, "?" or "#"'));
   }
   return problems;

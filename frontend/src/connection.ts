@@ -32,11 +32,11 @@ export type ConnectionState =
 /**
  * Why there is no connection.
  *
- * - `not_opened`: the socket closed before it opened. A browser does not tell a refusal (401, 403, 429, 500) from an
+ * - `not_opened`: the socket did not open. A browser does not tell a refusal (401, 403, 429, 500) from an
  *   outage.
  * - `lost`: an open socket was closed, with this close code and close reason.
  * - `no_answer`: the server did not answer a keep-alive, so the socket is dead.
- * - `token_expired`: the ID token expired and the replacement had been refused.
+ * - `token_expired`: the ID token of this connection expired.
  * - `token_unavailable`: `getIdToken` failed, for example because Cognito cannot be reached.
  * - `session_ended`: `getIdToken` threw SessionEnded.
  */
@@ -123,6 +123,8 @@ const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 const TOKEN_TIMEOUT = 30 * SECOND;
 const STABLE_AFTER = 10 * SECOND; // an open socket then resets the backoff
+const EXPIRED_CLOSE_TIMEOUT = 2 * SECOND; // the server closes the socket after its token_expired
+const WAKE_INTERVAL = 2 * SECOND; // between attempts, however often the tab gets focus
 const DRAIN_TIME = 5 * SECOND; // for echoes under way to a replaced socket
 const MAX_KEEPALIVE_INTERVAL = 8 * MINUTE;
 const MAX_RENEWAL_LEAD = 3 * MINUTE;
@@ -146,15 +148,24 @@ export class Connection {
   readonly #queue: Outgoing[] = [];
   #messageCount = 0;
   #failures = 0;
-  /** Incremented whenever a token that is being fetched is no longer wanted. */
-  #generation = 0;
+  /** Incremented to cancel a pending token fetch. A result with an older id is ignored. */
+  #attemptId = 0;
+  #closing: Promise<void> | undefined;
+  #attemptedAt = 0;
   #acceptedToken: string | undefined;
   #failedToken: string | undefined;
   #hasRefreshed = false;
   #clockSkew = 0;
 
   constructor(options: ConnectionOptions) {
-    this.#options = options;
+    // A callback that throws must not stop the connection. The browser reports the error as uncaught.
+    this.#options = {
+      ...options,
+      getIdToken: (request) => options.getIdToken(request),
+      onStatus: (status) => runSafely(() => options.onStatus?.(status)),
+      onSent: (message) => runSafely(() => options.onSent?.(message)),
+      onReceived: (frame) => runSafely(() => options.onReceived?.(frame)),
+    };
     const idleLimit = (options.idleLimitSeconds ?? IDLE_LIMIT_SECONDS) * SECOND;
     this.#keepAliveInterval = Math.min(MAX_KEEPALIVE_INTERVAL, 0.8 * idleLimit);
     this.#connectionLimit = (options.connectionLimitSeconds ?? CONNECTION_LIMIT_SECONDS) * SECOND;
@@ -164,12 +175,14 @@ export class Connection {
     return this.#status;
   }
 
-  /** Start, or start again after `closed` or `failed`. */
+  /** Open the connection, also again after `closed` or `failed`. */
   connect(): void {
-    if (["initialized", "closed", "failed"].includes(this.#status.state)) {
+    if (this.#closing) {
+      void this.#closing.then(() => this.connect());
+    } else if (["initialized", "closed", "failed"].includes(this.#status.state)) {
       this.#failures = 0;
       this.#hasRefreshed = false;
-      listen("addEventListener", this.#wake);
+      this.#listen("addEventListener");
       void this.#attempt();
     }
   }
@@ -182,11 +195,12 @@ export class Connection {
   }
 
   /**
-   * Send a text, or queue it until there is a connection. Every message is sent once, in order.
+   * Send a text, or queue it until there is a connection, and return the message's id.
    *
-   * Throws QueueFull if too many messages wait, and an Error once the connection was closed or has failed.
+   * Each message is transmitted at most once, in the order of the calls. Throws QueueFull if too many messages wait, and
+   * an Error once the connection was closed or has failed.
    */
-  send(text: string): void {
+  send(text: string): number {
     if (["closing", "closed", "failed"].includes(this.#status.state)) {
       throw new Error(`the connection is ${this.#status.state}: call connect() first`);
     }
@@ -195,36 +209,50 @@ export class Connection {
     }
     this.#messageCount += 1;
     const message = new Outgoing(this.#messageCount, text, this.#options.onSent);
-    if (this.#current && this.#queue.length === 0) {
+    if (this.#current?.isOpen && this.#queue.length === 0) {
       this.#current.transmit(message);
     } else {
       this.#queue.push(message);
       message.become("queued");
     }
+    return message.id;
   }
 
-  /** Close for good. Resolves when the closing handshake is over, or after two seconds without an answer. */
-  async close(): Promise<void> {
-    if (["initialized", "closing", "closed"].includes(this.#status.state)) {
-      return;
+  /**
+   * Close the connection and discard the messages that are queued. `connect()` opens it again.
+   *
+   * Resolves when the closing handshake is over, or after two seconds without an answer.
+   */
+  close(): Promise<void> {
+    if (this.#status.state === "initialized" || this.#status.state === "closed") {
+      return Promise.resolve();
     }
+    this.#closing ??= this.#close().finally(() => {
+      this.#closing = undefined;
+    });
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
     const sockets = this.#release();
     this.#setStatus("closing");
+    this.#discardQueue();
     await Promise.all(sockets.map((socket) => socket.close()));
     this.#setStatus("closed");
   }
 
   async #attempt(): Promise<void> {
     this.#timers.stop("retry");
-    const generation = this.#generation;
+    const attemptId = this.#attemptId;
+    this.#attemptedAt = Date.now();
     this.#setStatus("connecting", this.#status.reason);
     try {
       const idToken = await this.#fetchToken(MIN_TOKEN_LIFE);
-      if (generation === this.#generation) {
+      if (attemptId === this.#attemptId) {
         this.#open(idToken);
       }
     } catch (error) {
-      if (generation !== this.#generation) {
+      if (attemptId !== this.#attemptId) {
         return;
       }
       if (error instanceof SessionEnded) {
@@ -238,34 +266,44 @@ export class Connection {
 
   /** Open a second socket before the first one ends. Whatever fails, the first one is kept to its end. */
   async #replace(): Promise<void> {
-    const generation = this.#generation;
+    const attemptId = this.#attemptId;
     try {
       const idToken = await this.#fetchToken(MIN_RENEWED_TOKEN_LIFE);
-      if (generation === this.#generation) {
+      if (attemptId === this.#attemptId) {
         this.#open(idToken);
       }
     } catch (error) {
-      if (generation === this.#generation && error instanceof SessionEnded) {
+      if (attemptId === this.#attemptId && error instanceof SessionEnded) {
         this.#fail();
       }
     }
   }
 
   #open(idToken: string): void {
-    const { endpoint, credential } = this.#options;
-    const webSocket =
-      credential === "subprotocol"
-        ? new WebSocket(endpoint, [SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX + idToken])
-        : new WebSocket(`${endpoint}?idToken=${encodeURIComponent(idToken)}`);
+    let webSocket: WebSocket;
+    try {
+      webSocket = this.#createWebSocket(idToken);
+    } catch {
+      // The endpoint or the token is malformed. The error is not kept: its text can contain the token.
+      this.#onOpenFailed(idToken);
+      return;
+    }
     const socket: Socket = new Socket(webSocket, this.#keepAliveInterval, {
-      onOpen: () => this.#adopt(socket, idToken),
+      onOpen: () => this.#onSocketOpen(socket, idToken),
       onFrame: (frame) => this.#receive(socket, idToken, frame),
-      onEnd: (reason) => (socket === this.#next ? this.#giveUp(idToken) : this.#lose(socket, reason)),
+      onEnd: (reason) => (socket === this.#next ? this.#onOpenFailed(idToken) : this.#onSocketEnd(socket, reason)),
     });
     this.#next = socket;
   }
 
-  #adopt(socket: Socket, idToken: string): void {
+  #createWebSocket(idToken: string): WebSocket {
+    const { endpoint, credential } = this.#options;
+    return credential === "subprotocol"
+      ? new WebSocket(endpoint, [SUBPROTOCOL, TOKEN_SUBPROTOCOL_PREFIX + idToken])
+      : new WebSocket(`${endpoint}?idToken=${encodeURIComponent(idToken)}`);
+  }
+
+  #onSocketOpen(socket: Socket, idToken: string): void {
     const previous = this.#current;
     if (previous) {
       this.#drained.add(previous);
@@ -288,7 +326,11 @@ export class Connection {
     });
 
     this.#setStatus("connected");
-    for (let message = this.#queue.shift(); message; message = this.#queue.shift()) {
+    while (socket.isOpen) {
+      const message = this.#queue.shift();
+      if (!message) {
+        break;
+      }
       socket.transmit(message);
     }
   }
@@ -304,12 +346,13 @@ export class Connection {
       socket.endReason = { kind: "token_expired" };
       // The server's clock is past `exp`, so ours is slow if this token still looks good.
       this.#clockSkew = Math.min(this.#clockSkew, Date.now() - readClaims(idToken).exp * SECOND);
+      socket.timers.start("expiry", EXPIRED_CLOSE_TIMEOUT, () => socket.end({ kind: "token_expired" }));
     }
     this.#options.onReceived?.(frame);
   }
 
   /** The socket that was being opened did not open. */
-  #giveUp(idToken: string): void {
+  #onOpenFailed(idToken: string): void {
     this.#next = undefined;
     if (!this.#current) {
       this.#failures += 1;
@@ -319,7 +362,7 @@ export class Connection {
   }
 
   /** A socket that was open has ended. */
-  #lose(socket: Socket, reason: Reason): void {
+  #onSocketEnd(socket: Socket, reason: Reason): void {
     this.#drained.delete(socket);
     if (socket !== this.#current) {
       return;
@@ -337,42 +380,49 @@ export class Connection {
 
   #retry(reason: Reason): void {
     const delay = retryDelay(this.#failures);
-    this.#generation += 1;
+    this.#attemptId += 1;
     const state = this.#failures >= SUSPEND_AFTER_FAILURES ? "suspended" : "disconnected";
     this.#timers.start("retry", delay, () => void this.#attempt());
     this.#setStatus(state, reason, Date.now() + delay);
   }
 
   #fail(): void {
-    for (const socket of this.#release()) {
+    const sockets = this.#release();
+    this.#setStatus("failed", { kind: "session_ended" });
+    this.#discardQueue();
+    for (const socket of sockets) {
       void socket.close();
     }
-    this.#setStatus("failed", { kind: "session_ended" });
+  }
+
+  #discardQueue(): void {
+    for (const message of this.#queue.splice(0)) {
+      message.become("discarded");
+    }
   }
 
   /** Stop everything and return the sockets that are still to be closed. */
   #release(): Socket[] {
     const sockets = [this.#current, this.#next, ...this.#drained].filter((socket) => socket !== undefined);
-    this.#generation += 1;
+    this.#attemptId += 1;
     this.#timers.stopAll();
-    listen("removeEventListener", this.#wake);
+    this.#listen("removeEventListener");
     this.#current = undefined;
     this.#next = undefined;
     this.#drained.clear();
-    for (const message of this.#queue.splice(0)) {
-      message.become("discarded");
-    }
     return sockets;
   }
 
   /**
    * Return a token that lives for at least `minimumLife`, or the best that Cognito gives.
    *
-   * A suspect token is refreshed once, not at every attempt. If that refresh fails, a token that is still good serves
-   * on.
+   * A suspect token is refreshed once, not at every attempt. If the refresh fails, keep using a token that has not
+   * expired.
    */
   async #fetchToken(minimumLife: number): Promise<string> {
     const idToken = await this.#getIdToken(false);
+    // A token that was issued in our future proves that our clock is slow.
+    this.#clockSkew = Math.min(this.#clockSkew, Date.now() - readClaims(idToken).iat * SECOND);
     const isGood = this.#remainingLife(idToken) >= minimumLife;
     const isSuspect =
       !this.#hasRefreshed &&
@@ -410,14 +460,37 @@ export class Connection {
     return readClaims(idToken).exp * SECOND - (Date.now() - this.#clockSkew);
   }
 
-  /** The network is back, or the user is: attempt at once, or find out whether the socket is alive. */
-  readonly #wake = (): void => {
-    if (globalThis.document?.visibilityState === "hidden") {
-      return;
+  /** Attempt at once, or find out whether the socket is alive, when the user comes back to the tab. */
+  readonly #onFocus = (): void => {
+    if (globalThis.document?.visibilityState !== "hidden") {
+      this.#wake();
     }
-    this.retryNow();
-    this.#current?.probeIfQuiet();
   };
+
+  /** A handshake that was sent before the network came back may never be answered: abandon it. */
+  readonly #onOnline = (): void => {
+    if (!this.#current && this.#mayWake()) {
+      this.#next?.end({ kind: "not_opened" });
+    }
+    this.#wake();
+  };
+
+  #wake(): void {
+    if (this.#mayWake()) {
+      this.retryNow();
+    }
+    this.#current?.probeIfQuiet();
+  }
+
+  #mayWake(): boolean {
+    return Date.now() - this.#attemptedAt >= WAKE_INTERVAL;
+  }
+
+  #listen(method: "addEventListener" | "removeEventListener"): void {
+    globalThis.window?.[method]("online", this.#onOnline);
+    globalThis.window?.[method]("focus", this.#onFocus);
+    globalThis.document?.[method]("visibilitychange", this.#onFocus);
+  }
 
   #setStatus(state: ConnectionState, reason?: Reason, retryAt?: number): void {
     this.#status = { state, reason, retryAt, failures: this.#failures };
@@ -431,8 +504,12 @@ function readClaims(idToken: string): { iat: number; exp: number } {
   return JSON.parse(atob(payload.replace(/-/g, "+").replace(/_/g, "/")));
 }
 
-function listen(method: "addEventListener" | "removeEventListener", listener: () => void): void {
-  globalThis.window?.[method]("online", listener);
-  globalThis.window?.[method]("focus", listener);
-  globalThis.document?.[method]("visibilitychange", listener);
+function runSafely(callback: () => void): void {
+  try {
+    callback();
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
 }

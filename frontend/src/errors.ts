@@ -57,12 +57,14 @@ const PROBLEMS: Record<string, Problem> = {
   UserNotFoundException: { field: "email", text: "This address has no account." },
 };
 
-/** Describe an error of a call to Cognito at this address. */
+/** Describe an error of a call to Cognito, given `cognitoAddress(config)`. */
 export function describeError(error: unknown, address: string): Problem {
   const { name, message } = error instanceof Error ? error : { name: "Error", message: String(error) };
   if (name === "NetworkError") {
-    const check = address.startsWith("http:") ? "Check that the local system is running" : "Check your network";
-    return { text: `Cognito did not answer at ${address}. ${check}, then try again.` };
+    const isLocal = address.startsWith("http:");
+    const place = isLocal ? `at ${address}` : `in ${address}`;
+    const check = isLocal ? "Check that the local system is running" : "Check your network";
+    return { text: `Cognito did not answer ${place}. ${check}, then try again.` };
   }
   if (name === "InvalidPasswordException") {
     return { field: "password", text: describePasswordProblem(message) };

@@ -23,6 +23,8 @@ const REFUSALS = [
 /** Another tab writes several keys when its user signs in or out. Look at them when it is done. */
 const STORAGE_SETTLE_MS = 50;
 
+const SIGN_OUT_TIMEOUT_MS = 5_000;
+
 export function configureSession(config: Config): void {
   Amplify.configure({
     Auth: {
@@ -67,9 +69,23 @@ export async function startSession(username: string, password: string): Promise<
   }
 }
 
+/** Sign out, without Cognito if it does not answer: the tokens are then forgotten, but not revoked. */
+export async function endSession(config: Config): Promise<void> {
+  const hasAnswered = await Promise.race([
+    signOut().then(() => true),
+    new Promise<false>((resolve) => setTimeout(() => resolve(false), SIGN_OUT_TIMEOUT_MS)),
+  ]);
+  if (!hasAnswered) {
+    for (const key of Object.keys(localStorage).filter((name) => name.startsWith(storagePrefix(config)))) {
+      localStorage.removeItem(key);
+    }
+    location.reload(); // ends the call, which would clear the next session
+  }
+}
+
 /** Call `onChange` after another tab has changed who is signed in. Return a function that stops this. */
 export function watchSession(config: Config, onChange: (user: User | undefined) => void): () => void {
-  const prefix = `CognitoIdentityServiceProvider.${config.appClientId}.`;
+  const prefix = storagePrefix(config);
   let timer: ReturnType<typeof setTimeout> | undefined;
   const check = () => {
     // If Cognito cannot be reached, the session stays as it is until the connection needs a token.
@@ -87,6 +103,10 @@ export function watchSession(config: Config, onChange: (user: User | undefined) 
     clearTimeout(timer);
     window.removeEventListener("storage", listener);
   };
+}
+
+function storagePrefix(config: Config): string {
+  return `CognitoIdentityServiceProvider.${config.appClientId}.`;
 }
 
 async function fetchTokens(options: { forceRefresh: boolean }) {

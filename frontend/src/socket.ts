@@ -4,10 +4,14 @@ import type { Reason, SentMessage } from "./connection";
 import { type Frame, KEEPALIVE, parseFrame } from "./frames";
 
 const SECOND = 1_000;
+const MAX_TIMEOUT = 2 ** 31 - 1; // a longer one would run out at once
 const OPEN_TIMEOUT = 30 * SECOND; // a cold start of both functions takes seconds
-const ANSWER_TIMEOUT = 10 * SECOND; // without a frame after a message, ask by a keep-alive; without one after that, end
+// Send a keep-alive if a message gets no answer in this time. End the socket if the keep-alive gets none either.
+const ANSWER_TIMEOUT = 10 * SECOND;
 const ECHO_TIMEOUT = 30 * SECOND; // API Gateway waits 29 s for the function
 const QUIET_AFTER = 30 * SECOND; // without a frame: a tab that gets focus then asks whether the socket is alive
+const OPEN = 1; // WebSocket.OPEN
+const MESSAGE_TOO_BIG = 1009; // RFC 6455 section 7.4.1
 const CLOSE_TIMEOUT = 2 * SECOND;
 
 export interface SocketEvents {
@@ -49,22 +53,32 @@ export class Socket {
       this.#awaitIdle();
       events.onFrame(parseFrame(String(data)));
     };
-    webSocket.onclose = ({ code, reason }) => this.end({ kind: "lost", code, text: reason });
+    webSocket.onclose = ({ code, reason }) => {
+      if (code === MESSAGE_TOO_BIG) {
+        this.refuseLargest();
+      }
+      this.end({ kind: "lost", code, text: reason });
+    };
+  }
+
+  /** A socket that the server is closing discards what is sent. */
+  get isOpen(): boolean {
+    return !this.#hasEnded && this.#webSocket.readyState === OPEN;
   }
 
   transmit(message: Outgoing): void {
     this.#unconfirmed.push(message);
     this.#webSocket.send(message.text);
-    message.become("sent");
     this.#awaitIdle();
     if (!this.timers.isRunning("answer")) {
       this.timers.start("answer", ANSWER_TIMEOUT, () => this.#probe());
     }
+    message.become("sent");
   }
 
   /** The echo of a text has come: confirm the oldest message with it. Return whether there was one. */
   confirm(text: string): boolean {
-    return this.#settle(
+    return this.#setOutcome(
       this.#unconfirmed.find((message) => message.text === text),
       "echoed",
     );
@@ -73,10 +87,10 @@ export class Socket {
   /** The server has refused a message for its size without saying which: the largest, if any. */
   refuseLargest(): void {
     const [largest] = [...this.#unconfirmed].sort((a, b) => b.bytes - a.bytes);
-    this.#settle(largest, "refused");
+    this.#setOutcome(largest, "refused");
   }
 
-  #settle(message: Outgoing | undefined, state: "echoed" | "refused"): boolean {
+  #setOutcome(message: Outgoing | undefined, state: "echoed" | "refused"): boolean {
     if (!message) {
       return false;
     }
@@ -105,10 +119,10 @@ export class Socket {
     this.timers.start("keepalive", this.#keepAliveInterval, () => this.#probe());
   }
 
-  /** Close, wait for the closing handshake for a bounded time, and say nothing more. */
+  /** Close and wait for the closing handshake, for a bounded time. No event follows. */
   close(): Promise<void> {
     return new Promise((resolve) => {
-      this.#settleEnd();
+      this.#release();
       const timer = setTimeout(resolve, CLOSE_TIMEOUT);
       this.#webSocket.onclose = () => {
         clearTimeout(timer);
@@ -121,13 +135,13 @@ export class Socket {
   /** End now. A dead socket's own `close` event may be minutes away. */
   end(reason: Reason): void {
     if (!this.#hasEnded) {
-      this.#settleEnd();
+      this.#release();
       this.#webSocket.close(1000);
       this.#events.onEnd(this.endReason ?? reason);
     }
   }
 
-  #settleEnd(): void {
+  #release(): void {
     this.#hasEnded = true;
     this.timers.stopAll();
     this.#webSocket.onopen = null;
@@ -140,6 +154,7 @@ export class Socket {
 
 /** A message and what has become of it. */
 export class Outgoing {
+  readonly id: number;
   readonly text: string;
   readonly bytes: number;
   #snapshot: SentMessage;
@@ -148,17 +163,21 @@ export class Outgoing {
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(id: number, text: string, onChange: ((message: SentMessage) => void) | undefined) {
+    this.id = id;
     // As the socket encodes it: a lone surrogate becomes U+FFFD, and the echo must match.
     const encoded = new TextEncoder().encode(text);
     this.bytes = encoded.length;
-    this.text = new TextDecoder().decode(encoded);
+    this.text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(encoded);
     this.#snapshot = { id, text: this.text, state: "queued", sentAt: undefined, roundTripMs: undefined };
     this.#onChange = onChange;
   }
 
   become(state: SentMessage["state"]): void {
-    clearTimeout(this.#timer);
     const previous = this.#snapshot;
+    if (state === "unconfirmed" && previous.state === "unconfirmed") {
+      return; // after 30 s, and now its socket has ended
+    }
+    clearTimeout(this.#timer);
     if (state === "sent") {
       this.#transmittedAt = performance.now();
       this.#timer = setTimeout(() => this.become("unconfirmed"), ECHO_TIMEOUT);
@@ -181,7 +200,7 @@ export class Timers<Name extends string> {
       this.#running.delete(name);
       action();
     };
-    this.#running.set(name, setTimeout(run, milliseconds));
+    this.#running.set(name, setTimeout(run, Math.min(milliseconds, MAX_TIMEOUT)));
   }
 
   stop(name: Name): void {

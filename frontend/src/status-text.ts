@@ -18,13 +18,13 @@ export const STATE_TEXT: Record<ConnectionState, string> = {
 export function describeReason(reason: Reason, config: Config): string {
   switch (reason.kind) {
     case "not_opened":
-      return "The server closed the connection before it opened, or could not be reached.";
+      return "The server refused the connection, or could not be reached.";
     case "lost":
       return describeLoss(reason.code, reason.text);
     case "no_answer":
       return "The server did not answer a keep-alive message.";
     case "token_expired":
-      return "The server closed the connection because the ID token had expired.";
+      return "The ID token of this connection expired.";
     case "token_unavailable":
       return `There is no ID token to connect with. ${describeError(reason.error, cognitoAddress(config)).text}`;
     case "session_ended":

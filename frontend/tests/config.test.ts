@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { ConfigError, cognitoAddress, isOriginRefused, loadConfig, parseConfig } from "../src/config";
+import { ConfigError, cognitoAddress, isLocal, isOriginRefused, loadConfig, parseConfig } from "../src/config";
 
 const AWS = {
   userPoolId: "eu-west-1_AbCdEfGhI",
@@ -125,12 +125,22 @@ describe("mixes of the local system and AWS", () => {
     ["wss:// with userPoolEndpoint", { ...AWS, userPoolEndpoint: "http://127.0.0.1:4511/" }, "userPoolEndpoint"],
     ["https://", { ...AWS, webSocketEndpoint: "https://example.com/prod" }, "webSocketEndpoint"],
     ["no address", { ...AWS, webSocketEndpoint: "prod" }, "webSocketEndpoint"],
+    ["an empty query string", { ...AWS, webSocketEndpoint: "wss://example.com/prod?" }, "webSocketEndpoint"],
+    ["an empty fragment", { ...AWS, webSocketEndpoint: "wss://example.com/prod#" }, "webSocketEndpoint"],
+    ["a password", { ...AWS, webSocketEndpoint: "wss://:secret@example.com/prod" }, "webSocketEndpoint"],
     ["a query string", { ...AWS, webSocketEndpoint: "wss://example.com/prod?idToken=" }, "webSocketEndpoint"],
   ])("are refused: %s", (_name, config, named) => {
     const problems = problemsOf(config);
     expect(problems).not.toEqual([]);
     expect(problems.every((problem) => problem.startsWith(named))).toBe(true);
   });
+});
+
+it("an address in another spelling is as local as it is", () => {
+  const config = parseConfig({ ...LOCAL, webSocketEndpoint: " WS://LOCALHOST:4510/prod" });
+
+  expect(config.webSocketEndpoint).toBe("ws://localhost:4510/prod");
+  expect(isLocal(config)).toBe(true);
 });
 
 describe("config.json", () => {
@@ -165,7 +175,7 @@ describe("config.json", () => {
 
 it("Cognito's address is the local one or the region's", () => {
   expect(cognitoAddress(parseConfig(LOCAL))).toBe("http://127.0.0.1:4511/");
-  expect(cognitoAddress(parseConfig(AWS))).toBe("https://cognito-idp.eu-west-1.amazonaws.com/");
+  expect(cognitoAddress(parseConfig(AWS))).toBe("region eu-west-1");
 });
 
 it("an origin is refused if others are listed", () => {

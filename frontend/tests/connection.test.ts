@@ -238,23 +238,86 @@ describe("retrying", () => {
     expect(server.sockets.length).toBeLessThan(20);
   });
 
-  test("retries at once when asked to, when the network is back and when the tab gets focus", async () => {
+  test.each([
+    ["asked to", (connection: Connection) => connection.retryNow()],
+    ["the network is back", () => windowEvents.dispatchEvent(new Event("online"))],
+    ["the tab gets focus", () => windowEvents.dispatchEvent(new Event("focus"))],
+  ])("retries at once when %s", async (_, cause) => {
     server.admits = "nobody";
     const { connection } = create();
     connection.connect();
-    await advance(2 * MINUTE);
+    await advance(3 * MINUTE);
+    expect(connection.status.state).toBe("suspended");
+    await advance((connection.status.retryAt ?? 0) - Date.now() - 5_000);
+    const before = server.sockets.length;
 
-    for (const cause of [
-      () => connection.retryNow(),
-      () => windowEvents.dispatchEvent(new Event("online")),
-      () => windowEvents.dispatchEvent(new Event("focus")),
-    ]) {
-      expect(connection.status.state).toBe("suspended");
-      const before = server.sockets.length;
-      cause();
-      await advance(50);
-      expect(server.sockets).toHaveLength(before + 1);
+    cause(connection);
+    await advance(50);
+
+    expect(server.sockets).toHaveLength(before + 1);
+  });
+
+  test("a tab that gets focus again and again does not retry again and again", async () => {
+    server.admits = "nobody";
+    const { connection } = create();
+    connection.connect();
+
+    for (let count = 0; count < 100; count += 1) {
+      windowEvents.dispatchEvent(new Event("focus"));
+      await advance(100);
     }
+
+    expect(server.sockets.length).toBeLessThan(10);
+  });
+
+  test("a handshake that hangs is given up when the network is back", async () => {
+    server.admits = "silence";
+    const { connection } = create();
+    connection.connect();
+    await advance(5_000);
+    server.admits = "all";
+
+    windowEvents.dispatchEvent(new Event("online"));
+    await advance(50);
+
+    expect(connection.status.state).toBe("connected");
+    expect(server.open).toHaveLength(1);
+  });
+
+  test("a hidden tab also retries when the network is back", async () => {
+    vi.stubGlobal("document", Object.assign(new EventTarget(), { visibilityState: "hidden" }));
+    server.admits = "nobody";
+    const { connection } = create();
+    connection.connect();
+    await advance(3 * MINUTE);
+    await advance((connection.status.retryAt ?? 0) - Date.now() - 5_000);
+    const before = server.sockets.length;
+
+    windowEvents.dispatchEvent(new Event("focus"));
+    await advance(50);
+    expect(server.sockets).toHaveLength(before);
+    windowEvents.dispatchEvent(new Event("online"));
+    await advance(50);
+
+    expect(server.sockets).toHaveLength(before + 1);
+  });
+
+  test("an address or token that no socket takes is retried, and its error is not passed on", async () => {
+    vi.stubGlobal(
+      "WebSocket",
+      class {
+        constructor() {
+          throw new SyntaxError("The subprotocol 'idToken.SECRET' is invalid.");
+        }
+      },
+    );
+    const { connection } = create({ credential: "subprotocol" });
+    connection.connect();
+
+    await advance(50);
+
+    expect(connection.status).toMatchObject({ state: "disconnected", reason: { kind: "not_opened" } });
+    expect(JSON.stringify(connection.status)).not.toContain("SECRET");
   });
 
   test("names the close code and the close reason of a lost connection", async () => {
@@ -365,6 +428,27 @@ describe("tokens", () => {
     expect(connection.status.state).toBe("connected");
     expect(session.refreshes).toBe(1);
     expect(received).toEqual([{ kind: "error", code: "token_expired", text: frame.message }]);
+  });
+
+  test("token_expired without a close ends the socket after two seconds", async () => {
+    const { connection } = await createConnected();
+
+    server.last.deliver('{"error": "token_expired", "message": "Your token has expired."}');
+    await advance(2_100);
+
+    expect(connection.status.reason).toEqual({ kind: "token_expired" });
+  });
+
+  test("a clock that is months behind stays connected", async () => {
+    const session = new Session();
+    session.token = makeToken(3600, Date.now() + 60 * 24 * HOUR);
+
+    const { connection } = await createConnected({}, session);
+    await advance(30 * MINUTE);
+
+    expect(connection.status.state).toBe("connected");
+    expect(server.sockets).toHaveLength(1);
+    expect(session.refreshes).toBe(0);
   });
 
   test("a clock that is hours ahead refreshes once and then stays connected", async () => {
@@ -612,6 +696,85 @@ describe("messages", () => {
     expect(server.texts).toEqual(["one", "two", "three"]);
   });
 
+  test("have the id that send() returned", async () => {
+    const { connection, message } = await createConnected();
+
+    expect(message(connection.send("hello"))).toMatchObject({ text: "hello" });
+  });
+
+  test("that are sent again when they are unconfirmed are queued and get their echo", async () => {
+    const echoed: string[] = [];
+    const connection: Connection = new Connection({
+      endpoint: "wss://example.test/prod",
+      credential: "querystring",
+      getIdToken: async () => makeToken(3600),
+      onSent: ({ text, state }) => {
+        if (state === "unconfirmed") connection.send(`${text} again`);
+        if (state === "echoed") echoed.push(text);
+      },
+    });
+    connection.connect();
+    await advance(100);
+    server.answers = false;
+    connection.send("hello");
+    server.last.drop(1006);
+    server.answers = true;
+
+    await advance(10_000);
+    expect(server.texts).toEqual(["hello", "hello again"]);
+    expect(echoed).toEqual(["hello again"]);
+    void connection.close();
+    await advance(5_000);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test("wait in the queue while the server closes the socket", async () => {
+    const { connection, sent } = await createConnected();
+    server.last.readyState = 2;
+
+    connection.send("hello");
+    expect(sent()).toEqual(["hello queued"]);
+    server.last.drop(1001);
+    await advance(10_000);
+
+    expect(sent()).toEqual(["hello echoed"]);
+  });
+
+  test("are reported as unconfirmed once", async () => {
+    const reports: string[] = [];
+    const { connection } = await createConnected({ onSent: ({ state }) => reports.push(state) });
+    server.answers = false;
+    connection.send("hello");
+    for (let count = 0; count < 7; count += 1) {
+      await advance(5_000);
+      server.last.deliver("a push keeps the socket alive");
+    }
+
+    server.last.drop(1006);
+
+    expect(reports).toEqual(["sent", "unconfirmed"]);
+  });
+
+  test("too large for API Gateway: the largest one is marked as refused", async () => {
+    const { connection, sent } = await createConnected();
+    server.answers = false;
+    connection.send("small");
+    connection.send("large large");
+
+    server.last.drop(1009);
+
+    expect(sent()).toEqual(["small unconfirmed", "large large refused"]);
+  });
+
+  test.each(["\ufeffbyte order mark", "\u0000"])("%j matches its echo", async (text) => {
+    const { connection, message } = await createConnected();
+
+    connection.send(text);
+    await advance(50);
+
+    expect(message(1)).toMatchObject({ text, state: "echoed" });
+  });
+
   test("the queue is bounded", () => {
     const { connection } = create();
     for (let count = 0; count < QUEUE_LIMIT; count += 1) connection.send("x");
@@ -699,6 +862,33 @@ describe("messages", () => {
   });
 });
 
+test("a callback that throws is reported and does not stop the connection", async () => {
+  const reported: (() => void)[] = [];
+  vi.stubGlobal("queueMicrotask", (report: () => void) => reported.push(report));
+  const fail = () => {
+    throw new Error("a fault of the page");
+  };
+  const connection = new Connection({
+    endpoint: "wss://example.test/prod",
+    credential: "querystring",
+    getIdToken: async () => makeToken(3600),
+    onStatus: fail,
+    onSent: fail,
+    onReceived: fail,
+  });
+  connection.connect();
+  connection.send("hello");
+  await advance(100);
+  server.last.deliver("news");
+
+  expect(connection.status.state).toBe("connected");
+  expect(server.texts).toEqual(["hello"]);
+  await Promise.all([connection.close(), advance(100)]);
+  expect(connection.status.state).toBe("closed");
+  expect(reported.length).toBeGreaterThan(5);
+  expect(reported[0]).toThrow("a fault of the page");
+});
+
 describe("closing", () => {
   test("goes through closing to closed and leaves no socket, timer or listener behind", async () => {
     const { connection, states } = await createConnected();
@@ -724,6 +914,42 @@ describe("closing", () => {
     await advance(2_100);
 
     expect(connection.status.state).toBe("closed");
+  });
+
+  test("a second close() resolves with the first, and connect() waits for both", async () => {
+    const { connection, states } = await createConnected();
+
+    const first = connection.close();
+    const second = connection.close();
+    connection.connect();
+    await advance(100);
+    await Promise.all([first, second]);
+    await advance(100);
+
+    expect(states()).toEqual(["connecting", "connected", "closing", "closed", "connecting", "connected"]);
+  });
+
+  test("a message sent in the callback of a discarded one is refused", async () => {
+    server.admits = "nobody";
+    const errors: unknown[] = [];
+    const connection: Connection = new Connection({
+      endpoint: "wss://example.test/prod",
+      credential: "querystring",
+      getIdToken: async () => makeToken(3600),
+      onSent: ({ state }) => {
+        try {
+          if (state === "discarded") connection.send("again");
+        } catch (error) {
+          errors.push(error);
+        }
+      },
+    });
+    connection.connect();
+    connection.send("too late");
+
+    await connection.close();
+
+    expect(errors).toEqual([new Error("the connection is closing: call connect() first")]);
   });
 
   test("while a token is being fetched opens no socket", async () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { describeError } from "../src/errors";
 
-const ADDRESS = "https://cognito-idp.eu-west-1.amazonaws.com/";
+const ADDRESS = "region eu-west-1";
 
 function problem(name: string, message = "") {
   return describeError(Object.assign(new Error(message), { name }), ADDRESS);

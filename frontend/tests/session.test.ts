@@ -2,7 +2,7 @@ import { fetchAuthSession, signIn, signOut } from "aws-amplify/auth";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Config } from "../src/config";
 import { SessionEnded } from "../src/connection";
-import { currentUser, getIdToken, startSession, watchSession } from "../src/session";
+import { currentUser, endSession, getIdToken, startSession, watchSession } from "../src/session";
 
 vi.mock("aws-amplify", () => ({ Amplify: { configure: vi.fn() } }));
 vi.mock("aws-amplify/auth", () => ({ fetchAuthSession: vi.fn(), signIn: vi.fn(), signOut: vi.fn() }));
@@ -20,6 +20,47 @@ function named(name: string): Error {
 
 beforeEach(() => {
   vi.resetAllMocks();
+});
+
+describe("endSession", () => {
+  const config = { appClientId: "client" } as Config;
+  const prefix = "CognitoIdentityServiceProvider.client.";
+  let reloads: number;
+  let kept: Record<string, string>;
+
+  beforeEach(() => {
+    vi.useFakeTimers();
+    reloads = 0;
+    kept = { [`${prefix}LastAuthUser`]: "ada", [`${prefix}ada.idToken`]: "token", theme: "dark" };
+    vi.stubGlobal("location", { reload: () => (reloads += 1) });
+    vi.stubGlobal(
+      "localStorage",
+      new Proxy(kept, { get: (target, name) => (name === "removeItem" ? (key: string) => delete target[key] : name) }),
+    );
+  });
+
+  afterEach(() => {
+    vi.useRealTimers();
+    vi.unstubAllGlobals();
+  });
+
+  it("leaves the tokens to Amplify if Cognito answers", async () => {
+    vi.mocked(signOut).mockResolvedValue(undefined);
+
+    await endSession(config);
+
+    expect(Object.keys(kept)).toHaveLength(3);
+    expect(reloads).toBe(0);
+  });
+
+  it("forgets the tokens after five seconds without an answer", async () => {
+    vi.mocked(signOut).mockReturnValue(new Promise(() => {}));
+
+    await Promise.all([endSession(config), vi.advanceTimersByTimeAsync(5_000)]);
+
+    expect(kept).toEqual({ theme: "dark" });
+    expect(reloads).toBe(1);
+  });
 });
 
 describe("getIdToken", () => {

@@ -22,13 +22,13 @@ const CONFIG = parseConfig({
 const UNREACHABLE = Object.assign(new Error(), { name: "NetworkError" });
 
 it.each<[Reason, RegExp]>([
-  [{ kind: "not_opened" }, /closed the connection before it opened, or could not be reached/],
+  [{ kind: "not_opened" }, /refused the connection, or could not be reached/],
   [{ kind: "lost", code: 1006, text: "" }, /^The connection was lost\.$/],
   [{ kind: "lost", code: 1001, text: "Going away" }, /code 1001 \(Going away\)\.$/],
   [{ kind: "lost", code: 1009, text: "" }, /code 1009\.$/],
   [{ kind: "no_answer" }, /keep-alive/],
-  [{ kind: "token_expired" }, /ID token had expired/],
-  [{ kind: "token_unavailable", error: UNREACHABLE }, /did not answer at https:\/\/cognito-idp\.eu-west-1/],
+  [{ kind: "token_expired" }, /ID token of this connection expired/],
+  [{ kind: "token_unavailable", error: UNREACHABLE }, /did not answer in region eu-west-1/],
   [{ kind: "session_ended" }, /session has ended/],
 ])("%j is told in plain words", (reason, text) => {
   expect(describeReason(reason, CONFIG)).toMatch(text);

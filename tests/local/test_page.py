@@ -141,6 +141,7 @@ async def test_settings_are_those_of_the_local_run_and_never_cached(page: PageSe
         "/nothing",
         "/../secret",
         "/assets/../../secret",
+        "/assets/%2e%2e/config.json",
         "/%2e%2e/secret",
         "/..%2fsecret",
         "/..%5csecret",

@@ -11,7 +11,7 @@ import pytest
 
 from local import ports
 from local.launch import LaunchError
-from local.ports import bind_localhost, bindable
+from local.ports import bind_localhost, find_port
 from tests.conftest import free_port
 
 
@@ -39,7 +39,7 @@ def test_port_that_another_program_has_is_named_with_the_flag_to_choose_another(
         port = server.getsockname()[1]
 
         with pytest.raises(LaunchError) as error:
-            bindable(port, "--aws-port")
+            find_port(port, "--aws-port")
 
     assert str(error.value) == f"port {port} is taken by another program: choose another with --aws-port"
 
@@ -47,13 +47,13 @@ def test_port_that_another_program_has_is_named_with_the_flag_to_choose_another(
 def test_free_port_is_kept_and_zero_becomes_one() -> None:
     port = free_port()
 
-    assert bindable(port, "--port") == port
-    assert bindable(0, "--port") > 0
+    assert find_port(port, "--port") == port
+    assert find_port(0, "--port") > 0
 
 
 def test_impossible_port_is_named() -> None:
-    with pytest.raises(LaunchError, match="70000 is no port"):
-        bindable(70000, "--port")
+    with pytest.raises(LaunchError, match="70000 is not a port number"):
+        find_port(70000, "--port")
 
 
 def test_port_of_localhost_that_is_taken_at_either_address_is_refused(taken: int) -> None:
@@ -61,6 +61,17 @@ def test_port_of_localhost_that_is_taken_at_either_address_is_refused(taken: int
         bind_localhost(taken, "--page-port")
 
     assert str(error.value) == f"port {taken} is taken by another program: choose another with --page-port"
+
+
+def test_port_of_localhost_is_kept_from_other_programs_before_the_page_is_served() -> None:
+    listeners = bind_localhost(0, "--page-port")
+
+    try:
+        with pytest.raises(LaunchError, match="is taken by another program"):
+            bind_localhost(listeners[0].getsockname()[1], "--page-port")
+    finally:
+        for listener in listeners:
+            listener.close()
 
 
 @needs_ipv6

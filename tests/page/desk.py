@@ -193,7 +193,7 @@ class Desk:
         """Wait until so many mails to this address were sent; return them all, oldest first."""
         async with asyncio.timeout(PATIENCE_SECONDS), ClientSession() as session:
             while True:
-                mails = [each for each in await mail.sent(session, self.system.aws.url) if each.to == email]
+                mails = [each for each in await mail.fetch_mails(session, self.system.aws.url) if each.to == email]
                 if len(mails) >= count:
                     return mails
                 await asyncio.sleep(0.05)

@@ -68,7 +68,7 @@ async def test_long_outage_is_told_with_where_to_look_and_retry_now_ends_it(
     await page.expect_accessible()
     await page.retry_until("Suspended")
 
-    await expect(page.status).to_contain_text("The server closed the connection before it opened")
+    await expect(page.status).to_contain_text("The server refused the connection, or could not be reached.")
     await expect(page.status).to_contain_text("Look at the terminal where make up runs.")
     await expect(page.tab.get_by_text(re.compile(r"Next attempt in \d+ s"))).to_be_visible()
     await page.expect_accessible()

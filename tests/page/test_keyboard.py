@@ -73,7 +73,7 @@ async def test_focus_stays_at_retry_now_until_the_page_is_connected_again(
     await proxied_desk.stop_gateway()
 
     await user.press(retry)
-    await expect(page.status).to_contain_text("The server closed the connection before it opened")
+    await expect(page.status).to_contain_text("The server refused the connection, or could not be reached.")
     await expect(retry).to_be_focused()
     await proxied_desk.start_gateway()
     await user.press(retry)

@@ -1,4 +1,5 @@
 import { useEffect, useState } from "react";
+import { SUSPEND_AFTER_FAILURES } from "../backoff";
 import { type Config, isLocal } from "../config";
 import type { Status } from "../connection";
 import { describeReason, STATE_TEXT } from "../status-text";
@@ -17,11 +18,13 @@ interface ConnectionStatusProps {
 export function ConnectionStatus({ config, status, onRetry, onSignIn }: ConnectionStatusProps) {
   const { state, reason, retryAt, failures } = status;
   // The button stays while it is at work, so that the focus stays, too.
-  const isRetrying = state === "connecting" && failures > 0;
+  const isRetrying = state === "connecting" && reason !== undefined;
+  // The slow attempts while suspended are not announced one by one.
+  const shownState = isRetrying && failures >= SUSPEND_AFTER_FAILURES ? "suspended" : state;
   return (
-    <section className="status" data-state={state} aria-label="Connection">
+    <section className="status" data-state={shownState} aria-label="Connection">
       <div role="status">
-        <p className="state">{STATE_TEXT[state]}</p>
+        <p className="state">{STATE_TEXT[shownState]}</p>
         {reason && (
           <p className="detail">
             {describeReason(reason, config)}
