@@ -33,6 +33,11 @@ class Auth(Construct):
             sign_in_case_sensitive=False,
             auto_verify=cognito.AutoVerifiedAttrs(email=True),
             account_recovery=cognito.AccountRecovery.EMAIL_ONLY,
+            # One text for a confirmation and for a forgotten password.
+            user_verification=cognito.UserVerificationConfig(
+                email_subject="Your code",
+                email_body="Your code is {####}. If you did not ask for one, ignore this mail.",
+            ),
             password_policy=PASSWORD_POLICY,
             removal_policy=removal_policy,
         )

@@ -137,9 +137,9 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
 
     async with AsyncExitStack() as stack:
         with progress.step("stack synthesized" if options.template is None else "template read") as step:
-            find_port(options.port, "--port")  # or it is refused now, not after the synthesis
             if page := bind_page(options):
                 stack.push_async_callback(page.stop)
+            find_port(options.port, "--port")  # or it is refused now, not after the synthesis
             aws = LocalAws(log=LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)
             stack.push_async_callback(aws.stop)
             template = await ready(options, aws)

@@ -124,7 +124,7 @@ const MINUTE = 60 * SECOND;
 const TOKEN_TIMEOUT = 30 * SECOND;
 const STABLE_AFTER = 10 * SECOND; // an open socket then resets the backoff
 const EXPIRED_CLOSE_TIMEOUT = 2 * SECOND; // the server closes the socket after its token_expired
-const WAKE_INTERVAL = 2 * SECOND; // between attempts, however often the tab gets focus
+const FOCUS_INTERVAL = 2 * SECOND; // at least, between attempts that are due to focus
 const DRAIN_TIME = 5 * SECOND; // for echoes under way to a replaced socket
 const MAX_KEEPALIVE_INTERVAL = 8 * MINUTE;
 const MAX_RENEWAL_LEAD = 3 * MINUTE;
@@ -460,31 +460,25 @@ export class Connection {
     return readClaims(idToken).exp * SECOND - (Date.now() - this.#clockSkew);
   }
 
-  /** Attempt at once, or find out whether the socket is alive, when the user comes back to the tab. */
+  /** The user is back in the tab: attempt at once, but not at every click, or find out whether the socket is alive. */
   readonly #onFocus = (): void => {
-    if (globalThis.document?.visibilityState !== "hidden") {
-      this.#wake();
+    if (globalThis.document?.visibilityState === "hidden") {
+      return;
     }
-  };
-
-  /** A handshake that was sent before the network came back may never be answered: abandon it. */
-  readonly #onOnline = (): void => {
-    if (!this.#current && this.#mayWake()) {
-      this.#next?.end({ kind: "not_opened" });
-    }
-    this.#wake();
-  };
-
-  #wake(): void {
-    if (this.#mayWake()) {
+    if (Date.now() - this.#attemptedAt >= FOCUS_INTERVAL) {
       this.retryNow();
     }
     this.#current?.probeIfQuiet();
-  }
+  };
 
-  #mayWake(): boolean {
-    return Date.now() - this.#attemptedAt >= WAKE_INTERVAL;
-  }
+  /** The network is back: attempt at once, or find out whether the socket is alive. */
+  readonly #onOnline = (): void => {
+    if (!this.#current) {
+      this.#next?.end({ kind: "not_opened" }); // a handshake sent before may never be answered
+    }
+    this.retryNow();
+    this.#current?.probeIfQuiet();
+  };
 
   #listen(method: "addEventListener" | "removeEventListener"): void {
     globalThis.window?.[method]("online", this.#onOnline);

@@ -48,6 +48,9 @@ const PROBLEMS: Record<string, Problem> = {
   CodeMismatchException: { field: "code", text: "This code is wrong." },
   ExpiredCodeException: { field: "code", text: "This code is not valid any more." },
   LimitExceededException: { text: "There were too many attempts. Wait 15 minutes, then try again." },
+  ResourceNotFoundException: {
+    text: "The user pool of this page is gone. Reload the page, and sign up again if it asks for an account.",
+  },
   TooManyFailedAttemptsException: {
     text: "There were too many wrong codes. Wait 15 minutes, then have a new one sent.",
   },

@@ -18,6 +18,7 @@ const REFUSALS = [
   "PasswordResetRequiredException",
   "UserNotConfirmedException",
   "RefreshTokenReuseException",
+  "ResourceNotFoundException", // the user pool or the app client is gone, for example after a restart of the local run
 ];
 
 /** Another tab writes several keys when its user signs in or out. Look at them when it is done. */

@@ -34,6 +34,9 @@ export function describeReason(reason: Reason, config: Config): string {
 
 /** A browser reports code 1006 when there was no closing handshake. */
 function describeLoss(code: number, text: string): string {
+  if (code === 1009) {
+    return "The server closed the connection, because a message was too large.";
+  }
   return code === 1006
     ? "The connection was lost."
     : `The server closed the connection with code ${code}${text && ` (${text})`}.`;

@@ -87,6 +87,7 @@ describe("getIdToken", () => {
     "PasswordResetRequiredException",
     "UserNotConfirmedException",
     "RefreshTokenReuseException",
+    "ResourceNotFoundException",
   ])("ends the session after %s", async (name) => {
     vi.mocked(fetchAuthSession).mockRejectedValue(named(name));
     await expect(getIdToken(ADA, { forceRefresh: true })).rejects.toThrow(SessionEnded);

@@ -102,12 +102,17 @@ export function AccountForm(props: AccountFormProps) {
 
 function invalidFields(form: HTMLFormElement, fields: FieldProps[]): Problem[] {
   return fields.flatMap(({ name, label }) => {
-    const { validity } = form.elements.namedItem(name) as HTMLInputElement;
-    if (validity.valueMissing) {
+    const { validity, value } = form.elements.namedItem(name) as HTMLInputElement;
+    if (validity.valueMissing || (name === "code" && !digitsOf(value))) {
       return [{ field: name, text: `Enter your ${label.toLowerCase()}.` }];
     }
     return validity.valid ? [] : [{ field: name, text: "This is not an email address." }];
   });
+}
+
+/** A code is often pasted with spaces or a hyphen. */
+export function digitsOf(code: string): string {
+  return code.normalize("NFKC").replace(/\D/g, "");
 }
 
 function focus(form: HTMLFormElement | null, selector: string): void {

@@ -10,7 +10,7 @@ import {
 import { type MouseEvent, type ReactNode, useState } from "react";
 import { type Config, cognitoAddress, isLocal } from "../config";
 import { currentUser, startSession, type User } from "../session";
-import { AccountForm } from "./account-form";
+import { AccountForm, digitsOf } from "./account-form";
 import type { FieldProps } from "./field";
 
 /** The form to show. A password stays in memory until the account is confirmed, to sign in without asking again. */
@@ -33,6 +33,15 @@ const CODE: FieldProps = {
   type: "text",
   inputMode: "numeric",
   autoComplete: "one-time-code",
+};
+
+/** Steps that this page does not offer, in plain words. */
+const UNSUPPORTED_STEPS: Record<string, string> = {
+  CONFIRM_SIGN_IN_WITH_TOTP_CODE: "a code from an authenticator app",
+  CONFIRM_SIGN_IN_WITH_SMS_CODE: "a code from a text message",
+  CONFIRM_SIGN_IN_WITH_EMAIL_CODE: "a code from a mail",
+  CONTINUE_SIGN_IN_WITH_MFA_SELECTION: "a second factor",
+  CONTINUE_SIGN_IN_WITH_TOTP_SETUP: "an authenticator app to be set up",
 };
 
 /** Sign in, and everything that may be needed before: sign up, confirm, a new password. */
@@ -62,7 +71,7 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
         setStep({ name: "newPassword", email });
         break;
       default:
-        setStep({ name: "unsupported", email, needs: next.signInStep });
+        setStep({ name: "unsupported", email, needs: UNSUPPORTED_STEPS[next.signInStep] ?? next.signInStep });
     }
   }
 
@@ -134,7 +143,7 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
           submitLabel="Confirm"
           cognitoAddress={address}
           onSubmit={async ({ code }) => {
-            await confirmSignUp({ username: step.email, confirmationCode: code.trim() });
+            await confirmSignUp({ username: step.email, confirmationCode: digitsOf(code) });
             await signInAfter("Your account is confirmed.", step.email, step.password);
           }}
           extra={{
@@ -186,12 +195,16 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
         <AccountForm
           key={step.name}
           title="Choose a new password"
-          intro={<CodeIntro config={config} email={step.email} />}
+          intro={<CodeIntro config={config} email={step.email} isAccountUncertain />}
           fields={[{ ...emailField(step.email), readOnly: true }, CODE, newPassword("New password")]}
           submitLabel="Set password"
           cognitoAddress={address}
           onSubmit={async ({ code, password }) => {
-            await confirmResetPassword({ username: step.email, confirmationCode: code.trim(), newPassword: password });
+            await confirmResetPassword({
+              username: step.email,
+              confirmationCode: digitsOf(code),
+              newPassword: password,
+            });
             await signInAfter("Your password is changed.", step.email, password);
           }}
           extra={{
@@ -218,9 +231,17 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
   }
 }
 
-function CodeIntro({ config, email }: { config: Config; email: string }): ReactNode {
+interface CodeIntroProps {
+  config: Config;
+  email: string;
+  /** Cognito does not tell whether an address has an account. */
+  isAccountUncertain?: boolean;
+}
+
+function CodeIntro({ config, email, isAccountUncertain = false }: CodeIntroProps): ReactNode {
   return (
     <>
+      {isAccountUncertain && "If this address has an account, a code is on its way. "}
       Enter the code from the mail to <strong>{email}</strong>.
       {isLocal(config) && (
         <>

@@ -22,7 +22,7 @@ export function Echo({ config, user, onSignOut, onSessionEnded }: EchoProps) {
 
   useEffect(() => {
     // After sign-in, a reload or "Retry now" the focus would be lost with the button that had it.
-    if (status.state === "connected" && document.activeElement === document.body) {
+    if (status.state !== "failed" && document.activeElement === document.body) {
       messageField.current?.focus();
     }
   }, [status.state]);
