@@ -90,13 +90,31 @@ async def test_connection_that_cannot_be_replaced_is_kept_to_its_end(
     await restricted_desk.until_replaced(user, before)
 
 
-async def test_expired_token_is_told_and_replaced_on_a_computer_whose_clock_is_slow(
+async def test_connection_is_replaced_in_time_on_a_computer_whose_clock_is_slow(
     proxied_desk: Desk, context: BrowserContext
 ) -> None:
     user = await proxied_desk.add_user()
     await context.clock.install(time=datetime.now(UTC) - timedelta(hours=1))
     async with proxied_desk.tokens_that_live(4):
         page = await EchoPage.connected(context, proxied_desk, user)
+    states = await page.watch_states()
+
+    await proxied_desk.until_events(user, "$connect", 2)
+    await proxied_desk.until_connections(user, 1)
+
+    await page.send("heard")
+    await page.expect_echo("heard")
+    assert await states() == []
+
+
+async def test_token_that_expired_while_the_computer_slept_is_told_and_replaced(
+    proxied_desk: Desk, context: BrowserContext
+) -> None:
+    user = await proxied_desk.add_user()
+    await context.clock.install()
+    async with proxied_desk.tokens_that_live(4):
+        page = await EchoPage.connected(context, proxied_desk, user)
+        await context.clock.pause_at(datetime.now(UTC) + timedelta(seconds=0.5))  # it jumps there and sleeps
     expired = page.log.get_by_text("Your token has expired: reconnect with a new one.")
 
     count = 0
@@ -107,6 +125,7 @@ async def test_expired_token_is_told_and_replaced_on_a_computer_whose_clock_is_s
             await expect(page.echo(f"message {count}.").or_(expired).first).to_be_visible()
 
     await expect(page.log).to_contain_text("error token_expired")
+    await context.clock.resume()
     await page.send("heard again")
     await page.expect_echo("heard again")
     await page.expect_state("Connected")

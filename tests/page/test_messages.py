@@ -41,6 +41,19 @@ async def test_push_is_shown_as_a_push(desk: Desk, context: BrowserContext) -> N
     await expect(entry).to_contain_text(re.compile("push$"))
 
 
+async def test_token_expired_is_told_and_leads_to_a_new_connection(desk: Desk, context: BrowserContext) -> None:
+    user = await desk.add_user()
+    page = await EchoPage.connected(context, desk, user)
+    (before,) = await desk.connections_of(user)
+
+    await desk.push(user, '{"error": "token_expired", "message": "Your token has expired."}')
+
+    await expect(page.entry("error", "Your token has expired.")).to_contain_text("error token_expired")
+    await desk.until_replaced(user, before)
+    await page.send("heard again")
+    await page.expect_echo("heard again")
+
+
 async def test_message_whose_echo_is_too_large_is_told_as_refused(desk: Desk, context: BrowserContext) -> None:
     page = await EchoPage.connected(context, desk, await desk.add_user())
     await page.send("small")
@@ -55,9 +68,7 @@ async def test_message_whose_echo_is_too_large_is_told_as_refused(desk: Desk, co
     await page.expect_state("Connected")
 
 
-async def test_frame_that_is_too_large_is_warned_of_and_told_as_not_confirmed(
-    desk: Desk, context: BrowserContext
-) -> None:
+async def test_frame_that_is_too_large_is_warned_of_and_told_as_refused(desk: Desk, context: BrowserContext) -> None:
     user = await desk.add_user()
     page = await EchoPage.connected(context, desk, user)
     text = "x" * 40 * KB
@@ -67,8 +78,8 @@ async def test_frame_that_is_too_large_is_warned_of_and_told_as_not_confirmed(
     await page.expect_accessible()
     await page.button("Send").click()
 
-    await expect(page.sent(text[:100])).to_contain_text("not confirmed")
-    await expect(page.status).to_contain_text("code 1009")
+    await expect(page.sent(text[:100])).to_contain_text("refused: larger than the server accepts")
+    await expect(page.status).to_contain_text("a message was too large")
     await page.retry_until("Connected")
     await page.send("small")
     await page.expect_echo("small")
