@@ -53,6 +53,7 @@ async def test_messages_typed_while_the_gateway_restarts_are_sent_once_and_in_or
         await page.expect_echo(text)
     assert await page.echoes() == ["before", *texts]
     assert desk.messages_of(user) == ["before", *texts]
+    assert len(desk.events_of(user, "$connect")) == 2, "one connection before the restart and one after"
     assert len(await desk.connections_of(user)) == 1
 
 
