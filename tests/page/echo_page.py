@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Literal
 
-from playwright.async_api import BrowserContext, Locator, Page, ViewportSize, expect
+from playwright.async_api import BrowserContext, FloatRect, Locator, Page, ViewportSize, expect
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
 from tests.conftest import ROOT
@@ -88,6 +88,10 @@ class EchoPage:
 
     async def echoes(self) -> list[str]:
         return await self.log.locator("[data-kind=echo] .text").all_inner_texts()
+
+    async def places(self) -> list[FloatRect | None]:
+        """Return where the parts of the page are that a user reads or clicks while the connection changes."""
+        return [await each.bounding_box() for each in (self.log, self.message, self.button("Send"))]
 
     async def expect_state(self, state: str) -> None:
         await expect(self.status.get_by_text(state, exact=True)).to_be_visible()

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import BrowserContext, expect
+from playwright.async_api import BrowserContext, ViewportSize, expect
 
+from tests.page.conftest import NewContext
 from tests.page.desk import Desk
-from tests.page.echo_page import EchoPage, with_longest_delays
+from tests.page.echo_page import NARROW, WIDE, EchoPage, with_longest_delays
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -176,3 +177,19 @@ async def test_message_into_a_dead_connection_is_told_as_not_confirmed_and_not_s
     await desk.until_connections(user, 1)
     # TCP delivered it after the outage, so it has arrived once.
     assert sorted(desk.messages_of(user)) == ["into the void", "queued"]
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE], ids=["narrow", "wide"])
+async def test_nothing_moves_when_the_connection_is_lost(
+    desk: Desk, new_context: NewContext, size: ViewportSize
+) -> None:
+    context = await new_context(viewport=size)
+    await with_longest_delays(context)
+    page = await EchoPage.connected(context, desk, await desk.add_user())
+    before = await page.places()
+    await desk.stop_gateway()
+
+    await page.expect_state("Disconnected")
+    assert await page.places() == before
+    await page.retry_until("Suspended")
+    assert await page.places() == before
