@@ -41,19 +41,6 @@ async def test_push_is_shown_as_a_push(desk: Desk, context: BrowserContext) -> N
     await expect(entry).to_contain_text(re.compile("push$"))
 
 
-async def test_token_expired_is_told_and_leads_to_a_new_connection(desk: Desk, context: BrowserContext) -> None:
-    user = await desk.add_user()
-    page = await EchoPage.connected(context, desk, user)
-    (before,) = await desk.connections_of(user)
-
-    await desk.push(user, '{"error": "token_expired", "message": "Your token has expired."}')
-
-    await expect(page.entry("error", "Your token has expired.")).to_contain_text("error token_expired")
-    await desk.until_replaced(user, before)
-    await page.send("heard again")
-    await page.expect_echo("heard again")
-
-
 async def test_message_whose_echo_is_too_large_is_told_as_refused(desk: Desk, context: BrowserContext) -> None:
     page = await EchoPage.connected(context, desk, await desk.add_user())
     await page.send("small")
