@@ -1,22 +1,6 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { ConfigError, cognitoAddress, isLocal, isOriginRefused, loadConfig, parseConfig } from "../src/config";
-
-const AWS = {
-  userPoolId: "eu-west-1_AbCdEfGhI",
-  appClientId: "4example",
-  webSocketEndpoint: "wss://abc.execute-api.eu-west-1.amazonaws.com/prod",
-  credential: "querystring",
-  selfSignUp: true,
-  passwordPolicy: {
-    minimumLength: 12,
-    requireLowercase: true,
-    requireUppercase: true,
-    requireNumbers: true,
-    requireSymbols: true,
-  },
-  allowedOrigins: [],
-  authorizerLogGroup: "/aws/lambda/authorizer",
-};
+import { AWS } from "./aws-config";
 
 const { authorizerLogGroup: _, ...withoutLogGroup } = AWS;
 const LOCAL = {
@@ -152,7 +136,7 @@ describe("config.json", () => {
     return fetch;
   }
 
-  it("is read anew at each start, next to the page", async () => {
+  it("is fetched again at each start, from next to the page", async () => {
     const fetch = serve(JSON.stringify(LOCAL));
     expect(await loadConfig()).toEqual(LOCAL);
     expect(fetch).toHaveBeenCalledWith("./config.json", { cache: "no-store" });

@@ -2,23 +2,9 @@ import { expect, it } from "vitest";
 import { parseConfig } from "../src/config";
 import type { Reason } from "../src/connection";
 import { describeReason } from "../src/status-text";
+import { AWS } from "./aws-config";
 
-const CONFIG = parseConfig({
-  userPoolId: "eu-west-1_AbCdEfGhI",
-  appClientId: "4example",
-  webSocketEndpoint: "wss://abc.execute-api.eu-west-1.amazonaws.com/prod",
-  credential: "querystring",
-  selfSignUp: true,
-  passwordPolicy: {
-    minimumLength: 12,
-    requireLowercase: true,
-    requireUppercase: true,
-    requireNumbers: true,
-    requireSymbols: true,
-  },
-  allowedOrigins: [],
-  authorizerLogGroup: "/aws/lambda/authorizer",
-});
+const CONFIG = parseConfig(AWS);
 const UNREACHABLE = Object.assign(new Error(), { name: "NetworkError" });
 
 it.each<[Reason, RegExp]>([

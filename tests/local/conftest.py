@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from local import launch
-from local.aws import client
+from local.aws import LocalAws, client
 from local.events import Connection, Event
 from local.gateway import Invocation
 from local.iam import Role
@@ -75,6 +76,15 @@ def allow(context: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 Read = Callable[..., Template]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalAws]:
+    """A local AWS of the test module's own, with nothing in it."""
+    running = LocalAws(log=tmp_path_factory.mktemp("aws") / "log")
+    await running.start()
+    yield running
+    await running.stop()
 
 
 @pytest.fixture

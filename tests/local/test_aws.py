@@ -6,13 +6,11 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-import pytest_asyncio
 from botocore.exceptions import ClientError
 
 from local import aws as local_aws
@@ -50,14 +48,6 @@ def template(folder: Path, resources: dict[str, dict[str, Any]]) -> Template:
     path = folder / "Desk.template.json"
     path.write_text(json.dumps({"Resources": resources}))
     return Template.read(path)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalAws]:
-    running = LocalAws(log=tmp_path_factory.mktemp("aws") / "log")
-    await running.start()
-    yield running
-    await running.stop()
 
 
 @pytest.fixture(scope="module")

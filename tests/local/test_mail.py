@@ -60,14 +60,6 @@ class UserPool:
         return str(self.cognito.admin_get_user(UserPoolId=self.id, Username=email)["UserStatus"])
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalAws]:
-    running = LocalAws(log=tmp_path_factory.mktemp("aws") / "log")
-    await running.start()
-    yield running
-    await running.stop()
-
-
 @pytest.fixture(scope="module")
 def user_pool(aws: LocalAws, own_template: Path) -> UserPool:
     template = Template.read(own_template)
@@ -89,7 +81,7 @@ async def watched(url: str) -> AsyncIterator[Said]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def said(aws: LocalAws) -> AsyncIterator[Said]:
-    """What is said of the user pool's mails, as it is said."""
+    """The mails that were printed, in order."""
     async for each in watched(aws.url):
         yield each
 

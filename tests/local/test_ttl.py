@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from local.aws import LocalAws
 from local.template import Template
@@ -119,14 +118,11 @@ def test_deleted_items_are_forgotten() -> None:
 # Deletion from a real table
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalAws]:
+@pytest.fixture(scope="module")
+def aws(aws: LocalAws) -> LocalAws:
     """With tables `Seats`, whose items have a time to live, and `Rooms` and `Archive`, whose have none."""
-    running = LocalAws(log=tmp_path_factory.mktemp("aws") / "log")
-    await running.start()
-    running.create(Template.read(TEMPLATE))
-    yield running
-    await running.stop()
+    aws.create(Template.read(TEMPLATE))
+    return aws
 
 
 @pytest.fixture
