@@ -2,8 +2,8 @@
  * A WebSocket connection that stays up: it reconnects, replaces itself before its token or API Gateway's two hours run
  * out, and says what became of every message.
  *
- * It needs `WebSocket`, timers and the three modules that it imports, neither React nor Cognito, so that any page can use
- * it. docs/clients.md shows how.
+ * It needs `WebSocket`, timers and the three modules that it imports. It does not need React or Cognito, so any page can
+ * use it. docs/clients.md shows how.
  */
 
 import { isTokenSuspect, retryDelay, SUSPEND_AFTER_FAILURES } from "./backoff";
@@ -264,7 +264,7 @@ export class Connection {
     }
   }
 
-  /** Open a second socket before the first one ends. Whatever fails, the first one is kept to its end. */
+  /** Open a second socket before the first one ends. If that fails, keep the first one until it ends. */
   async #replace(): Promise<void> {
     const attemptId = this.#attemptId;
     try {

@@ -84,7 +84,7 @@ export class Socket {
     );
   }
 
-  /** The server has refused a message for its size without saying which: the largest, if any. */
+  /** Mark the largest message as refused: the server does not say which one was too large. */
   refuseLargest(): void {
     const [largest] = [...this.#unconfirmed].sort((a, b) => b.bytes - a.bytes);
     this.#setOutcome(largest, "refused");

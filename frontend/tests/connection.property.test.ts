@@ -1,4 +1,4 @@
-/** Whatever happens to network, server, tokens and user, in whatever order: what a connection promises holds. */
+/** Check what a connection promises under any sequence of events of the network, server, tokens and user. */
 
 import fc from "fast-check";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";

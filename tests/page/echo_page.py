@@ -83,7 +83,7 @@ class EchoPage:
         return self.entry("echo", text)
 
     def sent(self, text: str) -> Locator:
-        """The entry of a message that was sent, whatever has become of it."""
+        """Return the entry of a message that was sent, in any state."""
         return self.log.locator("[data-kind]:not([data-kind=echo])", has_text=text)
 
     async def echoes(self) -> list[str]:
