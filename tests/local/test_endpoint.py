@@ -12,7 +12,6 @@ from typing import Any
 
 import boto3
 import pytest
-import pytest_asyncio
 from aiohttp import ClientSession
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -31,26 +30,23 @@ POOL = f"arn:aws:cognito-idp:{ACCOUNT}:userpool/"
 SESSION_ARN = "arn:aws:sts::000000000000:assumed-role/RoomsRole/Rooms"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalAws]:
+@pytest.fixture(scope="module")
+def aws(aws: LocalAws) -> LocalAws:
     """With two tables: `Rows` has an index `byUser`, `Rooms` has none."""
-    running = LocalAws(log=tmp_path_factory.mktemp("aws") / "log")
-    await running.start()
     for name, attributes in (("Rows", ("id", "user")), ("Rooms", ("id",))):
         by_user = {
             "IndexName": "byUser",
             "KeySchema": [{"AttributeName": "user", "KeyType": "HASH"}],
             "Projection": {"ProjectionType": "ALL"},
         }
-        running.client("dynamodb").create_table(
+        aws.client("dynamodb").create_table(
             TableName=name,
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
             AttributeDefinitions=[{"AttributeName": each, "AttributeType": "S"} for each in attributes],
             BillingMode="PAY_PER_REQUEST",
             **({"GlobalSecondaryIndexes": [by_user]} if name == "Rows" else {}),
         )
-    yield running
-    await running.stop()
+    return aws
 
 
 Start = Callable[..., Awaitable["Desk"]]
