@@ -1,4 +1,4 @@
-"""WebSocket function: `$connect` stores the connection, `$disconnect` deletes it, a message gets an answer."""
+"""WebSocket function: store a connection on `$connect`, delete it on `$disconnect`, answer every other message."""
 
 from __future__ import annotations
 
@@ -7,30 +7,77 @@ import logging
 import os
 import re
 import time
-from typing import Any
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple, NoReturn, Self
 
-import boto3
-from aws_xray_sdk.core import patch
+import botocore.session  # boto3 adds nothing that is used here, and its import takes 50 ms
 from botocore.config import Config
 
 logger = logging.getLogger(__name__)
-logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns wherever there is no trace to join
-logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells how it found credentials at every cold start
-patch(("botocore",))
+logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns about every invocation that has no trace
+logging.getLogger("botocore").setLevel(logging.WARNING)  # it logs how it found credentials at every cold start
 
-MAX_CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway ends every connection by then
-MAX_POST_BYTES = 128 * 1024  # of `@connections`
+MAX_CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway closes every connection by then
+MAX_HANDSHAKE_SECONDS = 30  # API Gateway waits 29 s for `$connect`
+MAX_POST_BYTES = 128 * 1024  # limit of `@connections`
 SUBPROTOCOL = "echo.v1"
-EXPIRED = {"error": "token_expired", "message": "Your token has expired: reconnect with a new one."}
 KEEPALIVE = {"keepalive": True}
+TOKEN_EXPIRED = {"error": "token_expired", "message": "Your token has expired: reconnect with a new one."}
 TOO_LARGE = {"error": "message_too_large", "message": "This message is larger than what is taken here."}
 
 Event = dict[str, Any]
 Response = dict[str, Any]
+Frame = dict[str, Any]
+Item = dict[str, dict[str, Any]]
+
+
+class Settings(NamedTuple):
+    """What the function reads from its environment.
+
+    Attributes:
+        callback_url: endpoint of `@connections`.
+        max_connections: connections that one user may have, counted in `user_table`; 0 for no limit.
+    """
+
+    connection_table: str
+    callback_url: str
+    max_message_bytes: int
+    max_connections: int
+    user_table: str
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """Raise RuntimeError for a variable that is missing or malformed; the message names the variable and the rule."""
+
+        def text(name: str) -> str:
+            if not environ.get(name):
+                raise RuntimeError(f"environment variable {name} is required")
+            return environ[name]
+
+        def number(name: str, default: int) -> int:
+            value = environ.get(name) or str(default)
+            if not re.fullmatch("[0-9]{1,6}", value):
+                raise RuntimeError(f"environment variable {name} is malformed, it must be a number of up to 6 digits")
+            return int(value)
+
+        max_connections = number("MAX_CONNECTIONS_PER_USER", 0)
+        return cls(
+            connection_table=text("CONNECTION_TABLE_NAME"),
+            callback_url=environ.get("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI") or text("CALLBACK_URL"),
+            max_message_bytes=number("MAX_MESSAGE_BYTES", 64 * 1024),
+            max_connections=max_connections,
+            user_table=text("USER_TABLE_NAME") if max_connections else "",
+        )
 
 
 class Rejected(Exception):
-    """The caller's fault: `$connect` answers with the status; the reason is a code for logs."""
+    """Refuse the connection because of what the client did.
+
+    Attributes:
+        status: HTTP status of the handshake.
+        reason: code for the log.
+    """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -38,184 +85,242 @@ class Rejected(Exception):
         self.reason = reason
 
 
+class ServiceUnavailable(Exception):
+    """An AWS service gave no answer; the message names the service and the operation."""
+
+
+def raise_service_unavailable(exception: Exception, event_name: str, **_: object) -> NoReturn:
+    """Replace botocore's error, which names a URL only, on the event `after-call-error.<service>.<operation>`."""
+    service, operation = event_name.split(".")[1:]
+    raise ServiceUnavailable(f"{service} gave no answer to {operation}: {exception}") from exception
+
+
+# The init phase calls no service: clients connect on first use, and keep their connections.
+settings = Settings.read(os.environ)
+# All calls of a route with their retries end before the function's timeout, so a hanging service raises an error
+# instead of killing the environment. A post whose answer is late is repeated: delivery is at least once.
+config = Config(
+    region_name=os.environ.get("AWS_REGION"),  # botocore reads AWS_DEFAULT_REGION only
+    connect_timeout=1,
+    read_timeout=1,
+    retries={"mode": "standard", "total_max_attempts": 2},
+    tcp_keepalive=True,
+)
+session = botocore.session.get_session()
+session.register("after-call-error", raise_service_unavailable)
+dynamodb: Any = session.create_client("dynamodb", config=config)
+management: Any = session.create_client("apigatewaymanagementapi", endpoint_url=settings.callback_url, config=config)
+
+
 def handler(event: Event, context: object) -> Response:
+    trace_if_sampled()
     route_key, connection_id = event["requestContext"]["routeKey"], event["requestContext"]["connectionId"]
     if route_key == "$connect":
         return connect(event, connection_id)
     if route_key == "$disconnect":
-        forget(event, connection_id)
+        disconnect(event, connection_id)
     else:
-        serve(event, connection_id)
+        answer(event, connection_id)
     return {"statusCode": 200}
+
+
+def trace_if_sampled() -> None:
+    """Let X-Ray record AWS calls from the first sampled invocation on; the others do not wait for its import."""
+    if "Sampled=1" in os.environ.get("_X_AMZN_TRACE_ID", ""):
+        from aws_xray_sdk.core import patch  # noqa: PLC0415 - see above
+
+        patch(("botocore",))  # only the first time
 
 
 def connect(event: Event, connection_id: str) -> Response:
     try:
-        subprotocol = chosen_subprotocol(event)
-        remember(event["requestContext"]["authorizer"], connection_id)
+        headers = select_subprotocol(event)
+        store(event["requestContext"]["authorizer"], connection_id)
     except Rejected as rejection:
         logger.warning("connection rejected", extra={"reason": rejection.reason, "connectionId": connection_id})
         return {"statusCode": rejection.status, "body": json.dumps({"message": str(rejection)})}
-    return {"statusCode": 200, **subprotocol}
+    return {"statusCode": 200, **headers}
 
 
-def chosen_subprotocol(event: Event) -> Response:
-    """The header that selects one of the subprotocols that the client offers, of which one may be its token."""
-    lines = [
+def select_subprotocol(event: Event) -> Response:
+    """Return the response's `headers`: SUBPROTOCOL if the client offers subprotocols, never the one with its token.
+
+    Raises:
+        Rejected: the client offers subprotocols, but not SUBPROTOCOL.
+    """
+    offers = [
         line
-        for part in ("headers", "multiValueHeaders")  # the latter has them all, if there are several
+        for part in ("headers", "multiValueHeaders")  # a header that is sent twice is complete in the latter only
         for name, value in (event.get(part) or {}).items()
         if name.lower() == "sec-websocket-protocol"
         for line in (value if isinstance(value, list) else [value])
     ]
-    if not lines:
+    if not offers:
         return {}
-    if SUBPROTOCOL not in {name.strip(" \t") for line in lines for name in line.split(",")}:
+    if SUBPROTOCOL not in {name.strip(" \t") for offer in offers for name in offer.split(",")}:
         raise Rejected(400, "unknown_subprotocol", f"Offer the subprotocol {SUBPROTOCOL}.")
     return {"headers": {"Sec-WebSocket-Protocol": SUBPROTOCOL}}
 
 
-def remember(authorizer: dict[str, str], connection_id: str) -> None:
-    """Stores who holds the connection, until the ID token expires or two hours have passed, the sooner of them."""
+def store(authorizer: dict[str, str], connection_id: str) -> None:
+    """Store who holds the connection, until the ID token expires or API Gateway closes the connection.
+
+    Raises:
+        Rejected: the user has too many connections.
+    """
     user_id = authorizer["userId"]
-    removed_at = min(int(authorizer["exp"]), int(time.time()) + MAX_CONNECTION_SECONDS)
-    own = place(connection_id, removed_at)
-    take_place(user_id, own)
+    now = int(time.time())
+    removed_at = min(int(authorizer["exp"]), now + MAX_CONNECTION_SECONDS)
+    row = {
+        "connectionId": {"S": connection_id},
+        "userId": {"S": user_id},
+        "connectedAt": {"N": str(now)},
+        "removedAt": {"N": str(removed_at)},
+    }
+    if settings.max_connections:
+        take_slot(user_id, slot_of(row))
     try:
-        connections.put_item(Item={"connectionId": connection_id, "userId": user_id, "removedAt": removed_at})
+        dynamodb.put_item(TableName=settings.connection_table, Item=row)
     except Exception:
-        free_places(user_id, {own})
+        release_slots(user_id, [slot_of(row)])
         raise
     logger.info("connected", extra={"sub": user_id, "connectionId": connection_id})
 
 
-def forget(event: Event, connection_id: str) -> None:
-    row = connections.delete_item(Key={"connectionId": connection_id}, ReturnValues="ALL_OLD").get("Attributes")
-    if row:
-        free_places(row["userId"], {place(connection_id, row["removedAt"])})
-    elif user_id := event["requestContext"].get("authorizer", {}).get("userId"):
-        free_places(user_id, taken_places(user_id, connection_id))
-    logger.info("disconnected", extra={"connectionId": connection_id})
+def slot_of(row: Item) -> str:
+    """Return what stands for the connection in its user's set of slots, which one conditional update can count."""
+    return f"{row['removedAt']['N']} {row['connectionId']['S']}"
 
 
-def place(connection_id: str, until: int) -> str:
-    return f"{until} {connection_id}"
+def take_slot(user_id: str, slot: str) -> None:
+    """Count the connection as one of its user's.
 
-
-def take_place(user_id: str, own: str) -> None:
-    """Counts the connection as one of its user's; DynamoDB decides, so two at once cannot both be the last.
-
-    A place whose time is over is free: `$disconnect` is not sent for every connection's end. One that is ours already
-    was taken by a call whose answer was lost, which the SDK then repeats.
+    An expired slot is free: API Gateway does not send `$disconnect` for every connection that ends.
 
     Raises:
-        Rejected: the user has no place left.
+        Rejected: the user has as many connections as allowed.
     """
-    if not MAX_CONNECTIONS:
-        return
+    taken = add_slot(user_id, slot)
+    expired = [each for each in taken if int(each.partition(" ")[0]) <= time.time()]
+    if expired:
+        release_slots(user_id, expired)
+        taken = add_slot(user_id, slot)
+    if taken:
+        message = f"You already have {settings.max_connections} connections, which is the limit."
+        raise Rejected(429, "too_many_connections", message)
+
+
+def add_slot(user_id: str, slot: str) -> list[str]:
+    """Add the slot if one is left, else return the slots that are taken.
+
+    DynamoDB decides atomically, so simultaneous connects cannot exceed the limit. If the slot is there already, the
+    SDK is retrying a write that had succeeded.
+    """
     try:
-        users.update_item(
-            Key={"userId": user_id},
-            UpdateExpression="ADD places :own SET removedAt = :until",
-            ConditionExpression="attribute_not_exists(places) OR size(places) < :max OR contains(places, :mine)",
+        dynamodb.update_item(
+            TableName=settings.user_table,
+            Key={"userId": {"S": user_id}},
+            UpdateExpression="ADD slots :slots SET removedAt = :removedAt",
+            ConditionExpression="attribute_not_exists(slots) OR size(slots) < :max OR contains(slots, :slot)",
             ExpressionAttributeValues={
-                ":own": {own},
-                ":mine": own,
-                ":max": MAX_CONNECTIONS,
-                ":until": int(time.time()) + MAX_CONNECTION_SECONDS,
+                ":slots": {"SS": [slot]},
+                ":slot": {"S": slot},
+                ":max": {"N": str(settings.max_connections)},
+                ":removedAt": {"N": str(int(time.time()) + MAX_CONNECTION_SECONDS)},
             },
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
-    except users.meta.client.exceptions.ConditionalCheckFailedException as full:
-        over = {each for each in full.response["Item"]["places"]["SS"] if is_over(each)}
-        if not over:
-            message = f"You have {MAX_CONNECTIONS} connections, which is as many as there may be."
-            raise Rejected(429, "too_many_connections", message) from None
-        free_places(user_id, over)
-        take_place(user_id, own)
+    except dynamodb.exceptions.ConditionalCheckFailedException as failure:
+        return list(failure.response["Item"]["slots"]["SS"])
+    return []
 
 
-def taken_places(user_id: str, connection_id: str) -> set[str]:
-    """Those of the connection, whose row is gone: a push that met a peer that has left was faster than `$disconnect`."""
-    if not MAX_CONNECTIONS:
-        return set()
-    row = users.get_item(Key={"userId": user_id}, ConsistentRead=True).get("Item", {})
-    return {each for each in row.get("places", ()) if each.endswith(f" {connection_id}")}
-
-
-def free_places(user_id: str, places: set[str]) -> None:
-    if MAX_CONNECTIONS and places:
-        users.update_item(
-            Key={"userId": user_id},
-            UpdateExpression="DELETE places :places",
-            ExpressionAttributeValues={":places": places},
+def release_slots(user_id: str, slots: list[str]) -> None:
+    if settings.max_connections and slots:
+        dynamodb.update_item(
+            TableName=settings.user_table,
+            Key={"userId": {"S": user_id}},
+            UpdateExpression="DELETE slots :slots",
+            ExpressionAttributeValues={":slots": {"SS": slots}},
         )
 
 
-def is_over(place: str) -> bool:
-    return int(place.partition(" ")[0]) <= time.time()
+def disconnect(event: Event, connection_id: str) -> None:
+    row = delete_row(connection_id)
+    user_id = event["requestContext"].get("authorizer", {}).get("userId")
+    if not row and user_id and settings.max_connections:
+        release_slots(user_id, find_slots(user_id, connection_id))
+    logger.info("disconnected", extra={"connectionId": connection_id})
 
 
-def serve(event: Event, connection_id: str) -> None:
+def delete_row(connection_id: str, **condition: Any) -> Item:
+    """Delete the connection's row and release its slot; return the row, empty if there was none."""
+    deleted = dynamodb.delete_item(
+        TableName=settings.connection_table,
+        Key={"connectionId": {"S": connection_id}},
+        ReturnValues="ALL_OLD",
+        **condition,
+    )
+    row: Item = deleted.get("Attributes", {})
+    if row:
+        release_slots(row["userId"]["S"], [slot_of(row)])
+    return row
+
+
+def find_slots(user_id: str, connection_id: str) -> list[str]:
+    """Return the slots of a connection whose row was already deleted, for example by a push that got 410."""
+    found = dynamodb.get_item(TableName=settings.user_table, Key={"userId": {"S": user_id}}, ConsistentRead=True)
+    slots = found.get("Item", {}).get("slots", {}).get("SS", [])
+    return [slot for slot in slots if slot.endswith(f" {connection_id}")]
+
+
+def answer(event: Event, connection_id: str) -> None:
     """Answer a message, or close the connection if the token that opened it has expired."""
     try:
         if has_expired(event):
             logger.info("token expired", extra={"connectionId": connection_id})
-            post(connection_id, json.dumps(EXPIRED))
+            post(connection_id, TOKEN_EXPIRED)
             management.delete_connection(ConnectionId=connection_id)  # `$disconnect` follows and deletes the row
         else:
             post(connection_id, reply(event))
-    except management.exceptions.GoneException:  # the client closed the connection first
-        forget(event, connection_id)
-
-
-def reply(event: Event) -> str:
-    """Return the answer to a keep-alive, the echo of a message, or an error if the message is too large."""
-    if event["requestContext"]["routeKey"] == "keepalive":
-        return json.dumps(KEEPALIVE)
-    body = event.get("body") or ""
-    echo = json.dumps({"message": body}, ensure_ascii=False)
-    if len(body.encode()) > MAX_MESSAGE_BYTES or len(echo.encode()) > MAX_POST_BYTES:
-        return json.dumps(TOO_LARGE)
-    return echo
+    except management.exceptions.GoneException:
+        delete_gone(connection_id)
 
 
 def has_expired(event: Event) -> bool:
-    """Of the token; `$connect` lets nobody in without an `exp`."""
     exp = event["requestContext"].get("authorizer", {}).get("exp")
     return exp is not None and int(exp) <= time.time()
 
 
-def post(connection_id: str, message: str) -> None:
-    management.post_to_connection(ConnectionId=connection_id, Data=message.encode())
+def reply(event: Event) -> Frame:
+    """Return the answer to a keep-alive, the echo of a message, or an error if the message is too large."""
+    if event["requestContext"]["routeKey"] == "keepalive":
+        return KEEPALIVE
+    body = event.get("body") or ""
+    echo = {"message": body}
+    size = len(body.encode(errors="surrogatepass"))
+    return TOO_LARGE if size > settings.max_message_bytes or len(encode(echo)) > MAX_POST_BYTES else echo
 
 
-def variable(name: str, default: str | None = None) -> str:
-    """The environment variable's value; RuntimeError names it if it is missing without a default."""
-    value = os.environ.get(name) or default
-    if value is None:
-        raise RuntimeError(f"environment variable {name} is required")
-    return value
+def post(connection_id: str, frame: Frame) -> None:
+    management.post_to_connection(ConnectionId=connection_id, Data=encode(frame))
 
 
-def number(name: str, default: int) -> int:
-    """The environment variable's value; RuntimeError names it if it is no number."""
-    value = variable(name, str(default))
-    if not re.fullmatch(r"\d{1,6}", value):
-        raise RuntimeError(f"environment variable {name} is malformed, it must be a number")
-    return int(value)
+def encode(frame: Frame) -> bytes:
+    """Return JSON in UTF-8; a lone surrogate, which UTF-8 cannot hold, becomes its JSON escape."""
+    return json.dumps(frame, ensure_ascii=False).encode(errors="backslashreplace")
 
 
-# Init phase, once in an execution environment: no call is made, connections are opened on first use and kept alive.
-CONFIG = Config(tcp_keepalive=True, connect_timeout=1, read_timeout=5, retries={"mode": "standard"})
-MAX_MESSAGE_BYTES = number("MAX_MESSAGE_BYTES", 64 * 1024)
-MAX_CONNECTIONS = number("MAX_CONNECTIONS_PER_USER", 0)  # 0: as many as they like
-session = boto3.Session(region_name=os.environ.get("AWS_REGION"))  # by itself it reads AWS_DEFAULT_REGION only
-dynamodb = session.resource("dynamodb", config=CONFIG)
-connections = dynamodb.Table(variable("CONNECTION_TABLE_NAME"))
-users: Any = dynamodb.Table(variable("USER_TABLE_NAME")) if MAX_CONNECTIONS else None
-management = session.client(
-    "apigatewaymanagementapi",
-    endpoint_url=os.environ.get("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI") or variable("CALLBACK_URL"),
-    config=CONFIG,
-)
+def delete_gone(connection_id: str) -> None:
+    """Delete the row of a connection that got 410, unless its handshake may still be running.
+
+    `@connections` also answers 410 before a connection is established
+    (https://repost.aws/knowledge-center/410-gone-api-gateway).
+    """
+    latest = str(int(time.time()) - MAX_HANDSHAKE_SECONDS)
+    with suppress(dynamodb.exceptions.ConditionalCheckFailedException):  # then `$disconnect` deletes it
+        delete_row(
+            connection_id,
+            ConditionExpression="attribute_not_exists(connectedAt) OR connectedAt < :latest",
+            ExpressionAttributeValues={":latest": {"N": latest}},
+        )
