@@ -78,6 +78,11 @@ format: setup frontend/node_modules/stamp ## format the code
 images: ## build both images, and those with the emulator
 	docker buildx bake default rie
 
+.PHONY: image-report
+image-report: ## build both images, print what is in them, and fail on what Lambda would refuse
+	@docker buildx bake --load default
+	@$(PYTHON) -m infra.image_report $${PLATFORM:+--platform $$PLATFORM} $(FUNCTIONS:%=%:$${TAG:-dev})
+
 .PHONY: synth
 synth: setup ## synthesize and validate the stack
 	npx cdk synth --quiet
