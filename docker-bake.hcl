@@ -24,7 +24,7 @@ group "rie" {
 
 target "_image" {
   platforms = [PLATFORM] # exactly one: Lambda refuses an image index
-  contexts  = { base = "docker-image://${BASE_IMAGE}" }
+  contexts  = { base = "docker-image://${BASE_IMAGE}", scripts = "images/build" }
   attest    = ["type=provenance,disabled=true", "type=sbom,disabled=true"] # they would make an index too
   args      = { SOURCE_DATE_EPOCH = "0" }
   secret    = CA_FILE == "" ? [] : ["id=ca,src=${CA_FILE}"]

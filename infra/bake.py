@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,16 +18,16 @@ DOCKERFILE = IMAGES / "Dockerfile"
 VARIABLE = re.compile(r'^variable "(\w+)" \{\s*default = "([^"]*)"', re.MULTILINE)
 NOT_IN_THE_IMAGE = {"CA_FILE", "TAG"}
 
-# cdk-assets takes all of stdout as the image's name, so bake itself is sent to stderr.
+# cdk-assets takes all of stdout as the image's name, so everything else is sent to stderr.
+# `cd -P`: the shell may know this folder by a symbolic link, whose `..` is another folder.
 # Newer bakes ask before they read a file outside the project, such as CA_FILE; nobody is there to answer.
 BUILD = """set -eu
-root=$1 target=$2 platform=$3 image=$4
-shift 4
-cd "$root"
+root=$1 python=$2 target=$3 platform=$4 image=$5
+shift 5
+cd -P "$root"
 env BUILDX_BAKE_ENTITLEMENTS_FS=0 "$@" docker buildx bake --file docker-bake.hcl --load --provenance=false --sbom=false \
   --set "$target.tags=$image" "$target" 1>&2
-built=$(docker image inspect --format '{{.Os}}/{{.Architecture}}' "$image")
-[ "$built" = "$platform" ] || { echo "$image is $built, the template says $platform" 1>&2; exit 1; }
+"$python" -m infra.image_report --platform "$platform" "$image" 1>&2
 echo "$image"
 """
 
@@ -63,11 +64,21 @@ class BakeTarget:
         return cls(name, platform, variables, source_hash((images or IMAGES) / name, variables))
 
     def command(self, *, outdir: str) -> list[str]:
-        """Builds the image and prints its name; run by the CDK CLI in `outdir`, its paths are relative to that."""
-        root = os.path.relpath(ROOT, outdir)
+        """Return the command that builds the image, checks it and prints its name.
+
+        The CDK CLI runs it in `outdir`. Its paths are relative, so that a cloud assembly is the same on every machine.
+        """
+        root = os.path.relpath(ROOT, os.path.realpath(outdir))
         image = f"{self.name}:cdk-{self.source_hash[:16]}"
         settings = [f"{name}={value}" for name, value in self.variables.items()]
-        return ["sh", "-c", BUILD, "bake", root, self.name, self.platform, image, *settings]
+        return ["sh", "-c", BUILD, "bake", root, interpreter(), self.name, self.platform, image, *settings]
+
+
+def interpreter() -> str:
+    """Return the path of this Python, from the project's folder if it is in there."""
+    path = Path(sys.executable)
+    path = path.parent.resolve() / path.name  # the link itself stays: it tells Python its virtual environment
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def has_buildx() -> bool:
@@ -90,8 +101,13 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def source_hash(context: Path, variables: dict[str, str]) -> str:
-    """Covers the bake file with its variables, the Dockerfile, and every file of the target's context."""
-    sources = [path for path in context.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    """Cover the bake file with its variables, the Dockerfile, its scripts, and every file of the target's context."""
+    sources = [
+        path
+        for folder in (context, IMAGES / "build")
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
     digest = hashlib.sha256(json.dumps(variables, sort_keys=True).encode())
     for path in [BAKE_FILE, DOCKERFILE, *sorted(sources)]:
         digest.update(f"\n{path.relative_to(ROOT).as_posix()} {path.stat().st_size}\n".encode())

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 import infra.bake
-from infra.bake import BakeTarget
+from infra.bake import BakeTarget, interpreter
 from tests.conftest import ROOT, docker
 
 FUNCTIONS = ["authorizer", "websocket"]
@@ -79,6 +80,28 @@ def test_base_image_is_the_official_one_unless_replaced(bake: Bake) -> None:
         assert target["contexts"]["base"].startswith("docker-image://python:3.13-slim")
     for target in replaced["target"].values():
         assert target["contexts"]["base"] == "docker-image://registry.example/python:3"
+
+
+@pytest.fixture
+def base_without_pip(engine: None, tmp_path: Path) -> Iterator[str]:
+    """The base image, but pip is gone."""
+    base = os.environ.get("BASE_IMAGE", "python:3.13-slim-trixie")
+    (tmp_path / "Dockerfile").write_text(f"""
+FROM {base}
+RUN rm -r $(python -c 'import pip; print(pip.__path__[0])')
+""")
+    built = docker("build", "--tag=base:without-pip", str(tmp_path))
+    assert built.returncode == 0, built.stderr
+    yield "base:without-pip"
+    docker("image", "rm", "base:without-pip")
+
+
+def test_unusable_base_image_is_an_error_that_names_the_rule(base_without_pip: str) -> None:
+    """The other rules are in test_trim_packages.py: there is no such base image here."""
+    baked = docker("buildx", "bake", "authorizer", TAG="unusable", BASE_IMAGE=base_without_pip)
+
+    assert baked.returncode != 0
+    assert "BASE_IMAGE cannot be used: it has no pip, which installs the packages." in baked.stderr
 
 
 def test_default_group_is_what_is_shipped(bake: Bake) -> None:
@@ -158,7 +181,9 @@ def test_image_of_two_platforms_is_refused(sources: Path) -> None:
     [
         "docker-bake.hcl",
         "images/Dockerfile",
+        "images/build/trim_packages.py",
         "images/authorizer/authorizer.py",
+        "images/authorizer/trim.toml",
         "images/authorizer/requirements.txt",
         "images/authorizer/some/new/file",
     ],
@@ -183,7 +208,14 @@ def test_source_hash_changes_when_a_file_is_renamed(sources: Path) -> None:
     assert infra.bake.source_hash(sources / "images" / "authorizer", {}) != before
 
 
-@pytest.mark.parametrize("path", ["images/websocket/websocket.py", "images/authorizer/__pycache__/authorizer.pyc"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "images/websocket/websocket.py",
+        "images/authorizer/__pycache__/authorizer.pyc",
+        "images/build/__pycache__/check_base.pyc",
+    ],
+)
 def test_source_hash_stays_when_something_else_changes(sources: Path, path: str) -> None:
     before = infra.bake.source_hash(sources / "images" / "authorizer", {})
 
@@ -237,12 +269,18 @@ def inspect(image: str) -> Json:
 
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_image_starts_lambdas_runtime_as_nobody(function: str) -> None:
+def test_image_starts_lambdas_runtime_by_an_absolute_path(function: str) -> None:
     config = inspect(f"{function}:dev")["Config"]
 
-    assert config["User"] == "65534:65534"
-    assert config["Entrypoint"] == ["python", "-m", "awslambdaric"]
+    assert config["Entrypoint"] == ["/usr/local/bin/python", "-m", "awslambdaric"]
     assert config["Cmd"] == [f"{function}.handler"]
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_image_names_nobody_as_its_user(function: str) -> None:
+    """For Docker; Lambda has a user of its own."""
+    assert inspect(f"{function}:dev")["Config"]["User"] == "65534:65534"
 
 
 @pytest.mark.usefixtures("images")
@@ -296,6 +334,7 @@ def test_deployment_builds_the_very_image_that_was_tested(deploy: Deploy, functi
     deployed = deploy(function, BakeTarget.read(function).platform)
 
     assert deployed.stdout == f"{function}:deployed\n", deployed.stderr
+    assert f"{function}:deployed: linux/" in deployed.stderr  # the first words of its report
     assert inspect(f"{function}:deployed")["Id"] == inspect(f"{function}:dev")["Id"]
 
 
@@ -303,4 +342,60 @@ def test_deployment_refuses_an_image_of_another_platform_than_the_templates(depl
     deployed = deploy("authorizer", "linux/s390x")
 
     assert (deployed.returncode, deployed.stdout) == (1, "")
-    assert "the template says linux/s390x" in deployed.stderr
+    assert "but the function is linux/s390x" in deployed.stderr
+
+
+# What the CDK CLI runs, with stubs instead of Docker and of the image's report
+
+
+@pytest.fixture
+def stubs(tmp_path: Path) -> Path:
+    """A folder of programs: `docker` tells where it runs and how it is called, `python` refuses every image."""
+    folder = tmp_path / "stubs"
+    folder.mkdir()
+    for name, script in {"docker": 'pwd -P; echo "$@"', "python": "echo refused; exit 1"}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def run_with_stubs(stubs: Path, command: list[str], cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [str(stubs / "python") if part == interpreter() else part for part in command]
+    variables = os.environ | {"PATH": f"{stubs}:{os.environ['PATH']}"} | environ
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("link", "folder"), [("link", "a/b/folder"), ("a/b/link", "folder")])
+@pytest.mark.parametrize("shell_believes", ["link", "folder"])
+def test_deployment_builds_in_the_project_where_the_output_folder_is_a_link(
+    stubs: Path, tmp_path: Path, link: str, folder: str, shell_believes: str
+) -> None:
+    """As /tmp is on macOS. A shell resolves `..` by PWD if that is a name of its folder."""
+    names = {"link": tmp_path / link, "folder": tmp_path / folder}
+    for parent in (tmp_path / link).parent, tmp_path / folder:
+        parent.mkdir(parents=True, exist_ok=True)
+    names["link"].symlink_to(names["folder"])
+    command = BakeTarget.read("authorizer").command(outdir=str(names["link"]))
+
+    deployed = run_with_stubs(stubs, command, cwd=names["link"], PWD=str(names[shell_believes]))
+
+    assert deployed.stderr.startswith(f"{ROOT}\nbuildx bake ")
+
+
+def test_deployment_does_not_publish_what_the_report_refuses(stubs: Path, tmp_path: Path) -> None:
+    deployed = run_with_stubs(stubs, BakeTarget.read("authorizer").command(outdir=str(tmp_path)), cwd=tmp_path)
+
+    assert (deployed.returncode, deployed.stdout) == (1, "")
+    assert deployed.stderr.endswith("refused\n")
+
+
+def test_report_runs_in_the_python_that_synthesizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By a relative path if it is the project's own, so that the cloud assembly does not depend on the machine."""
+    (tmp_path / "project").symlink_to(ROOT)
+    for executable, expected in {
+        ROOT / ".venv" / "bin" / "python": ".venv/bin/python",
+        tmp_path / "project" / ".venv" / "bin" / "python": ".venv/bin/python",
+        Path("/usr/bin/python3"): "/usr/bin/python3",
+    }.items():
+        monkeypatch.setattr(sys, "executable", str(executable))
+        assert interpreter() == expected
