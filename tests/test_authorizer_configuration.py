@@ -54,7 +54,7 @@ def jwks_url(monkeypatch: pytest.MonkeyPatch, cold_start: ColdStart) -> JwksUrl:
         authorizer = cold_start(
             "authorizer", USER_POOL_ID=USER_POOL_ID, APP_CLIENT_ID=APP_CLIENT_ID, **{ENDPOINT: endpoint}
         )
-        return str(authorizer.key_set._url)
+        return str(authorizer.handler.jwks._url)
 
     return url
 
@@ -129,14 +129,14 @@ def test_keys_come_from_the_user_pool_in_its_own_region(cold_start: ColdStart, e
         authorizer.KeySetUnavailable,
         match=r"^https://cognito-idp\.eu-west-3\.amazonaws\.com/eu-west-3_Example01/\.well-known/jwks\.json: ",
     ):
-        authorizer.key_set.find("any")
+        authorizer.handler.jwks.find("any")
 
 
 def test_an_endpoint_url_may_have_a_path_and_end_with_a_slash(cold_start: ColdStart, jwks: LoopbackServer) -> None:
     environ = {ENDPOINT: f"{jwks.url}/cognito/"}
     authorizer = cold_start("authorizer", USER_POOL_ID=USER_POOL_ID, APP_CLIENT_ID=APP_CLIENT_ID, **environ)
 
-    assert authorizer.key_set.find("signing1example=")
+    assert authorizer.handler.jwks.find("signing1example=")
     assert [request.path for request in jwks.requests] == [f"/cognito{JWKS_PATH}"]
 
 

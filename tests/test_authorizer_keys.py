@@ -29,14 +29,14 @@ def clock() -> Clock:
 @pytest.fixture
 def keys(authorizer: ModuleType, jwks: LoopbackServer, clock: Clock) -> Any:
     """The key set of a new execution environment whose time is the clock's."""
-    return authorizer.RemoteKeySet(f"{jwks.url}{JWKS_PATH}", clock=clock)
+    return authorizer.JwksCache(f"{jwks.url}{JWKS_PATH}", clock=clock)
 
 
 # How often it asks
 
 
 def test_init_phase_asks_for_no_keys(authorizer: ModuleType, jwks: LoopbackServer) -> None:
-    assert authorizer.key_set
+    assert authorizer.handler.jwks
     assert jwks.requests == []
 
 

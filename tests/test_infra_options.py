@@ -296,7 +296,7 @@ def test_authorizer_gives_a_download_up_well_before_its_own_time_is_over(cold_st
     authorizer = cold_start("authorizer", USER_POOL_ID=USER_POOL_ID, APP_CLIENT_ID=APP_CLIENT_ID)
     timeout = functions(synthesized())["authorizer"]["Timeout"]
 
-    assert authorizer.JWKS_CONNECT_SECONDS <= authorizer.JWKS_RENEWAL_SECONDS < authorizer.JWKS_SECONDS <= 3
+    assert authorizer.JWKS_CONNECT_SECONDS <= authorizer.JWKS_REFRESH_SECONDS < authorizer.JWKS_SECONDS <= 3
     assert timeout >= 3 * authorizer.JWKS_SECONDS
 
 
@@ -346,6 +346,6 @@ def test_websocket_function_understands_every_option(cold_start: ColdStart) -> N
 
     websocket = cold_start("websocket", **variables | {"CALLBACK_URL": "https://api.invalid/prod"})
 
-    assert websocket.MAX_CONNECTIONS == 3
-    assert websocket.users.name == variables["USER_TABLE_NAME"]
-    assert websocket.connections.name == variables["CONNECTION_TABLE_NAME"]
+    assert websocket.settings.max_connections == 3
+    assert websocket.settings.user_table == variables["USER_TABLE_NAME"]
+    assert websocket.settings.connection_table == variables["CONNECTION_TABLE_NAME"]

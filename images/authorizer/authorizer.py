@@ -1,4 +1,4 @@
-"""Lambda authorizer of `$connect`: lets in whoever brings a valid ID token of the user pool, nobody else."""
+"""Lambda authorizer of `$connect`: allow clients with a valid ID token of the user pool, deny all others."""
 
 from __future__ import annotations
 
@@ -7,194 +7,291 @@ import logging
 import os
 import re
 import socket
+import ssl
+import sys
 import threading
 import time
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from pathlib import Path
-from typing import Any, Literal
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from http.client import HTTPConnection, HTTPException
+from types import ModuleType
+from typing import Any, Literal, NamedTuple, NoReturn, Self
 from urllib.parse import urlsplit
 
-from aws_xray_sdk.core import xray_recorder
-from joserfc import jws, jwt
-from joserfc.errors import ClaimError, JoseError
-from joserfc.jwk import RSAKey
+
+class UnusedModule(ModuleType):
+    """Stand in for a module that joserfc imports but verification never calls: importing it would take too long."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+for unused in ("cryptography.x509", "cryptography.hazmat.primitives.serialization.ssh"):
+    sys.modules.setdefault(unused, UnusedModule(unused))
+
+from joserfc import jws  # noqa: E402 - after the modules above
+from joserfc.errors import ClaimError, DecodeError, JoseError  # noqa: E402
+from joserfc.jwk import RSAKey  # noqa: E402
+from joserfc.jwt import JWTClaimsRegistry  # noqa: E402
 
 logger = logging.getLogger(__name__)
-logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns wherever there is no trace to join
+logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns about every invocation that has no trace
 
-COMPACT_JWS = r"[A-Za-z0-9_-]{1,683}(\.[A-Za-z0-9_-]+){2}"  # with a header of 512 octets at most
+TOKEN_SUBPROTOCOL = "idToken."  # prefix of the subprotocol that carries the token
 MAX_TOKEN_CHARACTERS = 8192
 MAX_KID_CHARACTERS = 128
 SUBJECT = r"[\x20-\x7e]{1,255}"  # OpenID Connect Core 1.0 section 2
 LAST_NUMERIC_DATE = 253402300799  # the end of the year 9999
-ORIGIN = r"[a-z][a-z0-9+.-]*://[^\s/,?#@*A-Z]+"  # as browsers write it, RFC 6454 section 6.2
-TOKEN_SUBPROTOCOL = "idToken."  # what a client offers is this and the token; any other name it offers is no secret
 MIN_MODULUS_BITS = 2048  # RFC 7518 section 3.3
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth"}  # RFC 7518 section 6.3.2
 MAX_KEYS = 32
 MAX_JWKS_BYTES = 64 * 1024
-JWKS_CONNECT_SECONDS = 1.0  # to each of the host's addresses
-JWKS_SECONDS = 3.0  # for the whole download, however slowly it drips
-JWKS_RENEWAL_SECONDS = 1.0  # the same, while there is a key that serves
-JWKS_COOLDOWN_SECONDS = 10.0  # after a download in vain, whatever kids the tokens name
-JWKS_RETRY_SECONDS = 1.0  # the same, while no key serves and so nobody gets in
-JWKS_SOFT_AGE_SECONDS = 3600.0  # then it is downloaded anew, and a withdrawn key is gone
-JWKS_HARD_AGE_SECONDS = 86400.0  # then keys that could not be renewed are no longer trusted
+JWKS_SECONDS = 3.0  # for a whole download
+JWKS_REFRESH_SECONDS = 1.0  # for a whole download while a cached key serves
+# For a TCP connection to one address of the host. Linux retransmits a lost SYN after 1 s, and there is time for a second
+# address.
+JWKS_CONNECT_SECONDS = 1.4
+JWKS_COOLDOWN_SECONDS = 10.0  # after a download that failed or did not bring the `kid`
+JWKS_RETRY_SECONDS = 1.0  # the same while there are no keys, so that nobody can connect
+JWKS_STALE_SECONDS = 3600.0  # then keys are refreshed, which drops withdrawn ones
+JWKS_EXPIRED_SECONDS = 86400.0  # then keys that could not be refreshed are dropped
+
+ORIGIN = r"[a-z][a-z0-9+.-]*://[^\s/,?#@*A-Z]+"  # as browsers write it, RFC 6454 section 6.2
+THIS_MACHINE = r"localhost|127(\.\d{1,3}){3}|\[::1\]|host\.docker\.internal|host\.containers\.internal"
+ENDPOINT_URL = rf"(https://[\w.-]+|http://({THIS_MACHINE}))(:\d{{1,5}})?(/[^?#\s]*)?"
+# DNS suffixes of AWS partitions by the first part of a region's name; the others with user pools have amazonaws.com.
+DNS_SUFFIXES = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
 
 Event = dict[str, Any]
 Policy = dict[str, Any]
 Claims = dict[str, Any]
 
 
+class Settings(NamedTuple):
+    """What the authorizer reads from its environment.
+
+    Attributes:
+        issuers: the two values of `iss` that the user pool can have.
+        allowed_origins: empty for all.
+        required_group: empty for none.
+        clock_skew_seconds: how far Cognito's clock may be ahead.
+    """
+
+    issuers: list[str]
+    app_client_id: str
+    jwks_url: str
+    credential_mode: str
+    allowed_origins: list[str]
+    allow_missing_origin: bool
+    required_group: str
+    clock_skew_seconds: int
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """Raise RuntimeError for a variable that is missing or malformed; the message names the variable and the rule."""
+
+        def text(name: str, pattern: str, rule: str, default: str | None = None) -> str:
+            value = environ.get(name) or default
+            if value is None:
+                raise RuntimeError(f"environment variable {name} is required")
+            if not re.fullmatch(pattern, value):
+                raise RuntimeError(f"environment variable {name} is malformed, it must be {rule}")
+            return value
+
+        def switch(name: str) -> bool:
+            return text(name, "true|false", "true or false", "false") == "true"
+
+        user_pool_id = text("USER_POOL_ID", "[a-z0-9-]+_[A-Za-z0-9]+", "an id such as us-east-1_Example01")
+        region = user_pool_id.partition("_")[0]
+        host = f"cognito-idp.{region}.{DNS_SUFFIXES.get(region.partition('-')[0], 'amazonaws.com')}"
+        endpoint_url = text(  # it moves the download of keys, not the issuers
+            "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER",
+            ENDPOINT_URL,
+            "an https:// URL, or an http:// URL of this machine",
+            f"https://{host}",
+        )
+        origins = text("ALLOWED_ORIGINS", rf"({ORIGIN}([,\s]+|$))*", "origins such as https://example.com", "")
+        return cls(
+            # The user pool's IssuerConfiguration decides which of the two it uses; its owner may change that.
+            issuers=[f"https://{host}/{user_pool_id}", f"https://issuer-{host}/{user_pool_id}"],
+            app_client_id=text("APP_CLIENT_ID", r"[A-Za-z0-9_+]{1,128}", "an app client's id"),
+            jwks_url=f"{endpoint_url.rstrip('/')}/{user_pool_id}/.well-known/jwks.json",
+            credential_mode=text(
+                "CREDENTIAL_MODE", "querystring|subprotocol", "querystring or subprotocol", "querystring"
+            ),
+            allowed_origins=re.findall(ORIGIN, origins),
+            allow_missing_origin=switch("ALLOW_MISSING_ORIGIN"),
+            required_group=text("REQUIRED_GROUP", r"\S{0,128}", "a group's name", ""),
+            clock_skew_seconds=int(text("CLOCK_SKEW_SECONDS", "[0-5]", "a number from 0 to 5", "5")),
+        )
+
+
 class Rejected(Exception):
-    """The caller's fault; the message is a reason code for logs and never quotes what the caller sent."""
+    """Deny the client; the message is a reason code for the log and never quotes what the client sent."""
 
 
 class KeySetUnavailable(Exception):
-    """Our fault: the user pool's keys cannot be had, so the token cannot be judged."""
+    """Fail the invocation: without the user pool's keys no token can be verified."""
 
 
-def handler(event: Event, context: object) -> Policy:
-    method_arn = event["methodArn"]
-    if not isinstance(method_arn, str):
-        raise TypeError("methodArn must be a string")
-    try:
-        check_origin(event)
-        claims = verified_claims(id_token(event))
-    except Rejected as rejection:
-        logger.warning("connection rejected", extra={"reason": str(rejection), "connectionId": connection_id(event)})
-        return policy("Deny", method_arn, principal_id="anonymous")
-    logger.info("connection accepted", extra={"sub": claims["sub"], "connectionId": connection_id(event)})
-    return policy(
-        "Allow",
-        method_arn,
-        principal_id=claims["sub"],
-        context={"userId": claims["sub"], "exp": str(int(claims["exp"]))},
-    )
+class Authorizer:
+    """The Lambda handler."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        """Make no network call: keys are downloaded when the first token needs them."""
+        self.settings = settings
+        self.jwks = JwksCache(settings.jwks_url, clock)
+        self.claims_registry = JWTClaimsRegistry(
+            leeway=settings.clock_skew_seconds,
+            iss={"essential": True, "values": settings.issuers},
+            aud={"essential": True, "value": settings.app_client_id},
+            sub={"essential": True},
+            exp={"essential": True},
+            token_use={"essential": True, "value": "id"},
+        )
+
+    def __call__(self, event: Event, context: object) -> Policy:
+        """Return a policy for exactly this connection.
+
+        https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-lambda-auth.html
+
+        Raises:
+            KeySetUnavailable: API Gateway answers 500.
+        """
+        method_arn, connection_id = event["methodArn"], event["requestContext"]["connectionId"]
+        try:
+            self.check_origin(event)
+            claims = self.verify(self.get_token(event))
+        except Rejected as rejection:
+            logger.warning("connection rejected", extra={"reason": str(rejection), "connectionId": connection_id})
+            return policy("Deny", method_arn, "anonymous", {})
+        logger.info("connection accepted", extra={"sub": claims["sub"], "connectionId": connection_id})
+        context_values = {"userId": claims["sub"], "exp": str(int(claims["exp"]))}
+        return policy("Allow", method_arn, claims["sub"], context_values)
+
+    def check_origin(self, event: Event) -> None:
+        """Compare the page's origin byte for byte (RFC 6455 section 10.2)."""
+        if not self.settings.allowed_origins:
+            return
+        origin = find_single(event, "headers", "origin")
+        if origin is None and not self.settings.allow_missing_origin:
+            raise Rejected("missing_origin")
+        if origin is not None and origin not in self.settings.allowed_origins:
+            raise Rejected("origin_not_allowed")
+
+    def get_token(self, event: Event) -> str:
+        if self.settings.credential_mode == "querystring":
+            token = find_single(event, "queryStringParameters", "idToken")
+        else:
+            token = find_token_subprotocol(find_single(event, "headers", "sec-websocket-protocol") or "")
+        if not token:
+            raise Rejected("missing_token")
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            raise Rejected("exceeded_size")
+        return token
+
+    def verify(self, token: str) -> Claims:
+        """Return the claims of an ID token that Cognito signed for the app client and that is valid now.
+
+        https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html
+        and RFC 8725.
+        """
+        try:
+            signature = jws.extract_compact(token.encode())
+            # joserfc accepts duplicate members in the header.
+            kid = get_kid(parse_object(urlsafe_b64decode(signature.segments["header"] + b"==")))
+            key = self.jwks.find(kid)
+            if key is None:
+                raise Rejected("unknown_kid")
+            if not jws.validate_compact(signature, key, algorithms=["RS256"]):
+                raise Rejected("bad_signature")
+            claims = parse_object(signature.payload)
+            self.claims_registry.validate(claims)
+        except (DecodeError, ValueError, RecursionError):
+            raise Rejected("malformed_token") from None
+        except ClaimError as error:
+            raise Rejected(f"{error.error}.{error.claim}") from None
+        except JoseError as error:
+            raise Rejected(error.error) from None
+        self.check_claims(claims)
+        return claims
+
+    def check_claims(self, claims: Claims) -> None:
+        """Refuse what joserfc's registry accepts: a list that contains the value, dates out of range, leeway for `exp`."""
+        for name in ("aud", "token_use"):
+            if not isinstance(claims[name], str):
+                raise Rejected(f"invalid_claim.{name}")
+        for name in ("exp", "iat", "nbf", "auth_time"):
+            value = claims.get(name, 0)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_NUMERIC_DATE:
+                raise Rejected(f"invalid_claim.{name}")
+        if not re.fullmatch(SUBJECT, claims["sub"]):
+            raise Rejected("invalid_claim.sub")
+        if claims["exp"] <= time.time():
+            raise Rejected("expired_token.exp")
+        groups = claims.get("cognito:groups")
+        if self.settings.required_group and not (isinstance(groups, list) and self.settings.required_group in groups):
+            raise Rejected("missing_group")
 
 
-def check_origin(event: Event) -> None:
-    """Rejected unless the page that connects is of an allowed origin, compared byte for byte (RFC 6455 section 10.2)."""
-    if not ALLOWED_ORIGINS:
-        return
-    origin = sent(event, "headers", "origin")
-    if origin is None and not ALLOW_MISSING_ORIGIN:
-        raise Rejected("missing_origin")
-    if origin is not None and origin not in ALLOWED_ORIGINS:
-        raise Rejected("origin_not_allowed")
+def policy(effect: Literal["Allow", "Deny"], method_arn: str, principal_id: str, context: dict[str, str]) -> Policy:
+    statement = {"Action": "execute-api:Invoke", "Effect": effect, "Resource": method_arn}
+    return {
+        "principalId": principal_id,
+        "policyDocument": {"Version": "2012-10-17", "Statement": [statement]},
+        "context": context,
+    }
 
 
-def id_token(event: Event) -> str:
-    if CREDENTIAL_MODE == "querystring":
-        token = sent(event, "queryStringParameters", "idToken")
-    else:
-        token = offered_token(sent(event, "headers", "sec-websocket-protocol"))
-    if not token:
-        raise Rejected("missing_token")
-    if not isinstance(token, str):
-        raise Rejected("malformed_token")
-    if len(token) > MAX_TOKEN_CHARACTERS:
-        raise Rejected("exceeded_size")
-    if not re.fullmatch(COMPACT_JWS, token) or not all(map(is_base64url, token.split("."))):
-        raise Rejected("malformed_token")
-    return token
+def find_single(event: Event, part: Literal["headers", "queryStringParameters"], name: str) -> str | None:
+    """Return a header, whose name is given in lower case, or a query string parameter; None if it is absent.
+
+    Raises:
+        Rejected: it was sent more than once, so its meaning is ambiguous.
+    """
+    normalize = str.lower if part == "headers" else str
+    multi_value_part = f"multiValue{part[0].upper()}{part[1:]}"
+    values = [value for key, value in (event.get(part) or {}).items() if normalize(key) == name]
+    lists = [value for key, value in (event.get(multi_value_part) or {}).items() if normalize(key) == name]
+    if len(values) > 1 or sum(map(len, lists)) > 1:
+        raise Rejected(f"repeated_{name}")
+    return values[0] if values else None
 
 
-def offered_token(subprotocols: object) -> str | None:
-    """The token among the subprotocols that a client offers: `echo.v1, idToken.eyJ…`."""
-    offered = [name.strip(" \t") for name in subprotocols.split(",")] if isinstance(subprotocols, str) else []
-    tokens = [name.removeprefix(TOKEN_SUBPROTOCOL) for name in offered if name.startswith(TOKEN_SUBPROTOCOL)]
+def find_token_subprotocol(offer: str) -> str | None:
+    """Return the token among the subprotocols that a client offers: `echo.v1, idToken.eyJ…`."""
+    names = [name.strip(" \t") for name in offer.split(",")]
+    tokens = [name.removeprefix(TOKEN_SUBPROTOCOL) for name in names if name.startswith(TOKEN_SUBPROTOCOL)]
     if len(tokens) > 1:
         raise Rejected("repeated_sec-websocket-protocol")
     return tokens[0] if tokens else None
 
 
-def sent(event: Event, part: Literal["headers", "queryStringParameters"], name: str) -> object:
-    """What the client sent under this name, None if nothing; Rejected if it did so twice: which one is meant?
+def parse_object(octets: bytes) -> dict[str, Any]:
+    """Return a JSON object in UTF-8 without what parsers disagree about: duplicate members, NaN, Infinity.
 
-    A header's name is given in lower case here, its spelling is up to the client.
+    RFC 7519 sections 4 and 7.2. Raises ValueError or RecursionError.
     """
-    spelt = str.lower if part == "headers" else str
-    values = [value for key, value in members(event, part) if spelt(key) == name]
-    several = [value for key, value in members(event, MULTI_VALUE[part]) if spelt(key) == name]
-    if len(values) > 1 or len(several) > 1 or any(isinstance(each, list) and len(each) > 1 for each in several):
-        raise Rejected(f"repeated_{name}")
-    return values[0] if values else None
+    value = json.loads(octets.decode(), object_pairs_hook=unique_members, parse_constant=refuse_constant)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")  # noqa: TRY004 - callers handle one type
+    return value
 
 
-def members(event: Event, name: str) -> list[tuple[str, Any]]:
-    value = event.get(name)
-    return list(value.items()) if isinstance(value, dict) else []
+def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate member")
+    return members
 
 
-def connection_id(event: Event) -> str | None:
-    """For logs, which take no lone surrogates."""
-    value = dict(members(event, "requestContext")).get("connectionId")
-    return value if isinstance(value, str) and value.isascii() else None
+def refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
-def is_base64url(segment: str) -> bool:
-    """Whether it is what an encoder writes: one spelling for the same octets (RFC 4648 section 3.5)."""
-    try:
-        octets = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-    except ValueError:
-        return False
-    return urlsafe_b64encode(octets).rstrip(b"=") == segment.encode()
-
-
-def verified_claims(token: str) -> Claims:
-    """The claims of an ID token that Cognito signed for this app client and that is valid now.
-
-    Follows Cognito's "Verifying JSON web tokens" and RFC 8725.
-
-    Raises:
-        Rejected: the token is not all of that.
-        KeySetUnavailable: the keys to judge it by cannot be had.
-    """
-    key = key_set.find(signing_kid(unverified_header(token)))
-    if key is None:
-        raise Rejected("unknown_kid")
-    try:
-        claims = json_object(jws.deserialize_compact(token, key, algorithms=["RS256"]).payload)
-        CLAIMS.validate(claims)
-    except ClaimError as error:
-        raise Rejected(f"{error.error}.{error.claim}") from None
-    except JoseError as error:
-        raise Rejected(error.error) from None
-    except (ValueError, RecursionError):
-        raise Rejected("invalid_payload") from None
-    check_types(claims)
-    if claims["exp"] <= time.time():  # the leeway is for a clock behind Cognito's, not for tokens that have ended
-        raise Rejected("expired_token.exp")
-    if REQUIRED_GROUP and REQUIRED_GROUP not in groups(claims):
-        raise Rejected("missing_group")
-    return claims
-
-
-def check_types(claims: Claims) -> None:
-    """Refuses what joserfc lets pass: a list that contains the value, numbers that are no date."""
-    for name in ("iss", "aud", "sub", "token_use"):
-        if not isinstance(claims[name], str):
-            raise Rejected(f"invalid_claim.{name}")
-    if not re.fullmatch(SUBJECT, claims["sub"]):
-        raise Rejected("invalid_claim.sub")
-    for name in ("exp", "iat", "nbf", "auth_time"):
-        value = claims.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_NUMERIC_DATE:
-            raise Rejected(f"invalid_claim.{name}")
-
-
-def groups(claims: Claims) -> list[Any]:
-    value = claims.get("cognito:groups")
-    return value if isinstance(value, list) else []
-
-
-def signing_kid(header: dict[str, Any]) -> str:
-    """The `kid` of a header as Cognito writes it; Rejected for any other, before a key is looked up."""
+def get_kid(header: dict[str, Any]) -> str:
+    """Return the `kid` of a header as Cognito writes it; raise Rejected for any other, before a key is looked up."""
     if header.get("alg") != "RS256":
         raise Rejected("unsupported_algorithm")
     if header.keys() - {"alg", "kid", "typ"}:  # Cognito sets no other: no crit, no jku, no jwk
@@ -209,164 +306,75 @@ def signing_kid(header: dict[str, Any]) -> str:
     return kid
 
 
-def unverified_header(token: str) -> dict[str, Any]:
-    segment = token.partition(".")[0]
-    try:
-        return json_object(urlsafe_b64decode(segment + "=="))
-    except ValueError:
-        raise Rejected("malformed_header") from None
+class JwksCache:
+    """The user pool's public keys by `kid`, kept across invocations.
 
-
-def json_object(octets: bytes) -> dict[str, Any]:
-    """ValueError or RecursionError if it is not one, strictly and in UTF-8 (RFC 7519 section 7.2)."""
-    value = json.loads(octets.decode(), cls=StrictJSON)
-    if not isinstance(value, dict):
-        raise ValueError("not an object")  # noqa: TRY004 - as all other JSON that is not one
-    return value
-
-
-class StrictJSON(json.JSONDecoder):
-    """JSON without what parsers disagree about: duplicate members, NaN, Infinity (RFC 7519 section 4)."""
-
-    def __init__(self) -> None:
-        super().__init__(object_pairs_hook=self.unique, parse_constant=self.refuse)
-
-    @staticmethod
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        members = dict(pairs)
-        if len(members) != len(pairs):
-            raise ValueError("duplicate member")
-        return members
-
-    @staticmethod
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
-
-class RemoteKeySet:
-    """The issuer's signing keys by `kid`: downloaded on first use, kept across invocations.
-
-    An unknown `kid` and old age both cause a download. After one that fails, or that does not bring the `kid`, there is
-    none for the cooldown. While downloads fail, the last good keys serve until the hard age.
+    An unknown `kid` and stale keys cause a download. After one that fails, or does not bring the `kid`, there is none for
+    the cooldown. While downloads fail, the last good keys serve until they expire.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, clock: Callable[[], float]) -> None:
         self._url = url
         self._clock = clock
         self._lock = threading.Lock()
         self._keys: dict[str, RSAKey] = {}  # replaced, never changed
-        self._downloaded_at = self._in_vain_at = float("-inf")
-        self._failure: KeySetUnavailable | None = None
+        self._downloaded_at = self._failed_at = float("-inf")
+        self._error: KeySetUnavailable | None = None
 
     def find(self, kid: str) -> RSAKey | None:
-        """The key named `kid`, None if the issuer has no such key.
+        """Return the key named `kid`, None if the user pool has no such key.
 
         Raises:
-            KeySetUnavailable: whether it has one cannot be found out now.
+            KeySetUnavailable: the keys cannot be downloaded now.
         """
-        key = self._known(kid)
-        if not self._is_fresh(kid):
-            # Whoever has a key that still serves waits for nobody else's download.
+        key = self._get(kid)
+        if key is None or self._is_stale():
+            # A caller whose key is cached does not wait for the download of another thread.
             if self._lock.acquire(blocking=key is None):
                 try:
-                    self._renew(kid)
+                    self._refresh(kid)
                 finally:
                     self._lock.release()
-            key = self._known(kid)
-            if key is None and self._failure:
-                raise KeySetUnavailable(str(self._failure)) from self._failure
+            key = self._get(kid)
+            if key is None and self._error:
+                raise KeySetUnavailable(str(self._error)) from self._error
         return key
 
+    def _get(self, kid: str) -> RSAKey | None:
+        return self._keys.get(kid) if self._age() < JWKS_EXPIRED_SECONDS else None
+
+    def _is_stale(self) -> bool:
+        return self._age() >= JWKS_STALE_SECONDS
+
     def _age(self) -> float:
-        return abs(self._clock() - self._downloaded_at)  # a clock that was put back makes them old, not new for ever
+        return abs(self._clock() - self._downloaded_at)  # a clock that was put back must not keep keys for ever
 
-    def _known(self, kid: str) -> RSAKey | None:
-        return self._keys.get(kid) if self._age() < JWKS_HARD_AGE_SECONDS else None
-
-    def _is_fresh(self, kid: str) -> bool:
-        return self._known(kid) is not None and self._age() < JWKS_SOFT_AGE_SECONDS
-
-    def _renew(self, kid: str) -> None:
-        """Unless somebody just has, or has tried to."""
-        now = self._clock()
-        cooldown = JWKS_COOLDOWN_SECONDS if self._age() < JWKS_HARD_AGE_SECONDS else JWKS_RETRY_SECONDS
-        if self._is_fresh(kid) or abs(now - self._in_vain_at) < cooldown:
+    def _refresh(self, kid: str) -> None:
+        """Download the keys, unless another thread just did or the cooldown is not over."""
+        cached = self._get(kid)
+        cooldown = JWKS_COOLDOWN_SECONDS if self._age() < JWKS_EXPIRED_SECONDS else JWKS_RETRY_SECONDS
+        if (cached and not self._is_stale()) or abs(self._clock() - self._failed_at) < cooldown:
             return
-        self._failure = KeySetUnavailable(f"{self._url} was not downloaded")  # nor will it be if we fail
+        started_at = self._clock()
+        self._error = KeySetUnavailable(f"{self._url} was not downloaded")  # assume failure; overwritten on success
         try:
-            self._keys = usable_keys(
-                Download(self._url).body(JWKS_RENEWAL_SECONDS if self._known(kid) else JWKS_SECONDS)
-            )
-        except KeySetUnavailable as failure:
-            logger.error("key set unavailable", extra={"reason": str(failure)})
-            self._failure = failure
+            self._keys = usable_keys(download(self._url, JWKS_REFRESH_SECONDS if cached else JWKS_SECONDS))
+        except KeySetUnavailable as error:
+            logger.error("key set unavailable", extra={"reason": str(error)})
+            self._error = error
         else:
-            self._downloaded_at = now
-            self._failure = None
+            self._downloaded_at = started_at
+            self._error = None
         finally:
-            in_vain = self._failure or kid not in self._keys
-            self._in_vain_at = self._clock() if in_vain else float("-inf")
-
-
-class Download:
-    """The body at a URL, which is not followed elsewhere.
-
-    It takes a thread: a socket's timeout starts anew with every byte, and name resolution has none.
-    """
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._connection = connect(parts.netloc, timeout=JWKS_CONNECT_SECONDS)
-        self._path = parts.path
-        self._url = url
-        self._socket: socket.socket | None = None
-        self._given_up = False
-
-    def body(self, seconds: float) -> bytes:
-        """KeySetUnavailable if it cannot be had, not in so many seconds, or is too large."""
-        worker = ThreadPoolExecutor(1)
-        try:
-            with xray_recorder.in_subsegment("jwks"):
-                status, body = worker.submit(self._get).result(seconds)
-        except (OSError, HTTPException, ValueError) as error:
-            raise KeySetUnavailable(f"{self._url}: {type(error).__name__}") from error
-        finally:
-            self._give_up()
-            worker.shutdown(wait=False)
-        if status != 200:
-            raise KeySetUnavailable(f"{self._url} answered {status}")
-        if len(body) > MAX_JWKS_BYTES:
-            raise KeySetUnavailable(f"{self._url} sent over {MAX_JWKS_BYTES} bytes")
-        return body
-
-    def _get(self) -> tuple[int, bytes]:
-        with closing(self._connection) as connection:
-            connection.connect()
-            self._socket = connection.sock
-            if self._given_up:
-                raise TimeoutError
-            self._socket.settimeout(JWKS_SECONDS)
-            connection.request("GET", self._path)
-            body = b""
-            with connection.getresponse() as response:
-                while len(body) <= MAX_JWKS_BYTES and (chunk := response.read1(MAX_JWKS_BYTES)):
-                    body += chunk
-                return response.status, body
-
-    def _give_up(self) -> None:
-        """Wakes the worker, if it still waits: it reads no more."""
-        self._given_up = True
-        if self._socket:
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+            failed = self._error or kid not in self._keys
+            self._failed_at = self._clock() if failed else float("-inf")
 
 
 def usable_keys(jwks: bytes) -> dict[str, RSAKey]:
-    """The keys of a JWK Set that can verify RS256; all others are ignored (RFC 7517 section 5).
+    """Return the keys of a JWK Set that can verify RS256; all others are ignored (RFC 7517 section 5).
 
     Raises:
-        KeySetUnavailable: it is not a JWK Set, it is too long, or no key of it can be used.
+        KeySetUnavailable: it is not a JWK Set, has too many keys, or none that can be used.
     """
     try:
         published = list(json.loads(jwks)["keys"])
@@ -374,16 +382,15 @@ def usable_keys(jwks: bytes) -> dict[str, RSAKey]:
         raise KeySetUnavailable(f"the JWKS is malformed: {type(error).__name__}") from error
     if len(published) > MAX_KEYS:
         raise KeySetUnavailable(f"the JWKS has over {MAX_KEYS} keys")
-    usable = [key for key in map(rs256_key, published) if key]
-    by_thumbprint = {(str(key.kid), key.thumbprint()): key for key in usable}
-    names = [kid for kid, _ in by_thumbprint]
-    keys = {kid: key for (kid, _), key in by_thumbprint.items() if names.count(kid) == 1}  # or which one is meant?
+    by_thumbprint = {(str(key.kid), key.thumbprint()): key for key in map(import_rs256_key, published) if key}
+    kids = [kid for kid, _ in by_thumbprint]
+    keys = {kid: key for (kid, _), key in by_thumbprint.items() if kids.count(kid) == 1}  # else the kid is ambiguous
     if not keys:
         raise KeySetUnavailable("the JWKS has no RSA signature key")
     return keys
 
 
-def rs256_key(jwk: object) -> RSAKey | None:
+def import_rs256_key(jwk: object) -> RSAKey | None:
     if not (isinstance(jwk, dict) and isinstance(jwk.get("kid"), str) and jwk["kid"]):
         return None
     if (jwk.get("kty"), jwk.get("use", "sig"), jwk.get("alg", "RS256")) != ("RSA", "sig", "RS256"):
@@ -398,81 +405,87 @@ def rs256_key(jwk: object) -> RSAKey | None:
     return key if key.raw_value.key_size >= MIN_MODULUS_BITS else None
 
 
-def policy(
-    effect: Literal["Allow", "Deny"],
-    method_arn: str,
-    *,
-    principal_id: str,
-    context: dict[str, str] | None = None,
-) -> Policy:
-    """An authorizer's answer, https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-lambda-auth.html"""
-    statement = {"Action": "execute-api:Invoke", "Effect": effect, "Resource": method_arn}
-    return {
-        "principalId": principal_id,
-        "policyDocument": {"Version": "2012-10-17", "Statement": [statement]},
-        "context": context or {},
-    }
+def download(url: str, seconds: float) -> bytes:
+    """Return the body at a URL; redirects are not followed.
+
+    Raises:
+        KeySetUnavailable: there was no response, not in time, or not a good one.
+    """
+    with trace("jwks"):
+        request = GetRequest(url)
+        request.start()
+        request.join(seconds)
+        if request.is_alive():
+            request.abort()
+            raise KeySetUnavailable(f"{url} did not answer completely within {seconds:g} s")
+        if request.error:
+            raise KeySetUnavailable(f"{url}: {type(request.error).__name__}") from request.error
+        if request.status != 200:
+            raise KeySetUnavailable(f"{url} answered {request.status}")
+        if len(request.body) > MAX_JWKS_BYTES:
+            raise KeySetUnavailable(f"{url} sent over {MAX_JWKS_BYTES} bytes")
+        return request.body
 
 
-def variable(name: str, pattern: str, default: str | None = None) -> str:
-    """The environment variable's value; RuntimeError names it if it is malformed, or missing without a default."""
-    value = os.environ.get(name) or default
-    if value is None:
-        raise RuntimeError(f"environment variable {name} is required")
-    if not re.fullmatch(pattern, value):
-        raise RuntimeError(f"environment variable {name} is malformed, it must match {pattern}")
-    return value
+def trace(name: str) -> AbstractContextManager[Any]:
+    """Record an X-Ray subsegment if the invocation is sampled; the others do not wait for the import of its SDK."""
+    if "Sampled=1" not in os.environ.get("_X_AMZN_TRACE_ID", ""):
+        return nullcontext()
+    from aws_xray_sdk.core import xray_recorder  # noqa: PLC0415 - see above
+
+    subsegment: AbstractContextManager[Any] = xray_recorder.in_subsegment(name)
+    return subsegment
 
 
-def jwks_endpoint(default: str) -> str:
-    """Where keys are downloaded; in plain text only from this machine, or from the one that this container is on."""
-    name = "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER"
-    url = variable(name, r"https?://([\w.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?(/[^?#\s]*)?", default).rstrip("/")
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise RuntimeError(f"environment variable {name} is malformed, no such address or port") from None
-    if parts.scheme == "http" and not is_this_machine(parts.hostname or ""):
-        raise RuntimeError(f"environment variable {name} is malformed, http:// is for this machine only: use https://")
-    return url
+class GetRequest(threading.Thread):
+    """An HTTP request in a thread, because a socket's timeout starts anew with every byte, and name resolution has none.
+
+    Attributes:
+        error: why there is no response, if it failed.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = urlsplit(url)
+        self._socket: socket.socket | None = None
+        self._aborted = False
+        self.error: Exception | None = None
+        self.status = 0
+        self.body = b""
+
+    def run(self) -> None:
+        try:
+            connection = HTTPConnection(self._url.netloc)
+            connection.sock = self._connect()
+            connection.request("GET", self._url.path)
+            with connection.getresponse() as response:
+                self.status, self.body = response.status, response.read(MAX_JWKS_BYTES + 1)
+        except (OSError, HTTPException, ValueError) as error:
+            self.error = error
+        finally:
+            if self._socket:
+                self._socket.close()
+
+    def _connect(self) -> socket.socket:
+        host, is_https = self._url.hostname, self._url.scheme == "https"
+        connected = socket.create_connection((host, self._url.port or (443 if is_https else 80)), JWKS_CONNECT_SECONDS)
+        connected.settimeout(JWKS_SECONDS)
+        if is_https:
+            tls = ssl.create_default_context()
+            connected = tls.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+        self._socket = connected
+        if self._aborted:
+            raise TimeoutError
+        if isinstance(connected, ssl.SSLSocket):
+            connected.do_handshake()
+        return connected
+
+    def abort(self) -> None:
+        """Stop reading, if the thread still does."""
+        self._aborted = True
+        if self._socket:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
-def is_this_machine(host: str) -> bool:
-    if host in {"localhost", "::1", "host.docker.internal", "host.containers.internal"}:
-        return True
-    return re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None or host == default_gateway()
-
-
-def default_gateway() -> str | None:
-    """The address of a container's host, by what Linux says of routes (proc(5), /proc/net/route)."""
-    with suppress(OSError):
-        for line in Path("/proc/net/route").read_text().splitlines()[1:]:
-            _, destination, gateway, _, _, _, _, mask, *_ = line.split()
-            if destination == mask == "00000000":
-                return socket.inet_ntoa(int(gateway, 16).to_bytes(4, "little"))
-    return None
-
-
-# Init phase, once in an execution environment; it makes no network call.
-USER_POOL_ID = variable("USER_POOL_ID", r"[a-z]{2}(-[a-z]+)+-\d+_[A-Za-z0-9]+")
-APP_CLIENT_ID = variable("APP_CLIENT_ID", r"[A-Za-z0-9_+]{1,128}")
-CREDENTIAL_MODE = variable("CREDENTIAL_MODE", "querystring|subprotocol", "querystring")
-ALLOWED_ORIGINS = re.findall(ORIGIN, variable("ALLOWED_ORIGINS", rf"({ORIGIN}([,\s]+|$))*", ""))
-ALLOW_MISSING_ORIGIN = variable("ALLOW_MISSING_ORIGIN", "true|false", "false") == "true"
-REQUIRED_GROUP = variable("REQUIRED_GROUP", r"\S{0,128}", "")
-CLOCK_SKEW_SECONDS = int(variable("CLOCK_SKEW_SECONDS", "[0-5]", "5"))
-COGNITO_URL = f"https://cognito-idp.{USER_POOL_ID.partition('_')[0]}.amazonaws.com"
-# Which of its two names a user pool signs with is a setting of it, IssuerConfigurationType of Cognito's API.
-ISSUERS = [f"{url}/{USER_POOL_ID}" for url in (COGNITO_URL, COGNITO_URL.replace("://", "://issuer-"))]
-CLAIMS = jwt.JWTClaimsRegistry(
-    leeway=CLOCK_SKEW_SECONDS,
-    iss={"essential": True, "values": ISSUERS},
-    aud={"essential": True, "value": APP_CLIENT_ID},
-    sub={"essential": True},
-    exp={"essential": True},
-    token_use={"essential": True, "value": "id"},
-)
-MULTI_VALUE = {"headers": "multiValueHeaders", "queryStringParameters": "multiValueQueryStringParameters"}
-# The SDKs' own variable moves the download only; whose tokens are believed stays.
-key_set = RemoteKeySet(f"{jwks_endpoint(COGNITO_URL)}/{USER_POOL_ID}/.well-known/jwks.json")
+handler = Authorizer(Settings.read(os.environ))

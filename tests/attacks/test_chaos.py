@@ -144,12 +144,12 @@ class Environment:
         self.trust(server.url)
 
     def trust(self, url: str) -> None:
-        self.authorizer.key_set = self.authorizer.RemoteKeySet(f"{url}{JWKS_PATH}", clock=self.clock)
+        self.authorizer.handler.jwks = self.authorizer.JwksCache(f"{url}{JWKS_PATH}", clock=self.clock)
 
     def turn(self, chaos: Chaos, ending: Ending) -> None:
         """Turns the server; if a timeout is what this leads to, it is a short one."""
         self.authorizer.JWKS_SECONDS = 0.2 if TIMEOUT in ending else 3.0
-        self.authorizer.JWKS_RENEWAL_SECONDS = min(self.authorizer.JWKS_SECONDS, 1.0)
+        self.authorizer.JWKS_REFRESH_SECONDS = min(self.authorizer.JWKS_SECONDS, 1.0)
         self.server.turn(chaos)
 
     def connect(self, token: str) -> str:
@@ -271,7 +271,7 @@ def test_user_whose_key_serves_waits_for_a_renewal_no_longer_than_that_may_take(
 ) -> None:
     """Less than a first download; given up by us, or else it would be the server that hangs up."""
     assert environment.connect(sign()) == "Allow"
-    environment.authorizer.JWKS_SECONDS, environment.authorizer.JWKS_RENEWAL_SECONDS = 60.0, 0.2
+    environment.authorizer.JWKS_SECONDS, environment.authorizer.JWKS_REFRESH_SECONDS = 60.0, 0.2
     environment.server.turn(silence)
     environment.clock.now += SOFT_AGE_SECONDS
 
@@ -392,7 +392,7 @@ def test_fifty_threads_at_a_cold_start_share_one_download(
 def test_valid_users_do_not_wait_for_the_download_of_another(
     environment: Environment, tokens: list[str], sign: Sign, *, seconds: int, kid: str, late: str
 ) -> None:
-    environment.authorizer.JWKS_SECONDS = environment.authorizer.JWKS_RENEWAL_SECONDS = 60.0
+    environment.authorizer.JWKS_SECONDS = environment.authorizer.JWKS_REFRESH_SECONDS = 60.0
     assert environment.connect(tokens[0]) == "Allow"
     environment.server.turn(held(good))
     environment.clock.now += seconds

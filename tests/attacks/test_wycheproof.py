@@ -23,7 +23,7 @@ def test_rs256_takes_every_valid_signature_and_no_other(authorizer: ModuleType, 
 
     verified = {
         (test["tcId"], test["result"]): algorithm.verify(
-            bytes.fromhex(test["msg"]), bytes.fromhex(test["sig"]), authorizer.rs256_key(group["keyJwk"])
+            bytes.fromhex(test["msg"]), bytes.fromhex(test["sig"]), authorizer.import_rs256_key(group["keyJwk"])
         )
         for group in vectors["testGroups"]
         for test in group["tests"]
