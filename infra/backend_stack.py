@@ -13,6 +13,7 @@ from infra.connection_table import ConnectionTable
 from infra.image_function import ImageFunction
 from infra.websocket_api import Credential, WebSocketApi
 
+INTEGRATION_TIMEOUT = cdk.Duration.seconds(29)  # API Gateway waits no longer for a function
 THROTTLE = apigatewayv2.ThrottleSettings(rate_limit=500, burst_limit=1000)  # of each route, a second
 
 
@@ -61,7 +62,12 @@ class BackendStack(cdk.Stack):
             self, "Authorizer", target="authorizer", log_retention=log_retention, removal_policy=removal_policy
         )
         websocket = ImageFunction(
-            self, "WebSocket", target="websocket", log_retention=log_retention, removal_policy=removal_policy
+            self,
+            "WebSocket",
+            target="websocket",
+            timeout=INTEGRATION_TIMEOUT,
+            log_retention=log_retention,
+            removal_policy=removal_policy,
         )
         api = WebSocketApi(
             self,
