@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from contextlib import suppress
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -15,6 +16,7 @@ from local.progress import Progress, StepFailed
 from local.system import Options, System, running
 
 ANSWER_SECONDS = 10.0
+HANDSHAKE_SECONDS = 30  # API Gateway waits 29 s for `$connect`
 LIFETIME_SECONDS = 3  # of a token that runs out while we watch
 
 
@@ -138,7 +140,7 @@ async def until_empty(system: System) -> None:
 
 
 def push(system: System, user_id: str, message: str) -> int:
-    """What another server of yours does to reach a user, with boto3 and what the table holds."""
+    """Send a message to all connections of a user as any server can, with boto3; return how many got it."""
     dynamodb = system.aws.client("dynamodb")
     management = client("apigatewaymanagementapi", system.callback_url)
     pages = dynamodb.get_paginator("query").paginate(
@@ -157,8 +159,19 @@ def push(system: System, user_id: str, message: str) -> int:
             else:  # its token has expired; DynamoDB's time to live takes days to delete the row
                 management.delete_connection(ConnectionId=connection_id)
         except management.exceptions.GoneException:
-            dynamodb.delete_item(TableName=system.table_name, Key={"connectionId": row["connectionId"]})
+            delete_gone(dynamodb, system.table_name, connection_id)
     return reached
+
+
+def delete_gone(dynamodb: Any, table_name: str | None, connection_id: str) -> None:
+    """Delete the row of a connection that got 410, unless its handshake may still be running."""
+    with suppress(dynamodb.exceptions.ConditionalCheckFailedException):
+        dynamodb.delete_item(
+            TableName=table_name,
+            Key={"connectionId": {"S": connection_id}},
+            ConditionExpression="attribute_not_exists(connectedAt) OR connectedAt < :latest",
+            ExpressionAttributeValues={":latest": {"N": str(int(time.time()) - HANDSHAKE_SECONDS)}},
+        )
 
 
 def other_app_client(system: System) -> str:

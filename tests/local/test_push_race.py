@@ -1,0 +1,111 @@
+"""Clients that connect while somebody pushes to them, with the real gateway and a real DynamoDB."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from local import demo
+from local.aws import LocalAws, client
+from local.events import Event
+from local.gateway import Invocation
+from local.iam import ADMINISTRATOR
+from tests.conftest import WEBSOCKET, ColdStart
+from tests.local.conftest import AUTHORIZER, OUR_ROUTES, PATIENCE_SECONDS, Listen, allow, api, received
+from tests.test_push import TABLE, Push, readme_push
+
+CLIENTS = 5
+
+MakePush = Callable[[LocalAws, str], Push]
+
+
+@pytest.fixture
+def websocket(cold_start: ColdStart, database: LocalAws) -> Iterator[ModuleType]:
+    """The websocket function in this process, with a real DynamoDB."""
+    credentials = {"AWS_ACCESS_KEY_ID": ADMINISTRATOR, "AWS_SECRET_ACCESS_KEY": ADMINISTRATOR}
+    module = cold_start("websocket", **WEBSOCKET, **credentials, AWS_ENDPOINT_URL_DYNAMODB=database.url)
+    yield module
+    module.dynamodb.close()
+
+
+def push_of_readme(database: LocalAws, url: str) -> Push:
+    return readme_push(database.client("dynamodb"), client("apigatewaymanagementapi", url))
+
+
+def push_of_demo(database: LocalAws, url: str) -> Push:
+    system: Any = SimpleNamespace(aws=database, callback_url=url, table_name=TABLE)
+
+    def push(user_id: str, message: bytes) -> None:
+        demo.push(system, user_id, message.decode())
+
+    return push
+
+
+class Pusher:
+    """Pushes to a user without a pause."""
+
+    def __init__(self, push: Push, user_id: str) -> None:
+        self._push = push
+        self._user_id = user_id
+        self._ended = 0
+        self._one_ended = asyncio.Condition()
+        self._stopped = False
+
+    async def run(self) -> None:
+        while not self._stopped:
+            await asyncio.to_thread(self._push, self._user_id, b"news")
+            async with self._one_ended:
+                self._ended += 1
+                self._one_ended.notify_all()
+
+    async def whole_push(self) -> None:
+        """Wait until a push has ended that begins from now on: the one that is running does not count."""
+        async with self._one_ended:
+            enough = self._ended + 2
+            await self._one_ended.wait_for(lambda: self._ended >= enough)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+
+async def receive_until(peer: ClientConnection, message: str) -> None:
+    while await received(peer) != message:
+        pass
+
+
+@pytest.mark.parametrize("make_push", [push_of_readme, push_of_demo])
+async def test_clients_that_connect_during_a_push_are_reachable_afterwards(
+    websocket: ModuleType, database: LocalAws, listen: Listen, make_push: MakePush
+) -> None:
+    """`$connect` stores a connection that `@connections` does not know before the 101, and answers 410 for."""
+    user_id = str(uuid.uuid4())
+
+    async def invoke(function_arn: str, event: Event) -> Invocation:
+        if function_arn == AUTHORIZER:
+            return Invocation(allow({"userId": user_id, "exp": str(int(time.time()) + 3600)}))
+        answer = await asyncio.to_thread(websocket.handler, event, None)
+        if event["requestContext"]["routeKey"] == "$connect":
+            await pusher.whole_push()  # the connection is stored, but the answer is late
+        return Invocation(answer)
+
+    _, port = await listen(api(*OUR_ROUTES, identity_sources=()), invoke)
+    push = make_push(database, f"http://127.0.0.1:{port}/prod")
+    pusher = Pusher(push, user_id)
+    async with AsyncExitStack() as stack, asyncio.timeout(PATIENCE_SECONDS):
+        pushing = asyncio.create_task(pusher.run())
+        opening = (stack.enter_async_context(connect(f"ws://127.0.0.1:{port}/prod")) for _ in range(CLIENTS))
+        peers = await asyncio.gather(*opening)
+        pusher.stop()
+        await pushing
+
+        await asyncio.to_thread(push, user_id, b"are you there?")
+
+        await asyncio.gather(*(receive_until(peer, "are you there?") for peer in peers))
