@@ -20,7 +20,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple, NoReturn, Protocol, Self
 
-import boto3
 import pytest
 import pytest_asyncio
 from botocore.stub import Stubber
@@ -126,26 +125,25 @@ def xray() -> Iterator[None]:
     importlib.import_module("aws_xray_sdk.core").xray_recorder.emitter._socket.close()
 
 
+def import_function(name: str, monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]) -> ModuleType:
+    """Run the init phase of images/<name>/<name>.py as a new execution environment with these variables does."""
+    for variable in [*os.environ]:
+        if variable.startswith(("AWS_", "LAMBDA_", "_X_AMZN_")) or variable in OUR_VARIABLES:
+            monkeypatch.delenv(variable)
+    task_root = ROOT / "images" / name
+    for variable, value in {**EXECUTION_ENVIRONMENT, "LAMBDA_TASK_ROOT": str(task_root), **environ}.items():
+        monkeypatch.setenv(variable, value)
+    spec = importlib.util.spec_from_file_location(name, task_root / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def cold_start(xray: None, monkeypatch: pytest.MonkeyPatch) -> ColdStart:
-    """Runs the init phase of images/<name>/<name>.py as a new execution environment with these variables does."""
-
-    def start(name: str, **environ: str) -> ModuleType:
-        for variable in [*os.environ]:
-            if variable.startswith(("AWS_", "LAMBDA_", "_X_AMZN_")) or variable in OUR_VARIABLES:
-                monkeypatch.delenv(variable)
-        task_root = ROOT / "images" / name
-        for variable, value in {**EXECUTION_ENVIRONMENT, "LAMBDA_TASK_ROOT": str(task_root), **environ}.items():
-            monkeypatch.setenv(variable, value)
-        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-        spec = importlib.util.spec_from_file_location(name, task_root / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return start
+    return lambda name, **environ: import_function(name, monkeypatch, environ)
 
 
 def new_key(kid: str, bits: int = 2048) -> RSAKey:
@@ -406,26 +404,35 @@ def now(monkeypatch: pytest.MonkeyPatch) -> int:
     return now
 
 
+WEBSOCKET = {"CONNECTION_TABLE_NAME": "connections", "CALLBACK_URL": CALLBACK_URL}
+
+
+@pytest.fixture(scope="session")
+def imported_websocket(xray: None) -> ModuleType:
+    """Import the websocket function once for all tests: its clients take longer to create than most tests take."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return import_function("websocket", monkeypatch, WEBSOCKET)
+
+
 @pytest.fixture
-def websocket(cold_start: ColdStart, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]) -> ModuleType:
-    """The websocket function after its init phase, at a time that stands still."""
-    required = {"CONNECTION_TABLE_NAME": "connections", "CALLBACK_URL": CALLBACK_URL}
-    websocket = cold_start("websocket", **required | options)
-    monkeypatch.setattr(websocket, "time", SimpleNamespace(time=lambda: NOW + 0.9))
-    return websocket
+def websocket(imported_websocket: ModuleType, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]) -> ModuleType:
+    """Return the websocket function with the settings of these variables and a clock that stands still."""
+    monkeypatch.setattr(imported_websocket, "settings", imported_websocket.Settings.read(WEBSOCKET | options))
+    monkeypatch.setattr(imported_websocket, "time", SimpleNamespace(time=lambda: NOW + 0.9))
+    return imported_websocket
 
 
 @pytest.fixture
 def table(websocket: ModuleType) -> Iterator[Stubber]:
-    """DynamoDB as the function sees it: exactly the expected calls, in their order."""
-    with Stubber(websocket.connections.meta.client) as stubber:
+    """Answer the function's calls to DynamoDB: exactly the expected calls, in their order."""
+    with Stubber(websocket.dynamodb) as stubber:
         yield stubber
         stubber.assert_no_pending_responses()
 
 
 @pytest.fixture
 def management(websocket: ModuleType) -> Iterator[Stubber]:
-    """@connections as the function sees it: exactly the expected calls, in their order."""
+    """Answer the function's calls to @connections: exactly the expected calls, in their order."""
     with Stubber(websocket.management) as stubber:
         yield stubber
         stubber.assert_no_pending_responses()
@@ -433,16 +440,22 @@ def management(websocket: ModuleType) -> Iterator[Stubber]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalAws]:
-    """A real DynamoDB, in memory, with the tables of the websocket function."""
+    """Run a DynamoDB in memory, with the tables of the websocket function."""
     aws = LocalAws(log=tmp_path_factory.mktemp("database") / "log")
     await aws.start()
-    for table, key in {"connections": "connectionId", "users": "userId"}.items():
-        aws.client("dynamodb").create_table(
-            TableName=table,
-            KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
+    by_connection = [{"AttributeName": "connectionId", "KeyType": "HASH"}]
+    by_user = [{"AttributeName": "userId", "KeyType": "HASH"}]
+    string = {"AttributeType": "S"}
+    create = partial(aws.client("dynamodb").create_table, BillingMode="PAY_PER_REQUEST")
+    create(
+        TableName="connections",
+        KeySchema=by_connection,
+        AttributeDefinitions=[{"AttributeName": name, **string} for name in ("connectionId", "userId")],
+        GlobalSecondaryIndexes=[
+            {"IndexName": "userIdIndex", "KeySchema": by_user, "Projection": {"ProjectionType": "ALL"}}
+        ],
+    )
+    create(TableName="users", KeySchema=by_user, AttributeDefinitions=[{"AttributeName": "userId", **string}])
     yield aws
     await aws.stop()
 

@@ -1,19 +1,22 @@
-"""The websocket function in this process: its own boto3 clients, whose answers botocore's Stubber gives."""
+"""The websocket function in this process: its own botocore clients, whose answers botocore's Stubber gives."""
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
 from types import ModuleType
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
-from tests.conftest import CALLBACK_URL, CONNECTION_ID, NOW, SUB, ColdStart, EventFactory, with_headers
+from tests.conftest import CALLBACK_URL, CONNECTION_ID, NOW, SUB, WEBSOCKET, ColdStart, EventFactory, with_headers
 
-CONFIGURATION = {"CONNECTION_TABLE_NAME": "connections", "CALLBACK_URL": CALLBACK_URL}
 TWO_HOURS = 7200
+HANDSHAKE_SECONDS = 30
+LONE_SURROGATE = "\ud800"  # JSON can hold one, UTF-8 cannot
 HEADER = "Sec-WebSocket-Protocol"
 TOKEN = "idToken.eyJhbGciOiJub25lIn0.e30.AAAA"
 
@@ -22,9 +25,18 @@ def posted(message: str) -> dict[str, object]:
     return {"ConnectionId": CONNECTION_ID, "Data": f'{{"message": "{message}"}}'.encode()}
 
 
-def row(**attributes: str | int) -> dict[str, object]:
-    """An answer of DynamoDB with these attributes."""
-    return {"Attributes": {name: {"S" if isinstance(v, str) else "N": str(v)} for name, v in attributes.items()}}
+def item(**attributes: str | int) -> dict[str, dict[str, str]]:
+    """Return these attributes as DynamoDB JSON."""
+    return {name: {"S" if isinstance(value, str) else "N": str(value)} for name, value in attributes.items()}
+
+
+def deletion(**condition: object) -> dict[str, object]:
+    return {
+        "TableName": "connections",
+        "Key": item(connectionId=CONNECTION_ID),
+        "ReturnValues": "ALL_OLD",
+        **condition,
+    }
 
 
 # $connect
@@ -44,8 +56,8 @@ def row(**attributes: str | int) -> dict[str, object]:
 def test_connection_is_stored_until_its_token_expires_or_two_hours_have_passed(
     websocket: ModuleType, table: Stubber, connect_event: EventFactory, exp: int, removed_at: int
 ) -> None:
-    item = {"connectionId": CONNECTION_ID, "userId": SUB, "removedAt": removed_at}
-    table.add_response("put_item", {}, {"TableName": "connections", "Item": item})
+    row = item(connectionId=CONNECTION_ID, userId=SUB, connectedAt=NOW, removedAt=removed_at)
+    table.add_response("put_item", {}, {"TableName": "connections", "Item": row})
 
     answer = websocket.handler(connect_event(authorizer={"userId": SUB, "exp": str(exp)}), None)
 
@@ -141,24 +153,20 @@ def test_client_that_offers_no_subprotocol_gets_none(
 
 @pytest.mark.parametrize(
     "found",
-    [{}, row(connectionId=CONNECTION_ID, userId=SUB, removedAt=NOW + 600)],
-    ids=["forgotten before", "remembered"],
+    [{}, {"Attributes": item(connectionId=CONNECTION_ID, userId=SUB, connectedAt=NOW, removedAt=NOW + 600)}],
+    ids=["deleted before", "stored"],
 )
-def test_disconnected_connection_is_forgotten_with_one_call(
-    websocket: ModuleType, table: Stubber, disconnect_event: EventFactory, found: dict[str, object]
+def test_disconnected_connection_is_deleted_with_one_call_whatever_its_age(
+    websocket: ModuleType, table: Stubber, disconnect_event: EventFactory, found: dict[str, Any]
 ) -> None:
-    table.add_response(
-        "delete_item",
-        found,
-        {"TableName": "connections", "Key": {"connectionId": CONNECTION_ID}, "ReturnValues": "ALL_OLD"},
-    )
+    table.add_response("delete_item", found, deletion())
 
     answer = websocket.handler(disconnect_event(), None)
 
     assert answer == {"statusCode": 200}
 
 
-def test_connection_that_cannot_be_forgotten_is_an_incident(
+def test_connection_that_cannot_be_deleted_is_an_incident(
     websocket: ModuleType, table: Stubber, disconnect_event: EventFactory
 ) -> None:
     table.add_client_error("delete_item", "AccessDeniedException", http_status_code=400)
@@ -211,16 +219,66 @@ def test_keepalive_gets_a_small_frame_instead_of_an_echo(
     assert answer == {"statusCode": 200}
 
 
+@pytest.mark.parametrize(
+    "body",
+    [LONE_SURROGATE, f"{LONE_SURROGATE}x", f'"\\{LONE_SURROGATE}\\', "\udc4b\ud83d", "👋\udfff"],
+    ids=["alone", "before text", "after a backslash", "pair in the wrong order", "after a pair"],
+)
+def test_message_with_a_lone_surrogate_is_echoed_as_json_in_utf_8(
+    websocket: ModuleType, monkeypatch: pytest.MonkeyPatch, message_event: EventFactory, body: str
+) -> None:
+    posts: list[bytes] = []
+    monkeypatch.setattr(websocket.management, "post_to_connection", lambda **call: posts.append(call["Data"]))
+
+    answer = websocket.handler(message_event(body=body), None)
+
+    (post,) = posts
+    assert (answer, json.loads(post.decode())) == ({"statusCode": 200}, {"message": body})
+
+
+# A post that gets 410
+
+
+CONDITION = {
+    "ConditionExpression": "attribute_not_exists(connectedAt) OR connectedAt < :latest",
+    "ExpressionAttributeValues": {":latest": {"N": str(NOW - HANDSHAKE_SECONDS)}},
+}
+
+
 @pytest.mark.parametrize("route_key", ["$default", "keepalive"])
-def test_connection_that_is_gone_is_forgotten(
+def test_connection_that_got_410_is_deleted_unless_its_handshake_may_still_be_running(
     websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory, route_key: str
 ) -> None:
     management.add_client_error("post_to_connection", "GoneException", http_status_code=410)
-    table.add_response("delete_item", {})
+    table.add_response("delete_item", {}, deletion(**CONDITION))
 
     answer = websocket.handler(message_event(routeKey=route_key), None)
 
     assert answer == {"statusCode": 200}
+
+
+def test_young_connection_that_got_410_is_no_error(
+    websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory
+) -> None:
+    management.add_client_error("post_to_connection", "GoneException", http_status_code=410)
+    table.add_client_error("delete_item", "ConditionalCheckFailedException", http_status_code=400)
+
+    answer = websocket.handler(message_event(), None)
+
+    assert answer == {"statusCode": 200}
+
+
+def test_connection_that_got_410_and_cannot_be_deleted_is_an_incident(
+    websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory
+) -> None:
+    management.add_client_error("post_to_connection", "GoneException", http_status_code=410)
+    table.add_client_error("delete_item", "AccessDeniedException", http_status_code=400)
+
+    with pytest.raises(ClientError, match="AccessDeniedException"):
+        websocket.handler(message_event(), None)
+
+
+# A post that fails
 
 
 @pytest.mark.parametrize("code", ["ForbiddenException", "LimitExceededException", "PayloadTooLargeException"])
@@ -291,29 +349,107 @@ def test_messages_leave_no_trace_in_the_log(
     assert caplog.records == []
 
 
-# Configuration
+# X-Ray
 
 
-@pytest.mark.parametrize("name", ["CONNECTION_TABLE_NAME", "CALLBACK_URL"])
-@pytest.mark.parametrize("environ", [{}, {"CONNECTION_TABLE_NAME": "", "CALLBACK_URL": ""}], ids=["unset", "empty"])
-def test_missing_configuration_stops_the_init_phase_and_is_named(
-    cold_start: ColdStart, name: str, environ: dict[str, str]
+TRACE_ID = "Root=1-5759e988-aaaaaaaaaaaaaaaaaaaaaaaa;Parent=53995c3f42cd8ad8;Sampled={:d}"
+
+
+@pytest.mark.parametrize("environ", [{}, {"_X_AMZN_TRACE_ID": TRACE_ID.format(False)}], ids=["untraced", "unsampled"])
+def test_invocation_that_is_not_sampled_does_without_the_x_ray_sdk(
+    websocket: ModuleType,
+    table: Stubber,
+    connect_event: EventFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
 ) -> None:
-    others = {other: value for other, value in CONFIGURATION.items() if other != name}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "aws_xray_sdk.core", None)  # importing it raises ImportError
+    table.add_response("put_item", {})
+
+    assert websocket.handler(connect_event(), None) == {"statusCode": 200}
+
+
+def test_calls_are_recorded_from_the_first_sampled_invocation_on(
+    websocket: ModuleType, table: Stubber, disconnect_event: EventFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real SDK runs in tests/rie/test_tracing.py: it patches botocore for good."""
+    patched: list[object] = []
+    monkeypatch.setattr("aws_xray_sdk.core.patch", patched.append)
+    for _ in range(2):
+        table.add_response("delete_item", {})
+
+    websocket.handler(disconnect_event(), None)
+    assert patched == []
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", TRACE_ID.format(True))
+    websocket.handler(disconnect_event(), None)
+    assert patched == [("botocore",)]
+
+
+# Settings
+
+
+def test_settings_have_defaults(websocket: ModuleType) -> None:
+    assert websocket.Settings.read(WEBSOCKET)._asdict() == {
+        "connection_table": "connections",
+        "callback_url": CALLBACK_URL,
+        "max_message_bytes": 65536,
+        "max_connections": 0,
+        "user_table": "",
+    }
+
+
+def test_settings_are_read_from_every_variable(websocket: ModuleType) -> None:
+    options = {"MAX_MESSAGE_BYTES": "5", "MAX_CONNECTIONS_PER_USER": "3", "USER_TABLE_NAME": "users"}
+
+    assert websocket.Settings.read(WEBSOCKET | options)._asdict() == {
+        "connection_table": "connections",
+        "callback_url": CALLBACK_URL,
+        "max_message_bytes": 5,
+        "max_connections": 3,
+        "user_table": "users",
+    }
+
+
+@pytest.mark.parametrize("name", [*WEBSOCKET, "USER_TABLE_NAME"])
+@pytest.mark.parametrize("empty", [True, False], ids=["empty", "unset"])
+def test_missing_variable_is_named(websocket: ModuleType, name: str, empty: bool) -> None:
+    environ = WEBSOCKET | {"MAX_CONNECTIONS_PER_USER": "3", "USER_TABLE_NAME": "users"}
+    if empty:
+        environ[name] = ""
+    else:
+        del environ[name]
 
     with pytest.raises(RuntimeError, match=f"^environment variable {name} is required$"):
-        cold_start("websocket", **environ | others)
+        websocket.Settings.read(environ)
+
+
+@pytest.mark.parametrize("name", ["MAX_MESSAGE_BYTES", "MAX_CONNECTIONS_PER_USER"])
+@pytest.mark.parametrize("value", ["many", "-1", "1.5", "1e3", " 1", "1\n", "0x10", "1000000", "64K", "\uff11"])
+def test_malformed_number_is_named(websocket: ModuleType, name: str, value: str) -> None:
+    rule = "it must be a number of up to 6 digits"
+
+    with pytest.raises(RuntimeError, match=f"^environment variable {name} is malformed, {rule}$"):
+        websocket.Settings.read(WEBSOCKET | {"USER_TABLE_NAME": "users", name: value})
+
+
+def test_missing_variable_stops_the_init_phase(cold_start: ColdStart) -> None:
+    with pytest.raises(RuntimeError, match=r"^environment variable CALLBACK_URL is required$"):
+        cold_start("websocket", CONNECTION_TABLE_NAME="connections")
 
 
 def test_messages_go_to_the_callback_url(websocket: ModuleType) -> None:
     assert websocket.management.meta.endpoint_url == CALLBACK_URL
 
 
-def test_messages_go_to_the_sdk_endpoint_url_where_there_is_one(cold_start: ColdStart) -> None:
-    websocket = cold_start(
-        "websocket",
-        CONNECTION_TABLE_NAME="connections",
-        AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI="http://127.0.0.1:3001/prod",
-    )
+@pytest.mark.parametrize("others", [{}, {"CALLBACK_URL": CALLBACK_URL}], ids=["alone", "beside CALLBACK_URL"])
+def test_messages_go_to_the_endpoint_url_of_the_sdk_if_there_is_one(
+    cold_start: ColdStart, others: dict[str, str]
+) -> None:
+    endpoint_url = "http://127.0.0.1:3001/prod"
+    variables = others | {"AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": endpoint_url}
 
-    assert websocket.management.meta.endpoint_url == "http://127.0.0.1:3001/prod"
+    websocket = cold_start("websocket", CONNECTION_TABLE_NAME="connections", **variables)
+
+    assert websocket.management.meta.endpoint_url == endpoint_url

@@ -1,4 +1,4 @@
-"""How many connections a user may hold: the places in a real DynamoDB, and simultaneous connects in real threads."""
+"""How many connections a user may hold: the slots in a real DynamoDB, and simultaneous connects in real threads."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from botocore.stub import Stubber
 from local.aws import LocalAws
 from local.iam import ADMINISTRATOR
 from tests.conftest import (
-    CALLBACK_URL,
     CONNECTION_ID,
     NOW,
     SUB,
+    WEBSOCKET,
     Clock,
     ColdStart,
     EventFactory,
@@ -31,10 +31,11 @@ from tests.conftest import (
 
 OPTIONS = {"MAX_CONNECTIONS_PER_USER": "3", "USER_TABLE_NAME": "users"}
 TWO_HOURS = 7200
+HANDSHAKE_SECONDS = 30
 
 
 class User:
-    """One who connects and disconnects; says how that was answered."""
+    """A user who connects and disconnects; `connect` returns the status of the answer."""
 
     def __init__(self, websocket: ModuleType) -> None:
         self.id = str(uuid.uuid4())
@@ -76,21 +77,13 @@ def clock() -> Clock:
 def limited(
     cold_start: ColdStart, monkeypatch: pytest.MonkeyPatch, database: LocalAws, clock: Clock
 ) -> Iterator[ModuleType]:
-    """The function after its init phase, with three places for each user."""
-    websocket = cold_start(
-        "websocket",
-        CONNECTION_TABLE_NAME="connections",
-        CALLBACK_URL=CALLBACK_URL,
-        AWS_ENDPOINT_URL_DYNAMODB=database.url,
-        AWS_ACCESS_KEY_ID=ADMINISTRATOR,
-        AWS_SECRET_ACCESS_KEY=ADMINISTRATOR,
-        **OPTIONS,
-    )
+    """Return the function after its init phase, with three slots for each user in a real DynamoDB."""
+    credentials = {"AWS_ACCESS_KEY_ID": ADMINISTRATOR, "AWS_SECRET_ACCESS_KEY": ADMINISTRATOR}
+    websocket = cold_start("websocket", **WEBSOCKET, **OPTIONS, **credentials, AWS_ENDPOINT_URL_DYNAMODB=database.url)
     monkeypatch.setattr(websocket, "time", SimpleNamespace(time=clock))
-    client = websocket.dynamodb.meta.client
-    assert client.exceptions  # made on first use, in which simultaneous threads get different ones
+    assert websocket.dynamodb.exceptions  # botocore creates them on first use, and two threads would create two sets
     yield websocket
-    client.close()
+    websocket.dynamodb.close()
 
 
 @pytest.fixture
@@ -99,7 +92,7 @@ def ada(limited: ModuleType) -> User:
 
 
 def stored(database: LocalAws, user: User) -> set[str]:
-    """The ids of the user's connections in the table."""
+    """Return the ids of the user's connections in the table."""
     rows = database.client("dynamodb").scan(TableName="connections")["Items"]
     return {row["connectionId"]["S"] for row in rows if row["userId"]["S"] == user.id}
 
@@ -112,7 +105,7 @@ def user_row(database: LocalAws, user: User) -> dict[str, Any]:
 # Simultaneous connects
 
 
-def test_twenty_simultaneous_connects_get_three_places(database: LocalAws, ada: User) -> None:
+def test_twenty_simultaneous_connects_get_three_slots(database: LocalAws, ada: User) -> None:
     statuses = ada.connect_at_once(*TWENTY)
 
     assert Counter(statuses) == {200: 3, 429: 17}
@@ -120,7 +113,7 @@ def test_twenty_simultaneous_connects_get_three_places(database: LocalAws, ada: 
     assert stored(database, ada) == admitted
 
 
-def test_twenty_simultaneous_connects_get_three_places_that_were_given_back(ada: User) -> None:
+def test_twenty_simultaneous_connects_get_three_slots_that_were_released(ada: User) -> None:
     assert ada.connect_at_once("a", "b", "c") == [200, 200, 200]
     for name in ("a", "b", "c"):
         ada.disconnect(name)
@@ -128,14 +121,14 @@ def test_twenty_simultaneous_connects_get_three_places_that_were_given_back(ada:
     assert Counter(ada.connect_at_once(*TWENTY)) == {200: 3, 429: 17}
 
 
-def test_twenty_simultaneous_connects_get_three_places_whose_time_is_over(ada: User, clock: Clock) -> None:
+def test_twenty_simultaneous_connects_get_three_slots_that_have_expired(ada: User, clock: Clock) -> None:
     assert ada.connect_at_once("a", "b", "c", exp=NOW + 10) == [200, 200, 200]
     clock.now += 10
 
     assert Counter(ada.connect_at_once(*TWENTY)) == {200: 3, 429: 17}
 
 
-def test_last_place_goes_to_one_of_two(ada: User) -> None:
+def test_last_slot_goes_to_one_of_two(ada: User) -> None:
     ada.connect_at_once("a", "b")
 
     assert sorted(ada.connect_at_once("c", "d")) == [200, 429]
@@ -144,7 +137,7 @@ def test_last_place_goes_to_one_of_two(ada: User) -> None:
 # One after the other
 
 
-def test_connect_without_a_place_is_refused_with_a_reason_and_not_stored(
+def test_connect_without_a_free_slot_is_refused_with_a_reason_and_not_stored(
     limited: ModuleType, database: LocalAws, ada: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     ada.connect_at_once("a", "b", "c")
@@ -154,18 +147,18 @@ def test_connect_without_a_place_is_refused_with_a_reason_and_not_stored(
     answer = limited.handler(load_event("connect", authorizer=authorizer), None)
 
     assert (answer["statusCode"], set(answer)) == (429, {"statusCode", "body"})
-    assert json.loads(answer["body"]) == {"message": "You have 3 connections, which is as many as there may be."}
+    assert json.loads(answer["body"]) == {"message": "You already have 3 connections, which is the limit."}
     assert (stored(database, ada), user_row(database, ada)) == before
     assert vars(caplog.records[-1])["reason"] == "too_many_connections"
 
 
-def test_places_of_a_user_are_nobody_elses(limited: ModuleType, ada: User) -> None:
+def test_users_do_not_share_slots(limited: ModuleType, ada: User) -> None:
     ada.connect_at_once("a", "b", "c")
 
     assert User(limited).connect("a") == 200
 
 
-def test_disconnect_gives_one_place_back(ada: User) -> None:
+def test_disconnect_releases_one_slot(ada: User) -> None:
     ada.connect_at_once("a", "b", "c")
 
     ada.disconnect("b")
@@ -173,8 +166,8 @@ def test_disconnect_gives_one_place_back(ada: User) -> None:
     assert [ada.connect("d"), ada.connect("e")] == [200, 429]
 
 
-def test_disconnect_gives_the_place_back_after_a_push_has_deleted_the_row(database: LocalAws, ada: User) -> None:
-    """As the README's push does, that meets a peer before its `$disconnect` is told."""
+def test_disconnect_releases_the_slot_after_a_push_has_deleted_the_row(database: LocalAws, ada: User) -> None:
+    """The README's push deletes the row if its post gets 410 before `$disconnect` is run."""
     ada.connect_at_once("a", "b", "c")
     key = {"connectionId": {"S": ada.connection_id("b")}}
     database.client("dynamodb").delete_item(TableName="connections", Key=key)
@@ -184,7 +177,7 @@ def test_disconnect_gives_the_place_back_after_a_push_has_deleted_the_row(databa
     assert [ada.connect("d"), ada.connect("e")] == [200, 429]
 
 
-def test_disconnect_whose_authorizer_is_unknown_gives_back_the_place_of_whom_the_row_names(
+def test_disconnect_without_an_authorizer_releases_the_slot_of_the_user_in_the_row(
     limited: ModuleType, ada: User
 ) -> None:
     ada.connect_at_once("a", "b", "c")
@@ -194,7 +187,7 @@ def test_disconnect_whose_authorizer_is_unknown_gives_back_the_place_of_whom_the
     assert [ada.connect("d"), ada.connect("e")] == [200, 429]
 
 
-def test_second_disconnect_gives_nothing_back(ada: User) -> None:
+def test_second_disconnect_releases_nothing(ada: User) -> None:
     ada.connect_at_once("a", "b", "c")
 
     for _ in range(2):
@@ -204,8 +197,8 @@ def test_second_disconnect_gives_nothing_back(ada: User) -> None:
 
 
 @pytest.mark.parametrize(("exp", "end"), [(NOW + 600, NOW + 600), (NOW + 86400, NOW + TWO_HOURS)], ids=["exp", "2 h"])
-def test_place_that_nobody_gave_back_is_free_once_its_time_is_over(ada: User, clock: Clock, exp: int, end: int) -> None:
-    """`$disconnect` is sent at best effort."""
+def test_slot_that_nobody_released_is_free_once_it_has_expired(ada: User, clock: Clock, exp: int, end: int) -> None:
+    """API Gateway does not send `$disconnect` for every connection that ends."""
     for name in ("a", "b", "c"):
         assert ada.connect(name, exp=exp) == 200
 
@@ -215,18 +208,18 @@ def test_place_that_nobody_gave_back_is_free_once_its_time_is_over(ada: User, cl
     assert [ada.connect(name, exp=end + 600) for name in ("e", "f", "g", "h")] == [200, 200, 200, 429]
 
 
-def test_place_whose_time_is_over_is_taken_before_one_that_lasts(database: LocalAws, ada: User, clock: Clock) -> None:
+def test_expired_slot_is_taken_before_one_that_has_not_expired(database: LocalAws, ada: User, clock: Clock) -> None:
     for name, exp in (("a", NOW + 10), ("b", NOW + 600), ("c", NOW + 20)):
         ada.connect(name, exp=exp)
     clock.now += 10
 
     assert [ada.connect("d"), ada.connect("e")] == [200, 429]
-    assert {place.partition(" ")[2] for place in user_row(database, ada)["places"]["SS"]} == {
+    assert {slot.partition(" ")[2] for slot in user_row(database, ada)["slots"]["SS"]} == {
         ada.connection_id(name) for name in ("b", "c", "d")
     }
 
 
-def test_late_disconnect_gives_back_no_place_that_somebody_else_has_by_now(ada: User, clock: Clock) -> None:
+def test_late_disconnect_releases_no_slot_of_another_connection(ada: User, clock: Clock) -> None:
     ada.connect("a", exp=NOW + 10)
     clock.now += 10
     assert [ada.connect(name) for name in ("b", "c", "d")] == [200, 200, 200]
@@ -236,49 +229,93 @@ def test_late_disconnect_gives_back_no_place_that_somebody_else_has_by_now(ada: 
     assert ada.connect("e") == 429
 
 
-def test_peer_that_is_gone_gives_its_place_back(limited: ModuleType, ada: User) -> None:
-    ada.connect_at_once("a", "b", "c")
-
-    with Stubber(limited.management) as management:
+def answer_a_message_with_410(websocket: ModuleType, connection_id: str) -> None:
+    """Run the function for a message of a client that has gone."""
+    with Stubber(websocket.management) as management:
         management.add_client_error("post_to_connection", "GoneException", http_status_code=410)
-        limited.handler(load_event("default", connectionId=ada.connection_id("a")), None)
+        websocket.handler(load_event("default", connectionId=connection_id), None)
 
+
+@pytest.mark.parametrize("seconds", [0, HANDSHAKE_SECONDS])
+def test_young_connection_that_got_410_keeps_its_row_and_slot_until_disconnect(
+    limited: ModuleType, database: LocalAws, ada: User, clock: Clock, seconds: int
+) -> None:
+    ada.connect_at_once("a", "b", "c")
+    clock.now += seconds
+
+    answer_a_message_with_410(limited, ada.connection_id("a"))
+
+    assert ada.connection_id("a") in stored(database, ada)
+    assert ada.connect("d") == 429
+    ada.disconnect("a")
+    assert ada.connection_id("a") not in stored(database, ada)
     assert [ada.connect("d"), ada.connect("e")] == [200, 429]
 
 
-def test_call_that_the_sdk_repeats_takes_one_place(
+def test_connection_that_got_410_after_its_handshake_loses_its_row_and_slot(
+    limited: ModuleType, database: LocalAws, ada: User, clock: Clock
+) -> None:
+    ada.connect_at_once("a", "b", "c")
+    clock.now += HANDSHAKE_SECONDS + 1
+
+    answer_a_message_with_410(limited, ada.connection_id("a"))
+
+    assert stored(database, ada) == {ada.connection_id(name) for name in "bc"}
+    assert [ada.connect("d"), ada.connect("e")] == [200, 429]
+
+
+def test_connection_that_got_410_and_has_no_connected_at_loses_its_row(
+    limited: ModuleType, database: LocalAws, ada: User
+) -> None:
+    """An earlier version stored rows without it."""
+    ada.connect("a")
+    key = {"connectionId": {"S": ada.connection_id("a")}}
+    database.client("dynamodb").update_item(TableName="connections", Key=key, UpdateExpression="REMOVE connectedAt")
+
+    answer_a_message_with_410(limited, ada.connection_id("a"))
+
+    assert stored(database, ada) == set()
+
+
+def test_connection_that_got_410_and_has_no_row_is_no_error(limited: ModuleType, database: LocalAws, ada: User) -> None:
+    answer_a_message_with_410(limited, ada.connection_id("a"))
+
+    assert stored(database, ada) == set()
+
+
+def test_call_that_the_sdk_repeats_takes_one_slot(
     limited: ModuleType, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DynamoDB has counted the place, then its answer was lost."""
+    """DynamoDB took the slot, but its answer was lost."""
     ada.connect_at_once("a", "b")
-    once = limited.users.update_item
+    once = limited.dynamodb.update_item
 
     def twice(**call: Any) -> Any:
         once(**call)
         return once(**call)
 
-    monkeypatch.setattr(limited.users, "update_item", twice)
+    monkeypatch.setattr(limited.dynamodb, "update_item", twice)
 
     assert ada.connect("c") == 200
     assert ada.connect("d") == 429
 
 
-def test_connection_that_cannot_be_stored_gives_its_place_back(
+def test_connection_that_cannot_be_stored_releases_its_slot(
     limited: ModuleType, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(**_: Any) -> None:
         raise ClientError({"Error": {"Code": "InternalServerError"}}, "PutItem")
 
     with monkeypatch.context() as outage:
-        outage.setattr(limited.connections, "put_item", fail)
-        for connection_id in "abc":
+        outage.setattr(limited.dynamodb, "put_item", fail)
+        for name in "abc":
             with pytest.raises(ClientError):
-                ada.connect(connection_id)
+                ada.connect(name)
 
     assert ada.connect("d") == 200
 
 
-def test_connect_that_is_refused_for_its_subprotocol_takes_no_place(limited: ModuleType, ada: User) -> None:
+def test_connect_that_is_refused_for_its_subprotocol_takes_no_slot(limited: ModuleType, ada: User) -> None:
     authorizer = {"userId": ada.id, "exp": str(NOW + 600)}
     event = with_headers(load_event("connect", authorizer=authorizer), ("Sec-WebSocket-Protocol", "echo.v2"))
 
@@ -288,8 +325,8 @@ def test_connect_that_is_refused_for_its_subprotocol_takes_no_place(limited: Mod
     assert ada.connect_at_once("a", "b", "c") == [200, 200, 200]
 
 
-def test_row_of_a_user_outlasts_every_place_in_it(database: LocalAws, ada: User, clock: Clock) -> None:
-    """By its time to live DynamoDB deletes it."""
+def test_row_of_a_user_is_removed_after_its_last_slot_has_expired(database: LocalAws, ada: User, clock: Clock) -> None:
+    """DynamoDB deletes the row by its time to live."""
     ada.connect("a", exp=NOW + 86400)
     clock.now += 60
     ada.connect("b", exp=NOW + 86400)
@@ -301,7 +338,7 @@ def test_row_of_a_user_outlasts_every_place_in_it(database: LocalAws, ada: User,
 
 
 @pytest.mark.parametrize("options", [OPTIONS | {"MAX_CONNECTIONS_PER_USER": "0"}], ids=["0"])
-def test_users_are_not_asked_for_where_connections_are_not_counted(
+def test_user_table_is_not_used_without_a_limit(
     websocket: ModuleType, table: Stubber, connect_event: EventFactory, disconnect_event: EventFactory
 ) -> None:
     for operation in ("put_item", "delete_item"):
@@ -311,7 +348,7 @@ def test_users_are_not_asked_for_where_connections_are_not_counted(
 
 
 @pytest.mark.parametrize("options", [OPTIONS], ids=["3"])
-def test_disconnect_of_nobody_asks_for_no_user(
+def test_disconnect_without_an_authorizer_reads_no_slots(
     websocket: ModuleType, table: Stubber, disconnect_event: EventFactory
 ) -> None:
     table.add_response("delete_item", {})
@@ -320,7 +357,7 @@ def test_disconnect_of_nobody_asks_for_no_user(
 
 
 @pytest.mark.parametrize("options", [OPTIONS], ids=["3"])
-def test_disconnect_asks_for_no_place_that_the_row_tells(
+def test_disconnect_reads_no_slots_if_the_row_was_stored(
     websocket: ModuleType, table: Stubber, disconnect_event: EventFactory
 ) -> None:
     row = {"connectionId": {"S": CONNECTION_ID}, "userId": {"S": SUB}, "removedAt": {"N": str(NOW)}}
@@ -330,9 +367,9 @@ def test_disconnect_asks_for_no_place_that_the_row_tells(
         {},
         {
             "TableName": "users",
-            "Key": {"userId": SUB},
-            "UpdateExpression": "DELETE places :places",
-            "ExpressionAttributeValues": {":places": {f"{NOW} {CONNECTION_ID}"}},
+            "Key": {"userId": {"S": SUB}},
+            "UpdateExpression": "DELETE slots :slots",
+            "ExpressionAttributeValues": {":slots": {"SS": [f"{NOW} {CONNECTION_ID}"]}},
         },
     )
 
@@ -340,18 +377,19 @@ def test_disconnect_asks_for_no_place_that_the_row_tells(
 
 
 @pytest.mark.parametrize("options", [OPTIONS], ids=["3"])
-def test_disconnect_reads_a_place_that_was_taken_just_now(
+def test_disconnect_reads_slots_consistently(
     websocket: ModuleType, table: Stubber, disconnect_event: EventFactory
 ) -> None:
-    """A read is of what was true a second ago unless it asks for more."""
+    """An eventually consistent read could miss a slot that was taken a second ago."""
+    call = {"TableName": "users", "Key": {"userId": {"S": SUB}}, "ConsistentRead": True}
     table.add_response("delete_item", {})
-    table.add_response("get_item", {}, {"TableName": "users", "Key": {"userId": SUB}, "ConsistentRead": True})
+    table.add_response("get_item", {}, call)
 
     assert websocket.handler(disconnect_event(), None) == {"statusCode": 200}
 
 
 @pytest.mark.parametrize("options", [OPTIONS], ids=["3"])
-def test_connection_whose_place_cannot_be_counted_is_an_incident_and_not_stored(
+def test_connection_whose_slot_cannot_be_taken_is_an_incident_and_not_stored(
     websocket: ModuleType, table: Stubber, connect_event: EventFactory
 ) -> None:
     table.add_client_error("update_item", "AccessDeniedException", http_status_code=400)
