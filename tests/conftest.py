@@ -36,6 +36,8 @@ SUB = "11112222-3333-4444-5555-666677778888"
 CONNECTION_ID = "L0SM9cOFvHcCIhw="
 ISSUER = f"https://cognito-idp.us-east-1.amazonaws.com/{USER_POOL_ID}"
 JWKS_PATH = f"/{USER_POOL_ID}/.well-known/jwks.json"
+JWKS_ENDPOINT = "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER"  # the variable that moves the download of keys
+AUTHORIZER = {"USER_POOL_ID": USER_POOL_ID, "APP_CLIENT_ID": APP_CLIENT_ID}  # the variables that it must have
 CALLBACK_URL = "https://abcdef123.execute-api.us-east-1.amazonaws.com/prod"
 METHOD_ARN = "arn:aws:execute-api:us-east-1:123456789012:abcdef123/prod/$connect"
 NOW = 1_700_000_000  # in the websocket function under test
@@ -345,21 +347,27 @@ def options() -> dict[str, str]:
     return {}
 
 
+@pytest.fixture(scope="session")
+def imported_authorizer() -> ModuleType:
+    """Import the authorizer once for all tests: a handler with other settings needs no second import."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return import_function("authorizer", monkeypatch, AUTHORIZER)
+
+
 @pytest.fixture
-def authorizer(cold_start: ColdStart, jwks: LoopbackServer, options: dict[str, str]) -> ModuleType:
-    """The authorizer after its init phase, with the user pool's keys on loopback."""
-    return cold_start(
-        "authorizer",
-        USER_POOL_ID=USER_POOL_ID,
-        APP_CLIENT_ID=APP_CLIENT_ID,
-        AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER=jwks.url,
-        **options,
-    )
+def authorizer(
+    imported_authorizer: ModuleType, monkeypatch: pytest.MonkeyPatch, jwks: LoopbackServer, options: dict[str, str]
+) -> ModuleType:
+    """Return the authorizer with the handler of a new environment that has these variables, and its keys on loopback."""
+    environ = {**AUTHORIZER, **options, JWKS_ENDPOINT: jwks.url}
+    handler = imported_authorizer.Authorizer(imported_authorizer.Settings.read(environ))
+    monkeypatch.setattr(imported_authorizer, "handler", handler)
+    return imported_authorizer
 
 
 @pytest.fixture
 def authorize(authorizer: ModuleType, authorizer_event: EventFactory) -> Authorize:
-    """The authorizer's answer to whoever connects with this token."""
+    """Return the authorizer's answer to a client that connects with this token."""
 
     def answer(token: object) -> dict[str, Any]:
         policy: dict[str, Any] = authorizer.handler(authorizer_event(queryStringParameters={"idToken": token}), None)
@@ -375,7 +383,7 @@ def effect(policy: dict[str, Any]) -> str:
 
 @pytest.fixture
 def decide(authorizer: ModuleType, caplog: pytest.LogCaptureFixture) -> Decide:
-    """What the authorizer makes of an event: "Allow", or the reason code in the log with which it denies."""
+    """Return "Allow", or the reason code in the log for which the authorizer denies this event."""
 
     def decided(event: Event) -> str:
         allowed = effect(authorizer.handler(event, None)) == "Allow"
@@ -386,7 +394,7 @@ def decide(authorizer: ModuleType, caplog: pytest.LogCaptureFixture) -> Decide:
 
 @pytest.fixture
 def refusal(decide: Decide, authorizer_event: EventFactory) -> Refusal:
-    """The reason code in the log with which this token is denied."""
+    """Return the reason code in the log for which this token is denied."""
 
     def reason(token: object) -> str:
         reason = decide(authorizer_event(queryStringParameters={"idToken": token}))
