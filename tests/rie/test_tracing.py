@@ -7,6 +7,7 @@ They run here without the emulator, the image exactly as shipped, against a Runt
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 import uuid
@@ -17,8 +18,18 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import EXECUTION_ENVIRONMENT, Answer, EventFactory, LoopbackServer, Request, Sign, effect, free_port
-from tests.rie.conftest import AUTHORIZER, PATIENCE_SECONDS, SETTINGS, WEBSOCKET, FakeAws, Run
+from tests.conftest import (
+    EXECUTION_ENVIRONMENT,
+    Answer,
+    EventFactory,
+    LoopbackServer,
+    Request,
+    Sign,
+    effect,
+    free_port,
+    load_event,
+)
+from tests.rie.conftest import AUTHORIZER, PATIENCE_SECONDS, SETTINGS, WEBSOCKET, FakeAws, Log, Run
 
 PARENT = "53995c3f42cd8ad8"
 UNTRACED: dict[str, str] = {}
@@ -34,6 +45,8 @@ def root(digit: str) -> str:
 
 class RuntimeApi(LoopbackServer):
     """What a function's runtime asks for its next invocation and tells the answer."""
+
+    log: Log  # of the function
 
     def __init__(self) -> None:
         super().__init__(Answer(202))
@@ -84,23 +97,54 @@ def traced(run: Run, daemon: socket.socket) -> Traced:
                 "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{runtime_api.server_port}",
                 "AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}",
             }
-            with run(function, [], EXECUTION_ENVIRONMENT | SETTINGS | environ | addresses):
+            with run(function, [], EXECUTION_ENVIRONMENT | SETTINGS | environ | addresses) as runtime_api.log:
                 yield runtime_api
 
     return running
 
 
-def test_only_sampled_calls_are_reported(
+def endpoints(aws: FakeAws) -> dict[str, str]:
+    return {"AWS_ENDPOINT_URL_DYNAMODB": aws.url, "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": f"{aws.url}/prod"}
+
+
+@pytest.mark.parametrize("before", [[], [UNTRACED, trace("a", sampled=False)]], ids=["first", "later"])
+def test_calls_of_a_sampled_invocation_are_reported_and_no_others(
+    traced: Traced, aws: FakeAws, daemon: socket.socket, before: list[dict[str, str]]
+) -> None:
+    sampled, unsampled = trace("b", sampled=True), trace("c", sampled=False)
+    with traced("websocket", WEBSOCKET | endpoints(aws)) as websocket:
+        answers = [websocket.invoke(load_event("disconnect"), each) for each in [*before, sampled, unsampled]]
+        answers.append(websocket.invoke(load_event("default"), trace("d", sampled=True)))
+        subsegments = [received(daemon) for _ in range(2)]
+
+    assert answers == [{"statusCode": 200}] * len(answers)
+    assert [(each["trace_id"], each["parent_id"], each["name"], each["aws"]["operation"]) for each in subsegments] == [
+        (root("b"), PARENT, "dynamodb", "DeleteItem"),
+        (root("d"), PARENT, "execute-api", "PostToConnection"),
+    ]
+
+
+def test_x_ray_sdk_is_not_imported_before_the_first_sampled_invocation(
     traced: Traced, aws: FakeAws, daemon: socket.socket, disconnect_event: EventFactory
 ) -> None:
-    contexts = [UNTRACED, trace("a", sampled=False), trace("b", sampled=True)]
-    with traced("websocket", {**WEBSOCKET, "AWS_ENDPOINT_URL_DYNAMODB": aws.url}) as websocket:
-        answers = [websocket.invoke(disconnect_event(), context) for context in contexts]
-        subsegment = received(daemon)
+    """Its import takes time, for which only a sampled invocation waits. Python reports each import in the log."""
+    report = {"PYTHONPROFILEIMPORTTIME": "1"}
+    with traced("websocket", WEBSOCKET | endpoints(aws) | report) as websocket:
+        for context in (UNTRACED, trace("a", sampled=False)):
+            websocket.invoke(disconnect_event(), context)
+        unsampled = imported(websocket.log())
+        websocket.invoke(disconnect_event(), trace("b", sampled=True))
+        received(daemon)
+        sampled = imported(websocket.log())
 
-    assert answers == [{"statusCode": 200}] * 3
-    assert (subsegment["trace_id"], subsegment["parent_id"]) == (root("b"), PARENT)
-    assert (subsegment["name"], subsegment["aws"]["operation"]) == ("dynamodb", "DeleteItem")
+    assert "botocore" in unsampled
+    assert ("aws_xray_sdk" in unsampled, "aws_xray_sdk" in sampled) == (False, True)
+
+
+def imported(log: str) -> set[str]:
+    """Return the packages whose import is in the log."""
+    reported = re.findall(r"^import time:.*\| +([\w.]+)$", log, re.MULTILINE)
+    return {module.partition(".")[0] for module in reported}
 
 
 @pytest.mark.parametrize("context", [UNTRACED, trace("a", sampled=False)], ids=["untraced", "not sampled"])
