@@ -198,7 +198,10 @@ class Authorizer:
         and RFC 8725.
         """
         try:
-            signature = jws.extract_compact(token.encode())
+            try:
+                signature = jws.extract_compact(token.encode())
+            except TypeError:  # how joserfc fails on the header ["alg", "b64"]
+                raise Rejected("malformed_token") from None
             # joserfc accepts duplicate members in the header.
             kid = get_kid(parse_object(urlsafe_b64decode(signature.segments["header"] + b"==")))
             key = self.jwks.find(kid)
