@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from http.client import HTTPConnection, HTTPException
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, NoReturn, Self
@@ -21,19 +21,27 @@ from urllib.parse import urlsplit
 
 
 class UnusedModule(ModuleType):
-    """Stand in for a module that joserfc imports but verification never calls: importing it would take too long."""
+    """Stand in for a module; each of its attributes is None."""
 
     def __getattr__(self, name: str) -> None:
         return None
 
 
-for unused in ("cryptography.x509", "cryptography.hazmat.primitives.serialization.ssh"):
-    sys.modules.setdefault(unused, UnusedModule(unused))
+@contextmanager
+def without(*names: str) -> Iterator[None]:
+    """Spare a cold start the import of modules that a library imports, but that nothing here calls."""
+    unused = {name: UnusedModule(name) for name in names if name not in sys.modules}
+    sys.modules.update(unused)
+    yield
+    for name in unused:
+        del sys.modules[name]
 
-from joserfc import jws  # noqa: E402 - after the modules above
-from joserfc.errors import ClaimError, DecodeError, JoseError  # noqa: E402
-from joserfc.jwk import RSAKey  # noqa: E402
-from joserfc.jwt import JWTClaimsRegistry  # noqa: E402
+
+with without("cryptography.x509", "cryptography.hazmat.primitives.serialization.ssh"):
+    from joserfc import jws
+    from joserfc.errors import ClaimError, DecodeError, JoseError
+    from joserfc.jwk import RSAKey
+    from joserfc.jwt import JWTClaimsRegistry
 
 logger = logging.getLogger(__name__)
 logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns about every invocation that has no trace
@@ -49,9 +57,7 @@ MAX_KEYS = 32
 MAX_JWKS_BYTES = 64 * 1024
 JWKS_SECONDS = 3.0  # for a whole download
 JWKS_REFRESH_SECONDS = 1.0  # for a whole download while a cached key serves
-# For a TCP connection to one address of the host. Linux retransmits a lost SYN after 1 s, and there is time for a second
-# address.
-JWKS_CONNECT_SECONDS = 1.4
+JWKS_CONNECT_SECONDS = 1.4  # to each address: Linux repeats a lost SYN after 1 s, and a second address gets its turn
 JWKS_COOLDOWN_SECONDS = 10.0  # after a download that failed or did not bring the `kid`
 JWKS_RETRY_SECONDS = 1.0  # the same while there are no keys, so that nobody can connect
 JWKS_STALE_SECONDS = 3600.0  # then keys are refreshed, which drops withdrawn ones
@@ -99,9 +105,6 @@ class Settings(NamedTuple):
                 raise RuntimeError(f"environment variable {name} is malformed, it must be {rule}")
             return value
 
-        def switch(name: str) -> bool:
-            return text(name, "true|false", "true or false", "false") == "true"
-
         user_pool_id = text("USER_POOL_ID", "[a-z0-9-]+_[A-Za-z0-9]+", "an id such as us-east-1_Example01")
         region = user_pool_id.partition("_")[0]
         host = f"cognito-idp.{region}.{DNS_SUFFIXES.get(region.partition('-')[0], 'amazonaws.com')}"
@@ -121,7 +124,7 @@ class Settings(NamedTuple):
                 "CREDENTIAL_MODE", "querystring|subprotocol", "querystring or subprotocol", "querystring"
             ),
             allowed_origins=re.findall(ORIGIN, origins),
-            allow_missing_origin=switch("ALLOW_MISSING_ORIGIN"),
+            allow_missing_origin=text("ALLOW_MISSING_ORIGIN", "true|false", "true or false", "false") == "true",
             required_group=text("REQUIRED_GROUP", r"\S{0,128}", "a group's name", ""),
             clock_skew_seconds=int(text("CLOCK_SKEW_SECONDS", "[0-5]", "a number from 0 to 5", "5")),
         )
@@ -198,12 +201,9 @@ class Authorizer:
         and RFC 8725.
         """
         try:
-            try:
-                signature = jws.extract_compact(token.encode())
-            except TypeError:  # how joserfc fails on the header ["alg", "b64"]
-                raise Rejected("malformed_token") from None
-            # joserfc accepts duplicate members in the header.
-            kid = get_kid(parse_object(urlsafe_b64decode(signature.segments["header"] + b"==")))
+            # joserfc would accept duplicate members in the header.
+            kid = get_kid(parse_object(urlsafe_b64decode(token.partition(".")[0] + "==")))
+            signature = jws.extract_compact(token.encode())
             key = self.jwks.find(kid)
             if key is None:
                 raise Rejected("unknown_kid")
@@ -434,8 +434,8 @@ def trace(name: str) -> AbstractContextManager[Any]:
     """Record an X-Ray subsegment if the invocation is sampled; the others do not wait for the import of its SDK."""
     if "Sampled=1" not in os.environ.get("_X_AMZN_TRACE_ID", ""):
         return nullcontext()
-    from aws_xray_sdk.core import xray_recorder  # noqa: PLC0415 - see above
-
+    with without("asyncio", "importlib.metadata"):
+        from aws_xray_sdk.core import xray_recorder  # noqa: PLC0415 - see above
     subsegment: AbstractContextManager[Any] = xray_recorder.in_subsegment(name)
     return subsegment
 
