@@ -77,8 +77,10 @@ def test_fractional_expiry_reaches_the_integration_as_whole_seconds(authorize: A
     [
         ({"alg": "none"}, "unsupported_algorithm"),
         ({"alg": "HS256"}, "unsupported_algorithm"),
+        ({"alg": None}, "unsupported_algorithm"),
         ({"jku": "https://example.com/jwks.json"}, "unsupported_header"),
         ({"crit": ["exp"], "exp": 1}, "unsupported_header"),
+        ({"b64": False}, "unsupported_header"),
         ({"typ": "at+jwt"}, "unsupported_type"),
         ({"kid": ["signing1example="]}, "malformed_kid"),
         ({"kid": None}, "missing_kid"),
@@ -118,6 +120,7 @@ def test_deeply_nested_header_is_denied(refusal: Refusal) -> None:
         b"{",
         b"RS256",
         b"null",
+        b"[]",
         b'"alg"',
         b'"alg, b64"',
         b'["alg"]',
@@ -134,23 +137,6 @@ def test_header_that_is_not_strictly_a_json_object_is_denied_before_a_key_is_loo
     refusal: Refusal, jwks: LoopbackServer, header: bytes
 ) -> None:
     assert refusal(f"{base64url(header)}.e30.AAAA") == "malformed_token"
-    assert jwks.requests == []
-
-
-@pytest.mark.parametrize(
-    ("header", "reason"),
-    [
-        ({}, "missing_algorithm"),
-        ([], "missing_algorithm"),
-        ("RS256", "missing_algorithm"),
-        ({"alg": "RS256", "b64": False}, "missing_crit_header"),
-    ],
-    ids=str,
-)
-def test_header_that_the_jose_library_refuses_is_denied_for_the_reason_of_the_library(
-    refusal: Refusal, jwks: LoopbackServer, header: object, reason: str
-) -> None:
-    assert refusal(f"{base64url(json.dumps(header).encode())}.e30.AAAA") == reason
     assert jwks.requests == []
 
 

@@ -1,6 +1,9 @@
-"""Where the authorizer looks for the ID token, and what it takes for one."""
+"""Where the authorizer looks for the ID token, and what it accepts as one."""
 
 from __future__ import annotations
+
+import json
+from collections.abc import Callable
 
 import pytest
 
@@ -48,7 +51,7 @@ def test_parameter_of_another_name_is_no_token(
 
 
 @QUERYSTRING
-def test_token_among_the_subprotocols_is_not_looked_at(decide: Decide, bare_event: Event, sign: Sign) -> None:
+def test_token_among_the_subprotocols_is_ignored(decide: Decide, bare_event: Event, sign: Sign) -> None:
     assert decide(with_headers(bare_event, (HEADER, f"echo.v1, idToken.{sign()}"))) == "missing_token"
 
 
@@ -56,7 +59,7 @@ def test_token_among_the_subprotocols_is_not_looked_at(decide: Decide, bare_even
 def test_parameter_given_twice_is_denied(
     decide: Decide, authorizer_event: EventFactory, sign: Sign, jwks: LoopbackServer, order: int
 ) -> None:
-    """Which one is meant? API Gateway gives the last, a proxy on the way may have looked at the first."""
+    """Its meaning is ambiguous: API Gateway gives the last, a proxy on the way may have checked the first."""
     tokens = ["a.b.c", sign()][::order]
     event = authorizer_event(
         queryStringParameters={"idToken": tokens[-1]}, multiValueQueryStringParameters={"idToken": tokens}
@@ -68,19 +71,18 @@ def test_parameter_given_twice_is_denied(
 
 @pytest.mark.parametrize(
     "parameters",
-    [{}, {"queryStringParameters": None}, {"queryStringParameters": []}, {"queryStringParameters": "idToken"}],
-    ids=str,
+    [{}, {"queryStringParameters": None}, {"queryStringParameters": {}}],
+    ids=["absent", "null", "empty"],
 )
-@pytest.mark.parametrize("several", [{}, {"multiValueQueryStringParameters": None}], ids=["absent", "null"])
+@pytest.mark.parametrize("multi_value", [{}, {"multiValueQueryStringParameters": None}], ids=["absent", "null"])
 def test_event_without_query_string_is_denied(
-    decide: Decide, bare_event: Event, parameters: dict[str, object], several: dict[str, object]
+    decide: Decide, bare_event: Event, parameters: dict[str, object], multi_value: dict[str, object]
 ) -> None:
-    assert decide(bare_event | parameters | several) == "missing_token"
+    assert decide(bare_event | parameters | multi_value) == "missing_token"
 
 
-@pytest.mark.parametrize("token", [None, "", [], {}, 0, False], ids=repr)
-def test_absent_token_is_denied(refusal: Refusal, token: object) -> None:
-    assert refusal(token) == "missing_token"
+def test_empty_token_is_denied(refusal: Refusal) -> None:
+    assert refusal("") == "missing_token"
 
 
 # Among the subprotocols
@@ -117,7 +119,7 @@ def test_token_is_one_of_the_subprotocols_that_are_offered(
         ("echo.v1 idToken.{}", "missing_token"),
         ('echo.v1, "idToken.{}"', "missing_token"),
         ("echo.v1, idToken. {}", "malformed_token"),
-        ("echo.v1, idToken.{};", "malformed_token"),
+        ("echo.v1, idToken.{};", "bad_signature"),
         ("echo.v1, idToken.idToken.{}", "malformed_token"),
         ("idToken.{0}, idToken.{0}", "repeated_sec-websocket-protocol"),
         ("idToken., idToken.{}", "repeated_sec-websocket-protocol"),
@@ -143,13 +145,7 @@ def test_second_header_of_subprotocols_is_denied(
 
 
 @SUBPROTOCOL
-@pytest.mark.parametrize("value", [None, [], ["echo.v1"], {"idToken.": 1}, 1], ids=repr)
-def test_subprotocols_that_are_no_text_hold_no_token(decide: Decide, bare_event: Event, value: object) -> None:
-    assert decide(bare_event | {"headers": {HEADER: value}}) == "missing_token"
-
-
-@SUBPROTOCOL
-@pytest.mark.parametrize("headers", [{}, {"headers": None}, {"headers": []}], ids=str)
+@pytest.mark.parametrize("headers", [{}, {"headers": None}, {"headers": {}}], ids=["absent", "null", "empty"])
 def test_event_without_headers_is_denied(decide: Decide, bare_event: Event, headers: dict[str, object]) -> None:
     without = {name: value for name, value in bare_event.items() if name not in {"headers", "multiValueHeaders"}}
 
@@ -157,7 +153,7 @@ def test_event_without_headers_is_denied(decide: Decide, bare_event: Event, head
 
 
 @SUBPROTOCOL
-def test_token_in_the_query_string_is_not_looked_at(refusal: Refusal, sign: Sign, jwks: LoopbackServer) -> None:
+def test_token_in_the_query_string_is_ignored(refusal: Refusal, sign: Sign, jwks: LoopbackServer) -> None:
     assert refusal(sign()) == "missing_token"
     assert jwks.requests == []
 
@@ -187,42 +183,104 @@ def test_the_example_event_is_denied_without_asking_for_keys(
     assert jwks.requests == []
 
 
-@pytest.mark.parametrize(
-    "token",
-    [1, ["a.b.c"], {"a": "b.c.d"}, "a.b", "a.b.c.d.e", "a.b.", "a.b.c=", "a.b.c\n", " a.b.c", "é.b.c", "a+b.b/c.c"],
-    ids=repr,
-)
-def test_anything_but_one_compact_jws_is_denied(refusal: Refusal, token: object) -> None:
-    """RFC 7515 section 7.1: three segments of base64url without padding."""
+@pytest.mark.parametrize("token", ["hello", "a.b", "a.b.c.d.e", "..", "é.b.c", "a+b.b/c.c", "\ud800"], ids=ascii)
+def test_anything_but_a_token_is_denied(refusal: Refusal, jwks: LoopbackServer, token: str) -> None:
     assert refusal(token) == "malformed_token"
+    assert jwks.requests == []
 
 
 @pytest.mark.parametrize(
-    "token", ["A.e30.AAAA", "e30.A.AAAA", "e30.e30.A", "e31.e30.AAAA", "e30.e31.AAAA", "e30.e30.AB"]
+    "template",
+    [
+        "{0}",
+        "{0}.{1}",
+        "{0}.{1}.{2}.{2}",
+        "{0}.{1}.{2}.",
+        ".{0}.{1}.{2}",
+        ".{1}.{2}",
+        "{0}.{1}.{2} {0}.{1}.{2}",
+    ],
 )
-def test_segment_that_no_encoder_writes_is_denied(refusal: Refusal, token: str) -> None:
-    """RFC 4648 section 3.5: of the ways to write the same octets only one is canonical."""
-    assert refusal(token) == "malformed_token"
+def test_anything_but_three_segments_is_denied(
+    refusal: Refusal, sign: Sign, jwks: LoopbackServer, template: str
+) -> None:
+    """RFC 7515 section 7.1."""
+    assert refusal(template.format(*sign().split("."))) == "malformed_token"
+    assert jwks.requests == []
 
 
-def test_valid_token_is_valid_in_one_spelling_only(authorize: Authorize, refusal: Refusal, sign: Sign) -> None:
+def with_trailing_bits(segment: str) -> str:
+    """Return the segment with another last character, of which a lax decoder ignores some bits."""
+    assert len(segment) % 4
+    return segment[:-1] + chr(ord(segment[-1]) + 1)
+
+
+def with_a_lone_character(segment: str) -> str:
+    """Return a segment whose last group of four has one character, so six bits."""
+    return segment + "A" * ((1 - len(segment)) % 4)
+
+
+OTHER_SPELLINGS = pytest.mark.parametrize(
+    "respell",
+    [
+        with_trailing_bits,
+        with_a_lone_character,
+        "{}==".format,
+        "{}\n".format,
+        " {}".format,
+        "+/{}".format,
+        "é{}".format,
+    ],
+    ids=["trailing bits", "lone character", "padding", "newline", "space", "other alphabet", "not ASCII"],
+)
+
+
+@OTHER_SPELLINGS
+@pytest.mark.parametrize("position", [0, 1], ids=["header", "payload"])
+def test_header_and_payload_have_one_spelling(
+    refusal: Refusal, jwks: LoopbackServer, respell: Callable[[str], str], position: int
+) -> None:
+    """RFC 4648 section 3.5: only one way to write some octets is canonical."""
+    segments = [base64url(b'{"alg": "RS256", "kid": "x"}'), "e30", "AAAA"]
+    segments[position] = respell(segments[position])
+
+    assert refusal(".".join(segments)) == "malformed_token"
+    assert jwks.requests == []
+
+
+@OTHER_SPELLINGS
+def test_signature_has_one_spelling(
+    authorize: Authorize, refusal: Refusal, sign: Sign, respell: Callable[[str], str]
+) -> None:
     token = sign()
-    last = token[-1]  # of 342 characters for 256 octets: four bits of it are padding
-    other = chr(ord(last) + 1)
+    signing_input, _, signature = token.rpartition(".")
 
     assert effect(authorize(token)) == "Allow"
-    assert refusal(token[:-1] + other) == "malformed_token"
+    assert refusal(f"{signing_input}.{respell(signature)}") == "bad_signature"
+
+
+def test_empty_signature_is_denied(refusal: Refusal, sign: Sign) -> None:
+    assert refusal(f"{sign().rpartition('.')[0]}.") == "bad_signature"
 
 
 @pytest.mark.parametrize(("characters", "reason"), [(8192, "bad_signature"), (8193, "exceeded_size")])
-def test_token_over_8192_characters_is_denied_unread(
-    refusal: Refusal, sign: Sign, characters: int, reason: str
-) -> None:
+def test_token_over_8192_characters_is_denied(refusal: Refusal, sign: Sign, characters: int, reason: str) -> None:
     header, _, signature = sign().split(".")
     payload = "A" * (characters - len(f"{header}..{signature}"))
 
     assert refusal(f"{header}.{payload}.{signature}") == reason
 
 
-def test_header_over_512_bytes_is_denied_unread(refusal: Refusal) -> None:
-    assert refusal(f"{base64url(b' ' * 513)}.e30.AAAA") == "malformed_token"
+@pytest.mark.parametrize(("octets", "reason"), [(384, "unknown_kid"), (385, "exceeded_size")])
+def test_header_over_512_characters_is_denied(refusal: Refusal, octets: int, reason: str) -> None:
+    header = json.dumps({"alg": "RS256", "kid": "unknown"}).encode()
+
+    assert refusal(f"{base64url(header.ljust(octets))}.e30.AAAA") == reason
+
+
+@pytest.mark.parametrize(("characters", "reason"), [(1024, "bad_signature"), (1025, "exceeded_size")])
+def test_signature_over_1024_characters_is_denied(refusal: Refusal, sign: Sign, characters: int, reason: str) -> None:
+    """Of a key of 6144 bits."""
+    signing_input = sign().rpartition(".")[0]
+
+    assert refusal(f"{signing_input}.{'A' * characters}") == reason
