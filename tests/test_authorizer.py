@@ -17,13 +17,16 @@ from tests.conftest import (
     METHOD_ARN,
     SUB,
     Authorize,
+    Decide,
     EventFactory,
     LoopbackServer,
     Refusal,
     Sign,
     base64url,
     effect,
+    load_event,
     rs256,
+    with_headers,
 )
 
 RS256 = {"kid": "signing1example=", "alg": "RS256"}
@@ -206,6 +209,88 @@ def test_refusal_is_logged_with_its_reason(authorize: Authorize, sign: Sign, cap
     (record,) = caplog.records
     assert (record.levelname, record.message) == ("WARNING", "connection rejected")
     assert (vars(record)["reason"], vars(record)["connectionId"]) == ("invalid_claim.aud", CONNECTION_ID)
+
+
+LONE_SURROGATE = "\ud800"  # JSON can have it, UTF-8 cannot
+ORIGIN = "https://app.example.com"
+HEADERS = {"Origin": ORIGIN, "Sec-WebSocket-Protocol": "idToken.{}"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"idToken": LONE_SURROGATE}, "malformed_token"),
+        ({"idToken": "{}" + LONE_SURROGATE}, "malformed_token"),
+        ({f"idToken{LONE_SURROGATE}": "{}"}, "missing_token"),
+        ({"idToken": "forged", "other": LONE_SURROGATE}, "malformed_token"),
+        ({"idToken": "{}", LONE_SURROGATE: ""}, "Allow"),
+    ],
+    ids=ascii,
+)
+def test_lone_surrogate_in_the_query_string_is_answered_and_logged(
+    decide: Decide,
+    sign: Sign,
+    caplog: pytest.LogCaptureFixture,
+    parameters: dict[str, str],
+    reason: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    query = {name: value.format(sign()) for name, value in parameters.items()}
+
+    event = load_event(
+        "authorizer",
+        queryStringParameters=query,
+        multiValueQueryStringParameters={name: [value] for name, value in query.items()},
+    )
+
+    assert decide(event) == reason
+    assert len(caplog.records) == 1
+    assert "d800" not in ascii(vars(caplog.records[0]))
+
+
+@pytest.mark.parametrize("options", [{"CREDENTIAL_MODE": "subprotocol", "ALLOWED_ORIGINS": ORIGIN}], ids=["strict"])
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({**HEADERS, "Origin": LONE_SURROGATE}, "origin_not_allowed"),
+        ({**HEADERS, "Sec-WebSocket-Protocol": "idToken." + LONE_SURROGATE}, "malformed_token"),
+        ({**HEADERS, "Sec-WebSocket-Protocol": f"{LONE_SURROGATE}idToken.{{}}"}, "missing_token"),
+        ({**HEADERS, "Sec-WebSocket-Protocol": f"{LONE_SURROGATE}, idToken.{{}}"}, "Allow"),
+        ({"Origin": ORIGIN, f"Sec-WebSocket-Protocol{LONE_SURROGATE}": "idToken.{}"}, "missing_token"),
+        ({**HEADERS, LONE_SURROGATE: LONE_SURROGATE}, "Allow"),
+    ],
+    ids=ascii,
+)
+def test_lone_surrogate_in_a_header_is_answered_and_logged(
+    decide: Decide,
+    sign: Sign,
+    caplog: pytest.LogCaptureFixture,
+    headers: dict[str, str],
+    reason: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    lines = [(name, value.format(sign())) for name, value in headers.items()]
+
+    assert decide(with_headers(load_event("authorizer", queryStringParameters=None), *lines)) == reason
+    assert len(caplog.records) == 1
+    assert "d800" not in ascii(vars(caplog.records[0]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"header": {"kid": LONE_SURROGATE}}, "unknown_kid"),
+        ({"header": {"typ": LONE_SURROGATE}}, "unsupported_type"),
+        ({"header": {LONE_SURROGATE: 1}}, "unsupported_header"),
+        ({"sub": LONE_SURROGATE}, "invalid_claim.sub"),
+        ({"iss": LONE_SURROGATE}, "invalid_claim.iss"),
+    ],
+    ids=ascii,
+)
+def test_lone_surrogate_inside_the_token_is_answered_and_logged(
+    refusal: Refusal, sign: Sign, changes: dict[str, Any], reason: str
+) -> None:
+    assert refusal(sign(**changes)) == reason
 
 
 @pytest.mark.parametrize("name", ["methodArn", "connectionId", "requestContext"])
