@@ -1,15 +1,20 @@
-"""What the authorizer is told by its environment: in its init phase it takes that, or stops and names the variable."""
+"""What the authorizer reads from its environment: it takes valid values, and stops with a message that names the variable."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import botocore.session
 import pytest
+from botocore.endpoint_provider import EndpointProvider
 
 from tests.conftest import (
     APP_CLIENT_ID,
+    AUTHORIZER,
     ISSUER,
+    JWKS_ENDPOINT,
     JWKS_PATH,
     USER_POOL_ID,
     Authorize,
@@ -20,43 +25,41 @@ from tests.conftest import (
     effect,
 )
 
-ENDPOINT = "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER"
-# As Linux writes it, proc(5), in a container of Docker's own bridge network.
-ROUTES = """\
-Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
-eth0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
-eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0
-"""
-
-JwksUrl = Callable[[str], str]
-
-
-def with_routes(monkeypatch: pytest.MonkeyPatch, table: str | None) -> None:
-    """This is what /proc/net/route says, or there is none, as on other systems than Linux."""
-    read_text = Path.read_text
-
-    def read(self: Path, *arguments: str) -> str:
-        if self != Path("/proc/net/route"):
-            return read_text(self, *arguments)
-        if table is None:
-            raise FileNotFoundError(self)
-        return table
-
-    monkeypatch.setattr(Path, "read_text", read)
+Read = Callable[..., Any]
 
 
 @pytest.fixture
-def jwks_url(monkeypatch: pytest.MonkeyPatch, cold_start: ColdStart) -> JwksUrl:
-    """Where keys will be downloaded with this endpoint URL, in a container of Docker's own network."""
-    with_routes(monkeypatch, ROUTES)
+def read(imported_authorizer: ModuleType) -> Read:
+    """Return the settings of the required variables and these."""
+    return lambda **environ: imported_authorizer.Settings.read(AUTHORIZER | environ)
 
-    def url(endpoint: str) -> str:
-        authorizer = cold_start(
-            "authorizer", USER_POOL_ID=USER_POOL_ID, APP_CLIENT_ID=APP_CLIENT_ID, **{ENDPOINT: endpoint}
-        )
-        return str(authorizer.handler.jwks._url)
 
-    return url
+def test_settings_have_defaults(read: Read) -> None:
+    assert read()._asdict() == {
+        "issuers": [ISSUER, ISSUER.replace("cognito-idp", "issuer-cognito-idp")],
+        "app_client_id": APP_CLIENT_ID,
+        "jwks_url": f"{ISSUER}/.well-known/jwks.json",
+        "credential_mode": "querystring",
+        "allowed_origins": [],
+        "allow_missing_origin": False,
+        "required_group": "",
+        "clock_skew_seconds": 5,
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CREDENTIAL_MODE",
+        "ALLOWED_ORIGINS",
+        "ALLOW_MISSING_ORIGIN",
+        "REQUIRED_GROUP",
+        "CLOCK_SKEW_SECONDS",
+        JWKS_ENDPOINT,
+    ],
+)
+def test_empty_variable_means_the_default(read: Read, name: str) -> None:
+    assert read(**{name: ""}) == read()
 
 
 # Malformed values
@@ -67,18 +70,39 @@ def jwks_url(monkeypatch: pytest.MonkeyPatch, cold_start: ColdStart) -> JwksUrl:
 def test_missing_variable_stops_the_init_phase_and_is_named(
     cold_start: ColdStart, name: str, environ: dict[str, str]
 ) -> None:
-    others = {"USER_POOL_ID": USER_POOL_ID, "APP_CLIENT_ID": APP_CLIENT_ID}
-    del others[name]
+    others = {other: value for other, value in AUTHORIZER.items() if other != name}
 
     with pytest.raises(RuntimeError, match=f"^environment variable {name} is required$"):
         cold_start("authorizer", **environ | others)
+
+
+RULES = {
+    "USER_POOL_ID": "an id such as us-east-1_Example01",
+    "APP_CLIENT_ID": "an app client's id",
+    "CREDENTIAL_MODE": "querystring or subprotocol",
+    "ALLOWED_ORIGINS": "origins such as https://example.com",
+    "ALLOW_MISSING_ORIGIN": "true or false",
+    "REQUIRED_GROUP": "a group's name",
+    "CLOCK_SKEW_SECONDS": "a number from 0 to 5",
+    JWKS_ENDPOINT: "an https:// URL, or an http:// URL of this machine",
+}
+
+
+def message(name: str) -> str:
+    """Return the whole message, which quotes nothing of the value."""
+    return f"environment variable {name} is malformed, it must be {RULES[name]}"
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("USER_POOL_ID", "Example01"),
+        ("USER_POOL_ID", "_Example01"),
+        ("USER_POOL_ID", "us-east-1_"),
+        ("USER_POOL_ID", "US-EAST-1_Example01"),
         ("USER_POOL_ID", "us-east-1_Example01/secret"),
+        ("USER_POOL_ID", "us-east-1_Example01\n"),
+        ("USER_POOL_ID", "example.com/us-east-1_Example01"),
         ("USER_POOL_ID", "https://example.com/"),
         ("APP_CLIENT_ID", "https://example.com/"),
         ("APP_CLIENT_ID", "a" * 129),
@@ -111,36 +135,61 @@ def test_missing_variable_stops_the_init_phase_and_is_named(
         ("CLOCK_SKEW_SECONDS", "five"),
     ],
 )
-def test_malformed_variable_stops_the_init_phase_and_is_named(cold_start: ColdStart, name: str, value: str) -> None:
-    environ = {"USER_POOL_ID": USER_POOL_ID, "APP_CLIENT_ID": APP_CLIENT_ID, name: value}
+def test_malformed_variable_is_named_with_the_rule(read: Read, name: str, value: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        read(**{name: value})
 
-    with pytest.raises(RuntimeError, match=f"^environment variable {name} is malformed, it must match "):
-        cold_start("authorizer", **environ)
+    assert str(error.value) == message(name)
+
+
+def test_malformed_variable_stops_the_init_phase(cold_start: ColdStart) -> None:
+    with pytest.raises(RuntimeError, match=f"^{message('CREDENTIAL_MODE')}$"):
+        cold_start("authorizer", **AUTHORIZER, CREDENTIAL_MODE="header")
+
+
+# Regions
+
+
+def cognito_endpoints() -> dict[str, str]:
+    """Return botocore's default endpoint of user pools for each region that has them, and for one in China."""
+    session = botocore.session.get_session()
+    loader = session.get_component("data_loader")
+    rules = loader.load_service_model("cognito-idp", "endpoint-rule-set-1")
+    provider = EndpointProvider(rules, loader.load_data("partitions"))
+    partitions = session.get_available_partitions()
+    regions = [region for each in partitions for region in session.get_available_regions("cognito-idp", each)]
+    return {
+        region: provider.resolve_endpoint(Region=region, UseFIPS=False, UseDualStack=False).url
+        for region in [*regions, "cn-north-1"]
+    }
+
+
+def test_issuer_and_keys_are_where_botocore_finds_the_user_pools_of_each_region(read: Read) -> None:
+    endpoints = cognito_endpoints()
+
+    settings = {region: read(USER_POOL_ID=f"{region}_Example01") for region in endpoints}
+
+    assert {"us-east-1", "ap-southeast-5", "us-gov-west-1", "eusc-de-east-1", "cn-north-1"} <= endpoints.keys()
+    for region, endpoint in endpoints.items():
+        issuer = f"{endpoint}/{region}_Example01"
+        assert settings[region].issuers == [issuer, issuer.replace("https://", "https://issuer-")]
+        assert settings[region].jwks_url == f"{issuer}/.well-known/jwks.json"
 
 
 # Where the keys are downloaded
 
 
-@pytest.mark.parametrize("environ", [{}, {ENDPOINT: ""}], ids=["unset", "empty"])
-def test_keys_come_from_the_user_pool_in_its_own_region(cold_start: ColdStart, environ: dict[str, str]) -> None:
-    authorizer = cold_start("authorizer", USER_POOL_ID="eu-west-3_Example01", APP_CLIENT_ID=APP_CLIENT_ID, **environ)
+def test_keys_come_from_the_region_of_the_user_pool(cold_start: ColdStart) -> None:
+    authorizer = cold_start("authorizer", USER_POOL_ID="eu-west-3_Example01", APP_CLIENT_ID=APP_CLIENT_ID)
 
     with pytest.raises(
         authorizer.KeySetUnavailable,
-        match=r"^https://cognito-idp\.eu-west-3\.amazonaws\.com/eu-west-3_Example01/\.well-known/jwks\.json: ",
+        match=r"^https://cognito-idp\.eu-west-3\.amazonaws\.com/eu-west-3_Example01/\.well-known/jwks\.json: gaierror$",
     ):
         authorizer.handler.jwks.find("any")
 
 
-def test_an_endpoint_url_may_have_a_path_and_end_with_a_slash(cold_start: ColdStart, jwks: LoopbackServer) -> None:
-    environ = {ENDPOINT: f"{jwks.url}/cognito/"}
-    authorizer = cold_start("authorizer", USER_POOL_ID=USER_POOL_ID, APP_CLIENT_ID=APP_CLIENT_ID, **environ)
-
-    assert authorizer.handler.jwks.find("signing1example=")
-    assert [request.path for request in jwks.requests] == [f"/cognito{JWKS_PATH}"]
-
-
-def test_an_endpoint_url_moves_the_download_but_not_whose_tokens_are_believed(
+def test_an_endpoint_url_moves_the_download_but_not_the_issuers(
     authorize: Authorize, refusal: Refusal, sign: Sign, jwks: LoopbackServer
 ) -> None:
     assert effect(authorize(sign(iss=ISSUER))) == "Allow"
@@ -153,17 +202,17 @@ def test_an_endpoint_url_moves_the_download_but_not_whose_tokens_are_believed(
     [
         "https://cognito.example.com",
         "https://198.51.100.7:8443/eu",
-        "https://[2001:db8::7]:8443",
         "http://127.0.0.1:4511",
         "http://127.255.255.254",
         "http://localhost:4511",
         "http://[::1]:4511",
         "http://host.docker.internal:4511",
-        "http://host.containers.internal:4511",
+        "http://host.containers.internal:4511/a/b",
     ],
 )
-def test_keys_are_downloaded_by_https_or_from_this_machine(jwks_url: JwksUrl, endpoint: str) -> None:
-    assert jwks_url(endpoint) == f"{endpoint}{JWKS_PATH}"
+@pytest.mark.parametrize("slash", ["", "/"], ids=["bare", "slash after"])
+def test_keys_are_downloaded_by_https_or_from_this_machine(read: Read, endpoint: str, slash: str) -> None:
+    assert read(**{JWKS_ENDPOINT: endpoint + slash}).jwks_url == f"{endpoint}{JWKS_PATH}"
 
 
 @pytest.mark.parametrize(
@@ -172,6 +221,7 @@ def test_keys_are_downloaded_by_https_or_from_this_machine(jwks_url: JwksUrl, en
         "http://cognito.example.com",
         "http://198.51.100.7:4511",
         "http://10.0.0.1",
+        "http://172.17.0.1:4511",
         "http://128.0.0.1",
         "http://0.0.0.0",
         "http://[::2]",
@@ -183,9 +233,11 @@ def test_keys_are_downloaded_by_https_or_from_this_machine(jwks_url: JwksUrl, en
         "http://127.1",
     ],
 )
-def test_plain_text_from_another_machine_stops_the_init_phase(jwks_url: JwksUrl, endpoint: str) -> None:
-    with pytest.raises(RuntimeError, match=f"^environment variable {ENDPOINT} is malformed, http:// is for this "):
-        jwks_url(endpoint)
+def test_plain_text_from_another_machine_is_refused(read: Read, endpoint: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        read(**{JWKS_ENDPOINT: endpoint})
+
+    assert str(error.value) == message(JWKS_ENDPOINT)
 
 
 @pytest.mark.parametrize(
@@ -206,50 +258,19 @@ def test_plain_text_from_another_machine_stops_the_init_phase(jwks_url: JwksUrl,
         "https://cognito.example.com/#secret",
         "https://cognito.example.com:https",
         "https://cognito.example.com:123456",
-        "https://cognito.example.com:65536",
-        "https://[::::]",
+        "https://[2001:db8::7]:8443",
+        "https://[::1]",
+        "https://[::1",
         "http://[::::]",
+        "http://[::ffff:198.51.100.7]",
         "https://cognito.example.com\\@127.0.0.1",
         "https://cognito.example.com/a b",
         "https://cognito.example.com\n",
         " https://cognito.example.com",
-        "https://[::1",
-        "http://[::ffff:198.51.100.7]",
     ],
 )
-def test_endpoint_url_that_is_more_or_less_than_scheme_host_and_path_is_named_and_not_quoted(
-    jwks_url: JwksUrl, endpoint: str
-) -> None:
-    with pytest.raises(RuntimeError, match=f"^environment variable {ENDPOINT} is malformed") as error:
-        jwks_url(endpoint)
+def test_endpoint_url_of_another_form_is_refused(read: Read, endpoint: str) -> None:
+    with pytest.raises(RuntimeError) as error:
+        read(**{JWKS_ENDPOINT: endpoint})
 
-    assert "secret" not in str(error.value)
-
-
-# The machine that a container is on
-
-
-def test_plain_text_may_come_from_the_default_gateway(jwks_url: JwksUrl) -> None:
-    assert jwks_url("http://172.17.0.1:4511") == f"http://172.17.0.1:4511{JWKS_PATH}"
-
-
-@pytest.mark.parametrize(
-    ("table", "address"),
-    [
-        (ROUTES, "172.17.0.2"),
-        (ROUTES, "1.0.17.172"),
-        (ROUTES, "172.17.0.0"),
-        ("".join(ROUTES.splitlines(keepends=True)[:-1]), "172.17.0.1"),
-        (ROUTES.splitlines(keepends=True)[0], "172.17.0.1"),
-        (None, "172.17.0.1"),
-    ],
-    ids=["neighbour", "backwards", "network", "no default route", "no route", "no table"],
-)
-def test_plain_text_may_not_come_from_what_is_no_default_gateway(
-    monkeypatch: pytest.MonkeyPatch, jwks_url: JwksUrl, table: str | None, address: str
-) -> None:
-    with_routes(monkeypatch, table)
-
-    with pytest.raises(RuntimeError, match=f"^environment variable {ENDPOINT} is malformed, http:// is for this "):
-        jwks_url(f"http://{address}:4511")
-    assert jwks_url("http://127.0.0.1:4511")
+    assert str(error.value) == message(JWKS_ENDPOINT)
