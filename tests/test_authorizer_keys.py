@@ -1,4 +1,4 @@
-"""How the authorizer gets and keeps the user pool's keys: a real HTTP server, and a clock that tests move."""
+"""How the authorizer downloads and caches the user pool's keys: a real HTTP server, and a clock that tests move."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ def clock() -> Clock:
 
 @pytest.fixture
 def keys(authorizer: ModuleType, jwks: LoopbackServer, clock: Clock) -> Any:
-    """The key set of a new execution environment whose time is the clock's."""
+    """Return the cache of a new execution environment, whose keys age by the clock."""
     return authorizer.JwksCache(f"{jwks.url}{JWKS_PATH}", clock=clock)
 
 
-# How often it asks
+# When keys are downloaded
 
 
-def test_init_phase_asks_for_no_keys(authorizer: ModuleType, jwks: LoopbackServer) -> None:
-    assert authorizer.handler.jwks
+def test_init_phase_downloads_nothing(authorizer: ModuleType, jwks: LoopbackServer) -> None:
+    authorizer.Authorizer(authorizer.handler.settings)
+
     assert jwks.requests == []
 
 
@@ -95,7 +96,9 @@ def test_new_key_is_found_once_the_cooldown_after_a_made_up_one_is_over(
     assert keys.find(OTHER)
 
 
-def test_key_that_serves_waits_for_nobody_elses_download(keys: Any, jwks: LoopbackServer, clock: Clock) -> None:
+def test_caller_whose_key_is_cached_does_not_wait_for_the_download_of_another(
+    keys: Any, jwks: LoopbackServer, clock: Clock
+) -> None:
     keys.find(GOOD)
     clock.now += 3600
     asked, answer = threading.Event(), threading.Event()
@@ -119,7 +122,7 @@ def test_key_that_serves_waits_for_nobody_elses_download(keys: Any, jwks: Loopba
     assert len(jwks.requests) == 2
 
 
-def test_withdrawn_key_is_trusted_for_an_hour_at_most(
+def test_withdrawn_key_is_dropped_when_keys_are_stale(
     keys: Any, jwks: LoopbackServer, clock: Clock, other_key: RSAKey
 ) -> None:
     keys.find(GOOD)
@@ -147,7 +150,7 @@ def test_last_good_keys_serve_for_a_day_of_outage(keys: Any, jwks: LoopbackServe
 
     clock.now += 86399.9
     assert keys.find(GOOD)
-    for _ in range(2):  # nobody gets in any more, so it is tried again after a second
+    for _ in range(2):  # nobody can connect any more, so it is tried again after a second
         clock.now += 1
         downloads = len(jwks.requests)
         with pytest.raises(Exception, match="answered 503"):
@@ -155,7 +158,7 @@ def test_last_good_keys_serve_for_a_day_of_outage(keys: Any, jwks: LoopbackServe
     assert len(jwks.requests) == downloads + 1
 
 
-def test_outage_is_our_fault_and_not_the_callers(
+def test_outage_is_an_error_and_not_a_denial(
     authorizer: ModuleType, authorize: Authorize, sign: Sign, jwks: LoopbackServer
 ) -> None:
     jwks.answer = OUTAGE
@@ -164,9 +167,7 @@ def test_outage_is_our_fault_and_not_the_callers(
         authorize(sign())
 
 
-def test_unknown_key_id_cannot_be_judged_during_an_outage(
-    authorizer: ModuleType, keys: Any, jwks: LoopbackServer
-) -> None:
+def test_unknown_key_id_is_an_error_during_an_outage(authorizer: ModuleType, keys: Any, jwks: LoopbackServer) -> None:
     keys.find(GOOD)
     jwks.answer = OUTAGE
 
@@ -192,7 +193,7 @@ def test_failed_download_is_not_repeated_before_the_cooldown_is_over(
     assert keys.find("unknown") is None
 
 
-def test_failed_renewal_is_repeated_every_ten_seconds(keys: Any, jwks: LoopbackServer, clock: Clock) -> None:
+def test_failed_refresh_is_repeated_every_ten_seconds(keys: Any, jwks: LoopbackServer, clock: Clock) -> None:
     keys.find(GOOD)
     jwks.answer = OUTAGE
     downloads = []
@@ -220,7 +221,7 @@ def test_cooldown_begins_at_the_end_of_a_slow_failure(
 
 
 @pytest.mark.parametrize("bad", [OUTAGE, NO_JSON, NO_KEYS], ids=["outage", "no JSON", "no keys"])
-def test_bad_answer_leaves_the_last_good_keys_in_place(
+def test_bad_response_leaves_the_last_good_keys_in_the_cache(
     keys: Any, jwks: LoopbackServer, clock: Clock, bad: Answer
 ) -> None:
     keys.find(GOOD)
@@ -231,7 +232,7 @@ def test_bad_answer_leaves_the_last_good_keys_in_place(
     assert len(jwks.requests) == 2
 
 
-# Which keys it uses
+# Which keys are used
 
 
 Use = Callable[..., list[str]]
@@ -239,7 +240,7 @@ Use = Callable[..., list[str]]
 
 @pytest.fixture
 def use(authorizer: ModuleType) -> Use:
-    """The ids of the keys that are used of a JWK Set with these."""
+    """Return the ids of the keys that are used of a JWK Set with these."""
 
     def ids(*jwks: object) -> list[str]:
         return sorted(authorizer.usable_keys(json.dumps({"keys": jwks}).encode()))
@@ -259,13 +260,13 @@ def public(key: RSAKey | ECKey, **changes: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "change", [{"use": "enc"}, {"alg": "RS512"}, {"kty": "oct"}, {"kid": None}, {"kid": 7}, {"kid": ""}], ids=str
 )
-def test_keys_for_other_purposes_are_left_out(
+def test_keys_for_other_purposes_are_ignored(
     use: Use, good: dict[str, Any], other_key: RSAKey, change: dict[str, object]
 ) -> None:
     assert use(public(other_key, **change), good) == [GOOD]
 
 
-def test_key_that_says_no_more_than_it_must_is_used(use: Use, good: dict[str, Any]) -> None:
+def test_key_without_optional_members_is_used(use: Use, good: dict[str, Any]) -> None:
     """RFC 7517 sections 4.2 and 4.4: use and alg are optional."""
     assert use({name: value for name, value in good.items() if name not in {"use", "alg"}}) == [GOOD]
 
@@ -273,7 +274,7 @@ def test_key_that_says_no_more_than_it_must_is_used(use: Use, good: dict[str, An
 @pytest.mark.parametrize(
     "change", [{"n": None}, {"n": ""}, {"n": "=="}, {"n": 1}, {"e": None}, {"e": "AA"}, {"e": [1]}], ids=str
 )
-def test_malformed_key_beside_good_ones_is_left_out(
+def test_malformed_key_beside_good_ones_is_ignored(
     use: Use, good: dict[str, Any], other_key: RSAKey, change: dict[str, object]
 ) -> None:
     """RFC 7517 section 5: ignore keys whose members are missing or out of range."""
@@ -283,41 +284,41 @@ def test_malformed_key_beside_good_ones_is_left_out(
 
 
 @pytest.mark.parametrize("jwk", [None, [], "key", 1, {}], ids=repr)
-def test_what_is_no_key_beside_good_ones_is_left_out(use: Use, good: dict[str, Any], jwk: object) -> None:
+def test_what_is_no_key_beside_good_ones_is_ignored(use: Use, good: dict[str, Any], jwk: object) -> None:
     assert use(jwk, good) == [GOOD]
 
 
-def test_key_that_everybody_can_sign_with_is_left_out(use: Use, good: dict[str, Any], other_key: RSAKey) -> None:
-    """RFC 7517 section 9.2: a private key is not for publication."""
+def test_private_key_is_ignored(use: Use, good: dict[str, Any], other_key: RSAKey) -> None:
+    """RFC 7517 section 9.2: it is not for publication, as everybody could sign with it."""
     assert use(other_key.as_dict(private=True), good) == [GOOD]
 
 
-def test_elliptic_curve_key_is_left_out(use: Use, good: dict[str, Any]) -> None:
+def test_elliptic_curve_key_is_ignored(use: Use, good: dict[str, Any]) -> None:
     curve = ECKey.generate_key("P-256", parameters={"kid": OTHER})
 
     assert use(public(curve), good) == [GOOD]
 
 
 @pytest.mark.filterwarnings("ignore:Key size should be:joserfc.errors.SecurityWarning")
-def test_key_under_2048_bits_is_left_out(use: Use, good: dict[str, Any]) -> None:
+def test_key_under_2048_bits_is_ignored(use: Use, good: dict[str, Any]) -> None:
     """RFC 7518 section 3.3."""
     assert use(public(new_key(OTHER, bits=2040)), good) == [GOOD]
 
 
-def test_up_to_32_keys_are_looked_at(authorizer: ModuleType, use: Use, good: dict[str, Any]) -> None:
+def test_jwks_of_over_32_keys_is_refused(authorizer: ModuleType, use: Use, good: dict[str, Any]) -> None:
     assert use(*[{}] * 31, good) == [GOOD]
     with pytest.raises(authorizer.KeySetUnavailable, match=r"^the JWKS has over 32 keys$"):
         use(*[{}] * 32, good)
 
 
-def test_key_that_is_there_twice_is_used(use: Use, good: dict[str, Any], other_key: RSAKey) -> None:
+def test_key_that_is_published_twice_is_used(use: Use, good: dict[str, Any], other_key: RSAKey) -> None:
     assert use(good, public(other_key), good) == [OTHER, GOOD]
 
 
 def test_key_id_of_two_different_keys_is_not_used(
     authorizer: ModuleType, use: Use, good: dict[str, Any], other_key: RSAKey
 ) -> None:
-    """Which one is meant? The keys of other ids are."""
+    """Nobody can tell which of the two is meant; keys with other ids serve."""
     double = public(other_key, kid=GOOD)
 
     assert use(good, public(other_key), double) == [OTHER]
@@ -325,7 +326,7 @@ def test_key_id_of_two_different_keys_is_not_used(
         use(good, double, good)
 
 
-def test_token_of_a_key_id_of_two_different_keys_is_denied(
+def test_token_whose_key_id_two_different_keys_have_is_denied(
     authorize: Authorize, sign: Sign, jwks: LoopbackServer, signing_key: RSAKey, other_key: RSAKey
 ) -> None:
     third = new_key("third3example=")
