@@ -1,4 +1,4 @@
-"""Which claims the authorizer wants in an ID token, and at what time."""
+"""Which claims the authorizer requires of an ID token, and when the token is valid."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.conftest import (
 RS256 = {"kid": "signing1example=", "alg": "RS256"}
 
 
-# What a claim says
+# Text
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_subject_is_up_to_255_characters_of_ascii(authorize: Authorize, sign: Si
 
 
 @pytest.mark.parametrize("claims", [{"zoneinfo": "Mars"}, {"admin": True}, {"cognito:groups": "none"}], ids=str)
-def test_claims_that_nobody_asked_for_change_nothing(authorize: Authorize, sign: Sign, claims: dict[str, Any]) -> None:
+def test_other_claims_change_nothing(authorize: Authorize, sign: Sign, claims: dict[str, Any]) -> None:
     assert effect(authorize(sign(**claims))) == "Allow"
 
 
@@ -74,7 +74,7 @@ def test_claims_that_nobody_asked_for_change_nothing(authorize: Authorize, sign:
 
 
 def signed_with(key: RSAKey, claim: str, literal: str) -> str:
-    """An ID token whose claim is this JSON, character for character."""
+    """Return an ID token whose claim is exactly this JSON."""
     payload = json_with({claim: "the literal"}, cognito_claims())
     return rs256(key, json.dumps(RS256), payload.replace('"the literal"', literal))
 
@@ -94,26 +94,26 @@ def test_time_that_is_no_numeric_date_is_denied(
 
 @pytest.mark.parametrize("claim", ["iat", "nbf", "auth_time"])
 @pytest.mark.parametrize("literal", ["-1", "null"])
-def test_other_time_before_1970_or_unsaid_is_denied(
+def test_other_time_before_1970_or_null_is_denied(
     refusal: Refusal, signing_key: RSAKey, claim: str, literal: str
 ) -> None:
     assert refusal(signed_with(signing_key, claim, literal)) == f"invalid_claim.{claim}"
 
 
-def test_expiry_is_taken_up_to_the_end_of_the_year_9999(authorize: Authorize, sign: Sign) -> None:
+def test_expiry_is_allowed_up_to_the_end_of_the_year_9999(authorize: Authorize, sign: Sign) -> None:
     assert authorize(sign(exp=253402300799))["context"]["exp"] == "253402300799"
 
 
-# The time
+# Time
 
 
 @pytest.mark.parametrize("exp", [0, -1, -60, -1_000_000_000_000, 0.5], ids=str)
-def test_token_is_denied_from_the_very_second_of_its_expiry(refusal: Refusal, sign: Sign, now: int, exp: float) -> None:
+def test_token_is_denied_from_the_second_of_its_expiry_on(refusal: Refusal, sign: Sign, now: int, exp: float) -> None:
     """RFC 7519 section 4.1.4: a token must not be accepted on or after its exp."""
     assert refusal(sign(exp=now + exp)) == "expired_token.exp"
 
 
-def test_token_is_allowed_until_the_very_second_of_its_expiry(authorize: Authorize, sign: Sign, now: int) -> None:
+def test_token_is_allowed_until_the_second_before_its_expiry(authorize: Authorize, sign: Sign, now: int) -> None:
     assert effect(authorize(sign(exp=now + 1))) == "Allow"
 
 
@@ -133,7 +133,7 @@ def test_token_expires_while_the_execution_environment_lives(
     [({}, 5), ({"CLOCK_SKEW_SECONDS": "5"}, 5), ({"CLOCK_SKEW_SECONDS": "2"}, 2), ({"CLOCK_SKEW_SECONDS": "0"}, 0)],
     ids=["default", "5", "2", "0"],
 )
-def test_token_of_a_clock_ahead_of_ours_is_allowed_within_the_skew(
+def test_token_from_a_clock_that_is_ahead_is_allowed_within_the_skew(
     authorize: Authorize, sign: Sign, now: int, claim: str, seconds: int
 ) -> None:
     within: dict[str, Any] = {claim: now + seconds}
@@ -144,18 +144,18 @@ def test_token_of_a_clock_ahead_of_ours_is_allowed_within_the_skew(
 
 
 @pytest.mark.parametrize("claim", ["iat", "nbf"])
-def test_token_of_the_future_is_denied_with_the_claim_that_says_so(refusal: Refusal, sign: Sign, claim: str) -> None:
+def test_token_from_the_future_is_denied(refusal: Refusal, sign: Sign, claim: str) -> None:
     changes: dict[str, Any] = {claim: int(time.time()) + 60}
 
     assert refusal(sign(**changes)) == f"invalid_claim.{claim}"
 
 
 @pytest.mark.parametrize("options", [{"CLOCK_SKEW_SECONDS": "5"}, {"CLOCK_SKEW_SECONDS": "0"}], ids=str)
-def test_no_skew_makes_a_token_last_longer(refusal: Refusal, sign: Sign, now: int) -> None:
+def test_skew_does_not_make_a_token_last_longer(refusal: Refusal, sign: Sign, now: int) -> None:
     assert refusal(sign(exp=now)) == "expired_token.exp"
 
 
-# The group
+# Group
 
 
 def in_groups(groups: object) -> dict[str, Any]:
@@ -174,10 +174,10 @@ def test_member_of_the_required_group_is_allowed(authorize: Authorize, sign: Sig
     [None, [], ["guests"], ["Members"], ["members "], ["members,guests"], [["members"]], "members", {"members": 1}, 1],
     ids=repr,
 )
-def test_whoever_is_not_in_the_required_group_is_denied(refusal: Refusal, sign: Sign, groups: object) -> None:
+def test_user_who_is_not_in_the_required_group_is_denied(refusal: Refusal, sign: Sign, groups: object) -> None:
     assert refusal(sign(**in_groups(groups))) == "missing_group"
 
 
 @pytest.mark.parametrize("options", [{}, {"REQUIRED_GROUP": ""}], ids=["unset", "empty"])
-def test_group_is_asked_for_only_if_one_is_required(authorize: Authorize, sign: Sign) -> None:
+def test_group_is_checked_only_if_one_is_required(authorize: Authorize, sign: Sign) -> None:
     assert effect(authorize(sign())) == "Allow"

@@ -1,4 +1,4 @@
-"""Which pages may connect: Origin against the allow-list, before anything else is looked at."""
+"""Which pages may connect: Origin is compared with the allowed origins before the token is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def allow(origins: str, **others: str) -> pytest.MarkDecorator:
 
 @pytest.fixture
 def event(authorizer_event: EventFactory, sign: Sign) -> Event:
-    """With a valid token, so that Origin decides."""
+    """Return an event with a valid token, so that Origin decides."""
     return authorizer_event(queryStringParameters={"idToken": sign()})
 
 
@@ -61,7 +61,7 @@ def test_there_may_be_several_allowed_origins(decide: Decide, event: Event, orig
     ids=repr,
 )
 def test_page_of_any_other_origin_is_denied(decide: Decide, event: Event, origin: str) -> None:
-    """RFC 6455 section 10.2. However alike: it is compared byte for byte."""
+    """RFC 6455 section 10.2: it is compared byte for byte."""
     assert decide(with_headers(event, ("Origin", origin))) == "origin_not_allowed"
 
 
@@ -78,7 +78,7 @@ def test_page_of_any_other_origin_is_denied(decide: Decide, event: Event, origin
     ],
     ids=str,
 )
-def test_client_without_an_origin_may_connect_where_that_is_said_or_no_origin_is_named(
+def test_client_without_an_origin_may_connect_if_that_is_set_or_every_page_may(
     decide: Decide, event: Event, decision: str
 ) -> None:
     assert decide(event) == decision
@@ -86,12 +86,12 @@ def test_client_without_an_origin_may_connect_where_that_is_said_or_no_origin_is
 
 @allow(ALLOWED, ALLOW_MISSING_ORIGIN="true")
 @pytest.mark.parametrize("origin", [EVIL, "null", ""], ids=repr)
-def test_where_an_origin_may_be_missing_it_may_not_be_another(decide: Decide, event: Event, origin: str) -> None:
+def test_other_origin_is_denied_even_if_a_missing_one_is_allowed(decide: Decide, event: Event, origin: str) -> None:
     assert decide(with_headers(event, ("Origin", origin))) == "origin_not_allowed"
 
 
 @pytest.mark.parametrize("options", [{}, {"ALLOWED_ORIGINS": ""}], ids=["unset", "empty"])
-def test_every_page_may_connect_where_no_origin_is_named(decide: Decide, event: Event) -> None:
+def test_every_page_may_connect_if_no_origin_is_listed(decide: Decide, event: Event) -> None:
     assert decide(with_headers(event, ("Origin", EVIL))) == "Allow"
 
 
@@ -105,7 +105,7 @@ def test_second_origin_is_denied(decide: Decide, event: Event, second: str, orig
 
 @allow(ALLOWED)
 @pytest.mark.parametrize("token", ["valid", "no token", None], ids=str)
-def test_token_from_another_origin_is_not_looked_at(
+def test_token_from_another_origin_is_not_read(
     decide: Decide, event: Event, jwks: LoopbackServer, token: str | None
 ) -> None:
     event |= {} if token == "valid" else {"queryStringParameters": {"idToken": token}}
