@@ -19,22 +19,14 @@ CONFIGURATIONS: dict[str, dict[str, str]] = {
     },
     "group": {"REQUIRED_GROUP": "Chatters"},
 }
-NO_OBJECTS: dict[str, object] = {
-    "null": None,
-    "true": True,
-    "number": 1,
-    "text": "idToken",
-    "empty-text": "",
-    "list": ["idToken"],
-    "empty-list": [],
-    "empty-object": {},
-}
+NO_MAPS: dict[str, object] = {"true": True, "number": 1, "text": "idToken", "list": ["idToken"]}
+EMPTY_MAPS: dict[str, object] = {"null": None, "empty": {}}  # API Gateway sends both
 
 Recipe = Callable[[Pool], object]
 
 
 class Token(NamedTuple):
-    """What a client gives for an ID token; the rest as for Case."""
+    """What a client sends as its ID token; the other attributes are those of Case."""
 
     id: str
     recipe: Recipe
@@ -42,7 +34,7 @@ class Token(NamedTuple):
 
 
 class Case(NamedTuple):
-    """An event, and what becomes of it: Allow, an error, or a Deny for this reason in the log."""
+    """An event, and what is expected: Allow, an error, or a Deny with this reason in the log."""
 
     id: str
     event: Recipe

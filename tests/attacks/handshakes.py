@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.attacks.cases import ALLOW, NO_OBJECTS, Case, Recipe, asked, asking, event_with, events, offer, offering
+from tests.attacks.cases import (
+    ALLOW,
+    EMPTY_MAPS,
+    ERROR,
+    NO_MAPS,
+    Case,
+    Recipe,
+    asked,
+    asking,
+    event_with,
+    events,
+    offer,
+    offering,
+)
 from tests.attacks.forgery import ABSENT, Pool, id_token
 from tests.conftest import Event
 
@@ -14,7 +27,7 @@ NAME = "Sec-WebSocket-Protocol"
 
 
 def offered(template: object, **members: object) -> Recipe:
-    """A value, where {} stands for a sound token."""
+    """Return the event of a client that offers this value, where {} stands for a sound token."""
 
     def event(pool: Pool) -> Event:
         value = template.format(id_token(pool)) if isinstance(template, str) else template
@@ -48,10 +61,6 @@ MISSING_TOKENS: dict[str, Recipe] = {
     "empty": offered(""),
     "of-commas": offered(",,,"),
     "null": offered(None),
-    "number": offered(1),
-    "true": offered(template=True),
-    "list": lambda pool: offering({NAME: [offer(id_token(pool))]}),
-    "object": lambda pool: offering({NAME: {"idToken": id_token(pool)}}),
     "of-prefix-in-lower-case": offered("echo.v1, idtoken.{}"),
     "of-prefix-in-capitals": offered("echo.v1, IDTOKEN.{}"),
     "of-prefix-without-dot": offered("echo.v1, idToken{}"),
@@ -72,20 +81,33 @@ MISSING_TOKENS: dict[str, Recipe] = {
     "under-another-name": under("Sec-WebSocket-Protocols"),
     "under-a-name-with-space": under("Sec-WebSocket-Protocol "),
     "under-a-name-with-underscores": under("Sec_WebSocket_Protocol"),
+    "under-a-name-with-a-lone-surrogate": under("Sec-WebSocket-Protocol\ud800"),
+    "of-prefix-after-a-lone-surrogate": offered("echo.v1, \ud800idToken.{}"),
     "in-multi-value-headers-only": lambda pool: offering({}, multiValueHeaders={NAME: [offer(id_token(pool))]}),
     "without-headers": without_headers(ABSENT),
-    **{f"where-headers-are-{name}": without_headers(value) for name, value in NO_OBJECTS.items()},
+    **{f"where-headers-are-{name}": without_headers(value) for name, value in EMPTY_MAPS.items()},
+}
+# What API Gateway cannot send, whatever the client does.
+IMPOSSIBLE: dict[str, Recipe] = {
+    "number": offered(1),
+    "true": offered(template=True),
+    "list": lambda pool: offering({NAME: [offer(id_token(pool))]}),
+    "object": lambda pool: offering({NAME: {"idToken": id_token(pool)}}),
+    **{f"where-headers-are-{name}": without_headers(value) for name, value in NO_MAPS.items()},
     "where-headers-are-pairs": lambda pool: event_with(headers=[[NAME, offer(id_token(pool))]]),
 }
 MALFORMED_TOKENS: dict[str, Recipe] = {
     "of-forged": offered("echo.v1, idToken.forged"),
     "of-prefix-twice": offered("echo.v1, idToken.idToken.{}"),
     "of-prefix-and-space": offered("echo.v1, idToken. {}"),
-    "of-token-and-space": offered("echo.v1, idToken.{} x"),
-    "of-token-padded": offered("echo.v1, idToken.{}=="),
+    "of-a-lone-surrogate": offered("echo.v1, idToken.\ud800"),
     "of-quoted-token": offered('echo.v1, idToken."{}"'),
     "of-token-and-semicolon": offered("idToken.{};echo.v1"),
     "of-a-dot": offered("echo.v1, idToken.."),
+}
+BAD_SIGNATURES: dict[str, Recipe] = {
+    "of-token-and-space": offered("echo.v1, idToken.{} x"),
+    "of-token-padded": offered("echo.v1, idToken.{}=="),
 }
 REPEATED: dict[str, Recipe] = {
     "of-one-token-twice": offered("idToken.{0}, idToken.{0}"),
@@ -109,6 +131,7 @@ SOUND_OFFERS: dict[str, Recipe] = {
     "with-tabs": offered("echo.v1,\tidToken.{}\t"),
     "with-empty-elements": offered(",echo.v1,, idToken.{},"),
     "of-a-name-like-the-prefix": offered("idtoken.v1, idToken.{}"),
+    "of-a-lone-surrogate-too": offered("\ud800, idToken.{}"),
     "in-lower-case": under("sec-websocket-protocol"),
     "in-capitals": under("SEC-WEBSOCKET-PROTOCOL"),
     "without-multi-value-headers": offered("echo.v1, idToken.{}", multiValueHeaders=ABSENT),
@@ -120,10 +143,12 @@ def subprotocol_cases() -> Iterator[Case]:
     configuration = "subprotocol"
     yield from events("offer", "missing_token", MISSING_TOKENS, configuration)
     yield from events("offer", "malformed_token", MALFORMED_TOKENS, configuration)
+    yield from events("offer", "bad_signature", BAD_SIGNATURES, configuration)
     yield from events("offer", "repeated_sec-websocket-protocol", REPEATED, configuration)
     yield Case(
         "offer-of-8193-characters", lambda _: offering({NAME: offer("A" * 8193)}), "exceeded_size", configuration
     )
+    yield from events("offer", ERROR, IMPOSSIBLE, configuration)
     yield from events("offer", ALLOW, SOUND_OFFERS, configuration)
 
 
@@ -195,6 +220,8 @@ WRONG_ORIGINS: dict[str, object] = {
     "ideographic-dot": "https://app\N{IDEOGRAPHIC FULL STOP}example.com",
     "zero-width-space": "https://app\N{ZERO WIDTH SPACE}.example.com",
     "soft-hyphen": "https://a\N{SOFT HYPHEN}pp.example.com",
+    "lone-surrogate": "\ud800",
+    "lone-surrogate-after": "https://app.example.com\ud800",
     "localhost": "http://localhost",
     "loopback": "https://127.0.0.1",
     "ipv6": "https://[::1]",
@@ -228,6 +255,8 @@ MISSING_ORIGINS: dict[str, Recipe] = {
         queryStringParameters={"idToken": id_token(pool), "Origin": ORIGIN}, multiValueQueryStringParameters={}
     ),
     "where-headers-are-null": from_pages(None, None),
+}
+IMPOSSIBLE_ORIGINS: dict[str, Recipe] = {
     "where-headers-are-pairs": from_pages([["Origin", ORIGIN]], {}),
     "where-headers-are-text": from_pages(f"Origin: {ORIGIN}", {}),
 }
@@ -256,6 +285,7 @@ def origin_cases() -> Iterator[Case]:
         yield from events(configuration, "repeated_origin", REPEATED_ORIGINS, configuration)
         yield from events(configuration, ALLOW, SOUND_ORIGINS, configuration)
     yield from events("origins", "missing_origin", MISSING_ORIGINS, "origins")
+    yield from events("origins", ERROR, IMPOSSIBLE_ORIGINS, "origins")
     yield Case("origins-or-none-missing", asked(), ALLOW, "origins-or-none")
     yield Case("origins-or-none-missing-and-forged", lambda _: asking("forged"), "malformed_token", "origins-or-none")
     forged: dict[str, Recipe] = {"allowed-and-forged": lambda _: asking("forged", headers={"Origin": ORIGIN})}
