@@ -56,6 +56,10 @@ test: page setup .venv/stamp-browser ## run every test that this machine can run
 conformance: setup ## compare the local gateway with API Gateway's known behaviour; FLAGS="--endpoint wss://…" compares another
 	@$(VENV)/python -m pytest tests/conformance $(FLAGS)
 
+.PHONY: bench
+bench: setup ## measure cold start and warm path of both functions; FLAGS="--subjects FILE" puts others beside them
+	@$(VENV)/python -m benchmarks.functions $(FLAGS)
+
 .PHONY: bench-gateway
 bench-gateway: setup ## measure the local gateway against a bare echo server
 	@$(VENV)/python -m benchmarks.gateway

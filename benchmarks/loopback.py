@@ -1,0 +1,151 @@
+"""Servers that the measured functions talk to: all on the loopback interface, all in this process and its one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from httptools import HttpRequestParser
+
+from local.events import new_span_id, new_trace_id
+
+FUNCTION_SECONDS = 60.0
+JSON = {"Content-Type": "application/json"}
+
+Answer = Callable[[int, dict[str, str], bytes], None]
+
+
+class FunctionError(Exception):
+    """The function reported an error instead of an answer; the message is the report."""
+
+
+class HttpServer:
+    """HTTP/1.1 with connections that stay open; it counts them and the requests."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.requests = 0
+
+    async def start(self, tls: ssl.SSLContext | None = None) -> str:
+        """Listen on a free port and return the address."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self), "127.0.0.1", 0, ssl=tls)
+        host, port = self._server.sockets[0].getsockname()
+        return f"{host}:{port}"
+
+    def stop(self) -> None:
+        self._server.close()
+
+    def respond(self, target: str, body: bytes, answer: Answer) -> None:
+        raise NotImplementedError
+
+
+class Connection(asyncio.Protocol):
+    """One connection of a client that waits for each answer before it asks again."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self.server = server
+        self.parser = HttpRequestParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.server.connections += 1
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        self.target = self.body = b""
+
+    def on_url(self, part: bytes) -> None:
+        self.target += part
+
+    def on_body(self, part: bytes) -> None:
+        self.body += part
+
+    def on_message_complete(self) -> None:
+        self.server.requests += 1
+        self.server.respond(self.target.decode(), self.body, self.answer)
+
+    def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"HTTP/1.1 {status} Status\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
+        self.transport.write(head.encode() + body)
+
+
+class FixedAnswer(HttpServer):
+    """Gives the same answer to everybody."""
+
+    def __init__(self, body: bytes, headers: dict[str, str]) -> None:
+        super().__init__()
+        self._body = body
+        self._headers = headers
+
+    def respond(self, target: str, body: bytes, answer: Answer) -> None:
+        answer(200, self._headers, self._body)
+
+
+class RuntimeApi(HttpServer):
+    """The Lambda Runtime API of one subject, https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expect_start()
+
+    def expect_start(self) -> None:
+        """Forget the last execution environment."""
+        self._next: asyncio.Future[tuple[float, Answer]] = asyncio.get_running_loop().create_future()
+        self._answered: asyncio.Future[tuple[float, bytes]] = asyncio.get_running_loop().create_future()
+
+    async def idle(self) -> float:
+        """Wait until the function asks for its next invocation; return when it did."""
+        asked, _ = await asyncio.shield(self._next)  # whoever stops waiting must not cancel it
+        return asked
+
+    async def invoke(self, event: bytes, *, sampled: bool | None) -> tuple[float, bytes]:
+        """Hand out an invocation; return the answer and how many seconds it took."""
+        _, answer = await self._next
+        loop = asyncio.get_running_loop()
+        self._next, self._answered = loop.create_future(), loop.create_future()
+        headers = {
+            **JSON,  # awslambdaric 4.2.2 crashes without
+            "Lambda-Runtime-Aws-Request-Id": str(uuid.uuid4()),
+            "Lambda-Runtime-Deadline-Ms": str(int((time.time() + FUNCTION_SECONDS) * 1000)),
+            "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:123456789012:function:benchmark",
+        }
+        if sampled is not None:
+            trace = f"Root={new_trace_id()};Parent={new_span_id()};Sampled={sampled:d}"
+            headers["Lambda-Runtime-Trace-Id"] = trace
+        started = time.perf_counter()
+        answer(200, headers, event)
+        ended, body = await self._answered
+        return ended - started, body
+
+    def respond(self, target: str, body: bytes, answer: Answer) -> None:
+        now = time.perf_counter()
+        match target.removeprefix("/2018-06-01/runtime/").split("/"):
+            case ["invocation", "next"]:
+                self._next.set_result((now, answer))
+                return
+            case ["invocation", _, "response"]:
+                self._answered.set_result((now, body))
+            case ["invocation", _, "error"]:
+                self._answered.set_exception(FunctionError(body.decode(errors="replace")))
+            case ["init", "error"]:
+                self._next.set_exception(FunctionError(body.decode(errors="replace")))
+        answer(202, JSON, b'{"status":"OK"}')
+
+
+class TraceDaemon(asyncio.DatagramProtocol):
+    """Takes what a function traces, as the X-Ray daemon does, and counts it."""
+
+    def __init__(self) -> None:
+        self.datagrams = 0
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        self.datagrams += 1

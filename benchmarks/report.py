@@ -1,0 +1,200 @@
+"""What a run prints, and the JSON file that has all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+from benchmarks.figures import FULL_MB, LIMITED_MB, Figures, Start, Statistics
+from benchmarks.subjects import SAMPLED
+
+NAME_WIDTH = 38
+SAMPLED_COLD_SECONDS = 0.040  # what a sampled cold start may cost more
+WARM_FLOOR_RATIO = 1.3
+PLACES = {"process": "As processes", "image": "In the images"}
+COLUMNS = ("init", "first", "sum", "- bare", "warm", "p99", "CPU cold", "CPU warm", "peak MB")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure that has a target."""
+
+    text: str
+    figures: Figures
+    met: bool
+
+
+class Report:
+    """The figures of a run as text; colours only if asked for."""
+
+    def __init__(self, figures: Sequence[Figures], *, coloured: bool) -> None:
+        self._figures = figures
+        self._by_key = {each.subject.key: each for each in figures}
+        self._coloured = coloured
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                *(line for place in PLACES for line in self._table(place)),
+                *self._limited_table(),
+                *self._traffic(),
+                *self._targets(),
+            ]
+        )
+
+    def _table(self, place: str) -> Iterator[str]:
+        rows = [each for each in self._figures if each.subject.place == place]
+        if not rows:
+            return
+        counted = any(start.instructions is not None for each in rows for start in each.starts)
+        columns = (*COLUMNS, "M instr.") if counted else COLUMNS
+        yield self._heading(PLACES[place], "".join(f"{column:>9}" for column in columns))
+        for each in rows:
+            if statistics := each.at():
+                yield f"{each.subject.name:<{NAME_WIDTH}}" + "".join(self._cells(statistics, self._floor(each)))
+        yield ""
+
+    def _floor(self, figures: Figures) -> Statistics | None:
+        floor = self._by_key.get((figures.subject.floor, figures.subject.place))
+        return floor.at() if floor else None
+
+    def _cells(self, statistics: Statistics, floor: Statistics | None) -> Iterator[str]:
+        yield milliseconds(statistics.init)
+        yield milliseconds(statistics.first)
+        yield milliseconds(statistics.cold)
+        yield milliseconds(statistics.cold - floor.cold if floor else None)
+        yield milliseconds(statistics.warm)
+        yield milliseconds(statistics.warm_p99)
+        yield milliseconds(statistics.cpu_cold)
+        yield milliseconds(statistics.cpu_warm)
+        yield f"{statistics.peak_memory / 1e6:>9.0f}"
+        if statistics.instructions is not None:
+            yield f"{statistics.instructions / 1e6:>9.0f}"
+
+    def _limited_table(self) -> Iterator[str]:
+        sizes = (FULL_MB, *LIMITED_MB)
+        rows = [each for each in self._figures if any(each.at(size) for size in LIMITED_MB)]
+        if not rows:
+            return
+        groups = "".join(f"{group:>{9 * len(sizes)}}" for group in ("first", "warm", "p99"))
+        yield self._heading("In the images, requests limited to the", groups)
+        yield self._heading("CPU time of a function of so many MB", "".join(f"{size:>9}" for size in sizes) * 3)
+        for each in rows:
+            statistics = [each.at(size) for size in sizes]
+            cells = [
+                *(milliseconds(one.first if one else None) for one in statistics),
+                *(milliseconds(one.warm if one else None) for one in statistics),
+                *(milliseconds(one.warm_p99 if one else None) for one in statistics),
+            ]
+            yield f"{each.subject.name:<{NAME_WIDTH}}" + "".join(cells)
+        yield ""
+
+    def _traffic(self) -> Iterator[str]:
+        """How many connections a start opens: a client that does not keep its connection needs one for each request."""
+        lines = []
+        for each in self._figures:
+            for service, starts in each.traffic.items():
+                connections = max(traffic.connections for traffic in starts)
+                requests = max(traffic.requests for traffic in starts)
+                via = f"{connections:>9} for{requests:>5} requests" if connections else f"{requests:>9} datagrams"
+                lines.append(f"{f'{each.subject.name} ({each.subject.place})':<{NAME_WIDTH + 11}}{service:<14}{via}")
+        if lines:
+            yield self._heading("Connections of one start, at most", "")
+            yield from lines
+            yield ""
+
+    def _targets(self) -> Iterator[str]:
+        checks = [*self._checks()]
+        if checks:
+            yield self._heading("Targets", "")
+        for check in checks:
+            mark, colour = ("✓", "32") if check.met else ("✗", "31")
+            yield f"{self._colour(mark, colour)} {check.text} ({check.figures.subject.place})"
+
+    def _checks(self) -> Iterator[Check]:
+        """Compare starts of the same round, which met the same load of the machine, and take the median."""
+        for each in self._figures:
+            subject = each.subject
+            if ours := self._other(each, subject.compare_with):
+                ratio, cpu = ratio_of(ours, each, cold), ratio_of(ours, each, cpu_cold)
+                text = f"{ours.subject.name} takes {ratio:.2f} times the cold start of {subject.name} ({cpu:.2f} times its CPU)"
+                yield Check(f"{text}, at most {subject.at_most:.2f}", each, ratio <= subject.at_most)
+            if subject.sampled and (unsampled := self._other(each, subject.name.removesuffix(SAMPLED))):
+                more = median(one - other for one, other in pairs(each, unsampled, cold))
+                text = f"{subject.name} takes {more * 1e3:.0f} ms more in a cold start than when it is not sampled"
+                yield Check(f"{text}, at most {SAMPLED_COLD_SECONDS * 1e3:.0f}", each, more <= SAMPLED_COLD_SECONDS)
+            if least := self._other(each, subject.warm_floor):
+                ratio = ratio_of(each, least, warm)
+                text = f"{subject.name} takes {ratio:.2f} times a warm request of {least.subject.name}"
+                yield Check(f"{text}, at most {WARM_FLOOR_RATIO:.2f}", each, ratio <= WARM_FLOOR_RATIO)
+
+    def _other(self, figures: Figures, name: str) -> Figures | None:
+        """Return the figures of the subject of this name in the same place."""
+        return self._by_key.get((name, figures.subject.place))
+
+    def _heading(self, text: str, columns: str) -> str:
+        return self._colour(f"{text:<{NAME_WIDTH}}{columns}", "1")
+
+    def _colour(self, text: str, colour: str) -> str:
+        return f"\033[{colour}m{text}\033[0m" if self._coloured else text
+
+
+def cold(start: Start) -> float:
+    return start.cold
+
+
+def cpu_cold(start: Start) -> float:
+    return start.cpu_init + start.cpu_first
+
+
+def warm(start: Start) -> float:
+    return median(start.warm)
+
+
+def pairs(one: Figures, other: Figures, value: Callable[[Start], float]) -> Iterator[tuple[float, float]]:
+    """Return a value of both subjects in each round."""
+    starts = ([start for start in each.starts if start.memory_mb == FULL_MB] for each in (one, other))
+    for ours, theirs in zip(*starts, strict=True):
+        yield value(ours), value(theirs)
+
+
+def ratio_of(one: Figures, other: Figures, value: Callable[[Start], float]) -> float:
+    return median(ours / theirs for ours, theirs in pairs(one, other, value))
+
+
+def milliseconds(seconds: float | None) -> str:
+    if seconds is None:
+        return f"{'-':>9}"
+    return f"{seconds * 1e3:>9.2f}" if abs(seconds) < 0.01 else f"{seconds * 1e3:>9.0f}"
+
+
+def save(figures: Sequence[Figures], settings: Mapping[str, object], path: Path) -> None:
+    """Write every start and the statistics; seconds and bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "measuredAt": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cpus": os.cpu_count(), "architecture": platform.machine(), "kernel": platform.release()},
+        "settings": settings,
+        "subjects": [described(each) for each in figures],
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def described(figures: Figures) -> dict[str, object]:
+    subject = figures.subject
+    by_memory = {size: figures.at(size) for size in (FULL_MB, *LIMITED_MB)}
+    return {
+        "name": subject.name,
+        "place": subject.place,
+        "command": subject.command,
+        "image": subject.image,
+        "floor": subject.floor,
+        "statistics": {size: asdict(each) for size, each in by_memory.items() if each},
+        "starts": [asdict(start) for start in figures.starts],
+    }

@@ -1,0 +1,255 @@
+"""What `make bench` measures: our functions, their floors, and the subjects of a JSON file beside them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.user_pool import APP_CLIENT_ID, USER_POOL_ID
+from local.launch import ROOT, VENVS
+
+HANDLERS = Path(__file__).resolve().parent / "handlers"
+EVENTS = ROOT / "tests" / "events"
+BYTECODE = ROOT / ".local" / "bench" / "bytecode"
+SAMPLED = ", sampled"  # ends the name of a subject that is another one with sampled traces
+FORMAT = """the file of subjects is a list of objects:
+  name               as it appears in the tables; a name of ours replaces that subject
+  command            of a process: program and arguments; of an image: what replaces its CMD
+  image              of a container; without it the subject is a process
+  working_directory  of the process, relative to the file; the file's folder by default
+  volumes            of the container, as in `docker run --volume`
+  environment        variables beside those that Lambda sets
+  event              JSON file with the event of every request, relative to the file
+  sampled            true if X-Ray samples the requests, false if not, null for requests without a trace
+  expect             a text that the answer must contain
+  floor              name of the subject that is its bare runtime
+  warm_floor         name of the subject that does the least possible in a warm request
+  compare_with       name of our subject that does the same
+  at_most            how many times the subject's cold start ours may take
+The last four name subjects of the same place, process or image. An image needs Python or a shell.
+In the event and in environment these are replaced: <id-token>, <cognito-address>, <dynamodb-address>,
+<connections-address> (host:port, TLS), <certificate> (the file to trust), <modulus> (of the key that signs tokens).
+"""
+PLACEHOLDER = re.compile(r"<[a-z]+(-[a-z]+)*>")
+
+
+class SubjectError(ValueError):
+    """A subject cannot be measured as it is described; the message says which one and why."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A function to measure: as a container if `image` is set, else as a process."""
+
+    name: str
+    event: str  # JSON
+    command: tuple[str, ...] = ()  # replaces the image's CMD
+    image: str = ""
+    volumes: tuple[str, ...] = ()  # of the container, as in `docker run --volume`
+    working_directory: str = ""  # of the process
+    environment: Mapping[str, str] = field(default_factory=dict)
+    floor: str = ""  # name of the subject that is the bare runtime of this one
+    warm_floor: str = ""  # name of the subject that does the least possible in a warm request
+    compare_with: str = ""  # name of the subject of ours that does the same
+    at_most: float = 0.0  # how many times this subject's cold start ours may take
+    sampled: bool | None = False  # whether X-Ray samples the requests; None: they have no trace
+    expect: str = ""  # text that the answer contains if the function did its work
+
+    @property
+    def place(self) -> str:
+        return "image" if self.image else "process"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Tell subjects apart: a process and an image may have the same name."""
+        return self.name, self.place
+
+    def with_values(self, values: Mapping[str, str]) -> Subject:
+        """Replace the placeholders in the event and the environment."""
+        environment = {name: fill(value, values) for name, value in self.environment.items()}
+        for name, value in environment.items():
+            if unknown := PLACEHOLDER.search(value):
+                known = ", ".join(values)
+                raise SubjectError(f"{self.name}: {unknown[0]} in environment variable {name} is none of {known}")
+        return replace(self, event=fill(self.event, values), environment=environment)
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    return PLACEHOLDER.sub(lambda match: values.get(match[0], match[0]), text)
+
+
+# Our own
+
+
+def built_in(tag: str | None) -> list[Subject]:
+    """Return our functions and their floors as processes, and as images if there is a tag."""
+    return [subject for place in (None, *([tag] if tag else [])) for subject in subjects_in(place)]
+
+
+def subjects_in(tag: str | None) -> list[Subject]:
+    bare = own_handler("bare", tag, event("default"))
+    rs256 = with_environment(own_handler("rs256", tag, event("authorizer", "<id-token>")), MODULUS="<modulus>")
+    authorizer = Subject(
+        **runtime("authorizer", "authorizer.handler", tag),
+        name="authorizer deny",
+        event=event("authorizer", "malformed"),
+        floor="bare",
+        expect='"Deny"',
+    )
+    authorizer = with_environment(
+        authorizer,
+        USER_POOL_ID=USER_POOL_ID,
+        APP_CLIENT_ID=APP_CLIENT_ID,
+        AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER="https://<cognito-address>",
+    )
+    allow = replace(
+        authorizer,
+        name="authorizer allow",
+        event=event("authorizer", "<id-token>"),
+        warm_floor="rs256",
+        expect='"Allow"',
+    )
+    websocket = Subject(
+        **runtime("websocket", "websocket.handler", tag),
+        name="websocket connect",
+        event=event("connect"),
+        floor="bare",
+        expect="200",
+    )
+    websocket = with_environment(
+        websocket,
+        CONNECTION_TABLE_NAME="connections",
+        CALLBACK_URL="https://<connections-address>/prod",
+        AWS_ENDPOINT_URL_DYNAMODB="https://<dynamodb-address>",
+    )
+    message = replace(websocket, name="websocket message", event=event("default"))
+    return [
+        bare,
+        replace(rs256, floor="bare"),
+        authorizer,
+        allow,
+        replace(allow, name=f"{allow.name}{SAMPLED}", sampled=True),
+        websocket,
+        replace(websocket, name=f"{websocket.name}{SAMPLED}", sampled=True),
+        message,
+        replace(message, name=f"{message.name}{SAMPLED}", sampled=True),
+    ]
+
+
+def own_handler(name: str, tag: str | None, event: str) -> Subject:
+    """Return a handler of our folder of handlers, with the authorizer's packages."""
+    subject = Subject(**runtime("authorizer", f"{name}.handler", tag), name=name, event=event)
+    if tag:
+        subject = replace(subject, volumes=(f"{HANDLERS}:/handlers:ro",))
+    return with_environment(subject, PYTHONPATH="/handlers" if tag else str(HANDLERS))
+
+
+def runtime(function: str, handler: str, tag: str | None) -> dict[str, Any]:
+    """Return what starts the handler in the function's own Python and packages."""
+    if tag:
+        return {"image": f"{function}:{tag}", "command": (handler,)}
+    python = VENVS / function / "bin" / "python"
+    # No start compiles, like in the images, where the build has compiled everything.
+    bytecode = {"PYTHONPYCACHEPREFIX": str(BYTECODE)}
+    command = (str(python), "-m", "awslambdaric", handler)
+    return {"command": command, "working_directory": str(ROOT / "images" / function), "environment": bytecode}
+
+
+def with_environment(subject: Subject, **variables: str) -> Subject:
+    return replace(subject, environment={**subject.environment, **variables})
+
+
+def event(name: str, id_token: str | None = None) -> str:
+    """Return an example event, with another token if one is given."""
+    loaded = json.loads((EVENTS / f"{name}.json").read_text())
+    if id_token is not None:
+        loaded["queryStringParameters"] = {"idToken": id_token}
+        loaded["multiValueQueryStringParameters"] = {"idToken": [id_token]}
+    return json.dumps(loaded)
+
+
+# Of a file
+
+
+def read(path: Path) -> list[Subject]:
+    """Return the subjects of a JSON file; SubjectError says what is wrong with it."""
+    try:
+        listed = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SubjectError(f"{path}: {error}") from error
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise SubjectError(f"{path}: must be a list of objects, one for each subject")
+    return [subject(each, path.parent) for each in listed]
+
+
+# What a member's type in Subject is in JSON.
+TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "str": (str, "a string"),
+    "float": ((int, float), "a number"),
+    "bool | None": ((bool, type(None)), "true, false or null"),
+    "tuple[str, ...]": (list, "a list of strings"),
+    "Mapping[str, str]": (dict, "an object whose values are strings"),
+}
+
+
+def subject(described: dict[str, Any], folder: Path) -> Subject:
+    """Return one subject; its event and working directory are relative to the folder of the file."""
+    check(described)
+    path = folder / described["event"]
+    try:
+        event = path.read_text()
+        json.loads(event)
+    except (OSError, ValueError) as error:
+        raise SubjectError(f"subject {described['name']}: event {path}: {error}") from error
+    lists = {member: tuple(value) for member, value in described.items() if isinstance(value, list)}
+    directory = str((folder / described.get("working_directory", ".")).resolve())
+    return Subject(**{**described, **lists, "event": event, "working_directory": directory})
+
+
+def check(described: dict[str, Any]) -> None:
+    """Raise SubjectError if members are missing, unknown or of the wrong type."""
+    name = described.get("name", "without a name")
+    types = {each.name: TYPES[str(each.type)] for each in fields(Subject)}
+    for member, value in described.items():
+        if member not in types:
+            raise SubjectError(f"subject {name}: {member} is unknown, members are {', '.join(types)}")
+        json_type, meaning = types[member]
+        texts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+        if not isinstance(value, json_type) or not all(isinstance(text, str) for text in texts):
+            raise SubjectError(f"subject {name}: {member} must be {meaning}")
+    for member in ("name", "event"):
+        if not described.get(member):
+            raise SubjectError(f"subject {name}: {member} is missing")
+    if not described.get("command") and not described.get("image"):
+        raise SubjectError(f"subject {name}: it needs a command or an image")
+
+
+def merge(own: list[Subject], others: list[Subject]) -> list[Subject]:
+    """Add the others; one of the same name and place replaces ours. SubjectError if a reference leads nowhere."""
+    merged = {each.key: each for each in [*own, *others]}
+    for each in merged.values():
+        for member, name in references(each).items():
+            if (name, each.place) not in merged:
+                raise SubjectError(
+                    f"subject {each.name} ({each.place}): {member} {name!r} is not among the subjects of this place"
+                )
+    return [*merged.values()]
+
+
+def select(subjects: list[Subject], texts: list[str]) -> list[Subject]:
+    """Return the subjects with one of the texts in their names, and those that they refer to."""
+    chosen = [each for each in subjects if any(text in each.name for text in texts)]
+    if not chosen:
+        raise SubjectError(f"no subject has {' or '.join(texts)} in its name")
+    keys = {(name, each.place) for each in chosen for name in (each.name, *references(each).values())}
+    return [each for each in subjects if each.key in keys]
+
+
+def references(subject: Subject) -> dict[str, str]:
+    """Return the names of other subjects by the member that refers to them."""
+    members = {name: getattr(subject, name) for name in ("floor", "warm_floor", "compare_with")}
+    return {member: name for member, name in members.items() if name}

@@ -1,0 +1,59 @@
+"""A stand-in for the user pool: signs ID tokens as Cognito does, and has the keys to verify them."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from base64 import urlsafe_b64encode
+
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+
+USER_POOL_ID = "us-east-1_Example01"
+APP_CLIENT_ID = "1example23456789"
+SUB = "11112222-3333-4444-5555-666677778888"
+KID = "signing1example="
+DAY_SECONDS = 24 * 3600  # longer than any run
+
+
+class UserPool:
+    """Has one RSA key, new in each run."""
+
+    def __init__(self) -> None:
+        self._key = generate_private_key(65537, 2048)
+
+    @property
+    def modulus(self) -> int:
+        return self._key.public_key().public_numbers().n
+
+    def jwks(self) -> bytes:
+        modulus = base64url(self.modulus.to_bytes(256, "big"))
+        key = {"alg": "RS256", "e": "AQAB", "kid": KID, "kty": "RSA", "n": modulus, "use": "sig"}
+        return json.dumps({"keys": [key]}).encode()
+
+    def id_token(self) -> str:
+        now = int(time.time())
+        claims = {
+            "sub": SUB,
+            "email_verified": True,
+            "iss": f"https://cognito-idp.us-east-1.amazonaws.com/{USER_POOL_ID}",
+            "cognito:username": SUB,
+            "origin_jti": str(uuid.uuid4()),
+            "aud": APP_CLIENT_ID,
+            "event_id": str(uuid.uuid4()),
+            "token_use": "id",
+            "auth_time": now,
+            "exp": now + DAY_SECONDS,
+            "iat": now,
+            "jti": str(uuid.uuid4()),
+            "email": "jane@example.com",
+        }
+        parts = (json.dumps(part).encode() for part in ({"kid": KID, "alg": "RS256"}, claims))
+        signing_input = ".".join(map(base64url, parts))
+        return f"{signing_input}.{base64url(self._key.sign(signing_input.encode(), PKCS1v15(), SHA256()))}"
+
+
+def base64url(octets: bytes) -> str:
+    return urlsafe_b64encode(octets).rstrip(b"=").decode()

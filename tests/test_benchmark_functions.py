@@ -1,0 +1,272 @@
+"""What can break in `make bench` without anybody noticing: the file of subjects, the statistics, the rounds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.figures import FULL_MB, Figures, Start, Traffic, percentile, statistics
+from benchmarks.launchers import LaunchError, ProcessLauncher
+from benchmarks.measurement import measure
+from benchmarks.report import Report, save
+from benchmarks.subjects import Subject, SubjectError, built_in, merge, read, select
+
+PEER: dict[str, Any] = {"name": "peer", "command": ["node", "peer.mjs"], "event": "event.json", "floor": "bare"}
+SUBJECT = Subject(name="ours", event="{}")
+START = Start(
+    memory_mb=FULL_MB,
+    init=0.1,
+    first=0.02,
+    warm=[0.001],
+    cpu_init=0.09,
+    cpu_first=0.01,
+    cpu_warm=0.002,
+    peak_memory=40_000_000,
+    instructions=None,
+    traffic={},
+)
+
+Written = Callable[[Any], Path]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    """Writes a file of subjects, and the event that they name."""
+
+    def write(described: Any) -> Path:
+        (tmp_path / "event.json").write_text('{"token": "<id-token>", "routeKey": "$connect"}')
+        path = tmp_path / "subjects.json"
+        path.write_text(json.dumps(described))
+        return path
+
+    return write
+
+
+# The file of subjects
+
+
+def test_subject_has_its_event_and_runs_in_the_folder_of_the_file(written: Written, tmp_path: Path) -> None:
+    (subject,) = read(written([PEER | {"sampled": None}]))
+
+    assert (subject.name, subject.place, subject.command) == ("peer", "process", ("node", "peer.mjs"))
+    assert json.loads(subject.event)["routeKey"] == "$connect"
+    assert (subject.working_directory, subject.sampled) == (str(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": None}, "name must be a string"),
+        ({"name": ""}, "name is missing"),
+        ({"command": "node peer.mjs"}, "subject peer: command must be a list of strings"),
+        ({"command": []}, "subject peer: it needs a command or an image"),
+        ({"environment": {"PORT": 1}}, "subject peer: environment must be an object whose values are strings"),
+        ({"sampled": "yes"}, "subject peer: sampled must be true, false or null"),
+        ({"at_most": "2"}, "subject peer: at_most must be a number"),
+        ({"comand": []}, "subject peer: comand is unknown, members are name, event, command,"),
+        ({"event": "missing.json"}, "subject peer: event .*missing.json"),
+    ],
+    ids=str,
+)
+def test_error_names_the_subject_and_what_is_wrong(written: Written, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SubjectError, match=message):
+        read(written([PEER | change]))
+
+
+@pytest.mark.parametrize("described", [{}, ["peer"], "peer"], ids=str)
+def test_file_must_be_a_list_of_objects(written: Written, described: Any) -> None:
+    with pytest.raises(SubjectError, match="must be a list of objects"):
+        read(written(described))
+
+
+def test_file_that_is_no_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "subjects.json").write_text("[")
+
+    with pytest.raises(SubjectError, match=r"subjects\.json"):
+        read(tmp_path / "subjects.json")
+
+
+def test_subject_of_the_same_name_and_place_replaces_ours(written: Written) -> None:
+    own = built_in("dev")
+
+    merged = merge(own, read(written([PEER | {"name": "authorizer deny"}])))
+
+    assert len(merged) == len(own)
+    assert [each.command[0] for each in merged if each.key == ("authorizer deny", "process")] == ["node"]
+    assert [each.image for each in merged if each.key == ("authorizer deny", "image")] == ["authorizer:dev"]
+
+
+def test_reference_to_a_subject_of_another_place_is_refused(written: Written) -> None:
+    peers = read(written([PEER | {"image": "peer", "floor": "bare"}]))
+
+    with pytest.raises(SubjectError, match="'bare'"):
+        merge(built_in(None), peers)
+
+
+def test_selection_brings_what_the_chosen_subjects_refer_to(written: Written) -> None:
+    chosen = select(merge(built_in(None), read(written([PEER | {"compare_with": "authorizer deny"}]))), ["peer"])
+
+    assert [each.name for each in chosen] == ["bare", "authorizer deny", "peer"]
+
+
+def test_selection_of_nothing_is_refused() -> None:
+    with pytest.raises(SubjectError, match="pear"):
+        select(built_in(None), ["pear"])
+
+
+def test_placeholders_are_replaced_in_event_and_environment(written: Written) -> None:
+    (subject,) = read(written([PEER | {"environment": {"URL": "https://<dynamodb-address>/"}}]))
+
+    filled = subject.with_values({"<id-token>": "eyJ", "<dynamodb-address>": "127.0.0.1:1"})
+
+    assert json.loads(filled.event) == {"token": "eyJ", "routeKey": "$connect"}
+    assert filled.environment == {"URL": "https://127.0.0.1:1/"}
+
+
+def test_unknown_placeholder_is_refused() -> None:
+    with pytest.raises(SubjectError, match=r"<dynamo-address> in environment variable URL"):
+        replace(SUBJECT, environment={"URL": "https://<dynamo-address>"}).with_values({"<dynamodb-address>": "host:1"})
+
+
+# Statistics
+
+
+@pytest.mark.parametrize(
+    ("percent", "value"), [(0, 1), (1, 1), (50, 50), (98.5, 99), (99, 99), (99.5, 100), (100, 100)]
+)
+def test_percentile_is_the_nearest_rank(percent: float, value: int) -> None:
+    assert percentile(range(100, 0, -1), percent) == value
+
+
+def test_statistics_are_medians_over_starts_and_over_all_warm_requests() -> None:
+    starts = [
+        replace(START, init=1, first=9, warm=[1, 2], cpu_warm=4),
+        replace(START, init=2, first=1, warm=[3, 4], cpu_warm=2),
+        replace(START, init=9, first=2, warm=[5, 6], cpu_warm=8),
+    ]
+
+    summary = statistics(starts)
+
+    assert (summary.init, summary.first, summary.cold) == (2, 2, 10)  # the sum is a median of sums
+    assert (summary.warm, summary.cpu_warm) == (3.5, 2)
+    assert (summary.starts, summary.requests, summary.instructions) == (3, 6, None)
+
+
+def test_p99_is_left_out_of_few_requests() -> None:
+    few, enough = replace(START, warm=[0.001] * 99), replace(START, warm=[0.001] * 98 + [0.009] * 2)
+
+    assert statistics([few]).warm_p99 is None
+    assert statistics([enough]).warm_p99 == 0.009
+
+
+def test_starts_under_another_limit_are_counted_apart() -> None:
+    figures = Figures(SUBJECT, [START, replace(START, memory_mb=128, first=2.0)])
+
+    full, limited = figures.at(), figures.at(128)
+
+    assert full
+    assert limited
+    assert (full.first, limited.first, figures.at(512)) == (0.02, 2.0, None)
+
+
+# The report
+
+
+def figures(name: str, colds: list[float], **changes: Any) -> Figures:
+    return Figures(replace(SUBJECT, name=name, **changes), [replace(START, init=cold, first=0) for cold in colds])
+
+
+def test_subjects_are_compared_round_by_round() -> None:
+    ours = figures("ours", [2, 30, 4])
+    peer = figures("peer", [1, 10, 4], compare_with="ours", at_most=1.5)
+
+    report = str(Report([ours, peer], coloured=False))
+
+    assert "✗ ours takes 2.00 times the cold start of peer (1.00 times its CPU), at most 1.50 (process)" in report
+
+
+@pytest.mark.parametrize(
+    ("sampled", "line"), [(1.030, "✓ ours, sampled takes 30 ms"), (1.050, "✗ ours, sampled takes 50 ms")]
+)
+def test_sampled_start_may_take_forty_milliseconds_more(sampled: float, line: str) -> None:
+    report = str(Report([figures("ours", [1.0]), figures("ours, sampled", [sampled], sampled=True)], coloured=False))
+
+    assert line in report
+
+
+def test_time_above_the_bare_runtime_is_a_column() -> None:
+    report = str(Report([figures("bare", [0.050]), figures("ours", [0.120], floor="bare")], coloured=False))
+
+    (row,) = [line.split() for line in report.splitlines() if line.startswith("ours")]
+    assert row[1:5] == ["120", "0.00", "120", "70"]
+
+
+def test_connections_that_are_not_kept_are_told() -> None:
+    kept = replace(START, traffic={"DynamoDB": Traffic(1, 3), "Cognito": Traffic(0, 0)})
+    not_kept = replace(START, traffic={"DynamoDB": Traffic(connections=3, requests=3), "Cognito": Traffic(0, 0)})
+
+    report = str(Report([Figures(SUBJECT, [kept, not_kept])], coloured=False))
+
+    (row,) = [line.split() for line in report.splitlines() if "DynamoDB" in line]
+    assert row == ["ours", "(process)", "DynamoDB", "3", "for", "3", "requests"]
+    assert "Cognito" not in report
+
+
+def test_json_has_every_start_and_no_token(tmp_path: Path) -> None:
+    subject = replace(SUBJECT, event='{"idToken": "eyJ"}')
+
+    save([Figures(subject, [START])], {"rounds": 1}, tmp_path / "new" / "bench.json")
+
+    saved = (tmp_path / "new" / "bench.json").read_text()
+    (described,) = json.loads(saved)["subjects"]
+    assert described["starts"][0]["init"] == described["statistics"][str(FULL_MB)]["init"] == 0.1
+    assert "eyJ" not in saved
+
+
+# A run
+
+
+async def test_every_round_starts_the_subject_and_the_first_round_is_not_counted() -> None:
+    (bare,) = [each for each in built_in(None) if each.name == "bare"]
+    rounds: list[int] = []
+
+    (measured,), _ = await measure([bare], rounds=2, requests=3, say_round=rounds.append)
+
+    assert rounds == [0, 1, 2]
+    assert [len(start.warm) for start in measured.starts] == [3, 3]
+    assert all(start.cpu_init > 0 and start.peak_memory > 0 for start in measured.starts)
+
+
+def test_killed_subject_is_gone_before_the_next_is_started(tmp_path: Path) -> None:
+    command = (sys.executable, "-c", "import time; time.sleep(60)")
+    launcher = ProcessLauncher(replace(SUBJECT, command=command, working_directory="."), tmp_path, "launcher")
+    launcher.start({})
+    try:
+        launcher.start_subject()
+        launcher.kill_subject()
+        gone = not launcher.has_subject()
+    finally:
+        launcher.stop()
+
+    assert gone
+
+
+async def test_subject_that_ends_is_named_with_what_it_wrote() -> None:
+    command = (sys.executable, "-c", "raise SystemExit('no such table')")
+    broken = replace(SUBJECT, name="peer", command=command, working_directory=".")
+
+    with pytest.raises(LaunchError, match=r"peer \(process\): it ended without asking .*\s+no such table"):
+        await measure([broken], rounds=1, requests=1, say_round=lambda _: None)
+
+
+async def test_answer_that_is_not_the_expected_one_ends_the_run() -> None:
+    (bare,) = [each for each in built_in(None) if each.name == "bare"]
+
+    with pytest.raises(LaunchError, match="its answer lacks Allow"):
+        await measure([replace(bare, expect="Allow")], rounds=1, requests=1, say_round=lambda _: None)
