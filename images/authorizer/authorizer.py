@@ -472,7 +472,7 @@ class GetRequest(threading.Thread):
     def _connect(self) -> socket.socket:
         host, is_https = self._url.hostname, self._url.scheme == "https"
         connected = socket.create_connection((host, self._url.port or (443 if is_https else 80)), JWKS_CONNECT_SECONDS)
-        connected.settimeout(JWKS_SECONDS)
+        connected.settimeout(None)  # abort() ends what takes too long
         if is_https:
             tls = ssl.create_default_context()
             connected = tls.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
