@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -230,6 +231,30 @@ def test_bad_response_leaves_the_last_good_keys_in_the_cache(
 
     assert keys.find(GOOD)
     assert len(jwks.requests) == 2
+
+
+# Which downloads are traced
+
+
+def test_only_the_download_of_a_sampled_invocation_is_recorded(
+    xray: None, authorizer: ModuleType, jwks: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real SDK runs in tests/rie/test_tracing.py."""
+    recorded: list[str] = []
+
+    @contextmanager
+    def in_subsegment(name: str) -> Iterator[None]:
+        recorded.append(name)
+        yield
+
+    monkeypatch.setattr("aws_xray_sdk.core.xray_recorder.in_subsegment", in_subsegment)
+
+    for trace_id in ("", "Root=1-5759e988-aaaaaaaaaaaaaaaaaaaaaaaa;Sampled=0", "Root=1-5759e988-bbbb;Sampled=1"):
+        assert recorded == []
+        monkeypatch.setenv("_X_AMZN_TRACE_ID", trace_id)
+        assert authorizer.download(f"{jwks.url}{JWKS_PATH}", 3.0)
+
+    assert recorded == ["jwks"]
 
 
 # Which keys are used
