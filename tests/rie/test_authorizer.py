@@ -9,8 +9,19 @@ from typing import Any
 import pytest
 from joserfc.jwk import RSAKey
 
-from tests.conftest import SUB, EventFactory, Sign, effect, free_port, load_event, rs256, with_headers
-from tests.rie.conftest import AUTHORIZER, Emulate, Emulator
+from tests.conftest import (
+    AUTHORIZER,
+    JWKS_ENDPOINT,
+    SUB,
+    EventFactory,
+    Sign,
+    effect,
+    free_port,
+    load_event,
+    rs256,
+    with_headers,
+)
+from tests.rie.conftest import Emulate, Emulator
 
 
 def test_valid_token_is_allowed(authorizer: Emulator, authorizer_event: EventFactory, sign: Sign) -> None:
@@ -76,11 +87,33 @@ def test_anything_but_a_token_is_denied(
     assert (status, effect(answer)) == (200, "Deny")
 
 
-def test_unreachable_keys_are_a_function_error_and_not_a_denial(
+@pytest.mark.parametrize(
+    ("member", "value", "reason"),
+    [
+        ("queryStringParameters", {"idToken": "\ud800"}, "malformed_token"),
+        ("queryStringParameters", {"idToken\ud800": "a.b.c"}, "missing_token"),
+        ("queryStringParameters", {"idToken": "a.b.c", "other": "\ud800"}, "malformed_token"),
+        ("headers", {"User-Agent": "\ud800"}, "unsupported_algorithm"),
+        ("headers", {"\ud800": "curl"}, "unsupported_algorithm"),
+    ],
+    ids=ascii,
+)
+def test_lone_surrogate_is_denied_and_logged(
+    authorizer: Emulator, member: str, value: dict[str, str], reason: str
+) -> None:
+    """JSON can have it, UTF-8 cannot."""
+    connection_id = str(uuid.uuid4())
+
+    status, answer = authorizer.invoke(load_event("authorizer", connectionId=connection_id, **{member: value}))
+
+    assert (status, effect(answer)) == (200, "Deny")
+    assert authorizer.records("connection rejected", connectionId=connection_id, reason=reason)
+
+
+def test_unreachable_keys_are_an_error_and_not_a_denial(
     emulate: Emulate, authorizer_event: EventFactory, sign: Sign
 ) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"
-    with emulate("authorizer", {**AUTHORIZER, "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": nowhere}) as authorizer:
+    with emulate("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: f"http://127.0.0.1:{free_port()}"}) as authorizer:
         _, answer = authorizer.invoke(authorizer_event(queryStringParameters={"idToken": sign()}))
 
     assert answer["errorType"] == "KeySetUnavailable"
@@ -128,7 +161,7 @@ def test_member_on_an_allowed_page_is_allowed_by_the_token_that_it_offers(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_whoever_lacks_one_of_them_is_denied(
+def test_client_that_lacks_one_of_them_is_denied(
     strict_authorizer: Emulator, sign: Sign, lines: list[tuple[str, str]], claims: dict[str, Any], reason: str
 ) -> None:
     token, connection_id = sign(**claims), str(uuid.uuid4())
