@@ -214,7 +214,7 @@ BROKEN = Answer(500, [b"{}"])
 GARBAGE = Answer(200, [b"<html>"])
 HANGS = Answer()
 DENIED = dynamodb_error("AccessDeniedException")
-FULL = dynamodb_error("ConditionalCheckFailedException", Item={"places": {"SS": ["9999999999 other"]}})
+FULL = dynamodb_error("ConditionalCheckFailedException", Item={"slots": {"SS": ["9999999999 other"]}})
 GONE = Answer(410, headers={"x-amzn-ErrorType": "GoneException"})
 OF_POSTS = [GONE, *(Answer(status, [b"{}"]) for status in (400, 403, 413, 429))]
 
@@ -232,7 +232,6 @@ VARIABLES = {
         "USER_TABLE_NAME": "users",
         "MAX_CONNECTIONS_PER_USER": "2",
         "CALLBACK_URL": "https://api.invalid/prod",
-        "AWS_MAX_ATTEMPTS": "1",  # or faults would take their time
     },
 }
 PARTS = ("queryStringParameters", "headers")

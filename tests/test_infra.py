@@ -15,7 +15,7 @@ from infra import auth
 from infra.bake import BakeTarget
 from local.limits import Limits
 from tests.conftest import ROOT
-from tests.rie.conftest import SETTINGS
+from tests.rie.conftest import SETTINGS, TIMEOUTS
 from tests.synthesis import EVERY_OPTION, functions, of_type, only, outputs_of, synthesized, text
 
 
@@ -249,13 +249,11 @@ def test_stage_logs_access_to_a_group_of_the_stack(template: Template) -> None:
     assert stage["AccessLogSettings"]["DestinationArn"]["Fn::GetAtt"][0] in of_type(template, "AWS::Logs::LogGroup")
 
 
-def test_functions_have_the_memory_that_the_tests_behind_the_emulator_give_them(template: Template) -> None:
-    for function in functions(template).values():
-        assert str(function["MemorySize"]) == SETTINGS["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
+def test_tests_behind_the_emulator_have_the_functions_memory_and_timeouts(template: Template) -> None:
+    found = functions(template)
 
-
-def test_authorizer_has_the_time_that_the_tests_behind_the_emulator_give_it(template: Template) -> None:
-    assert str(functions(template)["authorizer"]["Timeout"]) == SETTINGS["AWS_LAMBDA_FUNCTION_TIMEOUT"]
+    assert {name: function["Timeout"] for name, function in found.items()} == TIMEOUTS
+    assert {str(function["MemorySize"]) for function in found.values()} == {SETTINGS["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]}
 
 
 def test_websocket_function_has_the_time_that_api_gateway_waits_for_it(template: Template) -> None:

@@ -81,7 +81,7 @@ def test_websocket_function_may_also_keep_its_tables_and_post_to_connections(tem
     }
 
 
-def test_places_are_in_a_table_of_the_option_alone() -> None:
+def test_slots_are_in_a_table_of_the_option_alone() -> None:
     """So the two grants above are each of a stack that needs them."""
     assert [*table_keyed_by(synthesized(), "userId")] == []
     assert len([*table_keyed_by(synthesized(**EVERY_OPTION), "userId")]) == 1

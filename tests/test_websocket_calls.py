@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.retries.standard import ExponentialBackoff, RetryContext, RetryEventAdapter, ThrottlingErrorDetector
 
 from tests.conftest import (
@@ -194,6 +194,14 @@ def test_service_that_refuses_connections_is_an_error_that_names_service_and_ope
 
     with pytest.raises(websocket.ServiceUnavailable, match=f"^{message}Could not connect"):
         websocket.handler(ROUTES[route], None)
+
+
+def test_missing_credentials_are_not_blamed_on_the_service(cold_start: ColdStart) -> None:
+    none = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}
+    websocket = cold_start("websocket", **WEBSOCKET, **none)
+
+    with pytest.raises(NoCredentialsError):
+        websocket.handler(ROUTES["connect"], None)
 
 
 # Connections

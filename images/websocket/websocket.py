@@ -9,10 +9,12 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Any, NamedTuple, Self
 
 import botocore.session  # boto3 adds nothing that is used here, and its import takes 50 ms
 from botocore.config import Config
+from botocore.exceptions import ConnectionError as EndpointError
+from botocore.exceptions import HTTPClientError
 
 logger = logging.getLogger(__name__)
 logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns about every invocation that has no trace
@@ -89,10 +91,11 @@ class ServiceUnavailable(Exception):
     """An AWS service gave no answer; the message names the service and the operation."""
 
 
-def raise_service_unavailable(exception: Exception, event_name: str, **_: object) -> NoReturn:
-    """Replace botocore's error, which names a URL only, on the event `after-call-error.<service>.<operation>`."""
-    service, operation = event_name.split(".")[1:]
-    raise ServiceUnavailable(f"{service} gave no answer to {operation}: {exception}") from exception
+def name_service(exception: Exception, event_name: str, **_: object) -> None:
+    """Replace botocore's network errors, which name a URL only, on the event `after-call-error.<service>.<operation>`."""
+    if isinstance(exception, EndpointError | HTTPClientError):
+        service, operation = event_name.split(".")[1:]
+        raise ServiceUnavailable(f"{service} gave no answer to {operation}: {exception}") from exception
 
 
 # The init phase calls no service: clients connect on first use, and keep their connections.
@@ -107,7 +110,8 @@ config = Config(
     tcp_keepalive=True,
 )
 session = botocore.session.get_session()
-session.register("after-call-error", raise_service_unavailable)
+session.register("after-call-error", name_service)
+# The image has these services only, and of them the operations in trim.toml.
 dynamodb: Any = session.create_client("dynamodb", config=config)
 management: Any = session.create_client("apigatewaymanagementapi", endpoint_url=settings.callback_url, config=config)
 

@@ -175,7 +175,7 @@ async def test_connection_is_stored_with_its_user_until_the_token_expires(
     (row,) = await rows(system)
 
     assert (row["userId"], int(row["removedAt"])) == (claims(token)["sub"], claims(token)["exp"])
-    assert row.keys() == {"connectionId", "userId", "removedAt"}
+    assert row.keys() == {"connectionId", "userId", "connectedAt", "removedAt"}
 
 
 async def test_message_is_echoed(phone: ClientConnection) -> None:

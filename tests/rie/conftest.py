@@ -31,10 +31,10 @@ from tests.conftest import (
 
 RIE = ROOT / ".local" / "bin" / "aws-lambda-rie"
 INVOCATIONS = "/2015-03-31/functions/function/invocations"
-PATIENCE_SECONDS = 30.0  # more than the function's timeout: a caller who gives up crashes the emulator
+PATIENCE_SECONDS = 40.0  # more than each function's timeout: a caller who gives up crashes the emulator
 # As in the stack.
+TIMEOUTS = {"authorizer": 10, "websocket": 29}
 SETTINGS = {
-    "AWS_LAMBDA_FUNCTION_TIMEOUT": "10",
     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
     "AWS_LAMBDA_LOG_FORMAT": "JSON",
     "AWS_LAMBDA_LOG_LEVEL": "INFO",
@@ -161,7 +161,8 @@ def emulate(run: Run) -> Emulate:
     def emulated(function: str, environ: dict[str, str]) -> Iterator[Emulator]:
         invocations, runtime_api = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         arguments = [f"--runtime-interface-emulator-address={invocations}", f"--runtime-api-address={runtime_api}"]
-        with run(function, arguments, EXECUTION_ENVIRONMENT | SETTINGS | environ) as log:
+        timeout = {"AWS_LAMBDA_FUNCTION_TIMEOUT": str(TIMEOUTS[function])}
+        with run(function, arguments, EXECUTION_ENVIRONMENT | SETTINGS | timeout | environ) as log:
             emulator = Emulator(f"http://{invocations}", log)
             emulator.wait_until_ready()
             yield emulator
@@ -227,7 +228,7 @@ def websocket(emulate: Emulate, aws: FakeAws) -> Iterator[Emulator]:
 
 @pytest.fixture(scope="session")
 def limited_websocket(emulate: Emulate, database: LocalAws) -> Iterator[Emulator]:
-    """With two places for each user, in a real DynamoDB."""
+    """With two slots for each user, in a real DynamoDB."""
     limits = {
         "MAX_CONNECTIONS_PER_USER": "2",
         "USER_TABLE_NAME": "users",
