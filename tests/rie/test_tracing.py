@@ -20,6 +20,7 @@ import pytest
 
 from tests.conftest import (
     EXECUTION_ENVIRONMENT,
+    JWKS_ENDPOINT,
     Answer,
     EventFactory,
     LoopbackServer,
@@ -147,35 +148,47 @@ def imported(log: str) -> set[str]:
     return {module.partition(".")[0] for module in reported}
 
 
-@pytest.mark.parametrize("context", [UNTRACED, trace("a", sampled=False)], ids=["untraced", "not sampled"])
-def test_token_is_allowed_without_a_sampled_trace(
-    traced: Traced, jwks: LoopbackServer, authorizer_event: EventFactory, sign: Sign, context: dict[str, str]
+@pytest.mark.parametrize("before", [[], [UNTRACED, trace("a", sampled=False)]], ids=["first", "later"])
+def test_download_of_keys_is_reported_if_it_is_sampled(
+    traced: Traced, jwks: LoopbackServer, daemon: socket.socket, sign: Sign, before: list[dict[str, str]]
 ) -> None:
-    environ = {**AUTHORIZER, "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": jwks.url}
-    with traced("authorizer", environ) as authorizer:
-        answer = authorizer.invoke(authorizer_event(queryStringParameters={"idToken": sign()}), context)
-
-    assert effect(answer) == "Allow"
-
-
-def test_download_of_the_keys_is_reported(
-    traced: Traced, jwks: LoopbackServer, daemon: socket.socket, authorizer_event: EventFactory, sign: Sign
-) -> None:
-    event = authorizer_event(queryStringParameters={"idToken": sign()})
-    with traced("authorizer", {**AUTHORIZER, "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": jwks.url}) as authorizer:
-        authorizer.invoke(event, trace("c", sampled=True))
+    """The first token causes a download, and so does an unknown key."""
+    tokens = [*(sign() for _ in before), sign(header={"kid": "unknown"})]
+    with traced("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: jwks.url}) as authorizer:
+        answers = [
+            authorizer.invoke(load_event("authorizer", queryStringParameters={"idToken": token}), context)
+            for token, context in zip(tokens, [*before, trace("c", sampled=True)], strict=True)
+        ]
         subsegment = received(daemon)
 
+    assert [effect(answer) for answer in answers] == [*["Allow"] * len(before), "Deny"]
     assert (subsegment["name"], subsegment["trace_id"]) == ("jwks", root("c"))
     assert "fault" not in subsegment
 
 
-def test_failed_download_of_the_keys_is_reported_as_a_fault(
-    traced: Traced, daemon: socket.socket, authorizer_event: EventFactory, sign: Sign
+def test_x_ray_sdk_is_not_imported_before_the_first_sampled_download(
+    traced: Traced, jwks: LoopbackServer, daemon: socket.socket, sign: Sign
 ) -> None:
-    event = authorizer_event(queryStringParameters={"idToken": sign()})
-    nowhere = f"http://127.0.0.1:{free_port()}"
-    with traced("authorizer", {**AUTHORIZER, "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": nowhere}) as authorizer:
+    known, unknown = (
+        load_event("authorizer", queryStringParameters={"idToken": token})
+        for token in (sign(), sign(header={"kid": "unknown"}))
+    )
+    report = {"PYTHONPROFILEIMPORTTIME": "1"}
+    with traced("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: jwks.url, **report}) as authorizer:
+        for context in (UNTRACED, trace("a", sampled=False)):
+            authorizer.invoke(known, context)
+        unsampled = imported(authorizer.log())
+        authorizer.invoke(unknown, trace("b", sampled=True))
+        received(daemon)
+        sampled = imported(authorizer.log())
+
+    assert "joserfc" in unsampled
+    assert ("aws_xray_sdk" in unsampled, "aws_xray_sdk" in sampled) == (False, True)
+
+
+def test_failed_download_of_keys_is_reported_as_a_fault(traced: Traced, daemon: socket.socket, sign: Sign) -> None:
+    event = load_event("authorizer", queryStringParameters={"idToken": sign()})
+    with traced("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: f"http://127.0.0.1:{free_port()}"}) as authorizer:
         authorizer.invoke(event, trace("d", sampled=True))
         subsegment = received(daemon)
 
