@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import aws_cdk as cdk
@@ -13,7 +14,7 @@ import pytest
 from aws_cdk.assertions import Template
 
 import infra.app
-from tests.conftest import APP_CLIENT_ID, USER_POOL_ID, ColdStart
+from tests.conftest import AUTHORIZER, ColdStart
 from tests.synthesis import (
     CONTEXT,
     EVERY_OPTION,
@@ -292,23 +293,23 @@ def test_stack_without_a_single_connection_for_a_user_is_refused() -> None:
 # What the functions make of them
 
 
-def test_authorizer_gives_a_download_up_well_before_its_own_time_is_over(cold_start: ColdStart) -> None:
-    authorizer = cold_start("authorizer", USER_POOL_ID=USER_POOL_ID, APP_CLIENT_ID=APP_CLIENT_ID)
+def test_downloads_of_keys_end_long_before_the_timeout_of_the_authorizer(imported_authorizer: ModuleType) -> None:
+    """A download may wait for the one of another thread; Linux repeats a lost SYN after 1 s."""
     timeout = functions(synthesized())["authorizer"]["Timeout"]
 
-    assert authorizer.JWKS_CONNECT_SECONDS <= authorizer.JWKS_REFRESH_SECONDS < authorizer.JWKS_SECONDS <= 3
-    assert timeout >= 3 * authorizer.JWKS_SECONDS
+    assert imported_authorizer.JWKS_REFRESH_SECONDS < imported_authorizer.JWKS_SECONDS <= timeout / 3
+    assert 1 < imported_authorizer.JWKS_CONNECT_SECONDS < imported_authorizer.JWKS_SECONDS / 2
 
 
-def test_authorizer_understands_every_option(cold_start: ColdStart) -> None:
+def test_authorizer_understands_every_option(imported_authorizer: ModuleType) -> None:
     variables = environment(synthesized(**EVERY_OPTION), "authorizer")
 
-    authorizer = cold_start("authorizer", **variables | {"USER_POOL_ID": USER_POOL_ID, "APP_CLIENT_ID": APP_CLIENT_ID})
+    settings = imported_authorizer.Settings.read(variables | AUTHORIZER)
 
-    assert authorizer.CREDENTIAL_MODE == "subprotocol"
-    assert authorizer.ALLOWED_ORIGINS == ORIGINS
-    assert authorizer.ALLOW_MISSING_ORIGIN is True
-    assert authorizer.REQUIRED_GROUP == "staff"
+    assert settings.credential_mode == "subprotocol"
+    assert settings.allowed_origins == ORIGINS
+    assert settings.allow_missing_origin is True
+    assert settings.required_group == "staff"
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_authorizer_understands_every_option(cold_start: ColdStart) -> None:
     ],
 )
 def test_authorizer_understands_every_origin_that_the_stack_takes(
-    cold_start: ColdStart, synthesize_app: Synthesize, origin: str, *, written_by_a_browser: bool
+    imported_authorizer: ModuleType, synthesize_app: Synthesize, origin: str, *, written_by_a_browser: bool
 ) -> None:
     if written_by_a_browser:
         synthesize_app(allowedOrigins=origin)
@@ -334,11 +335,9 @@ def test_authorizer_understands_every_origin_that_the_stack_takes(
         with pytest.raises(SystemExit):
             synthesize_app(allowedOrigins=origin)
 
-    variables = {"USER_POOL_ID": USER_POOL_ID, "APP_CLIENT_ID": APP_CLIENT_ID, "ALLOWED_ORIGINS": origin}
-    authorizer = cold_start("authorizer", **variables)
+    settings = imported_authorizer.Settings.read({**AUTHORIZER, "ALLOWED_ORIGINS": origin})
 
-    (allowed,) = authorizer.ALLOWED_ORIGINS
-    assert allowed == origin
+    assert settings.allowed_origins == [origin]
 
 
 def test_websocket_function_understands_every_option(cold_start: ColdStart) -> None:
