@@ -99,7 +99,9 @@ def main() -> int:
     print(LEGEND.format(rounds=arguments.rounds))
     print(Report(figures, coloured=sys.stdout.isatty()), end="\n\n")
     if load > BUSY_LOAD:
-        print(f"Other programs used this machine (load {load:.1f}): trust CPU times and ratios more than times.")
+        print(
+            f"Other programs used this machine (load {load:.1f}): run this again when it is quiet, ratios suffer, too."
+        )
     if no_images:
         print(f"There are no figures of images and none under CPU limits: {no_images}.")
     if not_counted:

@@ -181,7 +181,10 @@ class ImageLauncher(Launcher):
 
     def start(self, environment: dict[str, str]) -> None:
         subject = self.subject
-        config = json.loads(docker("image", "inspect", "--format={{json .Config}}", subject.image))
+        try:
+            config = json.loads(docker("image", "inspect", "--format={{json .Config}}", subject.image))
+        except LaunchError as error:
+            raise LaunchError(f"{subject.name}: {error}; build it first, ours with `make images`") from None
         entrypoint = config.get("Entrypoint") or []
         command = [*entrypoint, *(subject.command or config.get("Cmd") or [])]
         if Path(command[0]).name.startswith("python"):
