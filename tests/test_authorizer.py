@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from joserfc.errors import UnsupportedAlgorithmError
 from joserfc.jwk import RSAKey
 
 from tests.conftest import (
@@ -186,6 +187,13 @@ def test_token_whose_claims_were_changed_after_signing_is_denied(refusal: Refusa
     _, payload, _ = sign(sub="somebody-else").split(".")
 
     assert refusal(f"{header}.{payload}.{signature}") == "bad_signature"
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "RS384", "PS256", "ES256"])
+def test_library_verifies_rs256_only(authorizer: ModuleType, algorithm: str) -> None:
+    """RFC 8725 section 3.1: a second check, after the one of the header."""
+    with pytest.raises(UnsupportedAlgorithmError):
+        authorizer.RS256.get_alg(algorithm)
 
 
 # What the log says
