@@ -525,8 +525,9 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
         sources = shutil.copytree(ROOT / "images", tmp_path / "images")
         (tmp_path / ".local").symlink_to(ROOT / ".local")
         module = sources / leak.function / f"{leak.function}.py"
-        before, handler, after = re.split(r"(^def handler\(.*\n)", module.read_text(), flags=re.MULTILINE)
-        module.write_text(f"{before}{handler}    {leak.code}\n{after}")
+        handler = r"(^ *)(def (?:handler|__call__)\(.*\n)"
+        before, indent, line, after = re.split(handler, module.read_text(), flags=re.MULTILINE)
+        module.write_text(f"{before}{indent}{line}{indent}    {leak.code}\n{after}")
         monkeypatch.setattr("tests.rie.conftest.ROOT", tmp_path)
         return sources
 
@@ -545,11 +546,13 @@ def places(hits: list[str]) -> list[str]:
         Leak("log", "authorizer", 'logger.info("asked", extra={"headers": event["headers"]})'),
         Leak("log", "authorizer", f'logger.debug("it ends with %s", {ID_TOKEN}[-20:])'),
         Leak("log", "authorizer", f"print(urlsafe_b64decode({ID_TOKEN}.split('.')[1] + '=='))"),
-        Leak("log", "authorizer", f"print(urlsafe_b64encode(b'the token: ' + {ID_TOKEN}.encode()))"),
+        Leak(
+            "log", "authorizer", f"import base64; print(base64.urlsafe_b64encode(b'the token: ' + {ID_TOKEN}.encode()))"
+        ),
         Leak("log", "websocket", f"raise RuntimeError({ID_TOKEN})"),
         Leak("log", "websocket", f"raise RuntimeError({ID_TOKEN})", "Text"),
         Leak("answers", "websocket", f"raise RuntimeError({ID_TOKEN})"),
-        Leak("traces", "authorizer", f'with xray_recorder.in_subsegment("x") as x: x.put_annotation("x", {ID_TOKEN})'),
+        Leak("traces", "authorizer", f'with trace("x") as x: x and x.put_annotation("x", {ID_TOKEN})'),
     ],
     ids=lambda leak: f"{leak.place} of {leak.function}",
 )
@@ -577,7 +580,11 @@ def test_leak_planted_in_a_function_is_found(
             "clients", "websocket", f'return {{"statusCode": 200, "headers": {{"Sec-WebSocket-Protocol": {OFFERED}}}}}'
         ),
         Leak("clients", "websocket", 'return {"statusCode": 403, "body": json.dumps(event)}'),
-        Leak("calls", "websocket", f'connections.put_item(Item={{"connectionId": "x", "token": {ID_TOKEN}}})'),
+        Leak(
+            "calls",
+            "websocket",
+            f'dynamodb.put_item(TableName=settings.connection_table, Item={{"connectionId": {{"S": "x"}}, "token": {{"S": {ID_TOKEN}}}}})',
+        ),
     ],
     ids=lambda leak: leak.place,
 )
@@ -595,7 +602,7 @@ async def test_leak_planted_behind_the_gateway_is_found(
 def test_leak_planted_in_the_local_system_is_found(
     plant: Plant, templates: dict[str, Path], canary: Canary, tmp_path: Path
 ) -> None:
-    stored = f'connections.put_item(Item={{"connectionId": "planted", "token": {ID_TOKEN}}})'
+    stored = f'dynamodb.put_item(TableName=settings.connection_table, Item={{"connectionId": {{"S": "planted"}}, "token": {{"S": {ID_TOKEN}}}}})'
     sources = plant(Leak("terminal and tables", "websocket", f'if "headers" in event: print(event), {stored}'))
     arguments = ["--template", f"{templates['querystring']}", "--images", f"{sources}"]
 

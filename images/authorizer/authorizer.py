@@ -64,8 +64,8 @@ JWKS_STALE_SECONDS = 3600.0  # then keys are refreshed, which drops withdrawn on
 JWKS_EXPIRED_SECONDS = 86400.0  # then keys that could not be refreshed are dropped
 
 ORIGIN = r"[a-z][a-z0-9+.-]*://[^\s/,?#@*A-Z]+"  # as browsers write it, RFC 6454 section 6.2
-THIS_MACHINE = r"localhost|127(\.\d{1,3}){3}|\[::1\]|host\.docker\.internal|host\.containers\.internal"
-ENDPOINT_URL = rf"(https://[\w.-]+|http://({THIS_MACHINE}))(:\d{{1,5}})?(/[^?#\s]*)?"
+THIS_MACHINE = r"localhost|127(\.[0-9]{1,3}){3}|\[::1\]|host\.docker\.internal|host\.containers\.internal"
+ENDPOINT_URL = rf"(https://[A-Za-z0-9.-]+|http://({THIS_MACHINE}))(:[0-9]{{1,5}})?(/[^?#\s]*)?"
 # DNS suffixes of AWS partitions by the first part of a region's name; the others with user pools have amazonaws.com.
 DNS_SUFFIXES = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
 
@@ -192,20 +192,16 @@ class Authorizer:
         https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html
         and RFC 8725.
         """
+        kid, signature = decode(token)
+        key = self.jwks.find(kid)
+        if key is None:
+            raise Rejected("unknown_kid")
+        if not jws.validate_compact(signature, key, registry=RS256):
+            raise Rejected("bad_signature")
         try:
-            # joserfc would accept duplicate members in the header.
-            kid = get_kid(parse_object(urlsafe_b64decode(token.partition(".")[0] + "==")))
-            signature = jws.extract_compact(token.encode())
-            key = self.jwks.find(kid)
-            if key is None:
-                raise Rejected("unknown_kid")
-            if not jws.validate_compact(signature, key, registry=RS256):
-                raise Rejected("bad_signature")
             claims = parse_object(signature.payload)
-        except (DecodeError, ValueError, RecursionError):
+        except (ValueError, RecursionError):
             raise Rejected("malformed_token") from None
-        except JoseError as error:
-            raise Rejected(error.error) from None
         self.check_claims(claims)
         check_dates(claims, self.settings.clock_skew_seconds)
         return claims
@@ -226,19 +222,6 @@ class Authorizer:
         groups = claims.get("cognito:groups")
         if self.settings.required_group and not (isinstance(groups, list) and self.settings.required_group in groups):
             raise Rejected("missing_group")
-
-
-def check_dates(claims: Claims, clock_skew_seconds: int) -> None:
-    """Check that the token is valid now (RFC 7519 section 4.1); the clock skew does not prolong it."""
-    now = time.time()
-    for name in ("exp", "iat", "nbf", "auth_time"):
-        value = claims.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_NUMERIC_DATE:
-            raise Rejected(f"invalid_claim.{name}")
-        if name in ("iat", "nbf") and value > now + clock_skew_seconds:
-            raise Rejected(f"invalid_claim.{name}")
-    if claims["exp"] <= now:
-        raise Rejected("expired_token.exp")
 
 
 def policy(effect: Literal["Allow", "Deny"], method_arn: str, principal_id: str, context: dict[str, str]) -> Policy:
@@ -274,6 +257,33 @@ def find_token_subprotocol(offer: str) -> str | None:
     return tokens[0] if tokens else None
 
 
+def decode(token: str) -> tuple[str, jws.CompactSignature]:
+    """Return the `kid` and the parts of a compact JWS, not verified yet."""
+    try:
+        header = parse_object(urlsafe_b64decode(token.partition(".")[0] + "=="))  # joserfc accepts duplicate members
+        return get_kid(header), jws.extract_compact(token.encode())
+    except (DecodeError, ValueError, RecursionError):
+        raise Rejected("malformed_token") from None
+    except JoseError as error:
+        raise Rejected(error.error) from None
+
+
+def get_kid(header: dict[str, Any]) -> str:
+    """Return the `kid` of a header as Cognito writes it; raise Rejected for any other, before a key is looked up."""
+    if header.get("alg") != "RS256":
+        raise Rejected("unsupported_algorithm")
+    if header.keys() - {"alg", "kid", "typ"}:  # Cognito sets no other: no crit, no jku, no jwk
+        raise Rejected("unsupported_header")
+    if str(header.get("typ", "JWT")).upper() != "JWT":
+        raise Rejected("unsupported_type")
+    kid = header.get("kid")
+    if kid is None:
+        raise Rejected("missing_kid")
+    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARACTERS:
+        raise Rejected("malformed_kid")
+    return kid
+
+
 def parse_object(octets: bytes) -> dict[str, Any]:
     """Return a JSON object in UTF-8 without what parsers disagree about: duplicate members, NaN, Infinity.
 
@@ -299,20 +309,17 @@ def refuse_constant(constant: str) -> NoReturn:
 STRICT_JSON = json.JSONDecoder(object_pairs_hook=unique_members, parse_constant=refuse_constant)
 
 
-def get_kid(header: dict[str, Any]) -> str:
-    """Return the `kid` of a header as Cognito writes it; raise Rejected for any other, before a key is looked up."""
-    if header.get("alg") != "RS256":
-        raise Rejected("unsupported_algorithm")
-    if header.keys() - {"alg", "kid", "typ"}:  # Cognito sets no other: no crit, no jku, no jwk
-        raise Rejected("unsupported_header")
-    if str(header.get("typ", "JWT")).upper() != "JWT":
-        raise Rejected("unsupported_type")
-    kid = header.get("kid")
-    if kid is None:
-        raise Rejected("missing_kid")
-    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARACTERS:
-        raise Rejected("malformed_kid")
-    return kid
+def check_dates(claims: Claims, clock_skew_seconds: int) -> None:
+    """Check that the token is valid now (RFC 7519 section 4.1); the clock skew does not prolong it."""
+    now = time.time()
+    for name in ("exp", "iat", "nbf", "auth_time"):
+        value = claims.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_NUMERIC_DATE:
+            raise Rejected(f"invalid_claim.{name}")
+        if name in ("iat", "nbf") and value > now + clock_skew_seconds:
+            raise Rejected(f"invalid_claim.{name}")
+    if claims["exp"] <= now:
+        raise Rejected("expired_token.exp")
 
 
 class JwksCache:
@@ -469,7 +476,12 @@ class GetRequest(threading.Thread):
             connection.request("GET", self._url.path)
             with connection.getresponse() as response:
                 self.status, self.body = response.status, response.read(MAX_JWKS_BYTES + 1)
-        except (OSError, HTTPException, ValueError) as error:
+        except (
+            OSError,
+            HTTPException,
+            ValueError,
+            AttributeError,
+        ) as error:  # the last if aborted before the handshake
             self.error = error
         finally:
             if self._socket:
