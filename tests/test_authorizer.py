@@ -202,12 +202,12 @@ def test_library_verifies_rs256_only(authorizer: ModuleType, algorithm: str) -> 
 def test_acceptance_is_logged_with_the_subject(
     authorize: Authorize, sign: Sign, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
 
     authorize(sign())
 
     (record,) = caplog.records
-    assert (record.levelname, record.message) == ("INFO", "connection accepted")
+    assert (record.levelname, record.message) == ("DEBUG", "connection accepted")
     assert (vars(record)["sub"], vars(record)["connectionId"]) == (SUB, CONNECTION_ID)
 
 
@@ -242,7 +242,7 @@ def test_lone_surrogate_in_the_query_string_is_answered_and_logged(
     parameters: dict[str, str],
     reason: str,
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     query = {name: value.format(sign()) for name, value in parameters.items()}
 
     event = load_event(
@@ -276,7 +276,7 @@ def test_lone_surrogate_in_a_header_is_answered_and_logged(
     headers: dict[str, str],
     reason: str,
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     lines = [(name, value.format(sign())) for name, value in headers.items()]
 
     assert decide(with_headers(load_event("authorizer", queryStringParameters=None), *lines)) == reason

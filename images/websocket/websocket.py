@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
-import botocore.session  # boto3 adds nothing that is used here, and its import takes 50 ms
+import botocore.session  # boto3 takes longer to import, and adds nothing that is used here
 from botocore.config import Config
 from botocore.exceptions import ConnectionError as EndpointError
 from botocore.exceptions import HTTPClientError

@@ -89,14 +89,14 @@ class Judge:
 
 @pytest.fixture
 def judge(authorizer: Any, caplog: pytest.LogCaptureFixture) -> Judge:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     return Judge(authorizer.handler, caplog)
 
 
 @pytest.fixture
 def strict(imported_authorizer: ModuleType, jwks: LoopbackServer, caplog: pytest.LogCaptureFixture) -> Judge:
     """Judge an authorizer that wants the token as a subprotocol, and one origin."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG)
     strictness = {"CREDENTIAL_MODE": "subprotocol", "ALLOWED_ORIGINS": ORIGIN}
     settings = imported_authorizer.Settings.read({**AUTHORIZER, **strictness, JWKS_ENDPOINT: jwks.url})
     return Judge(imported_authorizer.Authorizer(settings), caplog)

@@ -206,6 +206,7 @@ def authorizer(emulate: Emulate, jwks: LoopbackServer) -> Iterator[Emulator]:
 def strict_authorizer(emulate: Emulate, jwks: LoopbackServer) -> Iterator[Emulator]:
     """With everything asked for that a deployment can ask for."""
     options = {
+        "AWS_LAMBDA_LOG_LEVEL": "DEBUG",
         "CREDENTIAL_MODE": "subprotocol",
         "ALLOWED_ORIGINS": "https://app.example.com http://localhost:5173",
         "REQUIRED_GROUP": "members",
