@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ class Tls:
 
     context: ssl.SSLContext
     certificate: Path  # for clients that add it to the roots that they trust anyway
+    directory: Path  # for OpenSSL, which looks there for a root that its own files do not have
     bundle: Path  # the certificate and as many roots as a client has on AWS: loading them takes time, too
 
 
@@ -32,13 +34,26 @@ def make_tls(folder: Path) -> Tls:
     """Write the files into the folder."""
     key = generate_private_key(65537, 2048)
     certificate, bundle, private = folder / "certificate.pem", folder / "bundle.pem", folder / "key.pem"
-    certificate.write_bytes(self_signed(key).public_bytes(Encoding.PEM))
+    signed = self_signed(key)
+    certificate.write_bytes(signed.public_bytes(Encoding.PEM))
+    directory = folder / "certificates"
+    directory.mkdir()
+    (directory / f"{subject_hash(signed)}.0").write_bytes(certificate.read_bytes())
     bundle.write_bytes(Path(where()).read_bytes() + certificate.read_bytes())
     private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, private)
     private.unlink()  # the folder is mounted into the containers
-    return Tls(context, certificate, bundle)
+    return Tls(context, certificate, directory, bundle)
+
+
+def subject_hash(certificate: x509.Certificate) -> str:
+    """Return what OpenSSL calls the file of a root, as `openssl x509 -hash` prints it.
+
+    The name must be in lower case, without repeated spaces, and shorter than 128 octets in DER.
+    """
+    attributes = certificate.subject.public_bytes()[2:]  # without the sequence's tag and length
+    return hashlib.sha1(attributes, usedforsecurity=False).digest()[3::-1].hex()
 
 
 def self_signed(key: RSAPrivateKey) -> x509.Certificate:

@@ -171,7 +171,8 @@ class Run:
             "<certificate>": certificate,
         }
         filled = subject.with_values(values)
-        trust = {"SSL_CERT_FILE": bundle, "AWS_CA_BUNDLE": bundle, "NODE_EXTRA_CA_CERTS": certificate}
+        directory = launcher.path(self._tls.directory)
+        trust = {"SSL_CERT_DIR": directory, "AWS_CA_BUNDLE": bundle, "NODE_EXTRA_CA_CERTS": certificate}
         own = {"AWS_LAMBDA_RUNTIME_API": runtime_address, "AWS_XRAY_DAEMON_ADDRESS": daemon_address}
         self._stack.callback(launcher.stop)
         launcher.start({**LAMBDA_VARIABLES, **trust, **own, **filled.environment})
