@@ -27,6 +27,7 @@ shift 5
 cd -P "$root"
 env BUILDX_BAKE_ENTITLEMENTS_FS=0 "$@" docker buildx bake --file docker-bake.hcl --load --provenance=false --sbom=false \
   --set "$target.tags=$image" "$target" 1>&2
+command -v "$python" >/dev/null || python=python3 # the cloud assembly may come from another machine
 "$python" -m infra.image_report --platform "$platform" "$image" 1>&2
 echo "$image"
 """

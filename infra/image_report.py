@@ -176,9 +176,9 @@ def read_layer(saved: tarfile.TarFile, name: str, report: Report) -> None:
             )
             own[parent] = None  # one refusal for each folder is enough
         if base == ".wh..wh..opq":
-            lower = without(lower, parent, itself=False)
+            lower = remove_below(lower, parent, itself=False)
         elif base.startswith(".wh."):
-            lower = without(lower, f"{parent}/{base.removeprefix('.wh.')}".lstrip("/"))
+            lower = remove_below(lower, f"{parent}/{base.removeprefix('.wh.')}".lstrip("/"))
         elif member.isdir():
             own[path] = None
         else:
@@ -197,14 +197,18 @@ def digest_of(name: str) -> str:
 
 def members(saved: tarfile.TarFile, name: str) -> Iterator[tuple[tarfile.TarInfo, str]]:
     """Yield the entries of a layer, each with its path from the root, but not the root itself."""
-    with tarfile.open(fileobj=saved.extractfile(name)) as layer:
-        for member in layer:
-            path = member.name.strip("/").removeprefix("./")
-            if path not in ("", "."):
-                yield member, path
+    try:
+        with tarfile.open(fileobj=saved.extractfile(name)) as layer:
+            for member in layer:
+                path = member.name.strip("/").removeprefix("./")
+                if path not in ("", "."):
+                    yield member, path
+    except tarfile.ReadError as error:
+        message = f"layer {digest_of(name)} is not an archive that Python can read; build it without zstd compression"
+        raise SystemExit(message) from error
 
 
-def without(tree: Tree, path: str, *, itself: bool = True) -> Tree:
+def remove_below(tree: Tree, path: str, *, itself: bool = True) -> Tree:
     """Return the tree without what is below the path."""
     return {
         name: size for name, size in tree.items() if not name.startswith(f"{path}/") and not (itself and name == path)
@@ -213,9 +217,10 @@ def without(tree: Tree, path: str, *, itself: bool = True) -> Tree:
 
 def refused_type(member: tarfile.TarInfo) -> str:
     if member.islnk():
-        return f"a hard link to /{member.linkname.lstrip('/')}, which Lambda does not unpack; copy the file instead"
+        target = member.linkname.removeprefix("./").lstrip("/")
+        return f"a hard link to /{target}, which Lambda may refuse to unpack; copy the file instead"
     if member.isdev():
-        return "a device node or pipe, which Lambda does not unpack; remove it from the image"
+        return "a device node or pipe, which Lambda may refuse to unpack; remove it from the image"
     return ""
 
 

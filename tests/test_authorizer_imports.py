@@ -76,12 +76,12 @@ def test_sampled_invocation_loads_the_x_ray_sdk_without_slow_modules(sign: Sign,
 
 
 def test_stand_in_is_there_during_the_import_only(imported_authorizer: ModuleType) -> None:
-    with imported_authorizer.without("no_such_module"):
+    with imported_authorizer.skip_import_of("no_such_module"):
         assert importlib.import_module("no_such_module").anything is None
     assert "no_such_module" not in sys.modules
 
 
 def test_module_that_is_loaded_already_has_no_stand_in(imported_authorizer: ModuleType) -> None:
-    with imported_authorizer.without("json"):
+    with imported_authorizer.skip_import_of("json"):
         assert sys.modules["json"] is json
     assert sys.modules["json"] is json

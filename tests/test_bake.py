@@ -285,11 +285,11 @@ def test_image_names_nobody_as_its_user(function: str) -> None:
 
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_image_brings_no_configuration_of_its_own(function: str) -> None:
+def test_image_sets_no_variable_but_those_of_the_runtime(function: str) -> None:
     variables = dict(variable.split("=", 1) for variable in inspect(f"{function}:dev")["Config"]["Env"])
 
     ours = {name: value for name, value in variables.items() if name not in BASES_OWN}
-    assert ours == {"LAMBDA_TASK_ROOT": "/var/task", "PYTHONDONTWRITEBYTECODE": "1"}
+    assert ours == {"LAMBDA_TASK_ROOT": "/var/task", "PYTHONDONTWRITEBYTECODE": "1", "RES_OPTIONS": "timeout:1"}
 
 
 @pytest.mark.usefixtures("images")

@@ -128,12 +128,12 @@ def test_later_layers_replace_and_remove_files_of_earlier_ones(read: Read) -> No
     [
         (
             [entry("var/task/again.py", tarfile.LNKTYPE, link="var/task/six.py")],
-            "/var/task/again.py is a hard link to /var/task/six.py, which Lambda does not unpack; copy the file instead",
+            "/var/task/again.py is a hard link to /var/task/six.py, which Lambda may refuse to unpack; copy the file instead",
         ),
         *(
             (
                 [entry("var/tty", kind)],
-                "/var/tty is a device node or pipe, which Lambda does not unpack; remove it from the image",
+                "/var/tty is a device node or pipe, which Lambda may refuse to unpack; remove it from the image",
             )
             for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
         ),
@@ -250,6 +250,17 @@ def test_compressed_layers_are_read(tmp_path: Path) -> None:
     assert "/opt/a comes before or without its folder /opt" in report.refusals[0]
 
 
+def test_layer_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    archive = Archive()
+    zstd = bytes.fromhex("28b52ffd") + bytes(512)  # RFC 8878 section 3.1.1
+    path = archive.write(tmp_path / "image.tar", archive.manifest(zstd))
+
+    with pytest.raises(
+        SystemExit, match=r"^layer sha256:\w+ is not an archive that Python can read; build it without "
+    ):
+        read_archive(path, "echo:dev")
+
+
 def test_archive_of_older_docker_is_read(tmp_path: Path) -> None:
     archive = Archive()
     archive.files |= {
@@ -280,7 +291,7 @@ def test_both_images_pass(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture
 def loaded(engine: None, tmp_path: Path) -> Iterator[str]:
-    """An image in the engine's store, with all that Lambda does not unpack."""
+    """An image in the engine's store, with all that Lambda may refuse to unpack."""
     archive = Archive()
     layer = [
         folder("opt"),

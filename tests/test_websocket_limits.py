@@ -16,7 +16,7 @@ CONNECTION = {"ConnectionId": CONNECTION_ID}
 TOKEN_EXPIRED = {"error": "token_expired", "message": "Your token has expired: reconnect with a new one."}
 LONE_SURROGATE = "\ud800"  # JSON can hold one, UTF-8 cannot; it counts as the 3 bytes of its code point
 ESCAPED_SURROGATE = r"\ud800"
-MESSAGE_TOO_LARGE = {"error": "message_too_large", "message": "This message is larger than what is taken here."}
+MESSAGE_TOO_LARGE = {"error": "message_too_large", "message": "This message is larger than the limit."}
 
 
 def posted(frame: dict[str, str]) -> dict[str, object]:

@@ -315,6 +315,24 @@ def test_connection_that_cannot_be_stored_releases_its_slot(
     assert ada.connect("d") == 200
 
 
+def test_slot_whose_answer_is_lost_is_released(limited: ModuleType, ada: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DynamoDB took the slot, but neither the answer to the call nor that to its retry arrived."""
+    update = limited.dynamodb.update_item
+
+    def lose_answer(**call: Any) -> None:
+        update(**call)
+        if call["UpdateExpression"].startswith("ADD"):
+            raise limited.ServiceUnavailable("dynamodb gave no answer to UpdateItem")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(limited.dynamodb, "update_item", lose_answer)
+        for name in "abc":
+            with pytest.raises(limited.ServiceUnavailable):
+                ada.connect(name)
+
+    assert ada.connect("d") == 200
+
+
 def test_connect_that_is_refused_for_its_subprotocol_takes_no_slot(limited: ModuleType, ada: User) -> None:
     authorizer = {"userId": ada.id, "exp": str(NOW + 600)}
     event = with_headers(load_event("connect", authorizer=authorizer), ("Sec-WebSocket-Protocol", "echo.v2"))
@@ -392,7 +410,8 @@ def test_disconnect_reads_slots_consistently(
 def test_connection_whose_slot_cannot_be_taken_is_an_incident_and_not_stored(
     websocket: ModuleType, table: Stubber, connect_event: EventFactory
 ) -> None:
-    table.add_client_error("update_item", "AccessDeniedException", http_status_code=400)
+    for _ in ("take", "release"):
+        table.add_client_error("update_item", "AccessDeniedException", http_status_code=400)
 
     with pytest.raises(ClientError, match="AccessDeniedException"):
         websocket.handler(connect_event(), None)

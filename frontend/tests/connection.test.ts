@@ -839,7 +839,7 @@ describe("messages", () => {
     connection.send("small");
     connection.send("large large");
     connection.send("tiny");
-    const frame = { error: "message_too_large", message: "This message is larger than what is taken here." };
+    const frame = { error: "message_too_large", message: "This message is larger than the limit." };
 
     server.last.deliver(JSON.stringify(frame));
 

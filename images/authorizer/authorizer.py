@@ -28,8 +28,8 @@ class UnusedModule(ModuleType):
 
 
 @contextmanager
-def without(*names: str) -> Iterator[None]:
-    """Spare a cold start the import of modules that a library imports, but that nothing here calls."""
+def skip_import_of(*names: str) -> Iterator[None]:
+    """Let a library import stand-ins for modules that nothing here calls, and that take long to load."""
     unused = {name: UnusedModule(name) for name in names if name not in sys.modules}
     sys.modules.update(unused)
     yield
@@ -37,7 +37,7 @@ def without(*names: str) -> Iterator[None]:
         del sys.modules[name]
 
 
-with without("cryptography.x509", "cryptography.hazmat.primitives.serialization.ssh"):
+with skip_import_of("cryptography.x509", "cryptography.hazmat.primitives.serialization.ssh"):
     from joserfc import jws
     from joserfc.errors import DecodeError, JoseError
     from joserfc.jwk import RSAKey
@@ -59,7 +59,7 @@ JWKS_SECONDS = 3.0  # for a whole download
 JWKS_REFRESH_SECONDS = 1.0  # for a whole download while a cached key serves
 JWKS_CONNECT_SECONDS = 1.4  # to each address: Linux repeats a lost SYN after 1 s, and a second address gets its turn
 JWKS_COOLDOWN_SECONDS = 10.0  # after a download that failed or did not bring the `kid`
-JWKS_RETRY_SECONDS = 1.0  # the same while there are no keys, so that nobody can connect
+JWKS_RETRY_SECONDS = 1.0  # the same while there are no keys, and nobody can connect
 JWKS_STALE_SECONDS = 3600.0  # then keys are refreshed, which drops withdrawn ones
 JWKS_EXPIRED_SECONDS = 86400.0  # then keys that could not be refreshed are dropped
 

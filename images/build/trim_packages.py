@@ -100,7 +100,7 @@ def trim_model(model: Json, service: str, names: list[str]) -> Json:
     }
     shapes = reached_shapes(operations, model["shapes"])
     kept = {"operations": operations, "shapes": {name: model["shapes"][name] for name in sorted(shapes)}}
-    trimmed: Json = undocumented(model | kept)
+    trimmed: Json = remove_documentation(model | kept)
     return trimmed
 
 
@@ -120,15 +120,15 @@ def reached_shapes(operations: Json, shapes: Json) -> set[str]:
     return reached
 
 
-def undocumented(node: Any) -> Any:
-    """Return a copy without texts called `documentation`; a structure's member of this name is no text and stays."""
+def remove_documentation(node: Any) -> Any:
+    """Return a copy without texts called `documentation`; a structure may have a member of this name, which stays."""
     if isinstance(node, dict):
         return {
-            name: undocumented(value)
+            name: remove_documentation(value)
             for name, value in node.items()
             if not (name == "documentation" and isinstance(value, str))
         }
-    return [undocumented(value) for value in node] if isinstance(node, list) else node
+    return [remove_documentation(value) for value in node] if isinstance(node, list) else node
 
 
 def write(path: Path, content: Json) -> None:

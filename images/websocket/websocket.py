@@ -26,7 +26,7 @@ MAX_POST_BYTES = 128 * 1024  # limit of `@connections`
 SUBPROTOCOL = "echo.v1"
 KEEPALIVE = {"keepalive": True}
 TOKEN_EXPIRED = {"error": "token_expired", "message": "Your token has expired: reconnect with a new one."}
-TOO_LARGE = {"error": "message_too_large", "message": "This message is larger than what is taken here."}
+TOO_LARGE = {"error": "message_too_large", "message": "This message is larger than the limit."}
 
 Event = dict[str, Any]
 Response = dict[str, Any]
@@ -181,18 +181,20 @@ def store(authorizer: dict[str, str], connection_id: str) -> None:
         "connectedAt": {"N": str(now)},
         "removedAt": {"N": str(removed_at)},
     }
-    if settings.max_connections:
-        take_slot(user_id, slot_of(row))
     try:
+        if settings.max_connections:
+            take_slot(user_id, slot_of(row))
         dynamodb.put_item(TableName=settings.connection_table, Item=row)
-    except Exception:
+    except Rejected:
+        raise
+    except Exception:  # DynamoDB may have written what it did not confirm
         release_slots(user_id, [slot_of(row)])
         raise
     logger.info("connected", extra={"sub": user_id, "connectionId": connection_id})
 
 
 def slot_of(row: Item) -> str:
-    """Return what stands for the connection in its user's set of slots, which one conditional update can count."""
+    """Return the connection's slot. A user's slots are a set, because one conditional update can count a set."""
     return f"{row['removedAt']['N']} {row['connectionId']['S']}"
 
 

@@ -47,7 +47,7 @@ async def test_message_whose_echo_is_too_large_is_told_as_refused(desk: Desk, co
 
     await page.send("\x01" * 30 * KB)  # JSON spells each of these characters with six
 
-    await expect(page.entry("error", "This message is larger than what is taken here.")).to_contain_text(
+    await expect(page.entry("error", "This message is larger than the limit.")).to_contain_text(
         "error message_too_large"
     )
     await expect(page.entry("refused", "\x01")).to_contain_text("larger than the server accepts")
