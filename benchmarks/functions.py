@@ -25,8 +25,8 @@ OUTPUT = launch.ROOT / ".local" / "bench.json"
 BUSY_LOAD = 0.5  # runnable processes before the run
 LEGEND = """\
 Medians of {rounds} alternating cold starts of each subject and of the warm requests after them, in ms.
-"sum" is init and first request, which whoever meets a cold start waits for; "- bare" is how much of it is above the
-bare runtime. Files were in the page cache and services answered at once: on Lambda it takes longer.
+"sum" is what a client waits for at a cold start: init and first request. "- bare" is the sum without that of the bare
+runtime. Files were in the page cache and services answered at once: on Lambda it takes longer.
 """
 
 
@@ -69,8 +69,8 @@ def positive(text: str) -> int:
     return number
 
 
-def images(arguments: argparse.Namespace) -> tuple[str | None, str]:
-    """Return the tag of the images to measure and, if there are none, why; build them unless a tag is given."""
+def build_images_unless_tagged(arguments: argparse.Namespace) -> tuple[str | None, str]:
+    """Build the images unless a tag is given; return the tag to measure, or None and why there are no images."""
     if arguments.no_images:
         return None, "--no-images was given"
     if not launch.has_engine():
@@ -84,7 +84,7 @@ def main() -> int:
     arguments = parser().parse_args()
     load = os.getloadavg()[0]
     try:
-        tag, no_images = images(arguments)
+        tag, no_images = build_images_unless_tagged(arguments)
         others = read(arguments.subjects) if arguments.subjects else []
         subjects = merge(built_in(tag), [each for each in others if tag or not each.image])
         subjects = select(subjects, arguments.only or [""])
@@ -100,7 +100,7 @@ def main() -> int:
     print(Report(figures, coloured=sys.stdout.isatty()), end="\n\n")
     if load > BUSY_LOAD:
         print(
-            f"Other programs used this machine (load {load:.1f}): run this again when it is quiet, ratios suffer, too."
+            f"Other programs used this machine (load {load:.1f}), which changes ratios, too: run this again when it is quiet."
         )
     if no_images:
         print(f"There are no figures of images and none under CPU limits: {no_images}.")

@@ -81,7 +81,7 @@ class Launcher:
         return self._tell()
 
     def kill_subject(self) -> None:
-        """Wait until it is gone: the launcher listens anew then, and would miss what it is told before."""
+        """Kill the subject and wait until it is gone: only then does the launcher read its next command."""
         self._tell()
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.has_subject():
@@ -90,7 +90,7 @@ class Launcher:
             time.sleep(POLL_SECONDS)
 
     def has_subject(self) -> bool:
-        """Return whether there is one, or what is left of one that has ended."""
+        """Return whether the subject is running, or has ended and was not waited for."""
         return bool(self._children())
 
     def child(self) -> Child:

@@ -104,7 +104,7 @@ class RuntimeApi(HttpServer):
 
     async def idle(self) -> float:
         """Wait until the function asks for its next invocation; return when it did."""
-        asked, _ = await asyncio.shield(self._next)  # whoever stops waiting must not cancel it
+        asked, _ = await asyncio.shield(self._next)  # a timeout here must not cancel it
         return asked
 
     async def invoke(self, event: bytes, *, sampled: bool | None) -> tuple[float, bytes]:

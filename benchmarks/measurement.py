@@ -70,8 +70,8 @@ class Bench:
     async def _start(self, memory_mb: int, requests: int) -> Start:
         self.runtime_api.expect_start()
         traffic, instructions = self._traffic(), self._instructions()
-        told = self.launcher.start_subject()
-        init = await self._idle() - told
+        started_at = self.launcher.start_subject()
+        init = await self._idle() - started_at
         child = self.launcher.child()
         cpu_init = child.cpu_seconds()
         if self.subject.image:

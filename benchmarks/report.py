@@ -176,12 +176,12 @@ def save(figures: Sequence[Figures], settings: Mapping[str, object], path: Path)
         "measuredAt": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cpus": os.cpu_count(), "architecture": platform.machine(), "kernel": platform.release()},
         "settings": settings,
-        "subjects": [described(each) for each in figures],
+        "subjects": [to_json(each) for each in figures],
     }
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def described(figures: Figures) -> dict[str, object]:
+def to_json(figures: Figures) -> dict[str, object]:
     subject = figures.subject
     by_memory = {size: figures.at(size) for size in (FULL_MB, *LIMITED_MB)}
     return {

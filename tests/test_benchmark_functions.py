@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.figures import FULL_MB, Figures, Start, Traffic, percentile, statistics
-from benchmarks.launchers import LaunchError, ProcessLauncher
+from benchmarks.launchers import PATIENCE_SECONDS, POLL_SECONDS, LaunchError, ProcessLauncher
 from benchmarks.measurement import measure
 from benchmarks.report import Report, save
 from benchmarks.subjects import Subject, SubjectError, built_in, merge, read, select
@@ -249,6 +250,10 @@ def test_killed_subject_is_gone_before_the_next_is_started(tmp_path: Path) -> No
     launcher.start({})
     try:
         launcher.start_subject()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not launcher.has_subject():  # a run waits for its first invocation, too, before it kills it
+            assert time.monotonic() < deadline
+            time.sleep(POLL_SECONDS)
         launcher.kill_subject()
         gone = not launcher.has_subject()
     finally:
