@@ -154,7 +154,10 @@ class Authorizer:
         Raises:
             KeySetUnavailable: API Gateway answers 500.
         """
-        method_arn, connection_id = event["methodArn"], event["requestContext"]["connectionId"]
+        method_arn = event["methodArn"]
+        if not isinstance(method_arn, str):
+            raise TypeError("methodArn must be a string")
+        connection_id = (event.get("requestContext") or {}).get("connectionId")  # for the log only
         try:
             self.check_origin(event)
             claims = self.verify(self.get_token(event))

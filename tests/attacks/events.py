@@ -136,9 +136,10 @@ def impossible_events() -> Mapping[str, Recipe]:
         **{f"is-{name}": constantly(value) for name, value in (NO_MAPS | EMPTY_MAPS).items()},
         **{f"with-token-as-{name}": recipe for name, recipe in NO_TEXT.items()},
         **{f"with-query-as-{name}": recipe for name, recipe in NO_QUERIES.items()},
+        **{f"with-request-context-{name}": asked(requestContext=value) for name, value in NO_MAPS.items()},
         **{
-            f"with-request-context-{name}": asked(requestContext=value)
-            for name, value in {**NO_MAPS, **EMPTY_MAPS, "absent": ABSENT}.items()
+            f"with-method-arn-{name}": asked(methodArn=value)
+            for name, value in {"null": None, "number": 1, "list": ["*"]}.items()
         },
         "is-the-token": id_token,
         "is-a-list-of-events": lambda pool: [asking(id_token(pool))],
@@ -155,6 +156,10 @@ SOUND: dict[str, Recipe] = {
         queryStringParameters={"idToken": id_token(pool), "IDTOKEN": "x", "v": "2"},
         multiValueQueryStringParameters={"v": ["1", "2"]},
     ),
+    **{
+        f"with-request-context-{name}": asked(requestContext=value)
+        for name, value in {**EMPTY_MAPS, "absent": ABSENT}.items()
+    },
     "without-multi-value-parameters": asked(multiValueQueryStringParameters=ABSENT),
     "with-null-multi-value-parameters": asked(multiValueQueryStringParameters=None),
     "without-headers": asked(headers=ABSENT, multiValueHeaders=ABSENT),
