@@ -140,6 +140,7 @@ class Mint:
         marker, now = self.canary.marker, int(time.time())
         yield from ({"iss": iss} for iss in (marker, f"https://{marker}.example", [marker], None))
         yield from ({"aud": aud} for aud in (marker, [APP_CLIENT_ID, marker], None))
+        yield {"jti": [marker]}
         yield from ({"sub": sub} for sub in (f"{marker}\n", [marker], {marker: marker}, None))
         yield from ({"token_use": use} for use in (marker, ["id", marker], "access", None))
         yield from ({"exp": exp} for exp in (now - 60, marker, [marker], True, 1e300, None))
