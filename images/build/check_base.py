@@ -35,7 +35,6 @@ def version(release: str) -> tuple[int, ...]:
     return tuple(int(number) for number in release.split("."))
 
 
-if __name__ == "__main__":
-    problem = check_base()
-    if problem:
-        sys.exit(f"BASE_IMAGE cannot be used: {problem}. An image that can be used is python:3.13-slim-trixie.")
+problem = check_base()
+if problem:
+    sys.exit(f"BASE_IMAGE cannot be used: {problem}. An image that can be used is python:3.13-slim-trixie.")
