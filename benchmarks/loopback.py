@@ -7,16 +7,16 @@ import ssl
 import time
 import uuid
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
-from httptools import HttpRequestParser
-
 from local.events import new_span_id, new_trace_id
+from local.lambda_runtime import HttpConnection
 
 FUNCTION_SECONDS = 60.0
 JSON = {"Content-Type": "application/json"}
 
-Answer = Callable[[int, dict[str, str], bytes], None]
+Answer = Callable[[HTTPStatus, dict[str, str], bytes], None]
 
 
 class FunctionError(Exception):
@@ -44,38 +44,20 @@ class HttpServer:
         raise NotImplementedError
 
 
-class Connection(asyncio.Protocol):
-    """One connection of a client that waits for each answer before it asks again."""
+class Connection(HttpConnection):
+    """A counted connection to a server."""
 
     def __init__(self, server: HttpServer) -> None:
+        super().__init__()
         self.server = server
-        self.parser = HttpRequestParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        super().connection_made(transport)
         self.server.connections += 1
 
-    def data_received(self, data: bytes) -> None:
-        self.parser.feed_data(data)
-
-    def on_message_begin(self) -> None:
-        self.target = self.body = b""
-
-    def on_url(self, part: bytes) -> None:
-        self.target += part
-
-    def on_body(self, part: bytes) -> None:
-        self.body += part
-
-    def on_message_complete(self) -> None:
+    def serve(self, method: str, target: str, body: bytes) -> None:
         self.server.requests += 1
-        self.server.respond(self.target.decode(), self.body, self.answer)
-
-    def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = f"HTTP/1.1 {status} Status\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
-        self.transport.write(head.encode() + body)
+        self.server.respond(target, body, self.answer)
 
 
 class FixedAnswer(HttpServer):
@@ -87,7 +69,7 @@ class FixedAnswer(HttpServer):
         self._headers = headers
 
     def respond(self, target: str, body: bytes, answer: Answer) -> None:
-        answer(200, self._headers, self._body)
+        answer(HTTPStatus.OK, self._headers, self._body)
 
 
 class RuntimeApi(HttpServer):
@@ -122,7 +104,7 @@ class RuntimeApi(HttpServer):
             trace = f"Root={new_trace_id()};Parent={new_span_id()};Sampled={sampled:d}"
             headers["Lambda-Runtime-Trace-Id"] = trace
         started = time.perf_counter()
-        answer(200, headers, event)
+        answer(HTTPStatus.OK, headers, event)
         ended, body = await self._answered
         return ended - started, body
 
@@ -138,7 +120,7 @@ class RuntimeApi(HttpServer):
                 self._answered.set_exception(FunctionError(body.decode(errors="replace")))
             case ["init", "error"]:
                 self._next.set_exception(FunctionError(body.decode(errors="replace")))
-        answer(202, JSON, b'{"status":"OK"}')
+        answer(HTTPStatus.ACCEPTED, JSON, b'{"status":"OK"}')
 
 
 class TraceDaemon(asyncio.DatagramProtocol):

@@ -121,14 +121,13 @@ class FunctionRunner:
         return environment
 
 
-class RuntimeApi(asyncio.Protocol):
-    """HTTP/1.1 for a runtime, which waits for each answer before it asks again.
+class HttpConnection(asyncio.Protocol):
+    """HTTP/1.1 for a client that waits for each answer before it asks again.
 
     A server library does the same with more comfort and takes a fifth of the time that a message takes in all.
     """
 
-    def __init__(self, environment: ExecutionEnvironment) -> None:
-        self.environment = environment
+    def __init__(self) -> None:
         self.parser = HttpRequestParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -136,11 +135,7 @@ class RuntimeApi(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except HttpParserError as error:  # or of what a request has set off
-            logger.warning("%s: its runtime cannot be served", self.environment.runner.function.target, exc_info=error)
-            self.transport.abort()
+        self.parser.feed_data(data)
 
     def on_message_begin(self) -> None:
         self.target = self.body = b""
@@ -152,12 +147,37 @@ class RuntimeApi(asyncio.Protocol):
         self.body += part
 
     def on_message_complete(self) -> None:
-        self.environment.serve(self.parser.get_method().decode(), self.target.decode(), self.body, self.answer)
+        self.serve(self.parser.get_method().decode(), self.target.decode(), self.body)
+
+    def serve(self, method: str, target: str, body: bytes) -> None:
+        """Handle a request; call `answer` now or later."""
+        raise NotImplementedError
 
     def answer(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> None:
-        head = {**headers, "Content-Type": "application/json", "Content-Length": str(len(body))}
-        lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
-        self.transport.write(f"HTTP/1.1 {status.value} {status.phrase}\r\n{lines}\r\n".encode() + body)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
+        self.transport.write(head.encode() + body)
+
+
+class RuntimeApi(HttpConnection):
+    """The connection of a runtime."""
+
+    def __init__(self, environment: ExecutionEnvironment) -> None:
+        super().__init__()
+        self.environment = environment
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except HttpParserError as error:  # or of what a request has set off
+            logger.warning("%s: its runtime cannot be served", self.environment.runner.function.target, exc_info=error)
+            self.transport.abort()
+
+    def serve(self, method: str, target: str, body: bytes) -> None:
+        self.environment.serve(method, target, body, self.answer)
+
+    def answer(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> None:
+        super().answer(status, {**headers, "Content-Type": "application/json"}, body)
 
 
 class ExecutionEnvironment:
