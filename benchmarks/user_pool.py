@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 USER_POOL_ID = "us-east-1_Example01"
 APP_CLIENT_ID = "1example23456789"
 SUB = "11112222-3333-4444-5555-666677778888"
+ISSUER = f"https://cognito-idp.us-east-1.amazonaws.com/{USER_POOL_ID}"
 KID = "signing1example="
 DAY_SECONDS = 24 * 3600  # longer than any run
 
@@ -34,25 +35,30 @@ class UserPool:
         return json.dumps({"keys": [key]}).encode()
 
     def id_token(self) -> str:
-        now = int(time.time())
-        claims = {
-            "sub": SUB,
-            "email_verified": True,
-            "iss": f"https://cognito-idp.us-east-1.amazonaws.com/{USER_POOL_ID}",
-            "cognito:username": SUB,
-            "origin_jti": str(uuid.uuid4()),
-            "aud": APP_CLIENT_ID,
-            "event_id": str(uuid.uuid4()),
-            "token_use": "id",
-            "auth_time": now,
-            "exp": now + DAY_SECONDS,
-            "iat": now,
-            "jti": str(uuid.uuid4()),
-            "email": "jane@example.com",
-        }
+        claims = cognito_claims(lifetime_seconds=DAY_SECONDS)
         parts = (json.dumps(part).encode() for part in ({"kid": KID, "alg": "RS256"}, claims))
         signing_input = ".".join(map(base64url, parts))
         return f"{signing_input}.{base64url(self._key.sign(signing_input.encode(), PKCS1v15(), SHA256()))}"
+
+
+def cognito_claims(*, lifetime_seconds: int = 3600) -> dict[str, object]:
+    """Return the claims of an ID token that Cognito issues now."""
+    now = int(time.time())
+    return {
+        "sub": SUB,
+        "email_verified": True,
+        "iss": ISSUER,
+        "cognito:username": SUB,
+        "origin_jti": str(uuid.uuid4()),
+        "aud": APP_CLIENT_ID,
+        "event_id": str(uuid.uuid4()),
+        "token_use": "id",
+        "auth_time": now,
+        "exp": now + lifetime_seconds,
+        "iat": now,
+        "jti": str(uuid.uuid4()),
+        "email": "jane@example.com",
+    }
 
 
 def base64url(octets: bytes) -> str:

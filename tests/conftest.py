@@ -11,8 +11,6 @@ import socket
 import subprocess
 import threading
 import time
-import uuid
-from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,14 +25,18 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.jwk import RSAKey
 
+from benchmarks import user_pool
 from local.aws import LocalAws
 
 ROOT = Path(__file__).resolve().parent.parent
-USER_POOL_ID = "us-east-1_Example01"
-APP_CLIENT_ID = "1example23456789"
-SUB = "11112222-3333-4444-5555-666677778888"
+USER_POOL_ID, APP_CLIENT_ID, SUB, ISSUER = (
+    user_pool.USER_POOL_ID,
+    user_pool.APP_CLIENT_ID,
+    user_pool.SUB,
+    user_pool.ISSUER,
+)
+cognito_claims, base64url = user_pool.cognito_claims, user_pool.base64url
 CONNECTION_ID = "L0SM9cOFvHcCIhw="
-ISSUER = f"https://cognito-idp.us-east-1.amazonaws.com/{USER_POOL_ID}"
 JWKS_PATH = f"/{USER_POOL_ID}/.well-known/jwks.json"
 JWKS_ENDPOINT = "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER"  # the variable that moves the download of keys
 AUTHORIZER = {"USER_POOL_ID": USER_POOL_ID, "APP_CLIENT_ID": APP_CLIENT_ID}  # the variables that it must have
@@ -174,35 +176,11 @@ class Clock:
         return self.now
 
 
-def base64url(octets: bytes) -> str:
-    return urlsafe_b64encode(octets).rstrip(b"=").decode()
-
-
 def rs256(key: RSAKey, header: str, payload: str) -> str:
     """A compact JWS with a true signature over whatever these are; not by the library that verifies it."""
     assert key.private_key is not None
     signing_input = f"{base64url(header.encode())}.{base64url(payload.encode())}"
     return f"{signing_input}.{base64url(key.private_key.sign(signing_input.encode(), PKCS1v15(), SHA256()))}"
-
-
-def cognito_claims() -> dict[str, object]:
-    """What Cognito says in an ID token that it issues now."""
-    now = int(time.time())
-    return {
-        "sub": SUB,
-        "email_verified": True,
-        "iss": ISSUER,
-        "cognito:username": SUB,
-        "origin_jti": str(uuid.uuid4()),
-        "aud": APP_CLIENT_ID,
-        "event_id": str(uuid.uuid4()),
-        "token_use": "id",
-        "auth_time": now,
-        "exp": now + 3600,
-        "iat": now,
-        "jti": str(uuid.uuid4()),
-        "email": "jane@example.com",
-    }
 
 
 @pytest.fixture(scope="session")
