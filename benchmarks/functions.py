@@ -1,8 +1,8 @@
 """`make bench`: the cold start and the warm path of the two functions, beside their bare runtime and other subjects.
 
-Every round starts every subject anew, one after the other. The clock starts when the subject is executed. Its init phase
-ends when it asks for the first invocation, and a request when its answer has come. The services that it calls answer at
-once, by TLS as on AWS.
+Each round starts each subject once. The init phase lasts from the execution of the subject to its first request for an
+invocation. A request lasts from the invocation to its answer. The services that a subject calls speak TLS, as on AWS, and
+answer at once.
 """
 
 from __future__ import annotations

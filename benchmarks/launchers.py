@@ -1,8 +1,8 @@
 """Starts a subject again and again, and reads what Linux knows of it.
 
-A launcher waits beside the subject, in the same container if there is one, and starts it when told through a named
-pipe. So neither the Docker engine nor this process is part of the measured time, no rights are needed but those to use
-Docker, and every start finds the same warm page cache.
+A launcher waits in the subject's container, or as a process, and starts the subject when it reads from a named pipe. The
+measured time then does not contain the Docker engine or this process. The right to use Docker is enough. Every start finds
+the same warm page cache.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class BakeTarget:
     def command(self, *, outdir: str) -> list[str]:
         """Return the command that builds the image, checks it and prints its name.
 
-        The CDK CLI runs it in `outdir`. Its paths are relative, so that a cloud assembly is the same on every machine.
+        The CDK CLI runs it in `outdir`. Paths inside the project are relative, so that the cloud assembly can be moved with it.
         """
         root = os.path.relpath(ROOT, os.path.realpath(outdir))
         image = f"{self.name}:cdk-{self.source_hash[:16]}"

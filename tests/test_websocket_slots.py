@@ -316,7 +316,7 @@ def test_connection_that_cannot_be_stored_releases_its_slot(
 
 
 def test_slot_whose_answer_is_lost_is_released(limited: ModuleType, ada: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DynamoDB took the slot, but neither the answer to the call nor that to its retry arrived."""
+    """DynamoDB added the slot, but the answers to the call and to its retry were lost."""
     update = limited.dynamodb.update_item
 
     def lose_answer(**call: Any) -> None:

@@ -367,7 +367,7 @@ class JwksCache:
         return self._age() >= JWKS_STALE_SECONDS
 
     def _age(self) -> float:
-        return abs(self._clock() - self._downloaded_at)  # a clock that was put back must not keep keys for ever
+        return abs(self._clock() - self._downloaded_at)  # keys must expire even if the clock was set back
 
     def _refresh(self, kid: str) -> None:
         """Download the keys, unless another thread just did or the cooldown is not over."""
@@ -458,7 +458,9 @@ def trace(name: str) -> AbstractContextManager[Any]:
 
 
 class GetRequest(threading.Thread):
-    """An HTTP request in a thread, because a socket's timeout starts anew with every byte, and name resolution has none.
+    """An HTTP request in a thread that can be given up.
+
+    A socket's timeout limits each read, not the whole request, and name resolution has no timeout.
 
     Attributes:
         error: why there is no response, if it failed.

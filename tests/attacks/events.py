@@ -131,7 +131,7 @@ def request_context(**members: object) -> Event:
 
 
 def impossible_events() -> Mapping[str, Recipe]:
-    """Return events that API Gateway cannot send, whatever the client does."""
+    """Return events that no client can make API Gateway send."""
     return {
         **{f"is-{name}": constantly(value) for name, value in (NO_MAPS | EMPTY_MAPS).items()},
         **{f"with-token-as-{name}": recipe for name, recipe in NO_TEXT.items()},

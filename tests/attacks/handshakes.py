@@ -87,7 +87,7 @@ MISSING_TOKENS: dict[str, Recipe] = {
     "without-headers": without_headers(ABSENT),
     **{f"where-headers-are-{name}": without_headers(value) for name, value in EMPTY_MAPS.items()},
 }
-# What API Gateway cannot send, whatever the client does.
+# No client can make API Gateway send these.
 IMPOSSIBLE: dict[str, Recipe] = {
     "number": offered(1),
     "true": offered(template=True),

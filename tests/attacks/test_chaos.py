@@ -97,7 +97,7 @@ def keys(signing_key: RSAKey, other_key: RSAKey) -> Keys:
 
 @pytest.fixture(scope="module")
 def forged(keys: Keys, sign: Sign) -> list[str]:
-    """Return tokens that must be denied, whatever is published."""
+    """Return tokens that must be denied with every JWK Set."""
     named = {"kid": keys.signing.kid}
     attacker = RSAKey.import_key(keys.attacker.as_pem(private=True))
     others: dict[str, RSAKey | ECKey | OctKey] = {
