@@ -19,9 +19,10 @@ from benchmarks.launchers import LaunchError
 from benchmarks.measurement import measure
 from benchmarks.report import Report, save
 from benchmarks.subjects import FORMAT, SubjectError, built_in, merge, read, select
-from local import launch
+from local.lambda_ import launch
+from local.paths import ROOT
 
-OUTPUT = launch.ROOT / ".local" / "bench.json"
+OUTPUT = ROOT / ".local" / "bench.json"
 BUSY_LOAD = 0.5  # runnable processes before the run
 LEGEND = """\
 Medians of {rounds} alternating cold starts of each subject and of the warm requests after them, in ms.
@@ -90,7 +91,7 @@ def main() -> int:
         subjects = select(subjects, arguments.only or [""])
         say = partial(say_round, rounds=arguments.rounds)
         figures, not_counted = asyncio.run(measure(subjects, arguments.rounds, arguments.requests, say))
-    except (SubjectError, LaunchError, launch.LaunchError) as error:
+    except (SubjectError, LaunchError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     settings = {"rounds": arguments.rounds, "requests": arguments.requests, "tag": tag, "loadBefore": load}

@@ -22,14 +22,15 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 
-from local import launch
-from local.gateway import Invocation
-from local.iam import Iam, Role, Statement
-from local.lambda_runtime import FunctionRunner
-from local.launch import Launched
-from local.limits import Limits
-from local.resources import Api, Authorizer, Function, Route, Throttle
-from local.server import GatewayServer
+from local.apigateway.api import Api, Authorizer, Route, Throttle
+from local.apigateway.limits import Limits
+from local.apigateway.server import GatewayServer
+from local.aws.iam import Iam, Role, Statement
+from local.lambda_.function import Function
+from local.lambda_.invocation import Invocation
+from local.lambda_.launch import Launched
+from local.lambda_.runner import FunctionRunner
+from local.paths import ROOT, VENVS
 
 HERE = Path(__file__).resolve().parent
 AUTHORIZER = "arn:aws:lambda:us-east-1:000000000000:function:authorizer"
@@ -92,7 +93,7 @@ async def serve_gateway(environments: int) -> None:
 
 async def launched(function: Function, environment: dict[str, str]) -> Launched:
     process = await asyncio.create_subprocess_exec(
-        launch.VENVS / "websocket" / "bin" / "python", "-m", "awslambdaric", "echo.handler",
+        VENVS / "websocket" / "bin" / "python", "-m", "awslambdaric", "echo.handler",
         cwd=HERE, env={"PATH": os.defpath, "LAMBDA_TASK_ROOT": str(HERE), **environment}, stdout=PIPE,
         start_new_session=True,
     )  # fmt: skip
@@ -131,7 +132,7 @@ def cpu_seconds(pid: int) -> float:
 @asynccontextmanager
 async def running(*arguments: str) -> AsyncIterator[Server]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.gateway", *arguments, cwd=launch.ROOT, stdout=PIPE, stdin=DEVNULL
+        sys.executable, "-m", "benchmarks.gateway", *arguments, cwd=ROOT, stdout=PIPE, stdin=DEVNULL
     )
     assert process.stdout
     try:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from local.events import new_span_id, new_trace_id
-from local.lambda_runtime import HttpConnection
+from local.ids import new_span_id, new_trace_id
+from local.lambda_.http import HttpConnection
 
 FUNCTION_SECONDS = 60.0
 JSON = {"Content-Type": "application/json"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.user_pool import APP_CLIENT_ID, USER_POOL_ID
-from local.launch import ROOT, VENVS
+from local.paths import ROOT, VENVS
 
 HANDLERS = Path(__file__).resolve().parent / "handlers"
 EVENTS = ROOT / "tests" / "events"

@@ -17,14 +17,16 @@ from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
 
-from local import mail
-from local.aws import Users, client
+from local.apigateway.limits import Limits
+from local.aws import mail
+from local.aws.clients import client
+from local.aws.users import Users
 from local.demo import demo, password
-from local.launch import ROOT
-from local.limits import Limits
+from local.example import opening
+from local.page import PAGE_CONFIG
+from local.paths import LOGS, ROOT, STATE
 from local.progress import Progress, StepFailed
-from local.system import LOGS, STATE, Options, System, cancelled, running
-from local.template import PAGE_CONFIG
+from local.system import Options, System, cancel, run_system
 
 PORT = 4510
 AWS_PORT = 4511
@@ -191,7 +193,7 @@ async def up(options: Options, progress: Progress) -> None:
         if system.user_pool_id:
             await asyncio.to_thread(system.users.add, USER, secret)
             mails = asyncio.create_task(mail.watch(system.aws.url, progress.say))
-            stack.push_async_callback(cancelled, mails)
+            stack.push_async_callback(cancel, mails)
         file = facts_file(system.port)
         file.unlink(missing_ok=True)  # of one that could not clean up, with whatever mode
         file.touch(mode=0o600)
@@ -207,7 +209,7 @@ async def reported(options: Options, progress: Progress) -> AsyncIterator[System
     """The running system; at its end, `$disconnect` included, it is told which grants nobody has used."""
     system = None
     try:
-        async with running(options, progress) as system:
+        async with run_system(options, progress) as system:
             yield system
     finally:
         if system and (unused := system.unused_grants()):
@@ -267,8 +269,8 @@ def usage(system: System, options: Options) -> str:
         token = f"make -s token{flags}"
         lines[-1] = USAGE.format(
             system=system,
-            uri=system.opening("…")["uri"],
-            wscat=wscat(**system.opening(f"$({token})")),
+            uri=opening(system, "…")["uri"],
+            wscat=wscat(**opening(system, f"$({token})")),
             token=token,
             connection=f"make -s connection{flags}",
         )

@@ -11,9 +11,10 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from local.aws import client
+from local.aws.clients import client
+from local.example import opening
 from local.progress import Progress, StepFailed
-from local.system import Options, System, running
+from local.system import Options, System, run_system
 
 ANSWER_SECONDS = 10.0
 HANDSHAKE_SECONDS = 30  # API Gateway waits 29 s for `$connect`
@@ -23,7 +24,7 @@ LIFETIME_SECONDS = 3  # of a token that runs out while we watch
 async def demo(options: Options, progress: Progress) -> None:
     """Raises StepFailed for the first step that does not do what it should."""
     started = time.monotonic()
-    async with running(options, progress) as system:
+    async with run_system(options, progress) as system:
         try:
             await use(system, progress)
         except StepFailed as failure:
@@ -47,7 +48,7 @@ async def use(system: System, progress: Progress) -> None:
         step.result = "empty"
 
     with progress.step("Ada connects with it") as step:
-        phone = await connect(**system.opening(token))
+        phone = await connect(**opening(system, token))
         step.result = "101"
     with progress.step("table while connected") as step:
         (row,) = rows(system)
@@ -60,7 +61,7 @@ async def use(system: System, progress: Progress) -> None:
         step.result = expect_message(await answer(phone), '{"message": "hello"}')
 
     with progress.step("push to all of Ada's") as step:
-        laptop = await connect(**system.opening(token))
+        laptop = await connect(**opening(system, token))
         pushed = await asyncio.to_thread(push, system, user_id, "news for Ada")
         for peer in (phone, laptop):
             expect_message(await answer(peer), "news for Ada")
@@ -85,10 +86,10 @@ async def refusals(system: System, progress: Progress, email: str, secret: str) 
     with progress.step("token of another app client") as step:
         other = await asyncio.to_thread(other_app_client, system)
         token = await asyncio.to_thread(system.users.id_token, email, secret, other)
-        step.result = await refusal(403, **system.opening(token))
+        step.result = await refusal(403, **opening(system, token))
     with progress.step("Bob's token runs out") as step:
         token = await asyncio.to_thread(short_lived_token, system, email, secret)
-        browser = await connect(**system.opening(token))
+        browser = await connect(**opening(system, token))
         await asyncio.sleep(LIFETIME_SECONDS)
         await browser.send("still there?")
         told = await answer(browser)
@@ -98,7 +99,7 @@ async def refusals(system: System, progress: Progress, email: str, secret: str) 
         except ConnectionClosed:
             step.result = f"{told} and closed"
     with progress.step("expired token") as step:
-        step.result = await refusal(403, **system.opening(token))
+        step.result = await refusal(403, **opening(system, token))
 
 
 async def refusal(status: int, **opening: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,14 +11,31 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from local.launch import LaunchError
-from local.limits import Limits
+from local.apigateway.limits import Limits
+from local.apigateway.sockets import GRACE_SECONDS
+from local.errors import LaunchError, TemplateError
 from local.ports import bind_localhost
-from local.sockets import GRACE_SECONDS
 
 FLAG = "--page-port"
 HASHED = "/assets/"  # Vite puts a hash of their content into the names of these files
 NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+PAGE_CONFIG = "PageConfig"  # the stack's output with the page's settings
+
+
+def parse_page_config(outputs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the settings in a stack's output `PageConfig`; None without that output. TemplateError if it is not JSON."""
+    if PAGE_CONFIG not in outputs:
+        return None
+    text = outputs[PAGE_CONFIG]
+    try:
+        config = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise TemplateError(f"output {PAGE_CONFIG}: {text!r} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise TemplateError(f"output {PAGE_CONFIG}: {text!r} is not a JSON object")
+    return config
 
 
 def local_settings(output: dict[str, Any], *, websocket_url: str, aws_url: str, limits: Limits) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import errno
 import socket
 from contextlib import closing
 
-from local.launch import LaunchError
+from local.errors import LaunchError
 
 NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 ATTEMPTS = 10

@@ -12,23 +12,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from local import launch
-from local.aws import CREATED, LocalAws, Users
-from local.endpoint import AwsEndpoint
-from local.gateway import Invocation
-from local.iam import Iam
-from local.lambda_runtime import FunctionRunner, Launch
-from local.limits import Limits
-from local.page import PageServer, local_settings
+from local import paths
+from local.apigateway.limits import Limits
+from local.apigateway.server import GatewayServer
+from local.aws.endpoint import AwsEndpoint
+from local.aws.iam import Iam
+from local.aws.ministack import LocalAws
+from local.aws.resources import CREATE, Created, create_resources
+from local.aws.ttl import sweep
+from local.aws.users import Users
+from local.cloudformation.stack import Stack
+from local.cloudformation.synthesis import synthesize
+from local.cloudformation.template import Template
+from local.errors import LaunchError
+from local.lambda_ import launch
+from local.lambda_.environment import Launch
+from local.lambda_.function import Function
+from local.lambda_.invocation import Invocation
+from local.lambda_.runner import FunctionRunner
+from local.page import PAGE_CONFIG, PageServer, local_settings, parse_page_config
+from local.paths import ROOT
 from local.ports import find_port
 from local.progress import Progress
-from local.resources import ACCOUNT_ID, Api, Function
-from local.server import GatewayServer
-from local.template import Template, synthesize
-from local.ttl import sweep
 
-STATE = launch.ROOT / ".local"
-LOGS = STATE / "logs"
 LOCAL_SERVICES = ("cognito-idp", "dynamodb", "execute-api")  # what functions can be seen to call
 
 logger = logging.getLogger(__name__)
@@ -58,11 +64,11 @@ class Options:
 
     template: Path | None = None
     context: dict[str, str] = field(default_factory=dict)
-    images: Path = launch.ROOT / "images"
+    images: Path = ROOT / "images"
     port: int = 0
     aws_port: int = 0
     page_port: int | None = None
-    page: Path = launch.ROOT / "frontend" / "dist"
+    page: Path = ROOT / "frontend" / "dist"
     functions: Literal["auto", "process", "image"] = "auto"
     environments: int = 2
     dynamodb_url: str | None = None
@@ -78,36 +84,36 @@ class System:
     """The running system, and where to reach it.
 
     Attributes:
-        user_pool_id: and the other resources': None where the template has none.
         page_url: None if no page is served.
         page_settings: what the page reads as `config.json`; None if no page is served.
     """
 
-    api: Api
+    stack: Stack
     aws: LocalAws
     iam: Iam
     port: int
-    user_pool_id: str | None
-    app_client_id: str | None
-    table_name: str | None
     page_url: str | None = None
     page_settings: dict[str, Any] | None = None
 
     @property
-    def websocket_url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/{self.api.stage}"
+    def user_pool_id(self) -> str | None:
+        return self.stack.first("AWS::Cognito::UserPool")
 
-    def opening(self, token: str) -> dict[str, Any]:
-        """How a client opens a connection with its token, as arguments of `connect` of websockets."""
-        route = self.api.routes.get("$connect")
-        sources = route.authorizer.identity_sources if route and route.authorizer else ()
-        if "route.request.header.Sec-WebSocket-Protocol" in sources:
-            return {"uri": self.websocket_url, "subprotocols": ["echo.v1", f"idToken.{token}"]}
-        return {"uri": f"{self.websocket_url}?idToken={token}"}
+    @property
+    def app_client_id(self) -> str | None:
+        return self.stack.first("AWS::Cognito::UserPoolClient")
+
+    @property
+    def table_name(self) -> str | None:
+        return self.stack.first("AWS::DynamoDB::Table")
+
+    @property
+    def websocket_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/{self.stack.api.stage}"
 
     @property
     def callback_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/{self.api.stage}"
+        return f"http://127.0.0.1:{self.port}/{self.stack.api.stage}"
 
     @property
     def users(self) -> Users:
@@ -121,9 +127,9 @@ class System:
 
 
 @asynccontextmanager
-async def running(options: Options, progress: Progress) -> AsyncIterator[System]:
-    """The whole system; at the end its connections are closed, `$disconnect` is run, and every process has ended."""
-    LOGS.mkdir(parents=True, exist_ok=True)
+async def run_system(options: Options, progress: Progress) -> AsyncIterator[System]:  # noqa: PLR0915
+    """Run the whole system; at the end close its connections, run `$disconnect`, and end every process."""
+    paths.LOGS.mkdir(parents=True, exist_ok=True)
     runners: dict[str, FunctionRunner] = {}
     iam = Iam(enforced=options.iam)
 
@@ -135,67 +141,62 @@ async def running(options: Options, progress: Progress) -> AsyncIterator[System]
         if any(runner.launch is launch.image for runner in runners.values()):
             await asyncio.to_thread(launch.remove_containers)
 
-    async with AsyncExitStack() as stack:
-        with progress.step("stack synthesized" if options.template is None else "template read") as step:
-            if page := bind_page(options):
-                stack.push_async_callback(page.stop)
-            find_port(options.port, "--port")  # or it is refused now, not after the synthesis
-            aws = LocalAws(log=LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)
-            stack.push_async_callback(aws.stop)
-            template = await ready(options, aws)
-            # Read now what is read again later: an error is found at once, not half-way.
-            _ = template.api(), template.functions(), template.page_config()
+    async with AsyncExitStack() as exits:
+        given = Template.read(options.template) if options.template else None
+        page = bind_page(options, given)
+        if page:
+            exits.push_async_callback(page.stop)
+        find_port(options.port, "--port")  # or it is refused after the synthesis
+        aws = LocalAws(log=paths.LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)
+        exits.push_async_callback(aws.stop)
+        with progress.step("template read" if given else "stack synthesized") as step:
+            template = await start_aws_and_synthesize(options, aws, given)
             step.result = f"{len(template.resources)} resources" + (f", local AWS at {aws.url}" if aws.started else "")
+        created = Created()
         if aws.started:
             with progress.step("resources created") as step:
-                await asyncio.to_thread(aws.create, template)
-                step.result = ", ".join(filter(None, (created(template, type_) for type_ in CREATED)))
-        endpoint = AwsEndpoint(iam, aws.urls)
-        endpoint_url = await endpoint.start()
-        stack.push_async_callback(endpoint.stop)
-        for table, attribute in aws.expiring.items():
-            task = asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, options.clock_speed))
-            stack.push_async_callback(cancelled, task)
+                aws.account = template.account
+                created = await asyncio.to_thread(create_resources, template, aws)
+                step.result = ", ".join(created.physical_ids.values())
+        stack = template.with_physical_ids(created.physical_ids).resolve([PAGE_CONFIG])
+        page_config = parse_page_config(stack.outputs)
 
-        stack.push_async_callback(stop_functions)
+        endpoint = AwsEndpoint(iam, aws.urls, stack.account)
+        endpoint_url = await endpoint.start()
+        exits.push_async_callback(endpoint.stop)
+        for table, attribute in created.expiring.items():
+            task = asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, options.clock_speed))
+            exits.push_async_callback(cancel, task)
+
+        exits.push_async_callback(stop_functions)
         with progress.step("gateway listening") as step:
             limits = options.limits.compressed(options.clock_speed)
-            server = GatewayServer(template.api(), invoke, limits=limits, iam=iam, in_turn=options.in_turn)
+            server = GatewayServer(stack.api, invoke, limits=limits, iam=iam, in_turn=options.in_turn)
             port = await server.start(options.port)
-            stack.push_async_callback(server.stop)
-            system = System(
-                api=server.api,
-                aws=aws,
-                iam=iam,
-                port=port,
-                user_pool_id=created(template, "AWS::Cognito::UserPool"),
-                app_client_id=created(template, "AWS::Cognito::UserPoolClient"),
-                table_name=created(template, "AWS::DynamoDB::Table"),
-            )
+            exits.push_async_callback(server.stop)
+            system = System(stack, aws, iam, port)
             step.result = system.websocket_url
 
         with progress.step("functions started") as step:
-            functions = timed(template.functions(), options.function_timeout)
-            way, start = await asyncio.to_thread(chosen, options, {each.target for each in functions.values()})
+            functions = set_timeouts(stack.functions, options.function_timeout)
+            targets = {each.target for each in functions.values()}
+            way, start = await asyncio.to_thread(build_or_fall_back, options, targets)
             for arn, function in functions.items():
-                environment = {**endpoints(system, endpoint_url), **session(iam, function)}
+                environment = {**endpoint_variables(system, endpoint_url), **open_session(iam, stack, function)}
                 runners[arn] = FunctionRunner(function, start, environment, concurrency=options.environments)
             await asyncio.gather(*(runner.start() for runner in runners.values()))
             step.result = f"{', '.join(function.target for function in functions.values())} as {way}"
 
-        config = template.page_config()
-        if page and config is not None:
+        if page and page_config is not None:
             with progress.step("page listening") as step:
-                system = await serve_page(page, config, system, limits)
+                system = await serve_page(page, page_config, system, limits)
                 step.result = page.url
         yield system
 
 
-def bind_page(options: Options) -> PageServer | None:
-    """Take the page's port; None if there is no page: our own stack has one, another template may."""
-    if options.page_port is None:
-        return None
-    if options.template is not None and Template.read(options.template).page_config() is None:
+def bind_page(options: Options, given: Template | None) -> PageServer | None:
+    """Take the page's port; return None if there is no page: our own stack has one, another template may."""
+    if options.page_port is None or (given and PAGE_CONFIG not in given.outputs):
         return None
     return PageServer(options.page, options.page_port)
 
@@ -207,53 +208,47 @@ async def serve_page(page: PageServer, config: dict[str, Any], system: System, l
     return dataclasses.replace(system, page_url=page.url, page_settings=settings)
 
 
-async def ready(options: Options, aws: LocalAws) -> Template:
-    """The template, and the local AWS started if the template needs it."""
-    if options.template is None:
-        synthesis = asyncio.create_task(synthesized(options.context))
-        await aws.start()  # meanwhile: our own stack needs it
-        return await synthesis
-    template = Template.read(options.template)
-    if any(created(template, type_) for type_ in CREATED):
-        await aws.start()
-    return template
+async def start_aws_and_synthesize(options: Options, aws: LocalAws, given: Template | None) -> Template:
+    """Return the given template, or our own stack's; start the local AWS if the template needs it."""
+    if given:
+        if any(resource["Type"] in CREATE for resource in given.resources.values()):
+            await aws.start()
+        return given
+    synthesis = asyncio.to_thread(synthesize, paths.ROOT, paths.STATE / "cdk.out", options.context)
+    path, _ = await asyncio.gather(synthesis, aws.start())
+    return Template.read(path)
 
 
-async def cancelled(task: asyncio.Task[None]) -> None:
+async def cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
 
 
-async def synthesized(context: dict[str, str]) -> Template:
-    return Template.read(await asyncio.to_thread(synthesize, launch.ROOT, STATE / "cdk.out", context))
-
-
-def created(template: Template, type_: str) -> str | None:
-    """The physical id of the template's first resource of a type."""
-    ids = [template.physical_ids[name] for name, resource in template.resources.items() if resource["Type"] == type_]
-    return ids[0] if ids else None
-
-
-def timed(functions: dict[str, Function], seconds: float | None) -> dict[str, Function]:
-    """The functions with this timeout, or their own."""
+def set_timeouts(functions: dict[str, Function], seconds: float | None) -> dict[str, Function]:
+    """Return the functions with this timeout, or with their own for None."""
     if seconds is None:
         return functions
     return {arn: dataclasses.replace(function, timeout_seconds=seconds) for arn, function in functions.items()}
 
 
-def session(iam: Iam, function: Function) -> dict[str, str]:
-    """The variables with a function's own credentials."""
-    arn = f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/{function.role.name}/{function.name}"
+def open_session(iam: Iam, stack: Stack, function: Function) -> dict[str, str]:
+    """Return the variables with a function's own credentials."""
+    account = stack.account
+    arn = f"arn:{account.partition}:sts::{account.id}:assumed-role/{function.role.name}/{function.name}"
     return iam.open_session(function.target, function.role, arn).environment()
 
 
-def chosen(options: Options, targets: set[str]) -> tuple[str, Launch]:
-    """How the functions are run; LaunchError if they cannot be run as asked for."""
+def build_or_fall_back(options: Options, targets: set[str]) -> tuple[str, Launch]:
+    """Build the images, or use processes; return which, and how a function is launched.
+
+    Raises:
+        LaunchError: the functions cannot be run as asked for.
+    """
     way = "processes"
     if options.functions == "image" or (options.functions == "auto" and launch.has_engine()):
         try:
             launch.build_images(targets)
-        except launch.LaunchError as error:
+        except LaunchError as error:
             if options.functions == "image":
                 raise
             logger.warning("no images, so plain processes are run: %s", error)
@@ -264,8 +259,8 @@ def chosen(options: Options, targets: set[str]) -> tuple[str, Launch]:
     return way, partial(launch.process, source=options.images)
 
 
-def endpoints(system: System, endpoint_url: str) -> dict[str, str]:
-    """The SDKs' standard variables, by which functions reach the local AWS and the gateway and never AWS itself."""
+def endpoint_variables(system: System, endpoint_url: str) -> dict[str, str]:
+    """Return the SDKs' variables by which functions reach the local AWS and the gateway instead of AWS."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": system.callback_url,

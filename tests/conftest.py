@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.jwk import RSAKey
 
 from benchmarks import user_pool
-from local.aws import LocalAws
+from local.aws.ministack import LocalAws
 
 ROOT = Path(__file__).resolve().parent.parent
 USER_POOL_ID, APP_CLIENT_ID, SUB, ISSUER = (

@@ -20,12 +20,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from local.gateway import Invocation
-from local.iam import Iam
-from local.lambda_runtime import FunctionRunner, Launch
-from local.resources import Function
-from local.server import GatewayServer
-from local.template import Template
+from local.apigateway.server import GatewayServer
+from local.aws.iam import Iam
+from local.cloudformation.template import Template
+from local.lambda_.environment import Launch
+from local.lambda_.function import Function
+from local.lambda_.invocation import Invocation
+from local.lambda_.runner import FunctionRunner
 from tests.conftest import (
     APP_CLIENT_ID,
     EXECUTION_ENVIRONMENT,

@@ -13,7 +13,7 @@ from aws_cdk.assertions import Template
 
 from infra import auth
 from infra.bake import BakeTarget
-from local.limits import Limits
+from local.apigateway.limits import Limits
 from tests.conftest import ROOT
 from tests.rie.conftest import SETTINGS, TIMEOUTS
 from tests.synthesis import EVERY_OPTION, functions, of_type, only, outputs_of, synthesized, text

@@ -31,10 +31,11 @@ from websockets.sync.client import connect
 
 from infra.backend_stack import BackendStack
 from infra.websocket_api import ACCESS_LOG_FORMAT, Credential
-from local import launch
-from local.aws import Users, client
-from local.lambda_runtime import Launch
-from local.template import Template
+from local.aws.clients import client
+from local.aws.users import Users
+from local.cloudformation.template import Template
+from local.lambda_ import launch
+from local.lambda_.environment import Launch
 from tests.conftest import ROOT, Sign, docker
 from tests.leaks import (
     BROKEN,
@@ -225,7 +226,11 @@ async def test_gateway_tells_nobody_the_token(start: Launch, stage: MakeStage, m
     evidence = hear(running)
     assert mint.canary.hits(evidence) == []
     assert all(evidence.values())
-    assert {"log of function.authorizer", "log of function.websocket", "log of local.server"} <= evidence.keys()
+    assert {
+        "log of function.authorizer",
+        "log of function.websocket",
+        "log of local.apigateway.server",
+    } <= evidence.keys()
 
 
 async def drag_through(stage: Stage, mint: Mint) -> None:

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
-from local.aws import LocalAws
+from local.aws.ministack import LocalAws
 from tests.conftest import CALLBACK_URL, NOW, ROOT
 
 TABLE = "connections"

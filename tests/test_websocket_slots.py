@@ -15,8 +15,8 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
-from local.aws import LocalAws
-from local.iam import ADMINISTRATOR
+from local.aws.iam import ADMINISTRATOR
+from local.aws.ministack import LocalAws
 from tests.conftest import (
     CONNECTION_ID,
     NOW,

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 
 import pytest
 
-from local.template import run_app
+from local.cloudformation.synthesis import run_app
 from tests.conformance.deployments import Deployment, Endpoints, Limited, LocalDeployment
 from tests.conformance.gateway import Gateway
 from tests.conftest import ROOT

@@ -19,16 +19,19 @@ import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from local import launch
-from local.aws import LocalAws, client
-from local.events import Connection, Event
-from local.gateway import Invocation
-from local.iam import Role
-from local.lambda_runtime import FunctionRunner
-from local.launch import Launched
-from local.resources import Api, Authorizer, Function, Route
-from local.server import GatewayServer, Invoke
-from local.template import Template, synthesize
+from local.apigateway.api import Api, Authorizer, Route
+from local.apigateway.events import Connection, Event
+from local.apigateway.server import GatewayServer, Invoke
+from local.aws.clients import client
+from local.aws.iam import Role
+from local.aws.ministack import LocalAws
+from local.cloudformation.synthesis import synthesize
+from local.cloudformation.template import Template
+from local.lambda_ import launch
+from local.lambda_.function import Function
+from local.lambda_.invocation import Invocation
+from local.lambda_.launch import Launched
+from local.lambda_.runner import FunctionRunner
 from tests.conftest import ROOT
 from tests.local.parts import Resource
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from local.gateway import Invocation
+from local.lambda_.invocation import Invocation
 from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, RawClient
 
 SIGNATURE = b"AWS4-HMAC-SHA256 Credential=test/20240209/us-east-1/execute-api/aws4_request"

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from local import gateway
-from local.gateway import Invocation, Refusal
+from local.apigateway import gateway
+from local.apigateway.gateway import Refusal
+from local.lambda_.invocation import Invocation
 from tests.local.conftest import METHOD_ARN, allow
 
 ARN = METHOD_ARN.removesuffix("/prod/$connect")

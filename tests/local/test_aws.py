@@ -13,11 +13,12 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from local import aws as local_aws
-from local.aws import LocalAws, Users
-from local.launch import LaunchError
-from local.resources import TemplateError
-from local.template import Template
+from local.aws import ministack as local_aws
+from local.aws.ministack import LocalAws
+from local.aws.resources import Created, create_resources
+from local.aws.users import Users
+from local.cloudformation.template import Template
+from local.errors import LaunchError, TemplateError
 from tests.local.conftest import PATIENCE_SECONDS, alive, descendants
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
@@ -51,16 +52,14 @@ def template(folder: Path, resources: dict[str, dict[str, Any]]) -> Template:
 
 
 @pytest.fixture(scope="module")
-def created(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Template:
-    created = template(tmp_path_factory.mktemp("template"), RESOURCES)
-    aws.create(created)
-    return created
+def created(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Created:
+    return create_resources(template(tmp_path_factory.mktemp("template"), RESOURCES), aws)
 
 
 # Resources
 
 
-def test_created_resources_have_their_own_ids(aws: LocalAws, created: Template) -> None:
+def test_created_resources_have_their_own_ids(aws: LocalAws, created: Created) -> None:
     pool, app_client = created.physical_ids["Users"], created.physical_ids["Page"]
 
     described = aws.client("cognito-idp").describe_user_pool_client(UserPoolId=pool, ClientId=app_client)
@@ -69,13 +68,13 @@ def test_created_resources_have_their_own_ids(aws: LocalAws, created: Template) 
     assert described["UserPoolClient"]["ExplicitAuthFlows"] == ["ALLOW_USER_SRP_AUTH"]
 
 
-def test_table_forgets_by_the_templates_attribute(aws: LocalAws, created: Template) -> None:
+def test_table_forgets_by_the_templates_attribute(aws: LocalAws, created: Created) -> None:
     table = created.physical_ids["Connections"]
 
     found = aws.client("dynamodb").describe_time_to_live(TableName=table)["TimeToLiveDescription"]
 
     assert (table, found["AttributeName"]) == ("Desk-Connections", "removedAt")
-    assert aws.expiring[table] == "removedAt"
+    assert created.expiring == {table: "removedAt"}
 
 
 @pytest.mark.parametrize("specification", [None, {"AttributeName": "removedAt", "Enabled": False}], ids=["none", "off"])
@@ -86,12 +85,11 @@ def test_table_without_a_time_to_live_forgets_nothing(
     properties["TimeToLiveSpecification"] = specification
     kept = {name: value for name, value in properties.items() if value is not None}
 
-    aws.create(template(tmp_path, {"Lasting": {"Type": "AWS::DynamoDB::Table", "Properties": kept}}))
+    resources = {"Lasting": {"Type": "AWS::DynamoDB::Table", "Properties": kept}}
+    assert create_resources(template(tmp_path, resources), aws).expiring == {}
 
-    assert kept["TableName"] not in aws.expiring
 
-
-def test_user_signs_in_with_the_right_password_only(aws: LocalAws, created: Template) -> None:
+def test_user_signs_in_with_the_right_password_only(aws: LocalAws, created: Created) -> None:
     users = Users(aws.url, created.physical_ids["Users"], created.physical_ids["Page"])
     users.add("ada@example.com", PASSWORD)
 
@@ -124,7 +122,7 @@ def test_refused_property_is_told_with_its_resource(
     refused = template(tmp_path, {"Users": RESOURCES["Users"], logical_id: broken})
 
     with pytest.raises(TemplateError, match=f"^{logical_id}: "):
-        aws.create(refused)
+        create_resources(refused, aws)
 
 
 async def test_another_dynamodb_may_be_used(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from local import sockets
+from local.apigateway import sockets
 from tests.local.conftest import Dial, Gateway, RawClient, Serve, received
 from tests.local.hostile import (
     SIGNED,

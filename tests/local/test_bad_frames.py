@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from local import sockets
+from local.apigateway import sockets
 from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve
 from tests.local.hostile import (
     BINARY,

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from local import server, sockets
+from local.apigateway import server, sockets
 from tests.local.conftest import HANDSHAKE, OUR_ROUTES, Dial, Gateway, RawClient, Serve, api
 from tests.local.hostile import (
     NO_LINGER,

@@ -20,7 +20,7 @@ import pytest
 import urllib3
 from websockets.sync.client import connect
 
-from local.aws import client
+from local.aws.clients import client
 from tests.conftest import ROOT, free_port
 from tests.local.conftest import alive, descendants
 from tests.local.terminal import Terminal

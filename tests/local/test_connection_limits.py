@@ -10,10 +10,10 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from local import sockets
-from local.events import Event
-from local.gateway import Invocation
-from local.limits import Limits
+from local.apigateway import sockets
+from local.apigateway.events import Event
+from local.apigateway.limits import Limits
+from local.lambda_.invocation import Invocation
 from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, Serve, api, closed, received
 
 GOING_AWAY = (1001, "Going away")

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from local import sockets
-from local.events import Event
-from local.gateway import Invocation
+from local.apigateway import sockets
+from local.apigateway.events import Event
+from local.lambda_.invocation import Invocation
 from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Functions, Gateway, Serve, api, closed
 
 CLOSE_WITHOUT_A_CODE = b"\x88\x80mask"  # RFC 6455 section 5.5.1: a masked close frame without a payload

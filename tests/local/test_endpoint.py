@@ -18,9 +18,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from local.aws import LocalAws
-from local.endpoint import AwsEndpoint
-from local.iam import ADMINISTRATOR, Iam, Role, Session, Statement
+from local.aws.endpoint import AwsEndpoint
+from local.aws.iam import ADMINISTRATOR, Iam, Role, Session, Statement
+from local.aws.ministack import LocalAws
 from tests.conftest import Answer, LoopbackServer, Request, free_port
 
 ACCOUNT = "us-east-1:000000000000"

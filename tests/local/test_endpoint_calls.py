@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from local.endpoint import Call, UnknownCallError, calls
+from local.aws.endpoint import Call, UnknownCallError, calls
 
 ACCOUNT = "us-east-1:000000000000"
 ROWS = f"arn:aws:dynamodb:{ACCOUNT}:table/Rows"

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from local import events, resources
-from local.events import Connection, Event, Handshake
-from local.resources import Api
+from local.apigateway import events
+from local.apigateway.api import Api
+from local.apigateway.events import Connection, Event, Handshake
+from local.aws.account import Account
+from local.ids import new_id
 from tests.conftest import EventFactory
 from tests.local.conftest import OUR_ROUTES, api
 
@@ -43,7 +45,7 @@ def as_in(example: Event) -> Connection:
     context = example["requestContext"]
     authorizer = {name: value for name, value in context.get("authorizer", {}).items() if name != "integrationLatency"}
     return Connection(
-        Api(context["apiId"], context["stage"], "$request.body.action", {}),
+        Api(context["apiId"], context["stage"], "$request.body.action", {}, account=Account("123456789012")),
         source_ip=context["identity"]["sourceIp"],
         user_agent=context["identity"]["userAgent"],
         id=context["connectionId"],
@@ -65,8 +67,7 @@ def handshake_of(example: Event) -> Handshake:
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes it the time of the example, in its account."""
-    monkeypatch.setattr(resources, "ACCOUNT_ID", "123456789012")
+    """Makes it the time of the example."""
     return lambda example: monkeypatch.setattr(
         events, "milliseconds", lambda: example["requestContext"]["requestTimeEpoch"]
     )
@@ -129,7 +130,7 @@ def test_ids_look_like_those_of_aws() -> None:
 
 
 def test_ids_end_as_those_of_aws_however_they_are_drawn() -> None:
-    assert {events.new_id()[-2] for _ in range(1000)} == {"A", "Q", "g", "w"}
+    assert {new_id()[-2] for _ in range(1000)} == {"A", "Q", "g", "w"}
 
 
 def test_extended_request_id_is_the_request_id() -> None:

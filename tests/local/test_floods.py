@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from local import server, sockets
-from local.gateway import Invocation
-from local.sockets import ClientSocket
+from local.apigateway import server, sockets
+from local.apigateway.sockets import ClientSocket
+from local.lambda_.invocation import Invocation
 from tests.local.conftest import OUR_ROUTES, PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve, api
 from tests.local.hostile import (
     PING,

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from local import sockets
+from local.apigateway import sockets
 from tests.local.conftest import HANDSHAKE, SIGNED, Dial, Gateway, RawClient, request
 
 # Requests that are not for it

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from local import events, gateway
-from local.events import Connection, Handshake
-from local.gateway import Invocation, Refusal
-from local.resources import Authorizer, Route, TemplateError
+from local.apigateway import events, gateway
+from local.apigateway.api import Authorizer, Route
+from local.apigateway.events import Connection, Handshake
+from local.apigateway.gateway import Refusal
+from local.errors import TemplateError
+from local.lambda_.invocation import Invocation
 from tests.local.conftest import AUTHORIZER, CONNECTION_ID, OUR_ROUTES, WEBSOCKET, api, connection
 
 TIMED_OUT = Invocation(error="Sandbox.Timedout", message="Task timed out after 3.00 seconds")

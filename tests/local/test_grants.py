@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from local import system as local_system
+from local import paths
 from local.demo import demo, use
 from local.progress import Progress, StepFailed
-from local.system import Options, running
+from local.system import Options, run_system
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 
@@ -36,7 +36,7 @@ def synthesized(own_template: Path) -> Document:
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The logs are not in the way of a `make up` beside the tests."""
-    monkeypatch.setattr(local_system, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(paths, "LOGS", tmp_path / "logs")
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ async def test_grant_that_nobody_uses_is_listed(write: Write) -> None:
     template = write(with_statement({"Effect": "Allow", "Action": "dynamodb:Scan", "Resource": "*"}))
     output = io.StringIO()
 
-    async with running(Options(template=template, functions="process"), Progress(io.StringIO())) as system:
+    async with run_system(Options(template=template, functions="process"), Progress(io.StringIO())) as system:
         before = system.unused_grants()
         await use(system, Progress(output))
         after = system.unused_grants()

@@ -15,10 +15,11 @@ from uuid import UUID
 import pytest
 from botocore.exceptions import ClientError
 
-from local import management
-from local.aws import client
-from local.events import Event, new_id
-from local.gateway import Invocation
+from local.apigateway import management
+from local.apigateway.events import Event
+from local.aws.clients import client
+from local.ids import new_id
+from local.lambda_.invocation import Invocation
 from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, SIGNED, Dial, Gateway, received, request
 
 MANY = 10_000  # posts that no socket's buffers would hold

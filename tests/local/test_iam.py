@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local.iam import (
+from local.aws.iam import (
     ADMINISTRATOR,
     Iam,
     PolicyError,

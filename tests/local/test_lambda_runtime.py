@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from local import lambda_runtime, launch
-from local.gateway import Invocation
-from local.lambda_runtime import FunctionRunner, InitError
-from local.launch import Launched
-from local.resources import Function
+from local.lambda_ import environment as lambda_runtime
+from local.lambda_ import launch
+from local.lambda_.function import Function
+from local.lambda_.invocation import Invocation
+from local.lambda_.launch import Launched
+from local.lambda_.runner import FunctionRunner, InitError
 from tests.local.conftest import PATIENCE_SECONDS, Run, function
 
 ECHO = """

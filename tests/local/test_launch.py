@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from local import launch
-from local.lambda_runtime import Launch
-from local.launch import LaunchError
-from local.system import Options, chosen
+from local.errors import LaunchError
+from local.lambda_ import launch
+from local.lambda_.environment import Launch
+from local.system import Options, build_or_fall_back
 from tests.local.conftest import PATIENCE_SECONDS, function
 
 TARGETS = {"authorizer", "websocket"}
@@ -39,13 +39,13 @@ def is_process(start: Launch) -> bool:
 def test_images_are_run_where_an_engine_can_build_them(engine: Engine) -> None:
     engine("exit 0")
 
-    assert chosen(Options(functions="auto"), TARGETS) == ("images", launch.image)
+    assert build_or_fall_back(Options(functions="auto"), TARGETS) == ("images", launch.image)
 
 
 def test_images_of_these_functions_are_built_and_no_others(engine: Engine, tmp_path: Path) -> None:
     engine(f'echo "$@" >> {tmp_path}/calls')
 
-    chosen(Options(functions="image"), {"rooms", "guard"})
+    build_or_fall_back(Options(functions="image"), {"rooms", "guard"})
 
     assert (tmp_path / "calls").read_text() == "buildx bake --load guard rooms\n"
 
@@ -55,7 +55,7 @@ def test_processes_are_run_where_nothing_can_build_images(engine: Engine, script
     if script:
         engine(script)
 
-    way, start = chosen(Options(functions="auto"), TARGETS)
+    way, start = build_or_fall_back(Options(functions="auto"), TARGETS)
 
     assert (way, is_process(start)) == ("processes", True)
 
@@ -63,7 +63,7 @@ def test_processes_are_run_where_nothing_can_build_images(engine: Engine, script
 def test_processes_are_run_and_it_is_said_where_images_cannot_be_built(engine: Engine) -> None:
     engine('[ "$1 $2" != "buildx bake" ] || { echo no network >&2; exit 1; }')
 
-    way, start = chosen(Options(functions="auto"), TARGETS)
+    way, start = build_or_fall_back(Options(functions="auto"), TARGETS)
 
     assert is_process(start)
     assert "images could not be built" in way
@@ -72,7 +72,7 @@ def test_processes_are_run_and_it_is_said_where_images_cannot_be_built(engine: E
 def test_processes_are_run_where_they_are_asked_for(engine: Engine) -> None:
     engine("exit 0")
 
-    way, start = chosen(Options(functions="process"), TARGETS)
+    way, start = build_or_fall_back(Options(functions="process"), TARGETS)
 
     assert (way, is_process(start)) == ("processes", True)
 
@@ -89,7 +89,7 @@ def test_images_that_are_asked_for_and_cannot_be_built_are_an_error(
         engine(script)
 
     with pytest.raises(LaunchError, match=reason):
-        chosen(Options(functions="image"), TARGETS)
+        build_or_fall_back(Options(functions="image"), TARGETS)
 
 
 # Processes
@@ -114,12 +114,12 @@ def venvs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_missing_installation_says_what_to_do(images: Path, venvs: Path) -> None:
     with pytest.raises(LaunchError, match="venvs/rooms is missing: run `make setup`"):
-        chosen(Options(functions="process", images=images), {"rooms"})
+        build_or_fall_back(Options(functions="process", images=images), {"rooms"})
 
 
 def test_missing_source_is_named_with_its_target(images: Path, venvs: Path) -> None:
     with pytest.raises(LaunchError, match=r"images/guard/guard\.py is missing, the handler of bake target guard"):
-        chosen(Options(functions="process", images=images), {"guard"})
+        build_or_fall_back(Options(functions="process", images=images), {"guard"})
 
 
 async def test_process_is_run_from_the_folder_of_its_source(images: Path, venvs: Path) -> None:
@@ -127,7 +127,7 @@ async def test_process_is_run_from_the_folder_of_its_source(images: Path, venvs:
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho "$@"; pwd; echo "$LAMBDA_TASK_ROOT $A"\n')
     python.chmod(0o755)
-    _, start = chosen(Options(functions="process", images=images), {"rooms"})
+    _, start = build_or_fall_back(Options(functions="process", images=images), {"rooms"})
 
     launched = await start(function(target="rooms"), {"A": "b c"})
 

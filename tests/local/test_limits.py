@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from local.limits import Connections, Limits, TokenBucket
-from local.resources import Throttle
+from local.apigateway.api import Throttle
+from local.apigateway.connections import Connections
+from local.apigateway.limits import Limits, TokenBucket
 from tests.conftest import Clock
 
 

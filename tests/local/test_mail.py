@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from local import mail
-from local.aws import LocalAws
-from local.mail import Mail
-from local.template import Template
+from local.aws import mail
+from local.aws.mail import Mail
+from local.aws.ministack import LocalAws
+from local.aws.resources import create_resources
+from local.cloudformation.template import Template
 from tests.conftest import Answer, LoopbackServer
 from tests.local.conftest import PATIENCE_SECONDS
 
@@ -63,7 +64,7 @@ class UserPool:
 @pytest.fixture(scope="module")
 def user_pool(aws: LocalAws, own_template: Path) -> UserPool:
     template = Template.read(own_template)
-    aws.create(template)
+    template = template.with_physical_ids(create_resources(template, aws).physical_ids)
     return UserPool(aws, template)
 
 

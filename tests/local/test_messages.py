@@ -11,8 +11,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from local.events import Event
-from local.gateway import Invocation
+from local.apigateway.events import Event
+from local.lambda_.invocation import Invocation
 from tests.local.conftest import OUR_ROUTES, PATIENCE_SECONDS, Behaviour, Gateway, Serve, api, closed, received
 
 FRAME = 32 * 1024

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from local.__main__ import options, parser, usage
-from local.aws import LocalAws
-from local.iam import Iam
-from local.launch import ROOT
-from local.limits import Limits
+from local.apigateway.limits import Limits
+from local.aws.account import Account
+from local.aws.iam import Iam
+from local.aws.ministack import LocalAws
+from local.cloudformation.stack import Stack
+from local.paths import ROOT
 from local.system import Options, System
 from tests.local.conftest import OUR_ROUTES, api
 
@@ -113,12 +115,23 @@ async def system(tmp_path: Path) -> AsyncIterator[System]:
     """Of our own template, on the port of `up`."""
     aws = LocalAws(log=tmp_path / "log")
     served = api(*OUR_ROUTES, identity_sources=(QUERYSTRING,))
+    ids = {
+        "AWS::Cognito::UserPool": ["us-east-1_AbCdEf123"],
+        "AWS::Cognito::UserPoolClient": ["client"],
+        "AWS::DynamoDB::Table": ["connections"],
+    }
     yield System(
-        *(served, aws, Iam(), 4510, "us-east-1_AbCdEf123", "client", "connections"),
+        *(Stack(Account(), served, {}, ids, {}), aws, Iam(), 4510),
         page_url="http://localhost:3000",
         page_settings={"selfSignUp": True, "allowedOrigins": []},
     )
     await aws.stop()
+
+
+def lacking(system: System, types: set[str]) -> System:
+    """The system of a template without resources of these types."""
+    ids = {type_: ids for type_, ids in system.stack.physical_ids.items() if type_ not in types}
+    return dataclasses.replace(system, stack=dataclasses.replace(system.stack, physical_ids=ids))
 
 
 def test_page_comes_first(system: System) -> None:
@@ -161,9 +174,9 @@ def test_stack_without_settings_for_a_page_is_told_why_there_is_none(system: Sys
     assert usage(without, Options(page_port=3000)).startswith("\nNo page: the template has no output PageConfig.\n")
 
 
-@pytest.mark.parametrize("changes", [{"user_pool_id": None}, {}], ids=["no user pool", "not asked for"])
-def test_nothing_is_said_of_a_page_that_nobody_expects(system: System, changes: dict[str, Any]) -> None:
-    without = dataclasses.replace(system, page_url=None, page_settings=None, **changes)
+@pytest.mark.parametrize("changes", [{"AWS::Cognito::UserPool"}, set()], ids=["no user pool", "not asked for"])
+def test_nothing_is_said_of_a_page_that_nobody_expects(system: System, changes: set[str]) -> None:
+    without = dataclasses.replace(lacking(system, changes), page_url=None, page_settings=None)
 
     assert usage(without, Options(page_port=3000 if changes else None)).startswith("\nWebSocket   ws://")
 
@@ -186,16 +199,16 @@ def test_lines_to_paste_name_another_port(system: System) -> None:
 def test_lines_to_paste_put_the_token_where_the_stack_takes_it(system: System) -> None:
     served = api(*OUR_ROUTES, identity_sources=(SUBPROTOCOL,))
 
-    printed = usage(dataclasses.replace(system, api=served), Options())
+    printed = usage(dataclasses.replace(system, stack=dataclasses.replace(system.stack, api=served)), Options())
 
     assert "WebSocket   ws://127.0.0.1:4510/prod\n" in printed
     assert '  npx wscat -c ws://127.0.0.1:4510/prod -s echo.v1 -s "idToken.$(make -s token)"\n' in printed
     assert "?idToken" not in printed
 
 
-@pytest.mark.parametrize("missing", [{"user_pool_id": None}, {"table_name": None}], ids=str)
-def test_nothing_is_printed_that_the_template_has_not_got(system: System, missing: dict[str, Any]) -> None:
-    printed = usage(dataclasses.replace(system, **missing), Options())
+@pytest.mark.parametrize("missing", ["AWS::Cognito::UserPool", "AWS::DynamoDB::Table"])
+def test_nothing_is_printed_that_the_template_has_not_got(system: System, missing: str) -> None:
+    printed = usage(lacking(system, {missing}), Options())
 
     assert "ws://127.0.0.1:4510/prod" in printed
     assert "make -s" not in printed

@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from local import paths
 from local import system as local_system
-from local.launch import LaunchError
-from local.limits import Limits
+from local.apigateway.limits import Limits
+from local.cloudformation.template import Template
+from local.errors import LaunchError
 from local.page import PageServer, local_settings
 from local.ports import bind_localhost
-from local.progress import Progress, StepFailed
-from local.system import Options, bind_page, running
+from local.progress import Progress
+from local.system import Options, bind_page, run_system
 from tests.conftest import free_port
 from tests.local.conftest import PATIENCE_SECONDS
 from tests.local.parts import parts
@@ -262,11 +264,11 @@ def template(folder: Path, **outputs: Any) -> Path:
 
 async def refusal(options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """What is said of a page that cannot be served; a synthesis would be too late."""
-    monkeypatch.setattr(local_system, "STATE", tmp_path)
-    monkeypatch.setattr(local_system, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(paths, "STATE", tmp_path)
+    monkeypatch.setattr(paths, "LOGS", tmp_path / "logs")
     monkeypatch.setattr(local_system, "synthesize", None)
-    with pytest.raises(StepFailed) as error:
-        async with running(options, Progress(io.StringIO())):
+    with pytest.raises(LaunchError) as error:
+        async with run_system(options, Progress(io.StringIO())):
             pass
     return str(error.value)
 
@@ -274,7 +276,7 @@ async def refusal(options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 async def test_missing_page_is_refused_before_the_synthesis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told = await refusal(Options(page_port=0, page=tmp_path / "dist"), monkeypatch, tmp_path)
 
-    assert told == "stack synthesized: the page is not built: run `make page`"
+    assert told == "the page is not built: run `make page`"
 
 
 async def test_taken_port_is_refused_before_the_synthesis(
@@ -286,22 +288,22 @@ async def test_taken_port_is_refused_before_the_synthesis(
         told = await refusal(Options(page_port=port, page=built), monkeypatch, tmp_path)
 
     taken = f"port {port} is taken by another program: choose another with --page-port"
-    assert told == f"stack synthesized: {taken}"
+    assert told == taken
 
 
 async def test_template_without_settings_for_a_page_needs_neither_page_nor_port(tmp_path: Path) -> None:
-    assert bind_page(Options(template=template(tmp_path), page_port=free_port(), page=tmp_path / "dist")) is None
+    assert bind_page(Options(page_port=free_port(), page=tmp_path / "dist"), Template.read(template(tmp_path))) is None
 
 
 async def test_template_with_settings_for_a_page_needs_it(tmp_path: Path, built: Path) -> None:
-    path = template(tmp_path, PageConfig={"Value": "{}"})
+    given = Template.read(template(tmp_path, PageConfig={"Value": "{}"}))
 
     with pytest.raises(LaunchError, match="not built"):
-        bind_page(Options(template=path, page_port=0, page=tmp_path / "elsewhere"))
-    page = bind_page(Options(template=path, page_port=0, page=built))
+        bind_page(Options(page_port=0, page=tmp_path / "elsewhere"), given)
+    page = bind_page(Options(page_port=0, page=built), given)
     assert page
     await page.stop()
 
 
 async def test_page_is_served_only_if_it_is_asked_for(tmp_path: Path) -> None:
-    assert bind_page(Options(page=tmp_path / "dist")) is None
+    assert bind_page(Options(page=tmp_path / "dist"), None) is None

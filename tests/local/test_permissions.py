@@ -10,9 +10,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from local.events import new_id
-from local.iam import Iam, Role, Session, Statement
-from local.resources import REGION
+from local.aws.iam import Iam, Role, Session, Statement
+from local.ids import new_id
 from tests.local.conftest import (
     AUTHORIZER,
     OUR_ROUTES,
@@ -132,7 +131,7 @@ async def call(gateway: Gateway, session: Session, operation: str, connection_id
     management = boto3.client(
         "apigatewaymanagementapi",
         endpoint_url=f"http://127.0.0.1:{gateway.port}/prod",
-        region_name=REGION,
+        region_name="us-east-1",
         aws_access_key_id=session.access_key_id,
         aws_secret_access_key=session.secret_access_key,
         aws_session_token=session.session_token,

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from local import ports
-from local.launch import LaunchError
+from local.errors import LaunchError
 from local.ports import bind_localhost, find_port
 from tests.conftest import free_port
 

@@ -14,10 +14,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from local import demo
-from local.aws import LocalAws, client
-from local.events import Event
-from local.gateway import Invocation
-from local.iam import ADMINISTRATOR
+from local.apigateway.events import Event
+from local.aws.clients import client
+from local.aws.iam import ADMINISTRATOR
+from local.aws.ministack import LocalAws
+from local.lambda_.invocation import Invocation
 from tests.conftest import WEBSOCKET, ColdStart
 from tests.local.conftest import AUTHORIZER, OUR_ROUTES, PATIENCE_SECONDS, Listen, allow, api, received
 from tests.test_push import TABLE, Push, readme_push

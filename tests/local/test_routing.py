@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from local.resources import TemplateError
-from local.routing import RouteSelection
+from local.apigateway.routing import RouteSelection
+from local.errors import TemplateError
 from tests.local.conftest import PATIENCE_SECONDS
 
 ACTION = "$request.body.action"

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from local.gateway import Invocation
+from local.lambda_.invocation import Invocation
 from tests.local.conftest import WEBSOCKET, Run
 
 TRACE_HEADER = re.compile(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24});Parent=[0-9a-f]{16};Sampled=[01]")

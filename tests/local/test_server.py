@@ -9,9 +9,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-from local.events import Event
-from local.gateway import Invocation
-from local.limits import Limits
+from local.apigateway.events import Event
+from local.apigateway.limits import Limits
+from local.lambda_.invocation import Invocation
 from tests.local.conftest import (
     HANDSHAKE,
     METHOD_ARN,

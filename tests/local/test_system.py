@@ -19,12 +19,13 @@ import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 
-from local import launch
-from local import system as local_system
+from local import paths
 from local.__main__ import NotRunning, connection, facts
 from local.demo import push
+from local.example import opening
+from local.lambda_ import launch
 from local.progress import Progress
-from local.system import Options, System, running
+from local.system import Options, System, run_system
 from tests.conftest import docker
 from tests.local.conftest import PATIENCE_SECONDS, alive, descendants, received
 
@@ -89,8 +90,8 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The system's files are not in the way of a `make up` beside the tests."""
     state = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_system, "STATE", state)
-        patch.setattr(local_system, "LOGS", state / "logs")
+        patch.setattr(paths, "STATE", state)
+        patch.setattr(paths, "LOGS", state / "logs")
         yield
 
 
@@ -100,7 +101,7 @@ async def desk(run: tuple[Way, Context], own_state: None) -> AsyncIterator[Desk]
     way, context = run
     async with AsyncExitStack() as stack:
         options = Options(functions=way, context=context)
-        system = await stack.enter_async_context(running(options, Progress(io.StringIO())))
+        system = await stack.enter_async_context(run_system(options, Progress(io.StringIO())))
         yield Desk(system, stack, others)
 
 
@@ -143,7 +144,7 @@ async def until_left(system: System, count: int) -> None:
 @pytest_asyncio.fixture(loop_scope="module")
 async def phone(system: System, token: str) -> AsyncIterator[ClientConnection]:
     """The only connection there is, Ada's."""
-    async with connect(**system.opening(token)) as connected:
+    async with connect(**opening(system, token)) as connected:
         yield connected
     await until_left(system, 0)
 
@@ -158,7 +159,7 @@ async def test_credential_of_the_context_is_what_the_gateway_asks_for(system: Sy
     url = system.websocket_url
     offered = {"uri": url, "subprotocols": ["echo.v1", "idToken.abc"]}
 
-    assert system.opening("abc") == (offered if by_subprotocol else {"uri": f"{url}?idToken=abc"})
+    assert opening(system, "abc") == (offered if by_subprotocol else {"uri": f"{url}?idToken=abc"})
 
 
 async def test_token_is_no_part_of_the_answer_to_its_handshake(
@@ -191,7 +192,7 @@ async def test_keepalive_is_answered_and_not_echoed(phone: ClientConnection) -> 
 
 
 async def test_user_is_reached_on_every_connection(system: System, token: str, phone: ClientConnection) -> None:
-    async with connect(**system.opening(token)) as laptop:
+    async with connect(**opening(system, token)) as laptop:
         assert await asyncio.to_thread(push, system, claims(token)["sub"], "news") == 2
 
         assert [await received(peer) for peer in (phone, laptop)] == ["news", "news"]
@@ -215,7 +216,7 @@ async def put_row(system: System, connection_id: str, user_id: str, seconds: int
 
 async def test_push_skips_a_connection_whose_token_has_expired_and_closes_it(system: System) -> None:
     carol = signed_in(system, "carol@example.com")
-    async with connect(**system.opening(carol)) as phone:
+    async with connect(**opening(system, carol)) as phone:
         (row,) = await rows(system)
         await put_row(system, row["connectionId"], row["userId"], LONG_AGO)
 
@@ -272,14 +273,14 @@ async def delete_rows(system: System, *connection_ids: str) -> None:
 
 
 async def test_limit_of_connections_holds_where_the_stack_has_one(system: System, by_subprotocol: bool) -> None:
-    opening = system.opening(signed_in(system, "bob@example.com"))
+    bobs = opening(system, signed_in(system, "bob@example.com"))
 
-    async with connect(**opening), connect(**opening) as laptop:
+    async with connect(**bobs), connect(**bobs) as laptop:
         if by_subprotocol:
-            assert await refused(**opening) == 429
+            assert await refused(**bobs) == 429
             await laptop.close()
             await until_left(system, 1)
-        async with connect(**opening):
+        async with connect(**bobs):
             pass
 
     await until_left(system, 0)
@@ -302,14 +303,14 @@ async def test_client_with_its_token_in_the_other_place_is_refused(
 
 
 async def test_client_with_garbage_for_a_token_is_refused(system: System) -> None:
-    assert await refused(**system.opening("garbage")) == 403
+    assert await refused(**opening(system, "garbage")) == 403
 
 
 async def test_client_with_a_forged_token_is_refused(system: System, token: str) -> None:
     header, payload, signature = token.split(".")
     forged = f"{header}.{payload}.{signature[:-10]}{signature[-10:].swapcase()}"
 
-    assert await refused(**system.opening(forged)) == 403
+    assert await refused(**opening(system, forged)) == 403
 
 
 def containers(processes: dict[int, str]) -> list[str]:
@@ -319,7 +320,7 @@ def containers(processes: dict[int, str]) -> list[str]:
 
 async def test_end_closes_what_is_open_and_leaves_nothing_running(desk: Desk, way: Way, token: str) -> None:
     """The last test: afterwards there is no system any more."""
-    peer = await connect(**desk.system.opening(token))
+    peer = await connect(**opening(desk.system, token))
     processes = desk.processes()
     names = containers(processes)
     if names:  # and one that its `docker run` did not live to see started

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from local.iam import Role
-from local.resources import Function, TemplateError
-from local.template import synthesize
+from local.aws.iam import Role
+from local.cloudformation.synthesis import synthesize
+from local.errors import TemplateError
+from local.lambda_.function import Function
 from tests.local.conftest import Read
 from tests.local.parts import (
     LAMBDA_ARN,
@@ -69,7 +70,7 @@ DATA = {"Users": resource("Cognito::UserPool"), "Rows": resource("DynamoDB::Tabl
 
 def resolved(read: Read, value: object) -> Any:
     template = read(Rooms=function("rooms"), Log=resource("Logs::LogGroup"), Role=role(), **DATA)
-    return template.resolve(value, "Somewhere")
+    return template.evaluate(value, "Somewhere")
 
 
 @pytest.mark.parametrize(

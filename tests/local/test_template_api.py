@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from local.resources import Authorizer, Route, TemplateError, Throttle
+from local.apigateway.api import Authorizer, Route, Throttle
+from local.errors import TemplateError
 from tests.local.conftest import Read
 from tests.local.parts import LAMBDA_ARN, Resource, arn, authorizer, integration, parts, resource, route, stage
 

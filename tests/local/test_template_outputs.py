@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from local.resources import TemplateError
-from local.template import Template
+from local.cloudformation.template import Template
+from local.errors import TemplateError
+from local.page import PAGE_CONFIG, parse_page_config
 from tests.local.parts import parts, resource
 
 
@@ -35,11 +36,17 @@ def test_settings_of_the_page_are_read_from_their_output(tmp_path: Path) -> None
     read = template(tmp_path, **page_config('{"userPoolId": "', {"Ref": "Users"}, '", "selfSignUp": true}'))
     read.physical_ids["Users"] = "us-east-1_AbCdEfGhI"
 
-    assert read.page_config() == {"userPoolId": "us-east-1_AbCdEfGhI", "selfSignUp": True}
+    assert parse_page_config(read.resolve([PAGE_CONFIG]).outputs) == {
+        "userPoolId": "us-east-1_AbCdEfGhI",
+        "selfSignUp": True,
+    }
 
 
 def test_template_without_that_output_has_no_settings_of_a_page(tmp_path: Path) -> None:
-    assert template(tmp_path, Region={"Value": {"Ref": "AWS::Region"}}).page_config() is None
+    assert (
+        parse_page_config(template(tmp_path, Region={"Value": {"Ref": "AWS::Region"}}).resolve([PAGE_CONFIG]).outputs)
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,17 +65,17 @@ def test_output_that_makes_no_sense_here_is_named(tmp_path: Path, outputs: dict[
     read = template(tmp_path, **outputs)
 
     with pytest.raises(TemplateError, match=f"^output PageConfig: .*{reason}"):
-        read.page_config()
+        parse_page_config(read.resolve([PAGE_CONFIG]).outputs)
 
 
 def test_outputs_that_nobody_reads_here_may_make_no_sense(tmp_path: Path) -> None:
     read = template(tmp_path, Other={"Value": {"Fn::ImportValue": "elsewhere"}}, **page_config("{}"))
 
-    assert read.page_config() == {}
+    assert parse_page_config(read.resolve([PAGE_CONFIG]).outputs) == {}
 
 
 def test_own_stack_tells_its_page_where_to_sign_in_and_to_connect(own_template: Path) -> None:
-    config = Template.read(own_template).page_config()
+    config = parse_page_config(Template.read(own_template).resolve([PAGE_CONFIG]).outputs)
 
     assert config is not None
     assert {"userPoolId", "appClientId", "webSocketEndpoint", "credential", "selfSignUp", "allowedOrigins"} <= {*config}

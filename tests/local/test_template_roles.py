@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from local.iam import Role, Statement
-from local.resources import TemplateError
+from local.aws.iam import Role, Statement
+from local.errors import TemplateError
 from tests.local.conftest import Read
 from tests.local.parts import Resource, arn, function, parts, resource, role
 

@@ -15,12 +15,14 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from local.events import Event
-from local.gateway import Invocation
-from local.iam import Role, Statement
-from local.resources import ACCOUNT_THROTTLE, Api, Authorizer, Function, Route, TemplateError, Throttle
-from local.server import GatewayServer
-from local.template import Template
+from local.apigateway.api import ACCOUNT_THROTTLE, Api, Authorizer, Route, Throttle
+from local.apigateway.events import Event
+from local.apigateway.server import GatewayServer
+from local.aws.iam import Role, Statement
+from local.cloudformation.template import Template
+from local.errors import TemplateError
+from local.lambda_.function import Function
+from local.lambda_.invocation import Invocation
 from tests.local.conftest import PATIENCE_SECONDS, Listen, received
 
 TEMPLATE = Path(__file__).parent / "templates" / "chat.template.json"

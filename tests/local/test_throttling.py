@@ -11,9 +11,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from websockets.exceptions import InvalidStatus
 
-from local.aws import CREDENTIALS
-from local.limits import Limits
-from local.resources import REGION, Throttle
+from local.apigateway.api import Throttle
+from local.apigateway.limits import Limits
+from local.aws.clients import CREDENTIALS
 from tests.local.conftest import OUR_ROUTES, PATIENCE_SECONDS, Gateway, Serve, api, received, refused
 
 
@@ -26,7 +26,9 @@ def management(gateway: Gateway) -> Any:
     """A boto3 client that does not try again by itself."""
     url = f"http://127.0.0.1:{gateway.port}/prod"
     once = Config(retries={"total_max_attempts": 1})
-    return boto3.client("apigatewaymanagementapi", endpoint_url=url, region_name=REGION, config=once, **CREDENTIALS)
+    return boto3.client(
+        "apigatewaymanagementapi", endpoint_url=url, region_name="us-east-1", config=once, **CREDENTIALS
+    )
 
 
 async def call(gateway: Gateway, operation: str, connection_id: str, **parameters: Any) -> None:

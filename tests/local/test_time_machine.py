@@ -18,10 +18,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.protocol import State
 
-from local import system as local_system
-from local.limits import Limits
+from local import paths
+from local.apigateway.limits import Limits
 from local.progress import Progress
-from local.system import Options, System, running
+from local.system import Options, System, run_system
 from tests.conftest import ROOT
 from tests.local.conftest import PATIENCE_SECONDS, received
 
@@ -51,7 +51,7 @@ def handler(event, context):
 def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The logs are not in the way of a `make up` beside the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_system, "LOGS", tmp_path_factory.mktemp("logs"))
+        patch.setattr(paths, "LOGS", tmp_path_factory.mktemp("logs"))
         yield
 
 
@@ -98,7 +98,7 @@ class Story:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def story(own_template: Path) -> AsyncIterator[Story]:
     options = Options(template=own_template, functions="process", clock_speed=CLOCK_SPEED)
-    async with running(options, Progress(io.StringIO())) as system:
+    async with run_system(options, Progress(io.StringIO())) as system:
         websocket_url = await asyncio.to_thread(url, system)
         started = time.monotonic()
         await asyncio.to_thread(put_vanished, system)
@@ -185,7 +185,7 @@ async def slow(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     (images / "websocket").mkdir()
     (images / "websocket" / "websocket.py").write_text(SLOW)
     options = Options(template=own_template, functions="process", images=images, function_timeout=FUNCTION_SECONDS)
-    async with running(options, Progress(io.StringIO())) as system:
+    async with run_system(options, Progress(io.StringIO())) as system:
         yield await asyncio.to_thread(url, system)
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from local.aws import LocalAws
-from local.template import Template
-from local.ttl import Expiry, Item, delete_expired, sweep
+from local.aws.ministack import LocalAws
+from local.aws.resources import Created, create_resources
+from local.aws.ttl import Expiry, Item, delete_expired, sweep
+from local.cloudformation.template import Template
 from tests.local.conftest import PATIENCE_SECONDS
 
 FAST = 1000.0  # as fast as a sweep can follow
@@ -119,18 +120,17 @@ def test_deleted_items_are_forgotten() -> None:
 
 
 @pytest.fixture(scope="module")
-def aws(aws: LocalAws) -> LocalAws:
-    """With tables `Seats`, whose items have a time to live, and `Rooms` and `Archive`, whose have none."""
-    aws.create(Template.read(TEMPLATE))
-    return aws
+def created(aws: LocalAws) -> Created:
+    """Tables `Seats`, whose items have a time to live, and `Rooms` and `Archive`, whose have none."""
+    return create_resources(Template.read(TEMPLATE), aws)
 
 
 @pytest.fixture
-async def swept(aws: LocalAws) -> AsyncIterator[None]:
+async def swept(aws: LocalAws, created: Created) -> AsyncIterator[None]:
     """Every table with a time to live is swept, by a fast clock, as in a running system."""
     sweeps = [
         asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, FAST))
-        for table, attribute in aws.expiring.items()
+        for table, attribute in created.expiring.items()
     ]
     yield
     assert [each for each in sweeps if each.done()] == []
@@ -213,7 +213,7 @@ async def test_sweeping_goes_on_after_a_failure(aws: LocalAws, swept: None, capl
     put(aws, "Seats", seat(11, 0))
     await until_gone(aws, 11)  # the sweep has begun
 
-    with caplog.at_level(logging.WARNING, "local.ttl"):
+    with caplog.at_level(logging.WARNING, "local.aws.ttl"):
         await asyncio.to_thread(dynamodb.delete_table, TableName="Seats")
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not caplog.messages:

@@ -19,9 +19,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, WebError, async_playwright, expect
 
-from local import system as local_system
-from local.limits import Limits
-from local.template import synthesize
+from local import paths
+from local.apigateway.limits import Limits
+from local.cloudformation.synthesis import synthesize
 from tests.conftest import ROOT, unavailable
 from tests.page.desk import PATIENCE_SECONDS, Desk, desk_with
 
@@ -168,7 +168,7 @@ def synthesized(tmp_path_factory: pytest.TempPathFactory) -> Synthesize:
 def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the systems' logs out of the way of a `make up` beside the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_system, "LOGS", tmp_path_factory.mktemp("logs"))
+        patch.setattr(paths, "LOGS", tmp_path_factory.mktemp("logs"))
         yield
 
 

@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from local import mail
 from local import system as local_system
-from local.aws import client
-from local.gateway import Invocation
-from local.mail import Mail
+from local.apigateway.server import GatewayServer
+from local.aws import mail
+from local.aws.clients import client
+from local.aws.mail import Mail
+from local.lambda_.invocation import Invocation
 from local.page import local_settings
 from local.progress import Progress
-from local.server import GatewayServer
-from local.system import Options, System, running
+from local.system import Options, System, run_system
 from tests.page.network import Network
 
 PATIENCE_SECONDS = 30.0  # bounds a wait that ends at once where all is well
@@ -245,7 +245,7 @@ async def desk_with(template: Path, *, proxied: bool = False, **options: Any) ->
                 stack.push_async_callback(network.stop)
                 patch.setattr(local_system, "local_settings", partial(settings_with_proxy, network, port))
             chosen = Options(template=template, page_port=0, functions="process", **options)
-            system = await stack.enter_async_context(running(chosen, Progress(io.StringIO())))
+            system = await stack.enter_async_context(run_system(chosen, Progress(io.StringIO())))
         desk = Desk(system, gateways[0], events, network)
         yield desk
         if desk.gateway_is_listening and desk.gateway is not gateways[0]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.async_api import BrowserContext, Request, expect
 
-from local.limits import TokenBucket
-from local.resources import Throttle
+from local.apigateway.api import Throttle
+from local.apigateway.limits import TokenBucket
 from tests.leaks import Canary, Evidence
 from tests.page.conftest import Console
 from tests.page.desk import Desk

@@ -7,8 +7,8 @@ import re
 import pytest
 from playwright.async_api import BrowserContext, expect
 
-from local.limits import TokenBucket
-from local.resources import Throttle
+from local.apigateway.api import Throttle
+from local.apigateway.limits import TokenBucket
 from tests.page.desk import Desk, until
 from tests.page.echo_page import EchoPage
 

@@ -14,8 +14,8 @@ import pytest
 import urllib3
 from joserfc.jwk import RSAKey
 
-from local.aws import LocalAws
-from local.iam import ADMINISTRATOR
+from local.aws.iam import ADMINISTRATOR
+from local.aws.ministack import LocalAws
 from tests.conftest import (
     APP_CLIENT_ID,
     EXECUTION_ENVIRONMENT,

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
+import dataclasses
 import re
-import shlex
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
 
-from local.document import Document
-from local.iam import PolicyError, Role, Statement, parse_policy
-from local.resources import (
-    ACCOUNT,
-    ACCOUNT_ID,
-    ACCOUNT_THROTTLE,
-    ARNS,
-    INTEGRATION_SECONDS,
-    Api,
-    Authorizer,
-    Function,
-    Route,
-    TemplateError,
-    Throttle,
-)
+from local.apigateway.api import ACCOUNT_THROTTLE, INTEGRATION_SECONDS, Api, Authorizer, Route, Throttle
+from local.aws.iam import PolicyError, Role, Statement, parse_policy
+from local.cloudformation.document import Document
+from local.cloudformation.stack import Stack
+from local.errors import TemplateError
+from local.lambda_.function import Function
 
-PAGE_CONFIG = "PageConfig"
 DEFAULT_ROUTE_SELECTION = "$request.body.action"
 ROUTE_SETTINGS = {
     "DataTraceEnabled",
@@ -64,18 +51,26 @@ INVOCATION_URI = re.compile(r"functions/(arn:[^/]+)/invocations$")
 class Template(Document):
     """A template that is run: what its resources are to the gateway and to the functions."""
 
-    def page_config(self) -> dict[str, Any] | None:
-        """Return the settings of the stack's page, its output `PageConfig`; None without that output."""
-        if PAGE_CONFIG not in self.outputs:
-            return None
-        text = self.output(PAGE_CONFIG)
-        try:
-            config = json.loads(text)
-        except (TypeError, ValueError) as error:
-            raise TemplateError(f"output {PAGE_CONFIG}: {text!r} is not JSON: {error}") from error
-        if not isinstance(config, dict):
-            raise TemplateError(f"output {PAGE_CONFIG}: {text!r} is not a JSON object")
-        return config
+    def with_physical_ids(self, physical_ids: Mapping[str, str]) -> Self:
+        """Return the template with the ids, by logical id, that resources got when they were created."""
+        return dataclasses.replace(self, physical_ids={**self.physical_ids, **physical_ids})
+
+    def resolve(self, outputs: Iterable[str] = ()) -> Stack:
+        """Return what the template comes to, with the values of those of these outputs that it has.
+
+        Raises:
+            TemplateError: something cannot be run here; the message names it.
+        """
+        by_type: defaultdict[str, list[str]] = defaultdict(list)
+        for logical_id, resource in self.resources.items():
+            by_type[resource["Type"]].append(self.physical_ids[logical_id])
+        return Stack(
+            account=self.account,
+            api=self.api(),
+            functions=self.functions(),
+            physical_ids=dict(by_type),
+            outputs={name: self.output(name) for name in outputs if name in self.outputs},
+        )
 
     def functions(self) -> dict[str, Function]:
         """All functions by ARN."""
@@ -146,6 +141,7 @@ class Template(Document):
             stage_variables=stage.get("StageVariables", {}),
             deployed=bool(stage.get("AutoDeploy") or "DeploymentId" in stage),
             permissions=frozenset(self._permissions()),
+            account=self.account,
         )
 
     def _throttle(self, where: str, stage: dict[str, Any], route_key: str) -> Throttle:
@@ -162,10 +158,10 @@ class Template(Document):
         """Function ARN, and pattern of the route or authorizer for which API Gateway may invoke it."""
         for _, properties in self.of_type("AWS::Lambda::Permission"):
             to_invoke = properties["Action"] in {"lambda:InvokeFunction", "lambda:*"}
-            here = properties.get("SourceAccount", ACCOUNT_ID) == ACCOUNT_ID
+            here = properties.get("SourceAccount", self.account.id) == self.account.id
             if to_invoke and here and properties["Principal"] == "apigateway.amazonaws.com":
                 name = str(properties["FunctionName"])
-                arn = name if name.startswith("arn:") else ARNS["AWS::Lambda::Function"].format(**ACCOUNT, id=name)
+                arn = name if name.startswith("arn:") else self.account.arn("AWS::Lambda::Function", name)
                 yield arn, properties.get("SourceArn", "*")
 
     def _route(self, logical_id: str, properties: dict[str, Any], throttle: Throttle) -> Route:
@@ -235,36 +231,3 @@ def managed(arn: str, where: str) -> Statement:
     if actions is None:
         raise TemplateError(f"{where}: what {arn} allows is unknown locally")
     return Statement("Allow", actions, ("*",))
-
-
-def synthesize(root: Path, outdir: Path, context: dict[str, str] | None = None) -> Path:
-    """Runs the CDK app of `root`/cdk.json as the CDK CLI would; returns the template's path.
-
-    Args:
-        root: the folder of cdk.json.
-        outdir: where the cloud assembly goes.
-        context: replaces values of cdk.json's.
-
-    Raises:
-        TemplateError: the app failed, its last lines of output are the message.
-    """
-    run_app(json.loads((root / "cdk.json").read_text())["app"], root, outdir, context)
-    (template,) = outdir.glob("*.template.json")
-    return template
-
-
-def run_app(app: str, root: Path, outdir: Path, context: dict[str, str] | None = None) -> None:
-    """Runs a CDK app with the context of `root`/cdk.json and this; its templates are in `outdir` then.
-
-    Raises:
-        TemplateError: as for `synthesize`.
-    """
-    environment = {
-        **os.environ,
-        "CDK_OUTDIR": str(outdir),
-        "CDK_CONTEXT_JSON": json.dumps(json.loads((root / "cdk.json").read_text())["context"] | (context or {})),
-        "CDK_VALIDATION": "false",  # half of the time; `npx cdk synth` and the tests do it
-    }
-    synthesis = subprocess.run(shlex.split(app), cwd=root, env=environment, capture_output=True, text=True, check=False)
-    if synthesis.returncode != 0:
-        raise TemplateError(f"{app} failed:\n{synthesis.stderr.strip()[-2000:]}")

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from local import iam
-from local.events import Connection, Event, Handshake
-from local.iam import PolicyError, Statement
-from local.limits import MAX_AUTHORIZER_RESULT_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS
-from local.resources import Api, Authorizer, Route, TemplateError
+from local.apigateway.api import Api, Authorizer, Route
+from local.apigateway.events import Connection, Event, Handshake
+from local.apigateway.limits import MAX_AUTHORIZER_RESULT_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS
+from local.aws import iam
+from local.aws.iam import PolicyError, Statement
+from local.errors import TemplateError
+from local.lambda_.invocation import Invocation
 
 IDENTITY_SOURCE = re.compile(
     r"route\.request\.(?P<part>header|querystring)\.(?P<name>.+)|(?P<map>stageVariables|context)\.(?P<path>.+)"
@@ -29,24 +31,6 @@ SUBPROTOCOL = "sec-websocket-protocol"
 NO_PERMISSION = "Lambda.AccessDenied"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """What came of invoking a function: its answer, or why there is none.
-
-    Attributes:
-        error: the error's type, e.g. `KeyError` or `Sandbox.Timedout`; None for an answer.
-        message: the error's message.
-    """
-
-    answer: Any = None
-    error: str | None = None
-    message: str = ""
-
-    @property
-    def timed_out(self) -> bool:
-        return self.error == "Sandbox.Timedout"
 
 
 @dataclass(frozen=True)

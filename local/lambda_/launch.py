@@ -13,16 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.resources import Function
+from local.errors import LaunchError
+from local.lambda_.function import Function
+from local.paths import ROOT, VENVS
 
-ROOT = Path(__file__).resolve().parent.parent
-VENVS = ROOT / ".local" / "venvs"
 LOG_LINE_BYTES = 1024 * 1024
 LABEL = f"local-run={uuid.uuid4()}"  # on every container of this run
-
-
-class LaunchError(Exception):
-    """The functions cannot be run in the chosen way; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,22 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
-from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from local import events, sockets
-from local.events import Connection
-from local.gateway import Refusal, access_denied
-from local.iam import Iam, UnknownAccessKeyError
-from local.limits import MAX_MESSAGE_BYTES, Connections, TokenBucket
-from local.resources import ACCOUNT_ID, Api
-from local.sockets import BAD_REQUEST, ClientSocket, answered, request_id
+from local.apigateway import sockets
+from local.apigateway.api import Api
+from local.apigateway.connections import Connections, Peer
+from local.apigateway.gateway import Refusal, access_denied
+from local.apigateway.limits import MAX_MESSAGE_BYTES, TokenBucket
+from local.apigateway.sockets import BAD_REQUEST, answered, request_id
+from local.aws.iam import Iam, UnknownAccessKeyError
+from local.ids import CONNECTION_ID
 
 MAX_UNSENT_BYTES = 256 * 1024  # to a client that does not read
 ACCESS_KEY_ID = re.compile(r"AWS4-HMAC-SHA256 .*\bCredential=(?P<access_key_id>[^/\s]+)/[^,]+/aws4_request\b")
@@ -37,35 +37,6 @@ NOT_TEXT = Refusal.of(HTTPStatus.BAD_REQUEST, "the data is not UTF-8", "BadReque
 TIMED_OUT = Refusal.of(HTTPStatus.REQUEST_TIMEOUT, "Request Timeout")
 TOO_LARGE = Refusal.of(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Payload too large", "PayloadTooLargeException")
 GONE = Refusal(HTTPStatus.GONE, b"", "GoneException")
-
-
-@dataclass
-class Peer:
-    """An open connection and its socket."""
-
-    connection: Connection
-    socket: ClientSocket
-    registry: Connections[Peer]
-    in_flight: asyncio.Semaphore
-    last_active_at: float = field(default_factory=time.time)
-
-    @property
-    def id(self) -> str:
-        return self.connection.id
-
-    async def send(self, message: str) -> bool:
-        """Sends one text message; False if the peer has gone."""
-        try:
-            await self.socket.send(message)
-        except ConnectionClosed:
-            return False
-        self.touch()
-        return True
-
-    def touch(self) -> None:
-        """A message has gone one way or the other."""
-        self.last_active_at = time.time()
-        self.registry.touch(self.id)
 
 
 @dataclass(frozen=True)
@@ -104,7 +75,7 @@ class Management:
     def _addressed(self, connection_id: str) -> Peer | Refusal:
         if not self.requests.take(time.monotonic()):
             return LIMIT_EXCEEDED
-        if not events.CONNECTION_ID.fullmatch(connection_id):
+        if not CONNECTION_ID.fullmatch(connection_id):
             return Refusal.of(HTTPStatus.BAD_REQUEST, f"Invalid connectionId: {connection_id}", "BadRequestException")
         peer = self.connections.get(connection_id)
         return GONE if peer is None or peer.socket.state is not State.OPEN else peer
@@ -126,7 +97,8 @@ class Management:
             return Refusal.of(HTTPStatus.FORBIDDEN, str(error), "UnrecognizedClientException")
         if refused is None:
             return None
-        where = resource.replace(f":{ACCOUNT_ID}:", f":********{ACCOUNT_ID[-4:]}:")
+        account_id = self.api.account.id
+        where = resource.replace(f":{account_id}:", f":********{account_id[-4:]}:")
         message = (
             f"User: {refused.session.arn} is not authorized to perform: {refused.action}"
             f" on resource: {where}{{connectionId}}"

@@ -1,40 +1,13 @@
-"""What a template declares, as the rest of the local run sees it."""
+"""A WebSocket API as the template declares it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from local.iam import Role, matches
+from local.aws.account import Account
+from local.aws.iam import matches
 
-REGION = "us-east-1"
-ACCOUNT_ID = "000000000000"  # the account of ministack's "test" credentials
-ACCOUNT = {"region": REGION, "account": ACCOUNT_ID}
 INTEGRATION_SECONDS = 29.0  # the most that API Gateway waits for a function
-ARNS = {
-    "AWS::Cognito::UserPool": "arn:aws:cognito-idp:{region}:{account}:userpool/{id}",
-    "AWS::DynamoDB::Table": "arn:aws:dynamodb:{region}:{account}:table/{id}",
-    "AWS::IAM::Role": "arn:aws:iam::{account}:role/{id}",
-    "AWS::Lambda::Function": "arn:aws:lambda:{region}:{account}:function:{id}",
-    "AWS::Logs::LogGroup": "arn:aws:logs:{region}:{account}:log-group:{id}:*",
-}
-
-
-class TemplateError(Exception):
-    """The template cannot be run here; the message names the resource and the reason."""
-
-
-@dataclass(frozen=True)
-class Function:
-    """An AWS::Lambda::Function; `target` is the bake target, and with it the handler's module."""
-
-    name: str
-    arn: str
-    target: str
-    environment: dict[str, str]
-    timeout_seconds: float
-    memory_mb: int
-    logging: dict[str, str]
-    role: Role
 
 
 @dataclass(frozen=True)
@@ -89,6 +62,7 @@ class Api:
     stage_variables: dict[str, str] = field(default_factory=dict)
     deployed: bool = True
     permissions: frozenset[tuple[str, str]] | None = None
+    account: Account = Account()  # noqa: RUF009 - frozen
 
     def may_invoke(self, function_arn: str, source: str) -> bool:
         """Whether API Gateway may call the function for this route or authorizer."""
@@ -98,8 +72,10 @@ class Api:
 
     @property
     def domain_name(self) -> str:
-        return f"{self.id}.execute-api.{REGION}.amazonaws.com"
+        return f"{self.id}.execute-api.{self.account.region}.{self.account.url_suffix}"
 
     @property
     def arn(self) -> str:
-        return f"arn:aws:execute-api:{REGION}:{ACCOUNT_ID}:{self.id}/{self.stage}"
+        return (
+            f"arn:{self.account.partition}:execute-api:{self.account.region}:{self.account.id}:{self.id}/{self.stage}"
+        )

@@ -16,9 +16,9 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from local.iam import ADMINISTRATOR, Iam, UnknownAccessKeyError
-from local.resources import ACCOUNT, ARNS, REGION
-from local.sockets import GRACE_SECONDS
+from local.apigateway.sockets import GRACE_SECONDS
+from local.aws.account import Account
+from local.aws.iam import ADMINISTRATOR, Iam, UnknownAccessKeyError
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # DynamoDB itself takes 16 MB
 SIGNED = re.compile(
@@ -33,6 +33,8 @@ DYNAMODB_ITEMS = {
 }
 DYNAMODB_OF_THE_ACCOUNT = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListTables"}
 
+NO_ACCOUNT = Account()
+
 Call = tuple[str, str]  # action and resource, e.g. `dynamodb:PutItem` and a table's ARN
 
 
@@ -40,7 +42,7 @@ class UnknownCallError(ValueError):
     """The call cannot be evaluated; the message says which."""
 
 
-def calls(service: str, target: str, body: bytes) -> Iterator[Call]:
+def calls(service: str, target: str, body: bytes, account: Account = NO_ACCOUNT) -> Iterator[Call]:
     """What a call needs to be allowed, e.g. one grant for each table of a transaction.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html
@@ -57,10 +59,10 @@ def calls(service: str, target: str, body: bytes) -> Iterator[Call]:
         raise UnknownCallError(f"{service} cannot be called like this")
     if service == "cognito-idp":
         user_pool_id = parameters.get("UserPoolId")
-        arn = ARNS["AWS::Cognito::UserPool"].format(**ACCOUNT, id=user_pool_id) if user_pool_id else "*"
+        arn = account.arn("AWS::Cognito::UserPool", user_pool_id) if user_pool_id else "*"
         yield f"cognito-idp:{operation}", arn
     elif service == "dynamodb":
-        yield from dynamodb_calls(operation, parameters)
+        yield from dynamodb_calls(operation, parameters, account)
     else:
         raise UnknownCallError(f"{service} is not run locally")
 
@@ -79,34 +81,35 @@ def is_public(target: str) -> bool:
     return known and model.operation_model(operation).auth_type == "none"
 
 
-def dynamodb_calls(operation: str, parameters: dict[str, Any]) -> Iterator[Call]:
+def dynamodb_calls(operation: str, parameters: dict[str, Any], account: Account) -> Iterator[Call]:
     action = f"dynamodb:{operation}"
     if operation in DYNAMODB_OF_THE_ACCOUNT:
         yield action, "*"
     elif operation in {"BatchGetItem", "BatchWriteItem"}:
         for name in parameters.get("RequestItems") or ():
-            yield action, table_arn(name)
+            yield action, table_arn(name, account)
     elif operation in {"TransactGetItems", "TransactWriteItems"}:
         for item in parameters.get("TransactItems") or ():
             for name, part in item.items():
-                yield f"dynamodb:{DYNAMODB_ITEMS.get(name, 'GetItem')}", table_arn(part.get("TableName"))
+                yield f"dynamodb:{DYNAMODB_ITEMS.get(name, 'GetItem')}", table_arn(part.get("TableName"), account)
     elif "TableName" in parameters:
         index = f"/index/{parameters['IndexName']}" if parameters.get("IndexName") else ""
-        yield action, table_arn(parameters["TableName"]) + index
+        yield action, table_arn(parameters["TableName"], account) + index
     else:
         raise UnknownCallError(f"{action} cannot be evaluated locally")
 
 
-def table_arn(name: object) -> str:
+def table_arn(name: object, account: Account) -> str:
     """Of a table's name, or the ARN that may stand in its place."""
     text = str(name)
-    return text if text.startswith("arn:") else ARNS["AWS::DynamoDB::Table"].format(**ACCOUNT, id=text)
+    return text if text.startswith("arn:") else account.arn("AWS::DynamoDB::Table", text)
 
 
 class AwsEndpoint:
     """Listens on the loopback interface for functions' calls; `urls` has the local AWS by service."""
 
-    def __init__(self, iam: Iam, urls: Mapping[str, str]) -> None:
+    def __init__(self, iam: Iam, urls: Mapping[str, str], account: Account = NO_ACCOUNT) -> None:
+        self.account = account
         self.iam = iam
         self.urls = urls
         self._credentials = Credentials(ADMINISTRATOR, ADMINISTRATOR)
@@ -148,7 +151,7 @@ class AwsEndpoint:
     def _refusal(self, access_key_id: str, service: str, target: str, body: bytes) -> web.Response | None:
         """The answer to a call that its caller may not make."""
         try:
-            for action, resource in list(calls(service, target, body)):
+            for action, resource in list(calls(service, target, body, self.account)):
                 if refused := self.iam.authorize(access_key_id, action, resource):
                     return failure(400, "AccessDeniedException", refused.message)
         except UnknownAccessKeyError as error:
@@ -162,7 +165,7 @@ class AwsEndpoint:
         headers = {name: value for name, value in request.headers.items() if name.lower() in PASSED_ON}
         if signed:
             resigned = AWSRequest(request.method, url, headers, body)
-            SigV4Auth(self._credentials, service, REGION).add_auth(resigned)
+            SigV4Auth(self._credentials, service, self.account.region).add_auth(resigned)
             headers = dict(resigned.headers.items())
         headers["Accept-Encoding"] = "identity"  # for the caller may not understand another
         try:

@@ -19,10 +19,11 @@ from websockets.http11 import Response
 from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 
-from local import gateway
-from local.events import Connection, names
-from local.gateway import Refusal
-from local.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS
+from local.apigateway import gateway
+from local.apigateway.events import Connection
+from local.apigateway.gateway import Refusal
+from local.apigateway.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS
+from local.ids import random_bits
 
 REQUEST_SECONDS = 10.0  # for a client to send its request's head, and as long for its body
 MAX_HEAD_BYTES = 16 * 1024
@@ -184,7 +185,7 @@ def disconnect_status(protocol: Protocol) -> tuple[int, str]:
 
 def request_id() -> dict[str, str]:
     """The header that AWS adds to every answer."""
-    return {"x-amzn-RequestId": str(uuid.UUID(int=names.getrandbits(128), version=4))}
+    return {"x-amzn-RequestId": str(uuid.UUID(int=random_bits(128), version=4))}
 
 
 def refused(refusal: Refusal) -> Response:

@@ -6,21 +6,18 @@ and the REQUEST authorizer's page beside it; tests/events/ has an example of eac
 
 from __future__ import annotations
 
-import random
 import re
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
-from local.resources import Api
+from local.apigateway.api import Api
+from local.ids import new_id, new_trace_id
 
 Event = dict[str, Any]
-
-names = random.Random()  # noqa: S311 - ids are no secrets, and the system's source takes a call for each
 
 # API Gateway writes the well-known names like this, whatever the client's spelling; others stay as sent.
 CANONICAL_NAMES = {
@@ -45,22 +42,8 @@ CANONICAL_NAMES = {
         "X-Forwarded-Proto",
     )
 }
-CONNECTION_ID = re.compile(r"[\w-]{14}[AEIMQUYcgkosw048]=", re.ASCII)  # base64url of 11 bytes
 TRACE_ROOT = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}\b")
 HOP_BY_HOP = {"connection", "content-length", "upgrade"}
-
-
-def new_id() -> str:
-    """A connection, message or request id: 16 characters, base64url of 11 bytes, as observed on AWS."""
-    return urlsafe_b64encode((names.getrandbits(86) << 2).to_bytes(11, "big")).decode()
-
-
-def new_trace_id() -> str:
-    return f"1-{int(time.time()):08x}-{names.getrandbits(96):024x}"
-
-
-def new_span_id() -> str:
-    return f"{names.getrandbits(64):016x}"
 
 
 def milliseconds() -> int:

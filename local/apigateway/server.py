@@ -15,15 +15,26 @@ from websockets.asyncio.server import Server, serve
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidUpgrade
 from websockets.http11 import Request, Response
 
-from local import events, gateway, sockets
-from local.events import Connection, Handshake
-from local.gateway import Invocation, Refusal
-from local.iam import Iam
-from local.limits import MAX_MESSAGE_BYTES, Connections, Limits, TokenBucket
-from local.management import MAX_UNSENT_BYTES, Management, Peer
-from local.resources import Api, Authorizer, Route
-from local.routing import RouteSelection
-from local.sockets import BAD_REQUEST, Call, ClientSocket, FrontDoor, HttpSocket, answered, disconnect_status, refused
+from local.apigateway import events, gateway, sockets
+from local.apigateway.api import Api, Authorizer, Route
+from local.apigateway.connections import Connections, Peer
+from local.apigateway.events import Connection, Handshake
+from local.apigateway.gateway import Refusal
+from local.apigateway.limits import MAX_MESSAGE_BYTES, Limits, TokenBucket
+from local.apigateway.management import MAX_UNSENT_BYTES, Management
+from local.apigateway.routing import RouteSelection
+from local.apigateway.sockets import (
+    BAD_REQUEST,
+    Call,
+    ClientSocket,
+    FrontDoor,
+    HttpSocket,
+    answered,
+    disconnect_status,
+    refused,
+)
+from local.aws.iam import Iam
+from local.lambda_.invocation import Invocation
 
 KEEP_ALIVE_SECONDS = 75.0  # for a client's next request on the same HTTP connection
 MAX_IN_FLIGHT = 256  # messages of one connection whose functions have not answered; the next ones wait unread

@@ -11,7 +11,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
-from local.resources import TemplateError
+from local.errors import TemplateError
 
 STEP = r"(?:\.[\w-]+|\['[^']+'\]|\[\d+\])"
 BARE_REFERENCE = re.compile(rf"\$request\.body({STEP}+)")

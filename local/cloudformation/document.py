@@ -12,14 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from local.resources import ACCOUNT, ACCOUNT_ID, ARNS, REGION, TemplateError
+from local.aws.account import ARNS, Account
+from local.errors import TemplateError
 
-PSEUDO_PARAMETERS = {
-    "AWS::AccountId": ACCOUNT_ID,
-    "AWS::Partition": "aws",
-    "AWS::Region": REGION,
-    "AWS::URLSuffix": "amazonaws.com",
-}
 # Condition and CreationPolicy would change what is created, or when.
 RESOURCE_ATTRIBUTES = {"DeletionPolicy", "DependsOn", "Metadata", "Properties", "Type", "UpdateReplacePolicy"}
 # Part of the deployment, without an effect on a desk.
@@ -107,6 +102,7 @@ class Document:
     resources: dict[str, dict[str, Any]]
     outputs: dict[str, dict[str, Any]]
     physical_ids: dict[str, str] = field(default_factory=dict)
+    account: Account = Account()  # noqa: RUF009 - frozen
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -144,19 +140,19 @@ class Document:
         """Logical ids and resolved properties of all resources of a type."""
         for logical_id, resource in self.resources.items():
             if resource["Type"] == type_:
-                yield logical_id, self.resolve(resource.get("Properties", {}), logical_id)
+                yield logical_id, self.evaluate(resource.get("Properties", {}), logical_id)
 
     def output(self, name: str) -> Any:
         """Return an output's value; TemplateError names the output if its value is unknown here."""
         output = self.outputs[name]
         if unknown := output.keys() - OUTPUT_ATTRIBUTES:
             raise TemplateError(f"output {name}: {', '.join(sorted(unknown))} cannot be evaluated locally")
-        return self.resolve(output["Value"], f"output {name}")
+        return self.evaluate(output["Value"], f"output {name}")
 
-    def resolve(self, value: Any, where: str) -> Any:
+    def evaluate(self, value: Any, where: str) -> Any:
         """The value with its intrinsic functions evaluated; TemplateError names `where` if one is unknown."""
         if isinstance(value, list):
-            return [self.resolve(item, where) for item in value]
+            return [self.evaluate(item, where) for item in value]
         if not isinstance(value, dict):
             return value
         if len(value) == 1:
@@ -165,11 +161,17 @@ class Document:
                 return INTRINSICS[name](self, argument, where)
             if name.startswith("Fn::") or name == "Condition":
                 raise TemplateError(f"{where}: intrinsic function {name} cannot be evaluated locally")
-        return {key: self.resolve(item, where) for key, item in value.items()}
+        return {key: self.evaluate(item, where) for key, item in value.items()}
 
     def reference(self, name: str, where: str) -> str:
-        if name in PSEUDO_PARAMETERS:
-            return PSEUDO_PARAMETERS[name]
+        pseudo_parameters = {
+            "AWS::AccountId": self.account.id,
+            "AWS::Partition": self.account.partition,
+            "AWS::Region": self.account.region,
+            "AWS::URLSuffix": self.account.url_suffix,
+        }
+        if name in pseudo_parameters:
+            return pseudo_parameters[name]
         if name not in self.physical_ids:
             raise TemplateError(f"{where}: Ref {name} refers to no resource of the template")
         return self.physical_ids[name]
@@ -177,14 +179,14 @@ class Document:
     def attribute(self, argument: Any, where: str) -> str:
         logical_id, name = argument if isinstance(argument, list) else argument.split(".", 1)
         physical_id = self.reference(logical_id, where)
-        arn = ARNS.get(self.resources[logical_id]["Type"])
-        if name != "Arn" or arn is None:
+        type_ = self.resources[logical_id]["Type"]
+        if name != "Arn" or type_ not in ARNS:
             raise TemplateError(f"{where}: Fn::GetAtt {logical_id}.{name} cannot be evaluated locally")
-        return arn.format(**ACCOUNT, id=physical_id)
+        return self.account.arn(type_, physical_id)
 
     def join(self, argument: Any, where: str) -> str:
         separator, parts = argument
-        return str(separator).join(str(self.resolve(part, where)) for part in parts)
+        return str(separator).join(str(self.evaluate(part, where)) for part in parts)
 
     def substitute(self, argument: Any, where: str) -> str:
         text, variables = argument if isinstance(argument, list) else (argument, {})
@@ -194,7 +196,7 @@ class Document:
             if name.startswith("!"):
                 return "${" + name[1:] + "}"
             if name in variables:
-                return str(self.resolve(variables[name], where))
+                return str(self.evaluate(variables[name], where))
             return self.attribute(name, where) if "." in name else self.reference(name, where)
 
         return re.sub(r"\$\{([^}]+)\}", replacement, text)

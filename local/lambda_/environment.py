@@ -5,24 +5,30 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from local.lambda_.http import HttpConnection
+
+if TYPE_CHECKING:
+    from local.lambda_.runner import FunctionRunner
+
+
 import asyncio
 import json
 import logging
 import time
 import uuid
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 
-from httptools import HttpParserError, HttpRequestParser
+from httptools import HttpParserError
 
-from local.events import new_span_id, new_trace_id
-from local.gateway import Invocation
-from local.launch import Launched
-from local.resources import REGION, Function
+from local.ids import new_span_id, new_trace_id
+from local.lambda_.function import Function
+from local.lambda_.invocation import Invocation
+from local.lambda_.launch import Launched
 
 API = "/2018-06-01/runtime"
 INIT_SECONDS = 10.0  # Lambda's own limit for the init phase
@@ -33,10 +39,6 @@ logger = logging.getLogger(__name__)
 Answer = Callable[[HTTPStatus, dict[str, str], bytes], None]
 # Starts `python -m awslambdaric` for a function, given its environment variables.
 Launch = Callable[[Function, dict[str, str]], Awaitable[Launched]]
-
-
-class InitError(Exception):
-    """A function's init phase failed; the message is the function's own."""
 
 
 @dataclass
@@ -53,110 +55,6 @@ class Pending:
             self.timer.cancel()
         if not self.answer.done():
             self.answer.set_result(invocation)
-
-
-class FunctionRunner:
-    """A function with up to `concurrency` execution environments; more invocations than that wait in line."""
-
-    def __init__(
-        self, function: Function, launch: Launch, environment: dict[str, str], *, concurrency: int = 2
-    ) -> None:
-        self.function = function
-        self.launch = launch
-        self.environment = environment
-        self.concurrency = concurrency
-        self._environments: set[ExecutionEnvironment] = set()
-        self._idle: dict[ExecutionEnvironment, Callable[[Pending], None]] = {}
-        self._waiting: deque[Pending] = deque()
-        self._stopped = False
-
-    async def start(self) -> None:
-        """Runs the init phase of one environment, so that a broken function is known before the first client.
-
-        Raises:
-            InitError: it failed.
-        """
-        environment = self._add()
-        await environment.initialized
-        if environment.init_error:
-            raise InitError(f"{self.function.name}: {environment.init_error.message}")
-
-    def invoke(self, event: dict[str, Any]) -> asyncio.Future[Invocation]:
-        """Begins at once. Never raises for what the function does: errors, crashes and timeouts are in the result."""
-        pending = Pending(json.dumps(event).encode(), asyncio.get_running_loop().create_future())
-        if self._idle:
-            _, begin = self._idle.popitem()
-            begin(pending)
-        else:
-            self._waiting.append(pending)
-            if len(self._environments) < self.concurrency:
-                self._add()
-        return pending.answer
-
-    async def stop(self) -> None:
-        self._stopped = True
-        while self._waiting:
-            self._waiting.popleft().settle(Invocation(error="Runtime.Stopped", message="the local run ends"))
-        await asyncio.gather(*(environment.stop() for environment in list(self._environments)))
-
-    def next(self, environment: ExecutionEnvironment, begin: Callable[[Pending], None]) -> None:
-        """Calls `begin` with what the environment is to work on, as soon as there is something."""
-        if self._waiting:
-            begin(self._waiting.popleft())
-        else:
-            self._idle[environment] = begin
-
-    def remove(self, environment: ExecutionEnvironment) -> None:
-        """The environment has ended. If that was its init phase, so has the invocation that it was started for."""
-        self._environments.discard(environment)
-        self._idle.pop(environment, None)
-        if environment.init_error and self._waiting:
-            self._waiting.popleft().settle(environment.init_error)
-        if self._waiting and not self._stopped:
-            self._add()
-
-    def _add(self) -> ExecutionEnvironment:
-        environment = ExecutionEnvironment(self)
-        self._environments.add(environment)
-        return environment
-
-
-class HttpConnection(asyncio.Protocol):
-    """HTTP/1.1 for a client that waits for each answer before it asks again.
-
-    A server library does the same with more comfort and takes a fifth of the time that a message takes in all.
-    """
-
-    def __init__(self) -> None:
-        self.parser = HttpRequestParser(self)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.parser.feed_data(data)
-
-    def on_message_begin(self) -> None:
-        self.target = self.body = b""
-
-    def on_url(self, part: bytes) -> None:
-        self.target += part
-
-    def on_body(self, part: bytes) -> None:
-        self.body += part
-
-    def on_message_complete(self) -> None:
-        self.serve(self.parser.get_method().decode(), self.target.decode(), self.body)
-
-    def serve(self, method: str, target: str, body: bytes) -> None:
-        """Handle a request; call `answer` now or later."""
-        raise NotImplementedError
-
-    def answer(self, status: HTTPStatus, headers: dict[str, str], body: bytes) -> None:
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
-        self.transport.write(head.encode() + body)
 
 
 class RuntimeApi(HttpConnection):
@@ -225,8 +123,8 @@ class ExecutionEnvironment:
         return {
             **function.environment,
             **self.runner.environment,
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": function.region,
+            "AWS_DEFAULT_REGION": function.region,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
             "AWS_LAMBDA_FUNCTION_NAME": function.name,
             "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",

@@ -1,0 +1,17 @@
+"""boto3 clients of local endpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import boto3
+
+from local.aws.account import Account
+from local.aws.iam import ADMINISTRATOR
+
+CREDENTIALS = {"aws_access_key_id": ADMINISTRATOR, "aws_secret_access_key": ADMINISTRATOR}
+
+
+def client(service: str, url: str, region: str = Account.region) -> Any:
+    """Return a boto3 client of a local endpoint."""
+    return boto3.client(service, endpoint_url=url, region_name=region, **CREDENTIALS)

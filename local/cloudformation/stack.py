@@ -1,0 +1,31 @@
+"""What a template comes to once its resources exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from local.apigateway.api import Api
+from local.aws.account import Account
+from local.lambda_.function import Function
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A template with all that the local run needs of it resolved.
+
+    Attributes:
+        functions: by ARN.
+        physical_ids: of each resource type, in the template's order.
+        outputs: the values of those that were asked for.
+    """
+
+    account: Account
+    api: Api
+    functions: dict[str, Function]
+    physical_ids: dict[str, list[str]]
+    outputs: dict[str, Any]
+
+    def first(self, type_: str) -> str | None:
+        """Return the physical id of the first resource of a type; None if there is none."""
+        return next(iter(self.physical_ids.get(type_, ())), None)

@@ -1,0 +1,1 @@
+"""Lambda's part: functions, their execution environments, and the Runtime API that these poll."""

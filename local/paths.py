@@ -1,0 +1,10 @@
+"""Where the local run finds and keeps files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".local"
+LOGS = STATE / "logs"
+VENVS = STATE / "venvs"
