@@ -55,12 +55,7 @@ class BakeTarget:
         Raises:
             ValueError: it has not exactly one platform.
         """
-        defaults: dict[str, str] = dict(VARIABLE.findall(BAKE_FILE.read_text()))
-        variables: dict[str, str] = {
-            variable: os.environ.get(variable, default)
-            for variable, default in defaults.items()
-            if variable not in NOT_IN_THE_IMAGE
-        }
+        variables = image_variables()
         platform = bake_platform(name) if has_buildx() else variables["PLATFORM"]
         return cls(name, platform, variables, source_hash((images or IMAGES) / name, variables))
 
@@ -73,6 +68,12 @@ class BakeTarget:
         image = f"{self.name}:cdk-{self.source_hash[:16]}"
         settings = [f"{name}={value}" for name, value in self.variables.items()]
         return ["sh", "-c", BUILD, "bake", root, interpreter(), self.name, self.platform, image, *settings]
+
+
+def image_variables() -> dict[str, str]:
+    """Return the bake file's variables that change an image, with the values that the environment gives them."""
+    defaults: dict[str, str] = dict(VARIABLE.findall(BAKE_FILE.read_text()))
+    return {name: os.environ.get(name, default) for name, default in defaults.items() if name not in NOT_IN_THE_IMAGE}
 
 
 def interpreter() -> str:

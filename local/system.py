@@ -15,6 +15,7 @@ from typing import Any, Literal
 from local import paths
 from local.apigateway.limits import Limits
 from local.apigateway.server import GatewayServer
+from local.assembly import find_cached_template, synthesize_template
 from local.aws.endpoint import AwsEndpoint
 from local.aws.iam import Iam
 from local.aws.ministack import LocalAws
@@ -22,7 +23,6 @@ from local.aws.resources import CREATE, Created, create_resources
 from local.aws.ttl import sweep
 from local.aws.users import Users
 from local.cloudformation.stack import Stack
-from local.cloudformation.synthesis import synthesize
 from local.cloudformation.template import Template
 from local.errors import LaunchError
 from local.lambda_ import launch
@@ -149,9 +149,7 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
         find_port(options.port, "--port")  # or it is refused after the synthesis
         aws = LocalAws(log=paths.LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)
         exits.push_async_callback(aws.stop)
-        with progress.step("template read" if given else "stack synthesized") as step:
-            template = await start_aws_and_synthesize(options, aws, given)
-            step.result = f"{len(template.resources)} resources" + (f", local AWS at {aws.url}" if aws.started else "")
+        template = await get_template(options, progress, aws, given)
         created = Created()
         if aws.started:
             with progress.step("resources created") as step:
@@ -208,15 +206,23 @@ async def serve_page(page: PageServer, config: dict[str, Any], system: System, l
     return dataclasses.replace(system, page_url=page.url, page_settings=settings)
 
 
-async def start_aws_and_synthesize(options: Options, aws: LocalAws, given: Template | None) -> Template:
+async def get_template(options: Options, progress: Progress, aws: LocalAws, given: Template | None) -> Template:
     """Return the given template, or our own stack's; start the local AWS if the template needs it."""
-    if given:
-        if any(resource["Type"] in CREATE for resource in given.resources.values()):
+    cached = None if given else await asyncio.to_thread(find_cached_template, options.context)
+    with progress.step("template read" if given else "stack unchanged" if cached else "stack synthesized") as step:
+        if given:
+            template = given
+            if any(resource["Type"] in CREATE for resource in given.resources.values()):
+                await aws.start()
+        elif cached:
+            template = Template.read(cached)
             await aws.start()
-        return given
-    synthesis = asyncio.to_thread(synthesize, paths.ROOT, paths.STATE / "cdk.out", options.context)
-    path, _ = await asyncio.gather(synthesis, aws.start())
-    return Template.read(path)
+        else:
+            synthesis = asyncio.to_thread(synthesize_template, options.context)
+            path, _ = await asyncio.gather(synthesis, aws.start())
+            template = Template.read(path)
+        step.result = f"{len(template.resources)} resources" + (f", local AWS at {aws.url}" if aws.started else "")
+    return template
 
 
 async def cancel(task: asyncio.Task[None]) -> None:

@@ -6,13 +6,14 @@ import json
 import os
 import shlex
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from local.errors import TemplateError
 
 
-def synthesize(root: Path, outdir: Path, context: dict[str, str] | None = None) -> Path:
-    """Runs the CDK app of `root`/cdk.json as the CDK CLI would; returns the template's path.
+def synthesize(root: Path, outdir: Path, context: Mapping[str, str] | None = None) -> Path:
+    """Run the CDK app of `root`/cdk.json as the CDK CLI does; return the path of its one template.
 
     Args:
         root: the folder of cdk.json.
@@ -20,23 +21,31 @@ def synthesize(root: Path, outdir: Path, context: dict[str, str] | None = None) 
         context: replaces values of cdk.json's.
 
     Raises:
-        TemplateError: the app failed, its last lines of output are the message.
+        TemplateError: the app failed, or has not exactly one stack.
     """
     run_app(json.loads((root / "cdk.json").read_text())["app"], root, outdir, context)
-    (template,) = outdir.glob("*.template.json")
-    return template
+    return find_template(outdir)
 
 
-def run_app(app: str, root: Path, outdir: Path, context: dict[str, str] | None = None) -> None:
-    """Runs a CDK app with the context of `root`/cdk.json and this; its templates are in `outdir` then.
+def find_template(outdir: Path) -> Path:
+    """Return the one template of a cloud assembly; TemplateError if there is none, or more than one."""
+    found = sorted(outdir.glob("*.template.json"))
+    if len(found) != 1:
+        names = ", ".join(each.name for each in found) or "no template"
+        raise TemplateError(f"{outdir} has {names}: choose the stack to run with --template FILE")
+    return found[0]
+
+
+def run_app(app: str, root: Path, outdir: Path, context: Mapping[str, str] | None = None) -> None:
+    """Run a CDK app with the context of `root`/cdk.json and this one, as the CDK CLI does; it writes to `outdir`.
 
     Raises:
-        TemplateError: as for `synthesize`.
+        TemplateError: the app failed; the message is the end of what it printed.
     """
     environment = {
         **os.environ,
         "CDK_OUTDIR": str(outdir),
-        "CDK_CONTEXT_JSON": json.dumps(json.loads((root / "cdk.json").read_text())["context"] | (context or {})),
+        "CDK_CONTEXT_JSON": json.dumps(json.loads((root / "cdk.json").read_text())["context"] | dict(context or {})),
         "CDK_VALIDATION": "false",  # half of the time; `npx cdk synth` and the tests do it
     }
     synthesis = subprocess.run(shlex.split(app), cwd=root, env=environment, capture_output=True, text=True, check=False)

@@ -1,0 +1,70 @@
+"""The cloud assembly of this project's CDK app, synthesized again only if something that it depends on has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from infra.bake import image_variables
+from local import paths
+from local.cloudformation.synthesis import find_template, synthesize
+from local.errors import TemplateError
+
+# Everything that the app reads. The lock files stand for the versions of its libraries.
+INPUTS = ("cdk.json", "docker-bake.hcl", "images", "infra", "package-lock.json", "requirements/dev.txt")
+KEPT = 8  # assemblies; each set of contexts has one of its own
+
+
+def find_cached_template(context: Mapping[str, str]) -> Path | None:
+    """Return the template of an earlier synthesis from the same inputs; None if there was none."""
+    folder = assembly_folder(context)
+    try:
+        template = find_template(folder)
+    except TemplateError:
+        return None
+    folder.touch()  # the oldest are deleted first
+    return template
+
+
+def synthesize_template(context: Mapping[str, str]) -> Path:
+    """Synthesize this project's stack, and keep the assembly for the next run.
+
+    Raises:
+        TemplateError: the app failed; the message is what it printed.
+    """
+    folder = assembly_folder(context)  # before the synthesis: a file that is edited meanwhile makes another one
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as new:
+        synthesize(paths.ROOT, Path(new) / "cdk.out", context)
+        with suppress(OSError):  # another run was faster
+            (Path(new) / "cdk.out").rename(folder)
+    for old in sorted(folder.parent.glob("[0-9a-f]*"), key=lambda each: each.stat().st_mtime)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return find_template(folder)
+
+
+def assembly_folder(context: Mapping[str, str]) -> Path:
+    return paths.STATE / "assemblies" / fingerprint(context)
+
+
+def fingerprint(context: Mapping[str, str]) -> str:
+    """Return a hash over all that the template depends on: sources, locks, contexts, and the images' variables."""
+    settings = [sys.version, dict(context), image_variables()]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in sorted(input_files()):
+        content = path.read_bytes()
+        digest.update(f"\n{path.relative_to(paths.ROOT).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:32]
+
+
+def input_files() -> Iterator[Path]:
+    for name in INPUTS:
+        path = paths.ROOT / name
+        found = path.rglob("*") if path.is_dir() else [path]
+        yield from (each for each in found if each.is_file() and "__pycache__" not in each.parts)
