@@ -1,0 +1,105 @@
+"""The context keys that the stack understands, checked without the CDK so that a wrong one is refused at once."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypedDict, TypeVar
+
+T = TypeVar("T")
+
+# RFC 6454 section 6.2: a browser leaves out the scheme's own port. images/authorizer accepts these, and its own port too.
+ORIGIN = r"(?!https:.*:443$|http:.*:80$)[a-z][a-z0-9+.-]*://[^\s/,?#@*A-Z]+"
+SWITCH = {"true": True, "false": False}
+
+
+class Settings(TypedDict):
+    """What the context says; BackendStack documents each."""
+
+    credential: str
+    allowed_origins: list[str]
+    allow_missing_origin: bool
+    required_group: str | None
+    max_connections_per_user: int | None
+    self_sign_up: bool
+    removal_policy: str
+    log_role: bool
+
+
+def read_context(values: Mapping[str, Any]) -> Settings:
+    """Return the settings of a context.
+
+    Raises:
+        SystemExit: a key is unknown, or its value is wrong; the message has the key, the value and the rule.
+    """
+    context = Context(values)
+    settings = Settings(
+        credential=context.choose("credential", as_written("querystring", "subprotocol"), default="querystring"),
+        allowed_origins=context.split(
+            "allowedOrigins", ORIGIN, "an origin as browsers write it, e.g. https://example.com"
+        ),
+        allow_missing_origin=context.choose("allowMissingOrigin", SWITCH, default="false"),
+        required_group=context.match("requiredGroup", r"\S{1,128}", "a group's name"),
+        max_connections_per_user=context.parse_number("maxConnectionsPerUser"),
+        self_sign_up=context.choose("selfSignUp", SWITCH, default="false"),
+        removal_policy=context.choose("removalPolicy", as_written("destroy", "retain"), default="retain"),
+        log_role=context.choose("apiGatewayLogRole", SWITCH, default="true"),
+    )
+    context.refuse_others()
+    return settings
+
+
+def as_written(*values: str) -> dict[str, str]:
+    return {value: value for value in values}
+
+
+class Context:
+    """What cdk.json and `--context name=value` say, the latter always as text.
+
+    Nothing is guessed: a value that makes no sense or is empty, and a key that nobody reads, end the app with a SystemExit
+    that names the rule. A slip in `allowedOrigins` must not open the API to every page.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self._read: list[str] = []
+
+    def choose(self, name: str, values: dict[str, T], *, default: str) -> T:
+        value = self._get(name)
+        value = default if value is None else str(value).lower()
+        if value not in values:
+            raise SystemExit(f"context {name} is {value!r}, it must be one of {', '.join(values)}")
+        return values[value]
+
+    def match(self, name: str, pattern: str, what: str) -> str | None:
+        value = self._get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, str | int) or not re.fullmatch(pattern, str(value)):
+            raise SystemExit(f"context {name} is {value!r}, it must be {what}")
+        return str(value)
+
+    def parse_number(self, name: str) -> int | None:
+        # 9999 connections are counted in 280 KB, and an item of DynamoDB ends at 400 KB.
+        value = self.match(name, "[1-9][0-9]{0,3}", "a number from 1 to 9999")
+        return None if value is None else int(value)
+
+    def split(self, name: str, pattern: str, what: str) -> list[str]:
+        """Return a list: cdk.json has it as a list, `--context` with commas."""
+        value = self._get(name)
+        if value is None:
+            return []
+        items = [str(item).strip() for item in (value if isinstance(value, list) else str(value).split(","))]
+        for item in items or [""]:
+            if not re.fullmatch(pattern, item):
+                raise SystemExit(f"context {name} has {item!r}, it must be {what}")
+        return items
+
+    def refuse_others(self) -> None:
+        """Reject unknown keys, except the CDK's own: `@aws-cdk/…`, `aws:cdk:…`, look-ups (`…:account=…`) and two more."""
+        known = {*self._read, "cli-telemetry", "acknowledged-issue-numbers"}
+        for name in self._values:
+            if name not in known and not re.search("[:/]", name):
+                raise SystemExit(f"context {name} is unknown, there are {', '.join(self._read)}")
+
+    def _get(self, name: str) -> Any:
+        self._read.append(name)
+        return self._values.get(name)
