@@ -7,30 +7,58 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from functools import cache
+from hashlib import sha256
+from hmac import digest
 from typing import Any
-from urllib.parse import quote
 
-HOST, _, PORT = os.environ["GATEWAY"].partition(":")
-# The local gateway checks who signs, not the signature.
-SCOPE = f"{os.environ['AWS_ACCESS_KEY_ID']}/20260101/us-east-1/execute-api/aws4_request"
-REQUEST = f"""POST /%s/@connections/%s HTTP/1.1\r
-Host: {HOST}:{PORT}\r
-Authorization: AWS4-HMAC-SHA256 Credential={SCOPE}, SignedHeaders=host, Signature=0\r
-Content-Length: %d\r
-\r
-"""
+GATEWAY = os.environ["GATEWAY"]
+HOST, _, PORT = GATEWAY.partition(":")
+SECRET = os.environ["AWS_SECRET_ACCESS_KEY"]
+TOKEN = os.environ["AWS_SESSION_TOKEN"]
+SIGNED = "host;x-amz-date;x-amz-security-token"
 
 gateway = socket.create_connection((HOST, int(PORT)))
 answers = gateway.makefile("rb")
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, int]:
-    body = event["body"].encode()
-    connection_id = quote(event["requestContext"]["connectionId"])
-    gateway.sendall((REQUEST % (event["requestContext"]["stage"], connection_id, len(body))).encode() + body)
+    connection = event["requestContext"]
+    gateway.sendall(post(f"/{connection['stage']}/@connections/{connection['connectionId']}", event["body"].encode()))
     status = answers.readline().split()[1]
     if status != b"200":
         raise RuntimeError(f"@connections answered {status.decode()}")
     while answers.readline() != b"\r\n":  # its body is empty
         pass
     return {"statusCode": 200}
+
+
+def post(path: str, body: bytes) -> bytes:
+    """Return a request that is signed by Signature Version 4."""
+    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    scope = (now[:8], "us-east-1", "execute-api", "aws4_request")
+    headers = f"host:{GATEWAY}\nx-amz-date:{now}\nx-amz-security-token:{TOKEN}\n"
+    encoded = path.replace("@", "%40").replace("=", "%3D")
+    canonical = f"POST\n{encoded}\n\n{headers}\n{SIGNED}\n{sha256(body).hexdigest()}"
+    to_sign = f"AWS4-HMAC-SHA256\n{now}\n{'/'.join(scope)}\n{sha256(canonical.encode()).hexdigest()}"
+    signature = digest(signing_key(*scope), to_sign.encode(), "sha256").hex()
+    credential = f"{os.environ['AWS_ACCESS_KEY_ID']}/{'/'.join(scope)}"
+    authorization = f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={SIGNED}, Signature={signature}"
+    head = [
+        f"POST {path} HTTP/1.1",
+        *headers.splitlines(),
+        f"Authorization: {authorization}",
+        f"Content-Length: {len(body)}",
+        "",
+        "",
+    ]
+    return "\r\n".join(head).encode() + body
+
+
+@cache
+def signing_key(*scope: str) -> bytes:
+    key = f"AWS4{SECRET}".encode()
+    for part in scope:
+        key = digest(key, part.encode(), "sha256")
+    return key

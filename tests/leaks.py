@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
+from botocore.credentials import Credentials
 from joserfc.jwk import RSAKey
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
@@ -403,7 +404,7 @@ class Stage:
 
     async def run(self, function: Function) -> None:
         session = self.iam.open_session(function.target, function.role, function.arn)
-        self.access_key_id = session.access_key_id
+        self.function = Credentials(session.access_key_id, session.secret_access_key, session.session_token)
         callback = {"AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": f"http://127.0.0.1:{self.port}/prod"}
         ours = VARIABLES[function.target] | self.service.environment | callback
         environment = EXECUTION_ENVIRONMENT | session.environment() | ours

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import aws_cdk as cdk
 import pytest
+from botocore.credentials import Credentials
 from joserfc.jwk import RSAKey
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -54,6 +55,7 @@ from tests.leaks import (
     behind_emulator,
     with_traces,
 )
+from tests.local.conftest import DESK, sign
 from tests.local.test_commands import copied, started
 from tests.rie.conftest import PATIENCE_SECONDS, Run, container, process
 
@@ -300,22 +302,23 @@ async def called_back(stage: Stage, token: str) -> None:
     peer = await stage.opened(token)
     path = "/prod/@connections"
     there = f"{path}/{stage.connection_id}"
-    for status, call, key, body in (
+    for status, call, caller, body in (
         (403, f"POST {there}", None, b"no signature"),
-        (403, f"POST {there}", "AKIDEXAMPLE", b"of nobody"),
-        (403, f"GET {there}", stage.access_key_id, b""),
-        (403, f"PUT {there}", "test", b"no such call"),
-        (400, f"POST {path}/none", "test", b"no connection's id"),
-        (400, f"POST {there}", "test", b"\xff"),
-        (410, f"POST {path}/G0neOFvHcCIhwAA=", "test", b"to nobody"),
-        (413, f"POST {there}", "test", bytes(128 * 1024 + 1)),
-        (200, f"GET {there}", "test", b""),
-        (200, f"POST {there}", "test", b"news"),
-        (204, f"DELETE {there}", "test", b""),
+        (403, f"POST {there}", Credentials("AKIDEXAMPLE", "secret"), b"of nobody"),
+        (403, f"POST {there}", Credentials("test", "secret"), b"signed wrongly"),
+        (403, f"GET {there}", stage.function, b""),
+        (403, f"PUT {there}", DESK, b"no such call"),
+        (400, f"POST {path}/none", DESK, b"no connection's id"),
+        (400, f"POST {there}", DESK, b"\xff"),
+        (410, f"POST {path}/G0neOFvHcCIhwAA=", DESK, b"to nobody"),
+        (413, f"POST {there}", DESK, bytes(128 * 1024 + 1)),
+        (200, f"GET {there}", DESK, b""),
+        (200, f"POST {there}", DESK, b"news"),
+        (204, f"DELETE {there}", DESK, b""),
     ):
-        signed = f"Authorization: AWS4-HMAC-SHA256 Credential={key}/20240209/us-east-1/execute-api/aws4_request"
+        signed = sign(call, body, caller) if caller else [f"Authorization: Bearer {token}"]
         other = f"Cookie: idToken={token}\nHost: localhost\nConnection: close"
-        head = f"{call} HTTP/1.1\n{other}\n{signed if key else f'Authorization: Bearer {token}'}"
+        head = "\n".join([f"{call} HTTP/1.1", other, *signed])
         assert (call, body, await stage.ask(head, body)) == (call, body, status)
     assert await peer.recv() == "news"
     assert await stage.closed(peer) == 1000

@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-c
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -23,15 +22,13 @@ from local.apigateway.connections import Connections, Peer
 from local.apigateway.gateway import Refusal, access_denied
 from local.apigateway.limits import MAX_MESSAGE_BYTES, TokenBucket
 from local.apigateway.sockets import BAD_REQUEST, answered, request_id
-from local.aws.iam import Iam, UnknownAccessKeyError
+from local.aws.iam import Iam
+from local.aws.signature import Signature, SignatureError
 from local.ids import CONNECTION_ID
 
 MAX_UNSENT_BYTES = 256 * 1024  # to a client that does not read
-ACCESS_KEY_ID = re.compile(r"AWS4-HMAC-SHA256 .*\bCredential=(?P<access_key_id>[^/\s]+)/[^,]+/aws4_request\b")
 
-MISSING_SIGNATURE = Refusal.of(
-    HTTPStatus.FORBIDDEN, "Missing Authentication Token", "MissingAuthenticationTokenException"
-)
+UNKNOWN_METHOD = Refusal.of(HTTPStatus.FORBIDDEN, "Missing Authentication Token", "MissingAuthenticationTokenException")
 LIMIT_EXCEEDED = Refusal.of(HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", "LimitExceededException")
 NOT_TEXT = Refusal.of(HTTPStatus.BAD_REQUEST, "the data is not UTF-8", "BadRequestException")
 TIMED_OUT = Refusal.of(HTTPStatus.REQUEST_TIMEOUT, "Request Timeout")
@@ -55,16 +52,22 @@ class Management:
     spawn: Callable[[Coroutine[Any, Any, object]], object]
 
     async def serve(self, request: web.BaseRequest, connection_id: str) -> web.Response:
-        """One call, be its caller allowed to make it or not."""
-        if refusal := self._forbidden(request, connection_id):
-            return answered(refusal)
-        peer = self._addressed(connection_id)
+        """Answer a call, whoever makes it."""
+        try:
+            signature = Signature.parse(request.raw_path, request.headers)
+            signature.check(self.iam, "execute-api", self.api.account.region)
+            data = await posted(request)
+            if isinstance(data, Refusal):
+                return answered(data)
+            signature.verify(self.iam, request.method, request.raw_path, request.headers, data)
+        except SignatureError as error:
+            return answered(Refusal.of(HTTPStatus.FORBIDDEN, str(error), error.type))
+        peer = self._forbidden(request.method, connection_id, signature) or self._addressed(connection_id)
         if isinstance(peer, Refusal):
             return answered(peer)
         match request.method:
             case "POST":
-                data = await posted(request)
-                return answered(data if isinstance(data, Refusal) else await self._post(peer, data))
+                return answered(await self._post(peer, data))
             case "GET":
                 return web.json_response(described(peer), headers=request_id())
             case _:
@@ -80,21 +83,13 @@ class Management:
         peer = self.connections.get(connection_id)
         return GONE if peer is None or peer.socket.state is not State.OPEN else peer
 
-    def _forbidden(self, request: web.BaseRequest, connection_id: str) -> Refusal | None:
-        """The refusal of a call without a signature, of an unknown method, or by a caller who may not make it."""
-        signed = ACCESS_KEY_ID.match(request.headers.get("Authorization", ""))
-        if signed is None or request.method not in {"POST", "GET", "DELETE"}:
-            return MISSING_SIGNATURE
-        resource = f"{self.api.arn}/{request.method}/@connections/"
-        try:
-            refused = self.iam.authorize(
-                signed["access_key_id"],
-                "execute-api:ManageConnections",
-                resource + connection_id,
-                advised=f"{resource}*",
-            )
-        except UnknownAccessKeyError as error:
-            return Refusal.of(HTTPStatus.FORBIDDEN, str(error), "UnrecognizedClientException")
+    def _forbidden(self, method: str, connection_id: str, signature: Signature) -> Refusal | None:
+        """Return the refusal of an unknown method, or of a caller who may not make this call."""
+        if method not in {"POST", "GET", "DELETE"}:
+            return UNKNOWN_METHOD
+        resource = f"{self.api.arn}/{method}/@connections/"
+        action = "execute-api:ManageConnections"
+        refused = self.iam.authorize(signature.access_key_id, action, resource + connection_id, advised=f"{resource}*")
         if refused is None:
             return None
         account_id = self.api.account.id

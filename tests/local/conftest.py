@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
@@ -23,7 +26,7 @@ from local.apigateway.api import Api, Authorizer, Route
 from local.apigateway.events import Connection, Event
 from local.apigateway.server import GatewayServer, Invoke
 from local.aws.clients import client
-from local.aws.iam import Role
+from local.aws.iam import ADMINISTRATOR, Role
 from local.aws.ministack import LocalAws
 from local.cloudformation.synthesis import synthesize
 from local.cloudformation.template import Template
@@ -45,7 +48,7 @@ HANDSHAKE = (
     b"GET /prod HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
 )
-SIGNED = "Authorization: AWS4-HMAC-SHA256 Credential=test/20240209/us-east-1/execute-api/aws4_request"
+DESK = Credentials(ADMINISTRATOR, ADMINISTRATOR)
 
 
 def api(
@@ -264,15 +267,28 @@ async def dial() -> AsyncIterator[Dial]:
 Answer = tuple[int, dict[str, str], bytes]  # status, headers and body
 
 
-async def request(dial: Dial, gateway: Gateway, line: str, *headers: str, body: bytes = b"") -> Answer:
-    """What comes back on a request; its headers by their names in lower case."""
+async def request(
+    dial: Dial, gateway: Gateway, line: str, *headers: str, body: bytes = b"", caller: Credentials | None = None
+) -> Answer:
+    """What comes back on a request, signed if there is a caller; its headers by their names in lower case."""
     length = [f"Content-Length: {len(body)}"] if body else []
-    head = "\r\n".join([f"{line} HTTP/1.1", "Host: localhost", "Connection: close", *length, *headers])
+    signed = sign(line, body, caller) if caller else []
+    head = "\r\n".join([f"{line} HTTP/1.1", "Host: localhost", "Connection: close", *length, *headers, *signed])
     answer = await (await dial(gateway.port, f"{head}\r\n\r\n".encode() + body)).read_all()
     start, _, rest = answer.partition(b"\r\n\r\n")
     status, *fields = start.decode().split("\r\n")
     names_and_values = (field.partition(": ") for field in fields)
     return int(status.split()[1]), {name.lower(): value for name, _, value in names_and_values}, rest
+
+
+def sign(
+    line: str, body: bytes = b"", caller: Credentials = DESK, *, service: str = "execute-api", region: str = "us-east-1"
+) -> list[str]:
+    """The headers that sign a request to `localhost`, by botocore."""
+    method, target = line.split()
+    call = AWSRequest(method, f"http://localhost{target}", {"Host": "localhost"}, body)
+    SigV4Auth(caller, service, region).add_auth(call)
+    return [f"{name}: {value}" for name, value in call.headers.items() if name != "Host"]
 
 
 # Functions in the real awslambdaric

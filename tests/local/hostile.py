@@ -16,10 +16,8 @@ from typing import Any
 import pytest
 
 from local.lambda_.invocation import Invocation
-from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, RawClient
+from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, RawClient, sign
 
-SIGNATURE = b"AWS4-HMAC-SHA256 Credential=test/20240209/us-east-1/execute-api/aws4_request"
-SIGNED = b"Host: localhost\r\nAuthorization: " + SIGNATURE + b"\r\n"
 # Python's and its libraries' own, but for the one header in which AWS names an exception of its model.
 INTERNALS = re.compile(
     rb"Traceback|File \"|\.py\b|\b[A-Z]\w*(?:Error|Exception)\b|aiohttp|asyncio|websockets|[Pp]ython|\bb'|0x[0-9a-f]{6}"
@@ -52,7 +50,14 @@ def close_frame(code: int) -> bytes:
 
 def post(connection_id: str, headers: bytes, body: bytes = b"") -> bytes:
     """PostToConnection with what is special about its headers."""
-    return b"POST /prod/@connections/%s HTTP/1.1\r\n%s%s\r\n%s" % (connection_id.encode(), SIGNED, headers, body)
+    return call("POST", connection_id, headers, body)
+
+
+def call(method: str, connection_id: str, headers: bytes = b"", body: bytes = b"") -> bytes:
+    """A signed call of `@connections`."""
+    line = f"{method} /prod/@connections/{connection_id}"
+    signed = "\r\n".join(sign(line, body)).encode()
+    return b"%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n%s\r\n%s" % (line.encode(), signed, headers, body)
 
 
 async def heard(client: RawClient) -> bytes:

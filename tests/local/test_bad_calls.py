@@ -12,8 +12,8 @@ import pytest
 from local.apigateway import sockets
 from tests.local.conftest import Dial, Gateway, RawClient, Serve, received
 from tests.local.hostile import (
-    SIGNED,
     answer,
+    call,
     dripping,
     eventually,
     half_close,
@@ -50,20 +50,18 @@ async def next_post(gateway: Gateway, dial: Dial, connection_id: str) -> int | N
 
 async def test_path_with_anything_in_it_is_a_bad_request_and_only_quoted(gateway: Gateway, dial: Dial) -> None:
     ids = {
-        b"%ff%fe": "\ufffd\ufffd",
-        b"a%0d%0aSet-Cookie:%20a=b": "a\r\nSet-Cookie: a=b",
-        b"%00": "\0",
-        b"%": "%",
-        b"%zz%1": "%zz%1",
-        b"%22%5c%3cscript%3e": '"\\<script>',
-        b"..%2f..": "../..",
-        b"*": "*",
-        b"x" * 3000: "x" * 3000,
+        "%ff%fe": "\ufffd\ufffd",
+        "a%0d%0aSet-Cookie:%20a=b": "a\r\nSet-Cookie: a=b",
+        "%00": "\0",
+        "%": "%",
+        "%zz%1": "%zz%1",
+        "%22%5c%3cscript%3e": '"\\<script>',
+        "..%2f..": "../..",
+        "*": "*",
+        "x" * 3000: "x" * 3000,
     }
     for sent, quoted in ids.items():
-        said = await answer(
-            gateway, dial, b"GET /prod/@connections/%s HTTP/1.1\r\n%s" % (sent, SIGNED + CLOSE + b"\r\n")
-        )
+        said = await answer(gateway, dial, call("GET", sent, CLOSE))
 
         head, _, body = said.partition(b"\r\n\r\n")
         assert status(head) == 400
@@ -111,7 +109,8 @@ async def test_client_that_asks_before_it_sends_is_told_to(gateway: Gateway, dia
     """RFC 9110 section 10.1.1."""
     peer, connection_id = await gateway.connected()
     async with peer:
-        client = await dial(gateway.port, post(connection_id, b"Expect: 100-continue\r\nContent-Length: 5\r\n", b""))
+        whole = post(connection_id, b"Expect: 100-continue\r\nContent-Length: 5\r\n", b"hello")
+        client = await dial(gateway.port, whole.removesuffix(b"hello"))
         interim = await client.read_head()
         client.writer.write(b"hello")
 
@@ -165,9 +164,6 @@ async def test_client_that_leaves_within_a_body_is_forgotten(
         assert await heard(client) == b""
 
 
-SMUGGLED = b"POST /prod/@connections/%s HTTP/1.1\r\n" + SIGNED + b"Content-Length: 8\r\n\r\nsmuggled"
-
-
 @pytest.mark.parametrize(
     "headers",
     [
@@ -186,7 +182,7 @@ async def test_request_cannot_be_smuggled_behind_another(gateway: Gateway, dial:
     """RFC 9112 section 11.2."""
     peer, connection_id = await gateway.connected()
     async with peer:
-        smuggled = b"0\r\n\r\n" + SMUGGLED % connection_id.encode()
+        smuggled = b"0\r\n\r\n" + post(connection_id, b"Content-Length: 8\r\n", b"smuggled")
         said = await answer(gateway, dial, post(connection_id, headers, smuggled))
 
         assert (status(said), said.count(b"HTTP/1.")) == (400, 1)
@@ -198,8 +194,7 @@ async def test_pipelined_requests_are_answered_in_turn(gateway: Gateway, dial: D
     """RFC 9112 section 9.3.2; behind garbage nothing is."""
     peer, connection_id = await gateway.connected(user_agent_header=None)
     async with peer:
-        paths = [connection_id.encode(), b"x", b"y", connection_id.encode()] * 50
-        gets = b"".join(b"GET /prod/@connections/%s HTTP/1.1\r\n%s\r\n" % (path, SIGNED) for path in paths)
+        gets = b"".join(call("GET", each) for each in [connection_id, "x", "y", connection_id] * 50)
         good = statuses(await answer(gateway, dial, gets + b"GET / HTTP/1.1\r\nHost: localhost\r\n" + CLOSE + b"\r\n"))
         *before, last = statuses(await answer(gateway, dial, gets + b"garbage\r\n\r\n" + gets))
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from local.apigateway import sockets
-from tests.local.conftest import HANDSHAKE, SIGNED, Dial, Gateway, RawClient, request
+from tests.local.conftest import DESK, HANDSHAKE, Dial, Gateway, RawClient, request
 
 # Requests that are not for it
 
@@ -23,7 +23,7 @@ async def test_plain_request_must_be_upgraded(gateway: Gateway, dial: Dial, path
 
 @pytest.mark.parametrize("path", ["/", "/dev", "/dev/@connections/x", "/production"])
 async def test_plain_request_to_another_stage_is_forbidden(gateway: Gateway, dial: Dial, path: str) -> None:
-    status, *_ = await request(dial, gateway, f"GET {path}", SIGNED)
+    status, *_ = await request(dial, gateway, f"GET {path}", caller=DESK)
 
     assert status == 403
 

@@ -13,14 +13,16 @@ from urllib.parse import quote
 from uuid import UUID
 
 import pytest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from local.apigateway import management
+from local.apigateway import connections
 from local.apigateway.events import Event
 from local.aws.clients import client
+from local.aws.iam import ADMINISTRATOR
 from local.ids import new_id
 from local.lambda_.invocation import Invocation
-from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, SIGNED, Dial, Gateway, received, request
+from tests.local.conftest import DESK, HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, received, request
 
 MANY = 10_000  # posts that no socket's buffers would hold
 FRAME_HEAD = b"\x81\x7f\0\0\0\0\0\x02\0\0"  # RFC 6455 section 5.2: a text frame of 128 KB
@@ -106,14 +108,14 @@ async def test_post_to_a_client_that_does_not_read_is_refused_until_it_reads(gat
     line = f"POST /prod/@connections/{connection_id}"
 
     posted = 0
-    while (answer := await request(dial, gateway, line, SIGNED, body=b"x" * 131_072))[0] == 200:
+    while (answer := await request(dial, gateway, line, body=b"x" * 131_072, caller=DESK))[0] == 200:
         posted += 1
         assert posted < MANY, "everything was taken"
     status, headers, _ = answer
     async with asyncio.timeout(PATIENCE_SECONDS):
         for _ in range(posted):
             await client.reader.readexactly(len(FRAME_HEAD) + 131_072)
-    again, *_ = await request(dial, gateway, line, SIGNED, body=b"read")
+    again, *_ = await request(dial, gateway, line, body=b"read", caller=DESK)
 
     assert (status, headers["x-amzn-errortype"]) == (429, "LimitExceededException")
     assert again == 200
@@ -154,7 +156,7 @@ async def test_connection_is_described(gateway: Gateway) -> None:
 async def test_description_is_the_documented_json(gateway: Gateway, dial: Dial) -> None:
     _, connection_id = await gateway.connected(user_agent_header=None)
 
-    status, headers, body = await request(dial, gateway, f"GET /prod/@connections/{connection_id}", SIGNED)
+    status, headers, body = await request(dial, gateway, f"GET /prod/@connections/{connection_id}", caller=DESK)
 
     assert (status, headers["content-type"].partition(";")[0]) == (200, "application/json")
     described = json.loads(body)
@@ -169,7 +171,7 @@ async def test_traffic_in_either_direction_is_activity(
 ) -> None:
     peer, connection_id = await gateway.connected()
     later = time.time() + 60
-    monkeypatch.setattr(management, "time", SimpleNamespace(time=lambda: later, monotonic=time.monotonic))
+    monkeypatch.setattr(connections, "time", SimpleNamespace(time=lambda: later, monotonic=time.monotonic))
 
     if activity == "message":
         await peer.send("hello")
@@ -222,7 +224,7 @@ async def test_closed_connection_is_gone(gateway: Gateway, operation: str, param
 
 
 async def test_gone_is_told_by_a_header_alone(gateway: Gateway, dial: Dial) -> None:
-    status, headers, body = await request(dial, gateway, f"GET /prod/@connections/{new_id()}", SIGNED)
+    status, headers, body = await request(dial, gateway, f"GET /prod/@connections/{new_id()}", caller=DESK)
 
     assert (status, headers["x-amzn-errortype"], body) == (410, "GoneException", b"")
 
@@ -236,19 +238,29 @@ async def test_id_that_cannot_be_one_is_a_bad_request(gateway: Gateway, connecti
 
 
 @pytest.mark.parametrize("operation", ["POST", "GET", "DELETE"])
-@pytest.mark.parametrize("authorization", [(), ("Authorization: Bearer abc",)], ids=["unsigned", "other"])
-async def test_call_without_a_signature_is_forbidden(
-    gateway: Gateway, dial: Dial, operation: str, authorization: tuple[str, ...]
-) -> None:
+async def test_call_without_a_signature_is_forbidden(gateway: Gateway, dial: Dial, operation: str) -> None:
     _, connection_id = await gateway.connected()
 
-    status, headers, body = await request(
-        dial, gateway, f"{operation} /prod/@connections/{connection_id}", *authorization
-    )
+    status, headers, body = await request(dial, gateway, f"{operation} /prod/@connections/{connection_id}")
 
     assert (status, headers["x-amzn-errortype"]) == (403, "MissingAuthenticationTokenException")
     assert body == b'{"message":"Missing Authentication Token"}'
     assert gateway.server.connections.get(connection_id)
+
+
+async def test_call_that_is_signed_wrongly_is_forbidden(gateway: Gateway, dial: Dial) -> None:
+    """With a message in lower case, https://github.com/agilord/aws_client/issues/440."""
+    _, connection_id = await gateway.connected()
+    wrong = Credentials(ADMINISTRATOR, "wrong")
+
+    status, headers, body = await request(
+        dial, gateway, f"POST /prod/@connections/{connection_id}", body=b"hello", caller=wrong
+    )
+
+    assert (status, headers["x-amzn-errortype"]) == (403, "InvalidSignatureException")
+    message = json.loads(body)["message"]
+    assert message.startswith("The request signature we calculated does not match the signature you provided.")
+    assert f"\n'POST\n/prod/%40connections/{quote(connection_id)}\n" in message
 
 
 @pytest.mark.parametrize("spelling", ["@connections", "%40connections"])
@@ -259,7 +271,7 @@ async def test_both_spellings_of_the_path_are_understood(
     _, connection_id = await gateway.connected()
     last = quote(connection_id) if escaped else connection_id
 
-    status, *_ = await request(dial, gateway, f"GET /prod/{spelling}/{last}", SIGNED)
+    status, *_ = await request(dial, gateway, f"GET /prod/{spelling}/{last}", caller=DESK)
 
     assert status == 200
 
@@ -267,20 +279,20 @@ async def test_both_spellings_of_the_path_are_understood(
 async def test_every_answer_has_a_request_id_of_its_own(gateway: Gateway, dial: Dial) -> None:
     _, connection_id = await gateway.connected()
     path = f"/prod/@connections/{connection_id}"
-    calls: list[tuple[str, int, tuple[str, ...]]] = [
-        (f"GET {path}", 403, ()),
-        (f"PUT {path}", 403, (SIGNED,)),
-        ("GET /dev", 403, (SIGNED,)),
-        ("GET /prod", 426, ()),
-        (f"GET {path}x", 400, (SIGNED,)),
-        (f"GET /prod/@connections/{new_id()}", 410, (SIGNED,)),
-        (f"GET {path}", 200, (SIGNED,)),
-        (f"POST {path}", 200, (SIGNED,)),
-        (f"DELETE {path}", 204, (SIGNED,)),
-        (f"POST {path}", 410, (SIGNED,)),
+    calls = [
+        (f"GET {path}", 403, None),
+        (f"PUT {path}", 403, DESK),
+        ("GET /dev", 403, DESK),
+        ("GET /prod", 426, DESK),
+        (f"GET {path}x", 400, DESK),
+        (f"GET /prod/@connections/{new_id()}", 410, DESK),
+        (f"GET {path}", 200, DESK),
+        (f"POST {path}", 200, DESK),
+        (f"DELETE {path}", 204, DESK),
+        (f"POST {path}", 410, DESK),
     ]
 
-    answers = [await request(dial, gateway, line, *headers) for line, _, headers in calls]
+    answers = [await request(dial, gateway, line, caller=caller) for line, _, caller in calls]
 
     assert [status for status, *_ in answers] == [status for _, status, _ in calls]
     assert len({UUID(headers["x-amzn-requestid"]) for _, headers, _ in answers}) == len(calls)
@@ -289,7 +301,7 @@ async def test_every_answer_has_a_request_id_of_its_own(gateway: Gateway, dial: 
 async def test_unknown_operation_is_forbidden(gateway: Gateway, dial: Dial) -> None:
     _, connection_id = await gateway.connected()
 
-    status, *_ = await request(dial, gateway, f"PUT /prod/@connections/{connection_id}", SIGNED)
+    status, *_ = await request(dial, gateway, f"PUT /prod/@connections/{connection_id}", caller=DESK)
 
     assert status == 403
 

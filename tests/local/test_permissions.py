@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from local.aws.iam import Iam, Role, Session, Statement
@@ -15,7 +16,6 @@ from local.ids import new_id
 from tests.local.conftest import (
     AUTHORIZER,
     OUR_ROUTES,
-    SIGNED,
     WEBSOCKET,
     Dial,
     Gateway,
@@ -167,9 +167,9 @@ async def test_refusal_is_worded_as_by_aws(managed: Gateway, iam: Iam, dial: Dia
     """With the account masked and a placeholder for the connection, as captured from AWS."""
     _, connection_id = await managed.connected()
     session = function(iam)
-    signed = SIGNED.replace("Credential=test/", f"Credential={session.access_key_id}/")
+    caller = Credentials(session.access_key_id, session.secret_access_key, session.session_token)
 
-    status, headers, body = await request(dial, managed, f"POST /prod/@connections/{connection_id}", signed)
+    status, headers, body = await request(dial, managed, f"POST /prod/@connections/{connection_id}", caller=caller)
 
     assert (status, headers["x-amzn-errortype"]) == (403, "AccessDeniedException")
     assert json.loads(body) == {
@@ -180,9 +180,9 @@ async def test_refusal_is_worded_as_by_aws(managed: Gateway, iam: Iam, dial: Dia
 
 async def test_key_of_nobody_is_refused(managed: Gateway, dial: Dial) -> None:
     _, connection_id = await managed.connected()
-    signed = SIGNED.replace("Credential=test/", "Credential=AKIDEXAMPLE/")
+    nobody = Credentials("AKIDEXAMPLE", "secret")
 
-    status, headers, _ = await request(dial, managed, f"GET /prod/@connections/{connection_id}", signed)
+    status, headers, _ = await request(dial, managed, f"GET /prod/@connections/{connection_id}", caller=nobody)
 
     assert (status, headers["x-amzn-errortype"]) == (403, "UnrecognizedClientException")
 

@@ -1,0 +1,244 @@
+"""Signature Version 4: tells whether a request was signed with the credentials that it names.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+
+Error types and texts are those that API Gateway was seen to answer. A path is encoded once more than it was sent:
+`/%40connections` counts as `/%2540connections`, `/@connections` as `/%40connections`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from hashlib import sha256
+from typing import NoReturn
+from urllib.parse import parse_qsl, quote, quote_from_bytes, unquote_to_bytes
+
+from botocore.utils import normalize_url_path
+from multidict import CIMultiDictProxy
+
+from local.aws.iam import ADMINISTRATOR, Iam, UnknownAccessKeyError
+
+ALGORITHM = "AWS4-HMAC-SHA256"
+TERMINATOR = "aws4_request"
+TIME = "%Y%m%dT%H%M%SZ"
+MINUTE = timedelta(minutes=1)
+MAX_SKEW = 5 * MINUTE
+UNRESERVED = "-_.~"
+PARAMETERS = ("Credential", "Signature", "SignedHeaders")
+
+Headers = CIMultiDictProxy[str]
+
+
+class SignatureError(Exception):
+    """A request that is not signed as it must be; the message is AWS's, `type` its name of the fault."""
+
+    def __init__(self, type_: str, message: str) -> None:
+        super().__init__(message)
+        self.type = type_
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a request says about its signature, in its header `Authorization` or in its query string.
+
+    Attributes:
+        scope: date, region, service and `aws4_request`.
+        time: when it was signed, e.g. `20261129T083000Z`.
+        lifetime: how long it is valid.
+    """
+
+    access_key_id: str
+    scope: tuple[str, ...]
+    signed_headers: str
+    value: str
+    time: str
+    token: str | None
+    lifetime: timedelta
+
+    @property
+    def region(self) -> str:
+        return self.scope[1]
+
+    @property
+    def service(self) -> str:
+        return self.scope[2]
+
+    @classmethod
+    def parse(cls, target: str, headers: Headers) -> Signature:
+        """Read the signature of a request.
+
+        Raises:
+            SignatureError: there is none, or a part of it is missing.
+        """
+        query = dict(parse_qsl(target.partition("?")[2]))
+        authorization = headers.get("Authorization")
+        lifetime = MAX_SKEW
+        if query.get("X-Amz-Algorithm") == ALGORITHM:
+            given = {name.removeprefix("X-Amz-"): value for name, value in query.items()}
+            time, token = given.get("Date", ""), given.get("Security-Token")
+            if given.get("Expires", "").isdecimal():
+                lifetime = timedelta(seconds=int(given["Expires"]))
+            if missing := [name for name in (*PARAMETERS, "Date") if not given.get(name)]:
+                required = " ".join(f"AWS query-string parameters must include 'X-Amz-{name}'." for name in missing)
+                incomplete(f"{required} Re-examine the query-string parameters.")
+        elif authorization:
+            given = parse_authorization(authorization)
+            time, token = signing_time(headers), headers.get("X-Amz-Security-Token")
+            missing = [f"'{name}' parameter" for name in PARAMETERS if not given.get(name)]
+            missing += [] if time else ["existence of either a 'X-Amz-Date' or a 'Date' header"]
+            if missing:
+                required = " ".join(f"Authorization header requires {each}." for each in missing)
+                incomplete(
+                    f"{required} (Hashed with SHA-256 and encoded with Base64) Authorization={digest(authorization)}"
+                )
+        else:
+            raise SignatureError("MissingAuthenticationTokenException", "Missing Authentication Token")
+        access_key_id, *scope = given["Credential"].split("/")
+        if len(scope) != 4:
+            incomplete(
+                "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term,"
+                f" got '{given['Credential']}'"
+            )
+        return cls(access_key_id, tuple(scope), given["SignedHeaders"], given["Signature"], time, token, lifetime)
+
+    def check(self, iam: Iam, service: str, region: str) -> None:
+        """Check everything but the signature itself, so that a body need not be read for a request that is refused.
+
+        Raises:
+            SignatureError: the credentials are unknown, for something else, or too old.
+        """
+        self._secret(iam)
+        if faults := "".join(f"{fault} " for fault in self._scope_faults(service, region)):
+            invalid(faults)
+        if "host" not in self.signed_headers.split(";"):
+            invalid("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
+        try:
+            signed = datetime.strptime(self.time, TIME).replace(tzinfo=UTC)
+        except ValueError:
+            incomplete(
+                f"Date must be in ISO-8601 'basic format'. Got '{self.time}'. See http://en.wikipedia.org/wiki/ISO_8601"
+            )
+        now = datetime.now(UTC)
+        earliest, latest = now - self.lifetime, now + MAX_SKEW
+        if signed < earliest:
+            reckoned = f"{earliest:{TIME}} ({now:{TIME}} - {self.lifetime / MINUTE:g} min.)"
+            invalid(f"Signature expired: {self.time} is now earlier than {reckoned}")
+        if signed > latest:
+            reckoned = f"{latest:{TIME}} ({now:{TIME}} + {MAX_SKEW / MINUTE:g} min.)"
+            invalid(f"Signature not yet current: {self.time} is still later than {reckoned}")
+
+    def verify(self, iam: Iam, method: str, target: str, headers: Headers, body: bytes) -> None:
+        """Compare the signature with the one that belongs to this request.
+
+        Raises:
+            SignatureError: it is another; the message has what should have been signed.
+        """
+        canonical = canonical_request(method, target, headers, self.signed_headers, body)
+        string = "\n".join(
+            (ALGORITHM, self.time, "/".join(self.scope), sha256(canonical.encode(errors="surrogateescape")).hexdigest())
+        )
+        expected = hmac.digest(signing_key(self._secret(iam), *self.scope), string.encode(), "sha256").hex()
+        if not hmac.compare_digest(expected.encode(), self.value.encode(errors="surrogateescape")):
+            invalid(
+                "The request signature we calculated does not match the signature you provided. Check your AWS Secret"
+                " Access Key and signing method. Consult the service documentation for details."
+                f"\n\nThe Canonical String for this request should have been\n'{canonical}'"
+                f"\n\nThe String-to-Sign should have been\n'{string}'\n"
+            )
+
+    def _secret(self, iam: Iam) -> str:
+        if self.access_key_id == ADMINISTRATOR:
+            return ADMINISTRATOR
+        session = iam.sessions.get(self.access_key_id)
+        if session is None or session.session_token != self.token:
+            raise SignatureError("UnrecognizedClientException", str(UnknownAccessKeyError()))
+        return session.secret_access_key
+
+    def _scope_faults(self, service: str, region: str) -> Iterator[str]:
+        date = self.scope[0]
+        if self.region != region:
+            yield "Credential should be scoped to a valid region."
+        if self.service != service:
+            yield f"Credential should be scoped to correct service: '{service}'."
+        if self.scope[3] != TERMINATOR:
+            yield f"Credential should be scoped with a valid terminator: '{TERMINATOR}'."
+        if not self.time.startswith(date):
+            yield (
+                "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP:"
+                f" '{date}' != '{self.time[:8]}', from '{self.time}'."
+            )
+
+
+def parse_authorization(header: str) -> dict[str, str]:
+    """Return the parameters of an `Authorization` header."""
+    parts = [part.strip() for part in header.partition(" ")[2].split(",")]
+    if not all("=" in part for part in parts):
+        incomplete(
+            "Invalid key=value pair (missing equal-sign) in Authorization header"
+            f" (hashed with SHA-256 and encoded with Base64): '{digest(header)}'."
+        )
+    return {name: value for name, _, value in (part.partition("=") for part in parts)}
+
+
+def digest(header: str) -> str:
+    """Return what AWS quotes in place of a header, which may be a token."""
+    return b64encode(sha256(header.encode(errors="surrogateescape")).digest()).decode()
+
+
+def signing_time(headers: Headers) -> str:
+    """Return when a request says that it was signed; empty if it does not."""
+    if time := headers.get("X-Amz-Date"):
+        return time
+    date = headers.get("Date", "")
+    try:
+        return parsedate_to_datetime(date).astimezone(UTC).strftime(TIME)
+    except ValueError:
+        return date
+
+
+def canonical_request(method: str, target: str, headers: Headers, signed_headers: str, body: bytes) -> str:
+    path, _, query = target.partition("?")
+    names = signed_headers.split(";")
+    lines = (f"{name}:{','.join(' '.join(each.split()) for each in headers.getall(name, ()))}" for name in names)
+    return "\n".join(
+        (
+            method,
+            quote(normalize_url_path(path), safe="/~", errors="surrogateescape"),
+            canonical_query(query) if query else "",
+            *lines,
+            "",
+            signed_headers,
+            sha256(body).hexdigest(),
+        )
+    )
+
+
+def canonical_query(query: str) -> str:
+    pairs = sorted(
+        tuple(quote_from_bytes(unquote_to_bytes(part), safe=UNRESERVED) for part in pair.split("=", 1))
+        for pair in query.split("&")
+        if not pair.startswith("X-Amz-Signature=")
+    )
+    return "&".join("=".join((*pair, "")[:2]) for pair in pairs)
+
+
+@lru_cache(maxsize=64)
+def signing_key(secret: str, *scope: str) -> bytes:
+    key = f"AWS4{secret}".encode()
+    for part in scope:
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+def incomplete(message: str) -> NoReturn:
+    raise SignatureError("IncompleteSignatureException", message)
+
+
+def invalid(message: str) -> NoReturn:
+    raise SignatureError("InvalidSignatureException", message)
