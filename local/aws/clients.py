@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import boto3
+from botocore.config import Config
 
 from local.aws.account import Account
 from local.aws.iam import ADMINISTRATOR
@@ -13,5 +14,5 @@ CREDENTIALS = {"aws_access_key_id": ADMINISTRATOR, "aws_secret_access_key": ADMI
 
 
 def client(service: str, url: str, region: str = Account.region) -> Any:
-    """Return a boto3 client of a local endpoint."""
-    return boto3.client(service, endpoint_url=url, region_name=region, **CREDENTIALS)
+    """Return a boto3 client of a local endpoint, whatever proxy the desk has."""
+    return boto3.client(service, endpoint_url=url, region_name=region, config=Config(proxies={}), **CREDENTIALS)

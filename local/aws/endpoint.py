@@ -1,14 +1,24 @@
-"""What functions call instead of AWS: checks that their role allows the call, then passes it on to the local AWS."""
+"""What functions call instead of AWS: checks that their role allows the call, then passes it on to the local AWS.
+
+They reach it by the SDKs' variables, and by every address of AWS that they build themselves: `environment` makes their
+names local, and TLS is spoken for them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import py_compile
 import re
+import ssl
+import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from io import BytesIO
+from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import botocore.session
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
@@ -18,12 +28,15 @@ from botocore.credentials import Credentials
 
 from local.apigateway.sockets import GRACE_SECONDS
 from local.aws.account import Account
-from local.aws.iam import ADMINISTRATOR, Iam, UnknownAccessKeyError
+from local.aws.iam import ADMINISTRATOR, Iam
+from local.aws.resolver import sitecustomize
+from local.aws.signature import Signature, SignatureError
+from local.aws.tls import Authority, TlsListener
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # DynamoDB itself takes 16 MB
-SIGNED = re.compile(
-    r"AWS4-HMAC-SHA256 .*\bCredential=(?P<access_key_id>[^/\s]+)/\d+/[^/]+/(?P<service>[^/]+)/aws4_request"
-)
+REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d")
+REST_XML = {"cloudfront", "route53", "s3", "s3-object-lambda", "s3-outposts", "s3express"}  # their errors are XML
+TRUST = ("AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 PASSED_ON = {"content-type", "x-amz-target", "x-amz-api-version", "x-amz-user-agent", "amz-sdk-invocation-id"}
 DYNAMODB_ITEMS = {
     "Put": "PutItem",
@@ -33,7 +46,11 @@ DYNAMODB_ITEMS = {
 }
 DYNAMODB_OF_THE_ACCOUNT = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListTables"}
 
+BUNDLED_ROOTS = Path(botocore.__file__).with_name("cacert.pem")
+
 NO_ACCOUNT = Account()
+
+logger = logging.getLogger(__name__)
 
 Call = tuple[str, str]  # action and resource, e.g. `dynamodb:PutItem` and a table's ARN
 
@@ -64,7 +81,7 @@ def calls(service: str, target: str, body: bytes, account: Account = NO_ACCOUNT)
     elif service == "dynamodb":
         yield from dynamodb_calls(operation, parameters, account)
     else:
-        raise UnknownCallError(f"{service} is not run locally")
+        raise UnknownCallError(f"{service} cannot be evaluated locally")
 
 
 @cache
@@ -113,9 +130,15 @@ class AwsEndpoint:
         self.iam = iam
         self.urls = urls
         self._credentials = Credentials(ADMINISTRATOR, ADMINISTRATOR)
+        self._gateway = "", 0
+        self._told: set[str] = set()
 
     async def start(self) -> str:
-        """Returns its URL."""
+        """Listen, with TLS too; return the URL without."""
+        self._folder = tempfile.TemporaryDirectory(prefix="local-aws-")
+        self._files = Path(self._folder.name) / "functions"
+        authority = await asyncio.to_thread(Authority)
+        write_files(self._files, authority.certificate)
         self._client = ClientSession(
             auto_decompress=False,
             connector=TCPConnector(limit=0),
@@ -124,38 +147,102 @@ class AwsEndpoint:
         )
         self._http = web.Server(self._serve, access_log=None)
         self._server = await asyncio.get_running_loop().create_server(self._http, "127.0.0.1", 0)
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._port = int(self._server.sockets[0].getsockname()[1])
+        self._tls = TlsListener(authority, self._port_of)
+        self._tls_port = await self._tls.start()
+        return f"http://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
+        await self._tls.stop()
         self._server.close()
         await self._http.shutdown(GRACE_SECONDS)
         await self._client.close()
+        self._folder.cleanup()
+
+    def route_gateway(self, domain_name: str, port: int) -> None:
+        """Send what functions ask of the API's own host name to the gateway, which listens on this port."""
+        self._gateway = domain_name, port
+
+    def _port_of(self, host: str) -> int:
+        domain_name, port = self._gateway
+        return port if host == domain_name else self._port
+
+    def environment(self, own: Mapping[str, str] = {}) -> dict[str, str]:
+        """Return the variables that make AWS's names local in a function, which has `own` by its template.
+
+        Certificates that it brings itself stay: its calls of AWS then fail, since they do not trust the local ones.
+        """
+        roots = str(self._files / "roots.pem")
+        hosts = ",".join(["127.0.0.1", "localhost", *(each.lstrip(".") for each in sitecustomize.SUFFIXES)])
+        return {
+            "LOCAL_AWS_PORT": str(self._tls_port),
+            "PYTHONPATH": ":".join(filter(None, [str(self._files), own.get("PYTHONPATH")])),
+            **{name: roots for name in TRUST if name not in own},
+            **{name: ",".join(filter(None, [hosts, own.get(name)])) for name in ("NO_PROXY", "no_proxy")},
+        }
+
+    def files(self) -> list[Path]:
+        """Return what a container must have at the same path, read-only."""
+        return [self._files]
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
+        signature, fault = parsed(request)
+        host, service, region = self._addressed(request, signature)
+        if message := self._missing(host, service, region):
+            self._tell(message, signature)
+            return not_run(request, service, message)
         if (request.content_length or 0) > MAX_REQUEST_BYTES:
             return failure(413, "RequestEntityTooLarge", f"a request has at most {MAX_REQUEST_BYTES} bytes")
         body = await request.content.read()
-        signed = SIGNED.match(request.headers.get("Authorization", ""))
-        service = signed["service"] if signed else "cognito-idp"
-        if service not in self.urls:
-            return failure(501, "NotImplemented", f"{service} is not run locally")
         target = request.headers.get("X-Amz-Target", "")
-        if signed:
-            refusal = self._refusal(signed["access_key_id"], service, target, body)
-        elif target and not is_public(target):
-            refusal = failure(400, "MissingAuthenticationTokenException", "Missing Authentication Token")
+        if signature:
+            refusal = self._refusal(request, signature, service, target, body)
         else:
-            refusal = None
-        return refusal or await self._pass_on(request, service, body, signed=signed is not None)
+            refusal = fault if target and not is_public(target) else None
+        return refusal or await self._pass_on(request, service, body, signed=signature is not None)
 
-    def _refusal(self, access_key_id: str, service: str, target: str, body: bytes) -> web.Response | None:
-        """The answer to a call that its caller may not make."""
+    def _addressed(self, request: web.BaseRequest, signature: Signature | None) -> tuple[str, str, str]:
+        """Return the host, service and region that a call is for, by its host name or else by its signature."""
+        host = request.headers.get("Host", "").partition(":")[0].lower().rstrip(".")
+        if sitecustomize.is_aws(host):
+            return host, *service_and_region(host)
+        if signature:
+            return host, signature.service, signature.region
+        return host, "cognito-idp", self.account.region
+
+    def _missing(self, host: str, service: str, region: str) -> str | None:
+        """Say what is not run locally of what a call is for; None if it is."""
+        if service in self.urls and region == self.account.region:
+            return None
+        if service in self.urls:
+            return f"{service} in {region} is not run locally: the template's region is {self.account.region}"
+        if service == "execute-api":
+            return f"{host} is not run locally: the template's API is {self._gateway[0]}"
+        run = ", ".join([*self.urls, "execute-api"])
+        return (
+            f"{service} is not run locally: only {run} are. Leave the call out, or give the function the address of"
+            " a stand-in, as its variable AWS_ENDPOINT_URL_<SERVICE>"
+        )
+
+    def _tell(self, message: str, signature: Signature | None) -> None:
+        """Log what a function misses, once."""
+        if message not in self._told:
+            self._told.add(message)
+            session = self.iam.sessions.get(signature.access_key_id) if signature else None
+            logger.warning("%s%s", f"{session.function}: " if session else "", message)
+
+    def _refusal(
+        self, request: web.BaseRequest, signature: Signature, service: str, target: str, body: bytes
+    ) -> web.Response | None:
+        """Return the answer to a call that is signed wrongly or that its caller may not make."""
         try:
+            signature.check(self.iam, service, self.account.region)
+            signature.verify(self.iam, request.method, request.raw_path, request.headers, body)
             for action, resource in list(calls(service, target, body, self.account)):
-                if refused := self.iam.authorize(access_key_id, action, resource):
+                if refused := self.iam.authorize(signature.access_key_id, action, resource):
                     return failure(400, "AccessDeniedException", refused.message)
-        except UnknownAccessKeyError as error:
-            return failure(400, "UnrecognizedClientException", str(error))
+        except SignatureError as error:
+            return failure(400, error.type, str(error))
         except (UnknownCallError, AttributeError, TypeError) as error:
             return failure(501, "NotImplemented", f"not evaluated: {error}")
         return None
@@ -178,6 +265,44 @@ class AwsEndpoint:
                 )
         except ClientError as error:
             return failure(503, "ServiceUnavailable", f"the local {service} does not answer: {error}")
+
+
+def parsed(request: web.BaseRequest) -> tuple[Signature | None, web.Response | None]:
+    """Return the signature of a request, or the answer to a call that needs one."""
+    try:
+        return Signature.parse(request.raw_path, request.headers), None
+    except SignatureError as error:
+        return None, failure(400, error.type, str(error))
+
+
+def service_and_region(host: str) -> tuple[str, str]:
+    """Read a host name of AWS, e.g. `rooms.s3.us-east-1.amazonaws.com`; a global service's has no region."""
+    suffix = max((each for each in sitecustomize.SUFFIXES if f".{host}".endswith(each)), key=len)
+    labels = [each for each in f".{host}".removesuffix(suffix).split(".") if each != "dualstack"]
+    region = labels.pop() if REGION.fullmatch(labels[-1]) else ""
+    return labels[-1].removesuffix("-fips") or host, region
+
+
+def not_run(request: web.BaseRequest, service: str, message: str) -> web.Response:
+    """Return an error that the SDK of the service understands."""
+    error = f"<Error><Code>NotImplemented</Code><Message>{escape(message)}</Message></Error>"
+    if request.content_type == "application/x-www-form-urlencoded":
+        return web.Response(status=501, text=f"<Response><Errors>{error}</Errors></Response>", content_type="text/xml")
+    if service in REST_XML:
+        return web.Response(status=501, text=error, content_type="application/xml")
+    return failure(501, "NotImplemented", message)
+
+
+def write_files(folder: Path, certificate: bytes) -> None:
+    """Write what functions need to reach us by AWS's names, readable by the users of containers too."""
+    folder.mkdir()
+    module = folder / "sitecustomize.py"
+    roots = Path(ssl.get_default_verify_paths().cafile or BUNDLED_ROOTS).read_bytes()
+    (folder / "roots.pem").write_bytes(roots + b"\n" + certificate)
+    module.write_bytes(Path(sitecustomize.__file__).read_bytes())
+    py_compile.compile(str(module), doraise=True)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def failure(status: int, error: str, message: str) -> web.Response:

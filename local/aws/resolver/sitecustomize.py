@@ -1,0 +1,132 @@
+"""Makes AWS's host names local in a function: Python imports this module by itself before the function's code.
+
+The local run puts its folder on PYTHONPATH; no image contains it. A name of AWS resolves to the loopback address, and
+its HTTPS port to the one in LOCAL_AWS_PORT, where the local run speaks TLS. Other ports are refused. All other names
+resolve as ever.
+
+Covered is what resolves names by Python's socket module: http.client, urllib, urllib3, requests, botocore, asyncio,
+aiohttp, httpx, websockets. Not covered is what brings a resolver of its own: uvloop, aiodns (aiohttp uses it if it is
+installed), grpc, and programs that are not Python, such as curl.
+"""
+
+from __future__ import annotations
+
+import _frozen_importlib
+import _socket
+import os
+import sys
+
+TYPE_CHECKING = False  # importing typing takes longer than all of this
+if TYPE_CHECKING:
+    from typing import Any
+
+# Those of botocore's partitions.json; function URLs; user pools' domains.
+SUFFIXES = (
+    ".amazonaws.com",
+    ".amazonaws.com.cn",
+    ".amazonaws.eu",
+    ".amazoncognito.com",
+    ".api.amazonwebservices.com.cn",
+    ".api.amazonwebservices.eu",
+    ".api.aws",
+    ".api.aws.hci.ic.gov",
+    ".api.aws.ic.gov",
+    ".api.aws.scloud",
+    ".api.cloud-aws.adc-e.uk",
+    ".c2s.ic.gov",
+    ".cloud.adc-e.uk",
+    ".csp.hci.ic.gov",
+    ".on.aws",
+    ".sc2s.sgov.gov",
+)
+LOOPBACK = "127.0.0.1"
+HTTPS = {"443", "https"}
+UNSAID = {"None", "0", ""}
+
+refused: set[str] = set()
+
+
+def localize(host: Any, port: Any) -> tuple[Any, Any]:
+    """Return the local address of a name and port of AWS; return others as they are.
+
+    Raises:
+        gaierror: this port has no local one.
+    """
+    if not is_aws(host):
+        return host, port
+    said = text(port)
+    if said in HTTPS:
+        return LOOPBACK, int(os.environ["LOCAL_AWS_PORT"])
+    if said in UNSAID:
+        return LOOPBACK, port
+    message = f"{text(host)}:{said} is not run locally: AWS is reached by HTTPS only"
+    if message not in refused:
+        refused.add(message)
+        print(message, file=sys.stderr)
+    raise _socket.gaierror(_socket.EAI_FAIL, message)
+
+
+def is_aws(host: Any) -> bool:
+    return host is not None and f".{text(host).rstrip('.').lower()}".endswith(SUFFIXES)
+
+
+def text(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, (bytes, bytearray)) else str(value)
+
+
+resolve, resolve_name, resolve_name_fully = _socket.getaddrinfo, _socket.gethostbyname, _socket.gethostbyname_ex
+
+
+def getaddrinfo(  # noqa: PLR0917 - as the original
+    host: Any,
+    port: Any,
+    family: int = 0,
+    type: int = 0,  # noqa: A002
+    proto: int = 0,
+    flags: int = 0,
+) -> Any:
+    local = localize(host, port)
+    if local != (host, port):
+        flags &= ~_socket.AI_ADDRCONFIG  # which hides the loopback address from a desk without a network
+    return resolve(*local, family, type, proto, flags)
+
+
+def gethostbyname(host: Any) -> Any:
+    return resolve_name(localize(host, None)[0])
+
+
+def gethostbyname_ex(host: Any) -> Any:
+    return resolve_name_fully(localize(host, None)[0])
+
+
+class Socket(_socket.socket):
+    """Resolves the name in an address itself, which C code would do otherwise."""
+
+    __slots__ = ()
+
+    def connect(self, address: Any) -> None:
+        super().connect(local_address(address))
+
+    def connect_ex(self, address: Any) -> int:
+        return super().connect_ex(local_address(address))
+
+
+def local_address(address: Any) -> Any:
+    return localize(*address[:2]) if isinstance(address, tuple) and len(address) > 1 and is_aws(address[0]) else address
+
+
+def import_hidden_module() -> None:
+    """Import the sitecustomize that this one hides, if there is one."""
+    path = [each for each in sys.path if each != __file__.rpartition(os.sep)[0]]
+    found = (finder.find_spec("sitecustomize", path) for finder in sys.meta_path)
+    if spec := next(filter(None, found), None):
+        assert spec.loader
+        spec.loader.exec_module(_frozen_importlib.module_from_spec(spec))
+
+
+if __name__ == "sitecustomize":
+    if "LOCAL_AWS_PORT" in os.environ:
+        # In the C module, so that Python's own need not be imported where nothing is called.
+        _socket.getaddrinfo, _socket.gethostbyname = getaddrinfo, gethostbyname
+        _socket.gethostbyname_ex, _socket.socket = gethostbyname_ex, Socket  # type: ignore[misc]
+    import_hidden_module()
