@@ -19,7 +19,7 @@ from benchmarks.launchers import LaunchError
 from benchmarks.measurement import measure
 from benchmarks.report import Report, save
 from benchmarks.subjects import FORMAT, SubjectError, built_in, merge, read, select
-from local.lambda_ import launch
+from local.lambda_.containers import Containers, has_engine
 from local.paths import ROOT
 
 OUTPUT = ROOT / ".local" / "bench.json"
@@ -74,10 +74,10 @@ def build_images_unless_tagged(arguments: argparse.Namespace) -> tuple[str | Non
     """Build the images unless a tag is given; return the tag to measure, or None and why there are no images."""
     if arguments.no_images:
         return None, "--no-images was given"
-    if not launch.has_engine():
+    if not has_engine():
         return None, "no Docker engine with buildx answers"
     if arguments.tag is None:
-        launch.build_images({"authorizer", "websocket"})
+        asyncio.run(Containers().prepare({"authorizer", "websocket"}))
     return arguments.tag or os.environ.get("TAG", "dev"), ""
 
 

@@ -28,7 +28,7 @@ from local.apigateway.server import GatewayServer
 from local.aws.iam import Iam, Role, Statement
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from local.lambda_.launch import Launched
+from local.lambda_.launched import Launched
 from local.lambda_.runner import FunctionRunner
 from local.paths import ROOT, VENVS
 

@@ -10,8 +10,8 @@ import socket
 import threading
 import time
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
@@ -24,9 +24,11 @@ from websockets.typing import Origin, Subprotocol
 from local.apigateway.server import GatewayServer
 from local.aws.iam import Iam
 from local.cloudformation.template import Template
-from local.lambda_.environment import Launch
+from local.lambda_.containers import Containers
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
+from local.lambda_.launched import Launch
+from local.lambda_.processes import Processes
 from local.lambda_.runner import FunctionRunner
 from tests.conftest import (
     APP_CLIENT_ID,
@@ -383,17 +385,20 @@ class Stage:
     """A gateway that listens, what its clients got from it, and what its functions told it."""
 
     template: Template
-    start: Launch
+    launcher: Containers | Processes
     service: Service
     got: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
+    launches: dict[str, Launch] = field(default_factory=dict)
     runners: dict[str, FunctionRunner] = field(default_factory=dict)
 
     async def __aenter__(self) -> Self:
+        self.launches = await self.launcher.prepare(set(CASES))
         self.iam = Iam()
-        self.server = GatewayServer(self.template.api(), self.invoke, iam=self.iam)
+        stack = self.template.resolve()
+        self.server = GatewayServer(stack.api, self.invoke, iam=self.iam)
         self.port = await self.server.start()
-        await asyncio.gather(*(self.run(function) for function in self.template.functions().values()))
+        await asyncio.gather(*(self.run(function) for function in stack.functions.values()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -401,6 +406,7 @@ class Stage:
         self.service.fault = None
         await self.server.stop()
         await asyncio.gather(*(runner.stop() for runner in self.runners.values()))
+        await self.launcher.stop()
 
     async def run(self, function: Function) -> None:
         session = self.iam.open_session(function.target, function.role, function.arn)
@@ -408,22 +414,24 @@ class Stage:
         callback = {"AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": f"http://127.0.0.1:{self.port}/prod"}
         ours = VARIABLES[function.target] | self.service.environment | callback
         environment = EXECUTION_ENVIRONMENT | session.environment() | ours
-        self.runners[function.target] = FunctionRunner(function, self.start, environment, concurrency=1)
-        await self.runners[function.target].start()
+        runner = FunctionRunner(function, self.launches[function.target], environment, concurrency=1)
+        self.runners[function.target] = runner
+        await runner.start()
 
     async def restart(self, target: str) -> None:
         await self.runners[target].stop()
         await self.run(self.runners[target].function)
 
-    @contextmanager
-    def hanging(self, target: str) -> Iterator[None]:
+    @asynccontextmanager
+    async def hanging(self, target: str) -> AsyncIterator[None]:
         """The function waits for an answer until its time is over."""
-        function = self.runners[target].function
-        self.runners[target].function = dataclasses.replace(function, timeout_seconds=0.5)
+        runner = self.runners[target]
+        function = runner.function
+        await runner.replace(runner.launch, dataclasses.replace(function, timeout_seconds=0.5))
         self.service.fault = HANGS
         yield
         self.service.fault = None
-        self.runners[target].function = function
+        await runner.replace(runner.launch, function)
 
     async def invoke(self, function_arn: str, event: Event) -> Invocation:
         self.connection_id = event["requestContext"]["connectionId"]

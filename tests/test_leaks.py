@@ -35,8 +35,8 @@ from infra.websocket_api import ACCESS_LOG_FORMAT, Credential
 from local.aws.clients import client
 from local.aws.users import Users
 from local.cloudformation.template import Template
-from local.lambda_ import launch
-from local.lambda_.environment import Launch
+from local.lambda_.containers import Containers
+from local.lambda_.processes import Processes
 from tests.conftest import ROOT, Sign, docker
 from tests.leaks import (
     BROKEN,
@@ -188,21 +188,22 @@ def template(request: pytest.FixtureRequest, templates: dict[str, Path]) -> Temp
 
 
 @pytest.fixture(params=["process", "image"])
-def start(request: pytest.FixtureRequest) -> Launch:
+def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Launcher:
     """How the functions are run."""
     if request.param == "image":
         request.getfixturevalue("images")
-        return launch.image
-    return partial(launch.process, source=ROOT / "images")
+        return Containers()
+    return Processes(ROOT / "images", tmp_path / "snapshots")
 
 
-MakeStage = Callable[[Launch], Stage]
+Launcher = Containers | Processes
+MakeStage = Callable[[Launcher], Stage]
 Hear = Callable[[Stage], Evidence]
 
 
 @pytest.fixture
 def stage(template: Template, service: Service) -> MakeStage:
-    return lambda start: Stage(template, start, service)
+    return lambda launcher: Stage(template, launcher, service)
 
 
 @pytest.fixture
@@ -221,8 +222,8 @@ def hear(caplog: pytest.LogCaptureFixture) -> Hear:
     return heard
 
 
-async def test_gateway_tells_nobody_the_token(start: Launch, stage: MakeStage, mint: Mint, hear: Hear) -> None:
-    async with stage(start) as running:
+async def test_gateway_tells_nobody_the_token(launcher: Launcher, stage: MakeStage, mint: Mint, hear: Hear) -> None:
+    async with stage(launcher) as running:
         await drag_through(running, mint)
 
     evidence = hear(running)
@@ -248,7 +249,7 @@ async def drag_through(stage: Stage, mint: Mint) -> None:
     assert await stage.say(peer, "hello") == {"message": "hello"}
     await refused(stage, mint)
     await called_back(stage, mint.valid())
-    with stage.hanging("websocket"):
+    async with stage.hanging("websocket"):
         assert await stage.open(mint.valid()) == 504
 
     await asyncio.sleep(max(0.0, exp - time.time()))
@@ -422,7 +423,8 @@ def unlisted(log_format: str) -> set[str]:
 
 
 def test_access_log_has_nothing_that_could_be_the_token(template: Template) -> None:
-    ((_, properties),) = template.of_type("AWS::ApiGatewayV2::Stage")
+    (stage,) = (each for each in template.resources.values() if each["Type"] == "AWS::ApiGatewayV2::Stage")
+    properties = stage["Properties"]
 
     assert unlisted(properties["AccessLogSettings"]["Format"]) == set()
     assert "DataTraceEnabled" not in json.dumps(properties)  # it would log requests whole
@@ -600,7 +602,8 @@ def test_leak_planted_in_a_function_is_found(
 async def test_leak_planted_behind_the_gateway_is_found(
     plant: Plant, stage: MakeStage, mint: Mint, hear: Hear, leak: Leak
 ) -> None:
-    async with stage(partial(launch.process, source=plant(leak))) as running:
+    sources = plant(leak)
+    async with stage(Processes(sources, sources.parent / "snapshots")) as running:
         await running.open(mint.valid())
 
     assert leak.place in places(mint.canary.hits(hear(running)))

@@ -1,25 +1,15 @@
-"""Runs functions as Lambda does: the real awslambdaric polls a Lambda Runtime API of ours.
+"""Runs an execution environment: the real awslambdaric polls a Lambda Runtime API of ours.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from local.lambda_.http import HttpConnection
-
-if TYPE_CHECKING:
-    from local.lambda_.runner import FunctionRunner
-
-
 import asyncio
 import json
 import logging
 import time
-import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 
@@ -27,34 +17,19 @@ from httptools import HttpParserError
 
 from local.ids import new_span_id, new_trace_id
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation
-from local.lambda_.launch import Launched
+from local.lambda_.http import HttpConnection
+from local.lambda_.invocation import Invocation, Pending
+from local.lambda_.launched import Launch, Launched
 
 API = "/2018-06-01/runtime"
 INIT_SECONDS = 10.0  # Lambda's own limit for the init phase
 STOP_SECONDS = 2.0
+MAX_ANSWER_BYTES = 6 * 1024 * 1024 + 100  # Lambda's own limit
 
 logger = logging.getLogger(__name__)
 
 Answer = Callable[[HTTPStatus, dict[str, str], bytes], None]
-# Starts `python -m awslambdaric` for a function, given its environment variables.
-Launch = Callable[[Function, dict[str, str]], Awaitable[Launched]]
-
-
-@dataclass
-class Pending:
-    """An invocation that waits for its answer."""
-
-    payload: bytes
-    answer: asyncio.Future[Invocation]
-    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    timer: asyncio.TimerHandle | None = None
-
-    def settle(self, invocation: Invocation) -> None:
-        if self.timer:
-            self.timer.cancel()
-        if not self.answer.done():
-            self.answer.set_result(invocation)
+Begin = Callable[[Pending], None]
 
 
 class RuntimeApi(HttpConnection):
@@ -68,8 +43,12 @@ class RuntimeApi(HttpConnection):
         try:
             super().data_received(data)
         except HttpParserError as error:  # or of what a request has set off
-            logger.warning("%s: its runtime cannot be served", self.environment.runner.function.target, exc_info=error)
+            logger.warning("%s: its runtime cannot be served", self.environment.function.target, exc_info=error)
             self.transport.abort()
+
+    def on_body(self, part: bytes) -> None:
+        if len(self.body) <= MAX_ANSWER_BYTES:  # the rest is not needed to refuse it
+            super().on_body(part)
 
     def serve(self, method: str, target: str, body: bytes) -> None:
         self.environment.serve(method, target, body, self.answer)
@@ -79,50 +58,101 @@ class RuntimeApi(HttpConnection):
 
 
 class ExecutionEnvironment:
-    """One process or container of a function, and the Runtime API that it polls, on a port of its own."""
+    """One process or container of a function, and the Runtime API that it polls, on a port of its own.
 
-    def __init__(self, runner: FunctionRunner) -> None:
-        self.runner = runner
+    Attributes:
+        initialized: done after the init phase, whether it succeeded or not.
+        init_error: why the init phase failed.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        launch: Launch,
+        variables: dict[str, str],
+        *,
+        on_ready: Callable[[ExecutionEnvironment, Begin], None],
+        on_end: Callable[[ExecutionEnvironment], None],
+    ) -> None:
+        """Start it.
+
+        Args:
+            function: as the template declares it.
+            launch: starts the process.
+            variables: that it gets besides those of Lambda and the template.
+            on_ready: called when it can begin an invocation, with what begins it.
+            on_end: called when it has ended.
+        """
+        self.function = function
+        self.launch = launch
         self.initialized = asyncio.get_running_loop().create_future()
         self.init_error: Invocation | None = None
-        self._stopping = False
+        self._stack: list[str] = []  # of the init error
+        self._given = variables
+        self._on_ready = on_ready
+        self._on_end = on_end
+        self._ending = False
         self._current: Pending | None = None
         self._launched: Launched | None = None
         self._killing: asyncio.Task[None] | None = None
         self._life = asyncio.create_task(self._live())
 
+    @property
+    def pid(self) -> int | None:
+        """The process; None before there is one."""
+        return self._launched.process.pid if self._launched else None
+
+    def explain_init_error(self) -> str:
+        """Return type and message of the init error, with the lines of the user's code that it comes from."""
+        assert self.init_error
+        return "\n".join((f"{self.init_error.error}: {self.init_error.message}", *self._stack))
+
+    def end(self) -> None:
+        """Let the process end, the hard way if it does not go by itself."""
+        self._ending = True
+        if self._launched and self._launched.process.returncode is None:
+            self._launched.terminate()
+            kill = asyncio.get_running_loop().call_later(STOP_SECONDS, self._kill)
+            self._life.add_done_callback(lambda _: kill.cancel())
+
     async def stop(self) -> None:
-        """Ends the process, the hard way if it does not go by itself."""
-        self._stopping = True
-        self._terminate()
+        self.end()
         await self._life
 
     async def _live(self) -> None:
-        server = await asyncio.get_running_loop().create_server(lambda: RuntimeApi(self), "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
+        server = None
         try:
-            self._launched = await self.runner.launch(self.runner.function, self._variables(port))
-            if self._stopping:
-                self._terminate()
-            init_limit = asyncio.get_running_loop().call_later(INIT_SECONDS, self._give_up_init)
-            process = self._launched.process
-            await asyncio.gather(process.wait(), self._log(process))
-            init_limit.cancel()
-            self._ended(process.returncode or 0)
-        except OSError as error:
-            self._fail_init(Invocation(error="Runtime.LaunchError", message=str(error)))
+            server = await asyncio.get_running_loop().create_server(lambda: RuntimeApi(self), "127.0.0.1", 0)
+            port = server.sockets[0].getsockname()[1]
+            self._launched = await self.launch(self.function, self._variables(port))
+            await self._attend(self._launched)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for this environment
+            self._fail(Invocation(error="Runtime.StartFailed", message=str(error) or type(error).__name__))
         finally:
-            self.runner.remove(self)
-            if self._killing:
-                await self._killing
-            server.close()
+            self._on_end(self)
+            if server:
+                server.close()
+
+    async def _attend(self, launched: Launched) -> None:
+        """Return when the process has ended and everything that it has left is gone."""
+        if self._ending:
+            self.end()
+        init_limit = asyncio.get_running_loop().call_later(INIT_SECONDS, self._give_up_init)
+        logging_ = asyncio.create_task(self._log(launched))
+        status = await launched.process.wait()
+        init_limit.cancel()
+        if self._killing:
+            await self._killing
+        await launched.clean_up()
+        await logging_
+        self._fail(Invocation(error="Runtime.ExitError", message=f"the runtime exited with status {status}"))
 
     def _variables(self, port: int) -> dict[str, str]:
         """What Lambda sets, https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html."""
-        function = self.runner.function
+        function = self.function
         return {
             **function.environment,
-            **self.runner.environment,
+            **self._given,
             "AWS_REGION": function.region,
             "AWS_DEFAULT_REGION": function.region,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
@@ -136,17 +166,17 @@ class ExecutionEnvironment:
         }
 
     def serve(self, method: str, path: str, body: bytes, answer: Answer) -> None:
-        """One request of the runtime."""
+        """Serve one request of the runtime."""
         match method, path.removeprefix(API).strip("/").split("/"):
             case "GET", ["invocation", "next"]:
                 self._next(answer)
                 return
             case "POST", ["invocation", request_id, "response"]:
-                self._settle(request_id, answered(body))
+                self._settle(request_id, parse_answer(body))
             case "POST", ["invocation", request_id, "error"]:
-                self._settle(request_id, failed(body))
+                self._settle(request_id, parse_error(body))
             case "POST", ["init", "error"]:
-                self._fail_init(failed(body))
+                self._fail_init(parse_error(body))
             case _:
                 answer(HTTPStatus.NOT_FOUND, {}, b"")
                 return
@@ -155,19 +185,18 @@ class ExecutionEnvironment:
     def _next(self, answer: Answer) -> None:
         if not self.initialized.done():
             self.initialized.set_result(None)
-        self.runner.next(self, partial(self._begin, answer))
+        self._on_ready(self, partial(self._begin, answer))
 
     def _begin(self, answer: Answer, pending: Pending) -> None:
         self._current = pending
-        if self._launched and self._launched.process.returncode is not None:  # it died while its turn came
-            self._ended(self._launched.process.returncode)
-            return
-        seconds = self.runner.function.timeout_seconds
+        if self._launched and self._launched.process.returncode is not None:
+            return  # it died as its turn came: `_fail` settles the invocation
+        seconds = self.function.timeout_seconds
         pending.timer = asyncio.get_running_loop().call_later(seconds, self._time_out, pending)
         headers = {
             "Lambda-Runtime-Aws-Request-Id": pending.request_id,
             "Lambda-Runtime-Deadline-Ms": str(int((time.time() + seconds) * 1000)),
-            "Lambda-Runtime-Invoked-Function-Arn": self.runner.function.arn,
+            "Lambda-Runtime-Invoked-Function-Arn": self.function.arn,
             "Lambda-Runtime-Trace-Id": f"Root={new_trace_id()};Parent={new_span_id()};Sampled=0",
         }
         answer(HTTPStatus.OK, headers, pending.payload)
@@ -179,8 +208,8 @@ class ExecutionEnvironment:
 
     def _time_out(self, pending: Pending) -> None:
         """As on Lambda: the invocation fails, and its environment with whatever state it had is gone."""
-        message = f"{pending.request_id} Task timed out after {self.runner.function.timeout_seconds:.2f} seconds"
-        logger.warning("%s: %s", self.runner.function.target, message)
+        message = f"{pending.request_id} Task timed out after {self.function.timeout_seconds:.2f} seconds"
+        logger.warning("%s: %s", self.function.target, message)
         pending.settle(Invocation(error="Sandbox.Timedout", message=message))
         self._kill()
 
@@ -190,51 +219,46 @@ class ExecutionEnvironment:
             self._kill()
 
     def _fail_init(self, invocation: Invocation) -> None:
-        self.init_error = self.init_error or invocation
         if not self.initialized.done():
+            self.init_error = invocation
             self.initialized.set_result(None)
 
-    def _ended(self, status: int) -> None:
-        exited = Invocation(error="Runtime.ExitError", message=f"the runtime exited with status {status}")
-        if not self.initialized.done():
-            self._fail_init(exited)
+    def _fail(self, invocation: Invocation) -> None:
+        """Fail what the environment was doing when it ended."""
+        self._fail_init(invocation)
         if self._current:
-            self._current.settle(exited)
+            self._current.settle(invocation)
             self._current = None
 
-    def _terminate(self) -> None:
-        if self._launched and self._launched.process.returncode is None:
-            self._launched.terminate()
-            kill = asyncio.get_running_loop().call_later(STOP_SECONDS, self._kill)
-            self._life.add_done_callback(lambda _: kill.cancel())
-
     def _kill(self) -> None:
+        self._ending = True
         if self._launched and self._launched.process.returncode is None and not self._killing:
             self._killing = asyncio.create_task(self._launched.kill())
 
-    async def _log(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout
-        output = logging.getLogger(f"function.{self.runner.function.target}")
+    async def _log(self, launched: Launched) -> None:
+        output = launched.process.stdout
+        assert output
+        log = logging.getLogger(f"function.{self.function.target}")
         while True:
             try:
-                line = await process.stdout.readuntil()
+                line = await output.readuntil()
             except asyncio.LimitOverrunError as long:
-                line = await process.stdout.readexactly(long.consumed)
+                line = await output.readexactly(long.consumed)
             except asyncio.IncompleteReadError as end:
                 line = end.partial
             if not line:
                 return
-            output.info(line.decode(errors="replace").rstrip("\n"))
+            log.info(launched.localize(line.decode(errors="replace").rstrip("\n")))
 
 
-def answered(body: bytes) -> Invocation:
+def parse_answer(body: bytes) -> Invocation:
     try:
         return Invocation(answer=json.loads(body))
     except ValueError:
         return Invocation(error="Runtime.MarshalError", message="the response is not JSON")
 
 
-def failed(body: bytes) -> Invocation:
+def parse_error(body: bytes) -> Invocation:
     try:
         error = json.loads(body)
         return Invocation(error=error["errorType"], message=error["errorMessage"])

@@ -1,8 +1,10 @@
-"""The result of invoking a function."""
+"""An invocation of a function, and its result."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import uuid
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -22,3 +24,19 @@ class Invocation:
     @property
     def timed_out(self) -> bool:
         return self.error == "Sandbox.Timedout"
+
+
+@dataclass
+class Pending:
+    """An invocation that waits for its answer."""
+
+    payload: bytes
+    answer: asyncio.Future[Invocation]
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    timer: asyncio.TimerHandle | None = None
+
+    def settle(self, invocation: Invocation) -> None:
+        if self.timer:
+            self.timer.cancel()
+        if not self.answer.done():
+            self.answer.set_result(invocation)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
-from local.lambda_.environment import ExecutionEnvironment, Launch, Pending
+from local.lambda_.environment import Begin, ExecutionEnvironment
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import Invocation, Pending
+from local.lambda_.launched import Launch
 
 
 class InitError(Exception):
@@ -27,57 +27,99 @@ class FunctionRunner:
         self.launch = launch
         self.environment = environment
         self.concurrency = concurrency
-        self._environments: set[ExecutionEnvironment] = set()
-        self._idle: dict[ExecutionEnvironment, Callable[[Pending], None]] = {}
+        self._generation = self._newest = 0  # each `replace` starts a generation of environments
+        self._generations: dict[ExecutionEnvironment, int] = {}  # of the environments that live
+        self._idle: dict[ExecutionEnvironment, Begin] = {}
         self._waiting: deque[Pending] = deque()
+        self._replacing = asyncio.Lock()
         self._stopped = False
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes of the environments."""
+        return [environment.pid for environment in self._generations if environment.pid]
+
     async def start(self) -> None:
-        """Runs the init phase of one environment, so that a broken function is known before the first client.
+        """Run the init phase of one environment, so that a broken function is known before the first client.
 
         Raises:
             InitError: it failed.
         """
-        environment = self._add()
-        await environment.initialized
-        if environment.init_error:
-            raise InitError(f"{self.function.name}: {environment.init_error.message}")
+        await self._initialize(self._add(self.function, self.launch, self._generation))
+
+    async def replace(self, launch: Launch, function: Function | None = None) -> None:
+        """Serve from now on with another launch, and another description of the function if one is given.
+
+        Environments from before end when they have answered.
+
+        Raises:
+            InitError: the init phase of the first new environment failed; those from before keep serving.
+        """
+        async with self._replacing:
+            if self._stopped:
+                raise InitError(f"{self.function.target}: the local run ends")
+            self._newest += 1
+            await self._initialize(self._add(function or self.function, launch, self._newest))
 
     def invoke(self, event: dict[str, Any]) -> asyncio.Future[Invocation]:
-        """Begins at once. Never raises for what the function does: errors, crashes and timeouts are in the result."""
+        """Begin at once. Never raise for what the function does: errors, crashes and timeouts are in the result."""
         pending = Pending(json.dumps(event).encode(), asyncio.get_running_loop().create_future())
         if self._idle:
             _, begin = self._idle.popitem()
             begin(pending)
         else:
             self._waiting.append(pending)
-            if len(self._environments) < self.concurrency:
-                self._add()
+            self._start_for_waiting()
         return pending.answer
 
     async def stop(self) -> None:
         self._stopped = True
         while self._waiting:
             self._waiting.popleft().settle(Invocation(error="Runtime.Stopped", message="the local run ends"))
-        await asyncio.gather(*(environment.stop() for environment in list(self._environments)))
+        await asyncio.gather(*(environment.stop() for environment in list(self._generations)))
 
-    def next(self, environment: ExecutionEnvironment, begin: Callable[[Pending], None]) -> None:
-        """Calls `begin` with what the environment is to work on, as soon as there is something."""
-        if self._waiting:
+    async def _initialize(self, environment: ExecutionEnvironment) -> None:
+        await environment.initialized
+        if environment.init_error:
+            raise InitError(f"{self.function.target}: {environment.explain_init_error()}")
+
+    def _add(self, function: Function, launch: Launch, generation: int) -> ExecutionEnvironment:
+        environment = ExecutionEnvironment(
+            function, launch, self.environment, on_ready=self._on_ready, on_end=self._on_end
+        )
+        self._generations[environment] = generation
+        return environment
+
+    def _on_ready(self, environment: ExecutionEnvironment, begin: Begin) -> None:
+        """Give the environment the next invocation, as soon as there is one."""
+        if self._generations[environment] > self._generation:
+            self._switch_to(environment)
+        if self._generations[environment] < self._generation:
+            environment.end()
+        elif self._waiting:
             begin(self._waiting.popleft())
+            self._start_for_waiting()
         else:
             self._idle[environment] = begin
 
-    def remove(self, environment: ExecutionEnvironment) -> None:
-        """The environment has ended. If that was its init phase, so has the invocation that it was started for."""
-        self._environments.discard(environment)
-        self._idle.pop(environment, None)
-        if environment.init_error and self._waiting:
-            self._waiting.popleft().settle(environment.init_error)
-        if self._waiting and not self._stopped:
-            self._add()
+    def _switch_to(self, first: ExecutionEnvironment) -> None:
+        self._generation = self._generations[first]
+        self.function, self.launch = first.function, first.launch
+        for environment in self._idle:
+            environment.end()
+        self._idle.clear()
 
-    def _add(self) -> ExecutionEnvironment:
-        environment = ExecutionEnvironment(self)
-        self._environments.add(environment)
-        return environment
+    def _on_end(self, environment: ExecutionEnvironment) -> None:
+        """If that was its init phase, the invocation that it was started for ends too."""
+        generation = self._generations.pop(environment)
+        self._idle.pop(environment, None)
+        if environment.init_error and generation == self._generation and self._waiting:
+            self._waiting.popleft().settle(environment.init_error)
+        self._start_for_waiting()
+
+    def _start_for_waiting(self) -> None:
+        current = [each for each, generation in self._generations.items() if generation == self._generation]
+        starting = sum(not each.initialized.done() for each in current)
+        if not self._stopped:
+            for _ in range(min(len(self._waiting) - starting, self.concurrency - len(current))):
+                self._add(self.function, self.launch, self._generation)

@@ -30,10 +30,10 @@ from local.aws.iam import ADMINISTRATOR, Role
 from local.aws.ministack import LocalAws
 from local.cloudformation.synthesis import synthesize
 from local.cloudformation.template import Template
-from local.lambda_ import launch
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from local.lambda_.launch import Launched
+from local.lambda_.launched import Launch, Launched
+from local.lambda_.processes import Processes
 from local.lambda_.runner import FunctionRunner
 from tests.conftest import ROOT
 from tests.local.parts import Resource
@@ -296,14 +296,39 @@ def sign(
 
 @dataclass
 class Runtime:
-    """A function runner and every process that it has launched."""
+    """A function runner, the folder of its source, and every process that it has launched."""
 
-    runner: FunctionRunner
+    source: Path
+    launcher: Processes
+    runner: FunctionRunner = field(init=False)
     launched: list[Launched] = field(default_factory=list)
+
+    def write(self, source: str) -> None:
+        (self.source / "websocket.py").write_text(source)
+
+    async def launch(self, function: Function, variables: dict[str, str]) -> Launched:
+        """Launch from a snapshot of the source as it is at the first launch."""
+        self.runner.launch = await self.prepare()
+        return await self.runner.launch(function, variables)
+
+    async def prepare(self) -> Launch:
+        launch = (await self.launcher.prepare({"websocket"}))["websocket"]
+
+        async def recorded(function: Function, variables: dict[str, str]) -> Launched:
+            launched = await launch(function, variables)
+            self.launched.append(launched)
+            return launched
+
+        return recorded
 
     async def start(self) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self.runner.start()
+
+    async def replace(self, source: str, function: Function | None = None) -> None:
+        self.write(source)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self.runner.replace(await self.prepare(), function)
 
     async def invoke(self, event: Any) -> Invocation:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -335,17 +360,11 @@ async def run(tmp_path: Path) -> AsyncIterator[Run]:
     def prepared(
         source: str, *, concurrency: int = 2, environment: dict[str, str] | None = None, **facts: Any
     ) -> Runtime:
-        module = tmp_path / "images" / "websocket" / "websocket.py"
-        module.parent.mkdir(parents=True)
-        module.write_text(source)
-
-        async def launched(function: Function, variables: dict[str, str]) -> Launched:
-            environment = await launch.process(function, variables, source=tmp_path / "images")
-            runtime.launched.append(environment)
-            return environment
-
-        runner = FunctionRunner(function(**facts), launched, environment or {}, concurrency=concurrency)
-        runtime = Runtime(runner)
+        folder = tmp_path / "images" / "websocket"
+        folder.mkdir(parents=True)
+        runtime = Runtime(folder, Processes(folder.parent, tmp_path / "snapshots"))
+        runtime.write(source)
+        runtime.runner = FunctionRunner(function(**facts), runtime.launch, environment or {}, concurrency=concurrency)
         started.append(runtime)
         return runtime
 
@@ -355,6 +374,7 @@ async def run(tmp_path: Path) -> AsyncIterator[Run]:
             if process.returncode is None:
                 process.kill()
         await runtime.stop()
+        await runtime.launcher.stop()
     assert unseen == []
 
 

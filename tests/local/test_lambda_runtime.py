@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from local.lambda_ import environment as lambda_runtime
-from local.lambda_ import launch
+from local.lambda_ import processes
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from local.lambda_.launch import Launched
-from local.lambda_.runner import FunctionRunner, InitError
-from tests.local.conftest import PATIENCE_SECONDS, Run, function
+from local.lambda_.launched import LOG_LINE_BYTES, Launched
+from local.lambda_.runner import InitError
+from tests.local.conftest import PATIENCE_SECONDS, Run
 
 ECHO = """
 import os
@@ -79,7 +79,7 @@ async def test_function_that_cannot_start_says_why(run: Run, source: str, messag
     with pytest.raises(InitError) as error:
         await run(source).start()
 
-    assert str(error.value).startswith("Chat-Rooms: ")
+    assert str(error.value).startswith("websocket: ")
     assert message in str(error.value)
 
 
@@ -87,18 +87,22 @@ async def test_init_phase_has_its_limit(run: Run, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(lambda_runtime, "INIT_SECONDS", 1.0)
     runtime = run("import time; time.sleep(600)")
 
-    with pytest.raises(InitError, match="Chat-Rooms: init took over 1 s"):
+    with pytest.raises(InitError, match=r"websocket: Sandbox\.Timedout: init took over 1 s"):
         await runtime.start()
 
     await runtime.stop()
     assert runtime.alive == []
 
 
-async def test_function_that_cannot_be_launched_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(launch, "VENVS", tmp_path)
+async def test_function_that_cannot_be_launched_says_why(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runtime = run(ECHO)
+    runtime.runner.launch = await runtime.prepare()
+    monkeypatch.setattr(processes, "VENVS", tmp_path)
 
     with pytest.raises(InitError, match=r"No such file or directory: .*/websocket/bin/python"):
-        await FunctionRunner(function(), launch.process, {}).start()
+        await runtime.start()
 
 
 async def test_invocation_of_a_function_that_cannot_start_fails_with_the_reason(run: Run) -> None:
@@ -165,7 +169,7 @@ async def test_invocation_over_its_time_fails_and_the_next_one_works(run: Run) -
 async def test_line_of_any_length_may_be_logged(run: Run) -> None:
     runtime = run("def handler(event, context):\n    print('x' * event)\n    return 'done'", concurrency=1)
 
-    answers = [await runtime.invoke(launch.LOG_LINE_BYTES * 2), await runtime.invoke(1)]
+    answers = [await runtime.invoke(LOG_LINE_BYTES * 2), await runtime.invoke(1)]
 
     assert answers == [Invocation("done")] * 2
 

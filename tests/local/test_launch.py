@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
-from collections.abc import Callable
-from functools import partial
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from local.errors import LaunchError
-from local.lambda_ import launch
-from local.lambda_.environment import Launch
-from local.system import Options, build_or_fall_back
-from tests.local.conftest import PATIENCE_SECONDS, function
+from local.lambda_ import processes
+from local.lambda_.containers import LABEL, Containers, has_engine
+from local.lambda_.processes import Processes
+from tests.local.conftest import PATIENCE_SECONDS, alive, function
 
-TARGETS = {"authorizer", "websocket"}
 Engine = Callable[[str], None]
+
+# The answers of an engine that builds whatever is asked for.
+BUILDS = """
+case "$1 $2" in
+"buildx bake") for word in "$@"; do case $word in --metadata-file=*) echo 'METADATA' > "${word#*=}";; esac; done;;
+esac
+""".replace("METADATA", json.dumps({"rooms": {"containerimage.config.digest": "sha256:1"}}))
 
 
 @pytest.fixture
@@ -32,64 +39,18 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     return installed
 
 
-def is_process(start: Launch) -> bool:
-    return isinstance(start, partial) and start.func is launch.process
-
-
-def test_images_are_run_where_an_engine_can_build_them(engine: Engine) -> None:
-    engine("exit 0")
-
-    assert build_or_fall_back(Options(functions="auto"), TARGETS) == ("images", launch.image)
-
-
-def test_images_of_these_functions_are_built_and_no_others(engine: Engine, tmp_path: Path) -> None:
-    engine(f'echo "$@" >> {tmp_path}/calls')
-
-    build_or_fall_back(Options(functions="image"), {"rooms", "guard"})
-
-    assert (tmp_path / "calls").read_text() == "buildx bake --load guard rooms\n"
-
-
 @pytest.mark.parametrize("script", [None, "exit 1", '[ "$1" = info ]'], ids=["no docker", "no engine", "no buildx"])
-def test_processes_are_run_where_nothing_can_build_images(engine: Engine, script: str | None) -> None:
+def test_engine_that_cannot_build_images_is_none(engine: Engine, script: str | None) -> None:
     if script:
         engine(script)
 
-    way, start = build_or_fall_back(Options(functions="auto"), TARGETS)
-
-    assert (way, is_process(start)) == ("processes", True)
+    assert not has_engine()
 
 
-def test_processes_are_run_and_it_is_said_where_images_cannot_be_built(engine: Engine) -> None:
-    engine('[ "$1 $2" != "buildx bake" ] || { echo no network >&2; exit 1; }')
-
-    way, start = build_or_fall_back(Options(functions="auto"), TARGETS)
-
-    assert is_process(start)
-    assert "images could not be built" in way
-
-
-def test_processes_are_run_where_they_are_asked_for(engine: Engine) -> None:
+def test_engine_that_answers_is_one(engine: Engine) -> None:
     engine("exit 0")
 
-    way, start = build_or_fall_back(Options(functions="process"), TARGETS)
-
-    assert (way, is_process(start)) == ("processes", True)
-
-
-@pytest.mark.parametrize(
-    ("script", "reason"),
-    [(None, "docker"), ("echo '#1 [internal]' >&2; echo 'ERROR: no such image' >&2; exit 1", "ERROR: no such image")],
-    ids=["no docker", "failed build"],
-)
-def test_images_that_are_asked_for_and_cannot_be_built_are_an_error(
-    engine: Engine, script: str | None, reason: str
-) -> None:
-    if script:
-        engine(script)
-
-    with pytest.raises(LaunchError, match=reason):
-        build_or_fall_back(Options(functions="image"), TARGETS)
+    assert has_engine()
 
 
 # Processes
@@ -100,51 +61,70 @@ def images(tmp_path: Path) -> Path:
     """A folder with the source of a function `rooms`."""
     folder = tmp_path / "images"
     (folder / "rooms").mkdir(parents=True)
-    (folder / "rooms" / "rooms.py").touch()
+    (folder / "rooms" / "rooms.py").write_text("first")
     return folder
 
 
 @pytest.fixture
-def venvs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where virtual environments would be."""
-    monkeypatch.setattr(launch, "ROOT", tmp_path)
-    monkeypatch.setattr(launch, "VENVS", tmp_path / "venvs")
-    return tmp_path / "venvs"
+def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes the virtual environment of `rooms`, in which Python is this shell script."""
+    monkeypatch.setattr(processes, "ROOT", tmp_path)
+    monkeypatch.setattr(processes, "VENVS", tmp_path / "venvs")
+
+    def installed(script: str) -> None:
+        path = tmp_path / "venvs" / "rooms" / "bin" / "python"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    return installed
 
 
-def test_missing_installation_says_what_to_do(images: Path, venvs: Path) -> None:
+@pytest.fixture
+async def launcher(images: Path, tmp_path: Path) -> AsyncIterator[Processes]:
+    started = Processes(images, tmp_path / "snapshots")
+    yield started
+    await started.stop()
+
+
+@pytest.mark.usefixtures("python")
+async def test_missing_installation_says_what_to_do(launcher: Processes) -> None:
     with pytest.raises(LaunchError, match="venvs/rooms is missing: run `make setup`"):
-        build_or_fall_back(Options(functions="process", images=images), {"rooms"})
+        await launcher.prepare({"rooms"})
 
 
-def test_missing_source_is_named_with_its_target(images: Path, venvs: Path) -> None:
+async def test_missing_source_is_named_with_its_target(launcher: Processes) -> None:
     with pytest.raises(LaunchError, match=r"images/guard/guard\.py is missing, the handler of bake target guard"):
-        build_or_fall_back(Options(functions="process", images=images), {"guard"})
+        await launcher.prepare({"guard"})
 
 
-async def test_process_is_run_from_the_folder_of_its_source(images: Path, venvs: Path) -> None:
-    python = venvs / "rooms" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\necho "$@"; pwd; echo "$LAMBDA_TASK_ROOT $A"\n')
-    python.chmod(0o755)
-    _, start = build_or_fall_back(Options(functions="process", images=images), {"rooms"})
+async def test_file_that_cannot_be_copied_is_named(launcher: Processes, images: Path, python: Engine) -> None:
+    python("exit 0")
+    os.mkfifo(images / "rooms" / "pipe")
 
-    launched = await start(function(target="rooms"), {"A": "b c"})
+    with pytest.raises(LaunchError, match=r"images/rooms cannot be copied: .*pipe"):
+        await launcher.prepare({"rooms"})
+
+
+async def test_process_is_run_from_a_copy_of_its_source(launcher: Processes, images: Path, python: Engine) -> None:
+    python('echo "$@"; cat rooms.py; echo; ls -A; echo "$LAMBDA_TASK_ROOT" "$A"; pwd')
+    (images / "rooms" / "__pycache__").mkdir()
+    (images / "rooms" / ".#rooms.py").symlink_to("an editor's lock")
+    start = (await launcher.prepare({"rooms"}))["rooms"]
+    (images / "rooms" / "rooms.py").write_text("half of the seco")
+
+    launched = await start(function(target="rooms"), {"A": "b c", "LAMBDA_TASK_ROOT": "/elsewhere"})
 
     output, _ = await launched.process.communicate()
-    assert output.decode().splitlines() == [
-        "-m awslambdaric rooms.handler",
-        str(images / "rooms"),
-        f"{images}/rooms b c",
-    ]
+    arguments, code, files, environment, folder = output.decode().splitlines()
+    assert (arguments, code, files) == ("-m awslambdaric rooms.handler", "first", "rooms.py")
+    assert environment == f"{folder} b c"
+    await launched.clean_up()
 
 
-async def test_killed_process_takes_along_what_it_has_started(images: Path, venvs: Path) -> None:
-    python = venvs / "rooms" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\n/bin/sleep 600 &\necho started\nwait\n")
-    python.chmod(0o755)
-    launched = await launch.process(function(target="rooms"), {}, source=images)
+async def test_killed_process_takes_along_what_it_has_started(launcher: Processes, python: Engine) -> None:
+    python("/bin/sleep 600 &\necho started\nwait")
+    launched = await (await launcher.prepare({"rooms"}))["rooms"](function(target="rooms"), {})
     assert launched.process.stdout
     assert await launched.process.stdout.readline() == b"started\n"
 
@@ -155,50 +135,119 @@ async def test_killed_process_takes_along_what_it_has_started(images: Path, venv
         assert await launched.process.wait() == -signal.SIGKILL
 
 
+async def test_end_leaves_neither_processes_nor_copies(launcher: Processes, python: Engine, tmp_path: Path) -> None:
+    python("exec /bin/sleep 600")
+    launched = await (await launcher.prepare({"rooms"}))["rooms"](function(target="rooms"), {})
+
+    await launcher.stop()
+
+    assert await launched.process.wait() == -signal.SIGKILL
+    assert list((tmp_path / "snapshots").iterdir()) == []
+
+
 # Images
 
 
-async def test_image_is_run_as_on_lambda(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read-only but for /tmp, and nothing of it listens for others than this machine."""
-    monkeypatch.setenv("TAG", "test")
-    engine('printf "%s\\n" "$@"')
+@pytest.fixture
+async def containers(engine: Engine) -> AsyncIterator[Containers]:
+    started = Containers([Path("/ca.pem")])
+    yield started
+    await started.stop()
 
-    launched = await launch.image(function(memory_mb=512), {"A": "b c"})
+
+async def test_images_of_these_functions_are_built_and_no_others(
+    containers: Containers, engine: Engine, tmp_path: Path
+) -> None:
+    engine(f'echo "$@" >> {tmp_path}/calls; {BUILDS}')
+
+    await containers.prepare({"rooms"})
+
+    first, *_ = (tmp_path / "calls").read_text().splitlines()
+    assert first.startswith("buildx bake --load --metadata-file=")
+    assert first.endswith(" rooms")
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (None, "no docker"),
+        ("echo '#1 [internal]' >&2; echo 'ERROR: no such image' >&2; exit 1", "ERROR: no such image"),
+    ],
+    ids=["no docker", "failed build"],
+)
+async def test_images_that_cannot_be_built_are_an_error(
+    containers: Containers, engine: Engine, script: str | None, reason: str
+) -> None:
+    if script:
+        engine(script)
+
+    with pytest.raises(LaunchError, match=reason):
+        await containers.prepare({"rooms"})
+
+
+async def test_build_ends_with_the_local_run(containers: Containers, engine: Engine, tmp_path: Path) -> None:
+    engine(f'[ "$1" = buildx ] && echo $$ > {tmp_path}/pid && exec /bin/sleep 600')
+    building = asyncio.create_task(containers.prepare({"rooms"}))
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        await asyncio.sleep(0.01)
+
+    building.cancel()
+    await asyncio.wait([building])
+
+    pid = int((tmp_path / "pid").read_text())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while alive([pid]):
+            await asyncio.sleep(0.01)
+
+
+async def test_image_is_run_as_on_lambda(containers: Containers, engine: Engine) -> None:
+    """Read-only but for /tmp, without swap, and nothing of it listens for others than this machine."""
+    engine(f'[ "$1" = run ] && printf "%s\\n" "$@"; {BUILDS}')
+    start = (await containers.prepare({"rooms"}))["rooms"]
+
+    launched = await start(function(memory_mb=512), {"A": "b c"})
 
     output, _ = await launched.process.communicate()
     run, *options, image = output.decode().splitlines()
-    assert (run, image) == ("run", "websocket:test")
-    assert {"--rm", "--read-only", "--tmpfs=/tmp", "--network=host", "--memory=512m", "--env", "A=b c"} <= {*options}
-    assert {f"--name={launched.container}", f"--label={launch.LABEL}"} <= {*options}
-    assert not any(option.startswith(("-p", "--publish", "--privileged", "-v", "--volume")) for option in options)
+    assert (run, image) == ("run", "sha256:1")
+    assert {"--read-only", "--tmpfs=/tmp", "--network=host", "--memory=512m", "--memory-swap=512m"} <= {*options}
+    assert {"--env", "A=b c", "--volume=/ca.pem:/ca.pem:ro", f"--label={LABEL}"} <= {*options}
+    assert not any(option.startswith(("-p", "--publish", "--privileged")) for option in options)
 
 
-async def test_killed_image_takes_its_container_along(engine: Engine, tmp_path: Path) -> None:
-    engine(f'[ "$1" = run ] && exec /bin/sleep 600; echo "$@" >> {tmp_path}/calls')
-    launched = await launch.image(function(), {})
+async def test_killed_image_takes_its_container_along(containers: Containers, engine: Engine, tmp_path: Path) -> None:
+    engine(f'echo "$@" >> {tmp_path}/calls; [ "$1" = run ] && exec /bin/sleep 600; {BUILDS}')
+    launched = await (await containers.prepare({"rooms"}))["rooms"](function(), {})
 
     await launched.kill()
 
     assert await launched.process.wait() == -signal.SIGKILL
-    assert (tmp_path / "calls").read_text() == f"rm --force {launched.container}\n"
+    assert "rm --force local-websocket-" in (tmp_path / "calls").read_text()
 
 
-async def test_environments_of_one_function_have_containers_of_their_own(engine: Engine) -> None:
-    engine("exit 0")
+async def test_environments_of_one_function_have_containers_of_their_own(
+    containers: Containers, engine: Engine, tmp_path: Path
+) -> None:
+    engine(f'echo "$@" >> {tmp_path}/calls; {BUILDS}')
+    start = (await containers.prepare({"rooms"}))["rooms"]
 
-    launched = [await launch.image(function(), {}) for _ in range(2)]
+    for launched in [await start(function(), {}) for _ in range(2)]:
+        await launched.process.communicate()
+        await launched.clean_up()
 
-    for each in launched:
-        await each.process.communicate()
-    assert len({each.container for each in launched}) == 2
+    removed = {line for line in (tmp_path / "calls").read_text().splitlines() if line.startswith("rm --force ")}
+    assert len(removed) == 2
 
 
-@pytest.mark.parametrize(("left", "removed"), [("a1 b2", "rm --force a1 b2\n"), ("", "")], ids=["some", "none"])
-def test_containers_that_are_left_are_removed(engine: Engine, tmp_path: Path, left: str, removed: str) -> None:
-    (tmp_path / "calls").touch()
-    listed = f'[ "$1" = ps ] && case "$*" in *label={launch.LABEL}*) echo "{left}";; esac'
-    engine(f'{listed} || echo "$@" >> {tmp_path}/calls')
+@pytest.mark.parametrize(("left", "removed"), [("a1 b2", ["rm --force a1 b2"]), ("", [])], ids=["some", "none"])
+async def test_containers_that_are_left_are_removed(
+    containers: Containers, engine: Engine, tmp_path: Path, left: str, removed: list[str]
+) -> None:
+    listed = f'[ "$1" = ps ] && case "$*" in *label={LABEL}*) echo "{left}";; esac'
+    engine(f'echo "$@" >> {tmp_path}/calls; {listed}; {BUILDS}')
+    launched = await (await containers.prepare({"rooms"}))["rooms"](function(), {})
+    await launched.process.communicate()
 
-    launch.remove_containers()
+    await containers.stop()
 
-    assert (tmp_path / "calls").read_text() == removed
+    assert [line for line in (tmp_path / "calls").read_text().splitlines() if line.startswith("rm")] == removed

@@ -23,7 +23,7 @@ from local import paths
 from local.__main__ import NotRunning, connection, facts
 from local.demo import push
 from local.example import opening
-from local.lambda_ import launch
+from local.lambda_.containers import LABEL
 from local.progress import Progress
 from local.system import Options, System, run_system
 from tests.conftest import docker
@@ -324,7 +324,7 @@ async def test_end_closes_what_is_open_and_leaves_nothing_running(desk: Desk, wa
     processes = desk.processes()
     names = containers(processes)
     if names:  # and one that its `docker run` did not live to see started
-        names.append(docker("create", f"--label={launch.LABEL}", "websocket:dev").stdout.strip())
+        names.append(docker("create", f"--label={LABEL}", "websocket:dev").stdout.strip())
 
     await desk.end.aclose()
 

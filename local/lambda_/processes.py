@@ -1,0 +1,77 @@
+"""Runs functions as plain processes, each from a snapshot of its source."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import uuid
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from functools import partial
+from pathlib import Path
+
+from local.errors import LaunchError
+from local.lambda_.function import Function
+from local.lambda_.launched import LOG_LINE_BYTES, Launch, Launched
+from local.paths import ROOT, VENVS
+from local.reaper import Reaper
+
+
+class Processes:
+    """awslambdaric in virtual environments that are made of the images' own locked requirements."""
+
+    name = "processes"
+
+    def __init__(self, source: Path, snapshots: Path) -> None:
+        """Find a folder for each bake target in `source`; keep copies in `snapshots` until `stop`."""
+        self._source = source
+        self._snapshots = snapshots / uuid.uuid4().hex
+        self._reaper = Reaper(self._snapshots)
+
+    async def prepare(self, targets: set[str]) -> dict[str, Launch]:
+        """Copy the sources of these targets; return how to launch them from the copies.
+
+        Raises:
+            LaunchError: a handler or a virtual environment is missing, or a file cannot be copied.
+        """
+        for target in sorted(targets):
+            if not (self._source / target / f"{target}.py").exists():
+                raise LaunchError(
+                    f"{self._source / target / target}.py is missing, the handler of bake target {target}"
+                )
+            if not (VENVS / target / "bin" / "python").exists():
+                raise LaunchError(f"{VENVS.relative_to(ROOT) / target} is missing: run `make setup`")
+        self._snapshots.mkdir(parents=True, exist_ok=True)
+        return {target: partial(self._launch, await asyncio.to_thread(self._copy, target)) for target in targets}
+
+    async def stop(self) -> None:
+        """Remove the copies."""
+        await self._reaper.stop()
+        await asyncio.to_thread(shutil.rmtree, self._snapshots, ignore_errors=True)
+
+    def _copy(self, target: str) -> Path:
+        source, copy = self._source / target, Path(tempfile.mkdtemp(prefix=f"{target}-", dir=self._snapshots))
+        ignored = shutil.ignore_patterns("__pycache__")
+        try:  # an editor's lock file is a link to nothing
+            shutil.copytree(source, copy, ignore=ignored, ignore_dangling_symlinks=True, dirs_exist_ok=True)
+        except (OSError, shutil.Error) as error:
+            raise LaunchError(f"{source} cannot be copied: {error}") from error
+        return copy
+
+    async def _launch(self, snapshot: Path, function: Function, variables: dict[str, str]) -> Launched:
+        process = await asyncio.create_subprocess_exec(
+            VENVS / function.target / "bin" / "python",
+            "-m",
+            "awslambdaric",
+            f"{function.target}.handler",
+            cwd=snapshot,
+            env={"PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1", **variables, "LAMBDA_TASK_ROOT": str(snapshot)},
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+            limit=LOG_LINE_BYTES,
+            start_new_session=True,  # Ctrl-C is for us: the functions still have `$disconnect` to run
+        )
+        self._reaper.watch(process.pid)
+        return Launched(process, str(snapshot), self._source / function.target, self._reaper)

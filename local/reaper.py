@@ -1,0 +1,80 @@
+"""Ends what this process has started when this process ends, also by SIGKILL or with its terminal.
+
+A second process does that. It reads from a pipe, which the kernel closes with the first process, whatever ends that one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+DOCKER_SECONDS = 20.0
+
+
+class Reaper:
+    """Kills process groups, and removes folders and the containers with a label."""
+
+    def __init__(self, *folders: Path, label: str = "") -> None:
+        self._arguments = [label, *map(str, folders)]
+        self._process: subprocess.Popen[str] | None = None
+
+    def watch(self, pid: int) -> None:
+        """Kill the group of this process, which leads one, unless `release` is called before the end."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", __file__, *self._arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,  # Ctrl-C and a closed terminal are for the first process
+            )
+        self._tell(f"+{pid}")
+
+    def release(self, pid: int) -> None:
+        """Forget a process that has ended."""
+        self._tell(f"-{pid}")
+
+    async def stop(self) -> None:
+        """End and remove now what is left."""
+        if self._process:
+            await asyncio.to_thread(self._process.communicate)
+
+    def _tell(self, line: str) -> None:
+        assert self._process
+        assert self._process.stdin
+        with suppress(BrokenPipeError, ValueError):  # somebody has ended it, or it was stopped
+            print(line, file=self._process.stdin, flush=True)
+
+
+def reap(lines: Iterable[str], label: str, folders: list[str]) -> None:
+    """Read `+pid` and `-pid` to the end, then end and remove what is left."""
+    pids: set[int] = set()
+    for line in lines:
+        (pids.add if line.startswith("+") else pids.discard)(int(line[1:]))
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+    if label:
+        with suppress(FileNotFoundError, subprocess.TimeoutExpired):
+            if left := docker("ps", "--all", "--quiet", f"--filter=label={label}"):
+                docker("rm", "--force", *left)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def docker(*arguments: str) -> list[str]:
+    """Return the words that it prints."""
+    ran = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=DOCKER_SECONDS)
+    return ran.stdout.split()
+
+
+if __name__ == "__main__":
+    reap(sys.stdin, sys.argv[1], sys.argv[2:])
