@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +24,11 @@ from local.aws.users import Users
 from local.cloudformation.stack import Stack
 from local.cloudformation.template import Template
 from local.errors import LaunchError
-from local.lambda_ import launch
-from local.lambda_.environment import Launch
+from local.lambda_.containers import Containers, has_engine
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
+from local.lambda_.launched import Launch
+from local.lambda_.processes import Processes
 from local.lambda_.runner import FunctionRunner
 from local.page import PAGE_CONFIG, PageServer, local_settings, parse_page_config
 from local.paths import ROOT
@@ -131,6 +131,7 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
     """Run the whole system; at the end close its connections, run `$disconnect`, and end every process."""
     paths.LOGS.mkdir(parents=True, exist_ok=True)
     runners: dict[str, FunctionRunner] = {}
+    launchers = (Containers(), Processes(options.images, paths.STATE / "functions"))
     iam = Iam(enforced=options.iam)
 
     def invoke(function_arn: str, event: dict[str, Any]) -> asyncio.Future[Invocation]:
@@ -138,8 +139,7 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
 
     async def stop_functions() -> None:
         await asyncio.gather(*(runner.stop() for runner in runners.values()))
-        if any(runner.launch is launch.image for runner in runners.values()):
-            await asyncio.to_thread(launch.remove_containers)
+        await asyncio.gather(*(launcher.stop() for launcher in launchers))
 
     async with AsyncExitStack() as exits:
         given = Template.read(options.template) if options.template else None
@@ -178,10 +178,12 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
         with progress.step("functions started") as step:
             functions = set_timeouts(stack.functions, options.function_timeout)
             targets = {each.target for each in functions.values()}
-            way, start = await asyncio.to_thread(build_or_fall_back, options, targets)
+            way, launches = await build_or_fall_back(options, targets, *launchers)
             for arn, function in functions.items():
                 environment = {**endpoint_variables(system, endpoint_url), **open_session(iam, stack, function)}
-                runners[arn] = FunctionRunner(function, start, environment, concurrency=options.environments)
+                runners[arn] = FunctionRunner(
+                    function, launches[function.target], environment, concurrency=options.environments
+                )
             await asyncio.gather(*(runner.start() for runner in runners.values()))
             step.result = f"{', '.join(function.target for function in functions.values())} as {way}"
 
@@ -244,25 +246,24 @@ def open_session(iam: Iam, stack: Stack, function: Function) -> dict[str, str]:
     return iam.open_session(function.target, function.role, arn).environment()
 
 
-def build_or_fall_back(options: Options, targets: set[str]) -> tuple[str, Launch]:
-    """Build the images, or use processes; return which, and how a function is launched.
+async def build_or_fall_back(
+    options: Options, targets: set[str], containers: Containers, processes: Processes
+) -> tuple[str, dict[str, Launch]]:
+    """Build the images, or use processes; return which, and how each target is launched.
 
     Raises:
         LaunchError: the functions cannot be run as asked for.
     """
-    way = "processes"
-    if options.functions == "image" or (options.functions == "auto" and launch.has_engine()):
+    way = processes.name
+    if options.functions == "image" or (options.functions == "auto" and await asyncio.to_thread(has_engine)):
         try:
-            launch.build_images(targets)
+            return containers.name, await containers.prepare(targets)
         except LaunchError as error:
             if options.functions == "image":
                 raise
             logger.warning("no images, so plain processes are run: %s", error)
             way = "processes, the images could not be built: the log says why"
-        else:
-            return "images", launch.image
-    launch.check_processes(targets, options.images)
-    return way, partial(launch.process, source=options.images)
+    return way, await processes.prepare(targets)
 
 
 def endpoint_variables(system: System, endpoint_url: str) -> dict[str, str]:
