@@ -46,6 +46,8 @@ class Reaper:
         """End and remove now what is left."""
         if self._process:
             await asyncio.to_thread(self._process.communicate)
+        else:
+            await asyncio.to_thread(reap, (), "", self._arguments[1:])
 
     def _tell(self, line: str) -> None:
         assert self._process

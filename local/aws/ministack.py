@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
-from asyncio.subprocess import STDOUT, Process
+import uuid
+from asyncio.subprocess import DEVNULL, STDOUT, Process
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,12 @@ from local.aws.clients import client
 from local.errors import LaunchError
 from local.paths import ROOT, VENVS
 from local.ports import find_port
+from local.reaper import Reaper
 
 START_SECONDS = 30.0
+STOP_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 class LocalAws:
@@ -30,9 +37,11 @@ class LocalAws:
         self.port = find_port(port, "--aws-port")
         self.url = f"http://127.0.0.1:{self.port}"
         self.dynamodb_url = dynamodb_url or self.url
-        self._state = tempfile.TemporaryDirectory(prefix="local-aws-")  # the user pool's private key lies there
+        self._state = Path(tempfile.gettempdir(), f"local-aws-{uuid.uuid4().hex}")
+        self._reaper = Reaper(self._state)
         self.account = Account()
         self._process: Process | None = None
+        self._reporting: asyncio.Task[None] | None = None
 
     @property
     def started(self) -> bool:
@@ -48,22 +57,24 @@ class LocalAws:
         python = VENVS / "aws" / "bin" / "python"
         if not python.exists():
             raise LaunchError(f"{VENVS.relative_to(ROOT)}/aws is missing: run `make setup`")
+        self._state.mkdir(mode=0o700)  # the user pool's private key lies there
         environment = {
             "PATH": os.defpath,
-            "HOME": self._state.name,
+            "HOME": str(self._state),
             "AUTH": "true",  # passwords and credentials are checked only then
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),
             "IOT_MTLS_ENABLED": "0",  # it would listen on every interface
             "SFTP_ENABLED": "0",
             "SERVICES": "cognito-idp,dynamodb",
-            "STATE_DIR": self._state.name,
+            "STATE_DIR": str(self._state),
         }
         with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                python, "-m", "ministack", cwd=self._state.name, env=environment, stdout=log, stderr=STDOUT,
+                python, "-m", "ministack", cwd=self._state, env=environment, stdin=DEVNULL, stdout=log, stderr=STDOUT,
                 start_new_session=True,
             )  # fmt: skip
+        self._reaper.watch(self._process.pid)
         deadline = asyncio.get_running_loop().time() + START_SECONDS
         while not await answers(self.port):
             if self._process.returncode is not None:
@@ -71,13 +82,22 @@ class LocalAws:
             if asyncio.get_running_loop().time() > deadline:
                 raise LaunchError(f"the local AWS does not answer after {START_SECONDS:.0f} s, see {self.log}")
             await asyncio.sleep(0.05)
+        self._reporting = asyncio.create_task(self._report_end(self._process))
+
+    async def _report_end(self, process: Process) -> None:
+        status = await process.wait()
+        logger.error("the local AWS ended with status %d, see %s; start again to have one", status, self.log)
 
     async def stop(self) -> None:
+        if self._reporting:
+            self._reporting.cancel()
+        if self._process and self._process.returncode is None:
+            self._process.terminate()
+            with suppress(TimeoutError):  # the reaper ends it
+                await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+        await self._reaper.stop()
         if self._process:
-            if self._process.returncode is None:
-                self._process.terminate()
             await self._process.wait()
-        self._state.cleanup()
 
     def client(self, service: str) -> Any:
         url = self.dynamodb_url if service == "dynamodb" else self.url

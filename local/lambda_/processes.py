@@ -48,7 +48,6 @@ class Processes:
     async def stop(self) -> None:
         """Remove the copies."""
         await self._reaper.stop()
-        await asyncio.to_thread(shutil.rmtree, self._snapshots, ignore_errors=True)
 
     def _copy(self, target: str) -> Path:
         source, copy = self._source / target, Path(tempfile.mkdtemp(prefix=f"{target}-", dir=self._snapshots))
