@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from local import paths
 from local.apigateway.limits import Limits
@@ -18,18 +17,14 @@ from local.assembly import find_cached_template, synthesize_template
 from local.aws.endpoint import AwsEndpoint
 from local.aws.iam import Iam
 from local.aws.ministack import LocalAws
-from local.aws.resources import CREATE, Created, create_resources
+from local.aws.resources import Created, create_resources
 from local.aws.ttl import sweep
 from local.aws.users import Users
+from local.cloudformation.resource_types import CREATED
 from local.cloudformation.stack import Stack
 from local.cloudformation.template import Template
-from local.errors import LaunchError
-from local.lambda_.containers import Containers, has_engine
+from local.functions import Functions, Way
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation
-from local.lambda_.launched import Launch
-from local.lambda_.processes import Processes
-from local.lambda_.runner import FunctionRunner
 from local.page import PAGE_CONFIG, PageServer, local_settings, parse_page_config
 from local.paths import ROOT
 from local.ports import find_port
@@ -69,7 +64,7 @@ class Options:
     aws_port: int = 0
     page_port: int | None = None
     page: Path = ROOT / "frontend" / "dist"
-    functions: Literal["auto", "process", "image"] = "auto"
+    functions: Way = "auto"
     environments: int = 2
     dynamodb_url: str | None = None
     iam: bool = True
@@ -79,7 +74,7 @@ class Options:
     in_turn: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class System:
     """The running system, and where to reach it.
 
@@ -89,8 +84,12 @@ class System:
     """
 
     stack: Stack
+    template: Template
+    created: Created
     aws: LocalAws
     iam: Iam
+    functions: Functions
+    server: GatewayServer
     port: int
     page_url: str | None = None
     page_settings: dict[str, Any] | None = None
@@ -127,20 +126,11 @@ class System:
 
 
 @asynccontextmanager
-async def run_system(options: Options, progress: Progress) -> AsyncIterator[System]:  # noqa: PLR0915
+async def run_system(options: Options, progress: Progress) -> AsyncIterator[System]:
     """Run the whole system; at the end close its connections, run `$disconnect`, and end every process."""
     paths.LOGS.mkdir(parents=True, exist_ok=True)
-    runners: dict[str, FunctionRunner] = {}
-    launchers = (Containers(), Processes(options.images, paths.STATE / "functions"))
     iam = Iam(enforced=options.iam)
-
-    def invoke(function_arn: str, event: dict[str, Any]) -> asyncio.Future[Invocation]:
-        return runners[function_arn].invoke(event)
-
-    async def stop_functions() -> None:
-        await asyncio.gather(*(runner.stop() for runner in runners.values()))
-        await asyncio.gather(*(launcher.stop() for launcher in launchers))
-
+    limits = options.limits.compressed(options.clock_speed)
     async with AsyncExitStack() as exits:
         given = Template.read(options.template) if options.template else None
         page = bind_page(options, given)
@@ -149,6 +139,7 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
         find_port(options.port, "--port")  # or it is refused after the synthesis
         aws = LocalAws(log=paths.LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)
         exits.push_async_callback(aws.stop)
+
         template = await get_template(options, progress, aws, given)
         created = Created()
         if aws.started:
@@ -156,40 +147,49 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
                 aws.account = template.account
                 created = await asyncio.to_thread(create_resources, template, aws)
                 step.result = ", ".join(created.physical_ids.values())
-        stack = template.with_physical_ids(created.physical_ids).resolve([PAGE_CONFIG])
+        template = template.with_physical_ids(created.physical_ids)
+        stack = template.resolve([PAGE_CONFIG])
+        for table, attribute in created.expiring.items():
+            task = asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, options.clock_speed))
+            exits.push_async_callback(cancel, task)
         page_config = parse_page_config(stack.outputs)
 
         endpoint = AwsEndpoint(iam, aws.urls, stack.account)
         endpoint_url = await endpoint.start()
         exits.push_async_callback(endpoint.stop)
-        for table, attribute in created.expiring.items():
-            task = asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, options.clock_speed))
-            exits.push_async_callback(cancel, task)
-
-        exits.push_async_callback(stop_functions)
+        functions = Functions(
+            way=options.functions,
+            source=options.images,
+            environments=options.environments,
+            timeout=options.function_timeout,
+            mounts=endpoint.files(),
+        )
+        exits.push_async_callback(functions.stop)
         with progress.step("gateway listening") as step:
-            limits = options.limits.compressed(options.clock_speed)
-            server = GatewayServer(stack.api, invoke, limits=limits, iam=iam, in_turn=options.in_turn)
+            server = GatewayServer(stack.api, functions.invoke, limits=limits, iam=iam, in_turn=options.in_turn)
             port = await server.start(options.port)
             exits.push_async_callback(server.stop)
-            system = System(stack, aws, iam, port)
+            endpoint.route_gateway(stack.api.domain_name, port)
+            system = System(stack, template, created, aws, iam, functions, server, port)
             step.result = system.websocket_url
 
         with progress.step("functions started") as step:
-            functions = set_timeouts(stack.functions, options.function_timeout)
-            targets = {each.target for each in functions.values()}
-            way, launches = await build_or_fall_back(options, targets, *launchers)
-            for arn, function in functions.items():
-                environment = {**endpoint_variables(system, endpoint_url), **open_session(iam, stack, function)}
-                runners[arn] = FunctionRunner(
-                    function, launches[function.target], environment, concurrency=options.environments
-                )
-            await asyncio.gather(*(runner.start() for runner in runners.values()))
-            step.result = f"{', '.join(function.target for function in functions.values())} as {way}"
 
+            def environment(function: Function) -> dict[str, str]:
+                return {
+                    **endpoint.environment(function.environment),
+                    **endpoint_variables(system, endpoint_url),
+                    **open_session(iam, stack, function),
+                }
+
+            step.result = await functions.start(stack.functions, environment)
         if page and page_config is not None:
             with progress.step("page listening") as step:
-                system = await serve_page(page, page_config, system, limits)
+                settings = local_settings(
+                    page_config, websocket_url=system.websocket_url, aws_url=aws.url, limits=limits
+                )
+                await page.start(settings)
+                system.page_url, system.page_settings = page.url, settings
                 step.result = page.url
         yield system
 
@@ -201,20 +201,13 @@ def bind_page(options: Options, given: Template | None) -> PageServer | None:
     return PageServer(options.page, options.page_port)
 
 
-async def serve_page(page: PageServer, config: dict[str, Any], system: System, limits: Limits) -> System:
-    """Start the page with the system's addresses; return the system with the page's."""
-    settings = local_settings(config, websocket_url=system.websocket_url, aws_url=system.aws.url, limits=limits)
-    await page.start(settings)
-    return dataclasses.replace(system, page_url=page.url, page_settings=settings)
-
-
 async def get_template(options: Options, progress: Progress, aws: LocalAws, given: Template | None) -> Template:
     """Return the given template, or our own stack's; start the local AWS if the template needs it."""
     cached = None if given else await asyncio.to_thread(find_cached_template, options.context)
     with progress.step("template read" if given else "stack unchanged" if cached else "stack synthesized") as step:
         if given:
             template = given
-            if any(resource["Type"] in CREATE for resource in given.resources.values()):
+            if any(resource["Type"] in CREATED for resource in given.resources.values()):
                 await aws.start()
         elif cached:
             template = Template.read(cached)
@@ -232,38 +225,11 @@ async def cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-def set_timeouts(functions: dict[str, Function], seconds: float | None) -> dict[str, Function]:
-    """Return the functions with this timeout, or with their own for None."""
-    if seconds is None:
-        return functions
-    return {arn: dataclasses.replace(function, timeout_seconds=seconds) for arn, function in functions.items()}
-
-
 def open_session(iam: Iam, stack: Stack, function: Function) -> dict[str, str]:
     """Return the variables with a function's own credentials."""
     account = stack.account
     arn = f"arn:{account.partition}:sts::{account.id}:assumed-role/{function.role.name}/{function.name}"
     return iam.open_session(function.target, function.role, arn).environment()
-
-
-async def build_or_fall_back(
-    options: Options, targets: set[str], containers: Containers, processes: Processes
-) -> tuple[str, dict[str, Launch]]:
-    """Build the images, or use processes; return which, and how each target is launched.
-
-    Raises:
-        LaunchError: the functions cannot be run as asked for.
-    """
-    way = processes.name
-    if options.functions == "image" or (options.functions == "auto" and await asyncio.to_thread(has_engine)):
-        try:
-            return containers.name, await containers.prepare(targets)
-        except LaunchError as error:
-            if options.functions == "image":
-                raise
-            logger.warning("no images, so plain processes are run: %s", error)
-            way = "processes, the images could not be built: the log says why"
-    return way, await processes.prepare(targets)
 
 
 def endpoint_variables(system: System, endpoint_url: str) -> dict[str, str]:

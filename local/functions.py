@@ -1,0 +1,112 @@
+"""The functions of the running stack: how they are launched, reloaded and changed."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from local import paths
+from local.errors import LaunchError
+from local.lambda_.containers import Containers, has_engine
+from local.lambda_.function import Function
+from local.lambda_.invocation import Invocation
+from local.lambda_.processes import Processes
+from local.lambda_.runner import FunctionRunner
+
+Way = Literal["auto", "process", "image"]
+
+logger = logging.getLogger(__name__)
+
+
+class Functions:
+    """Runs a stack's functions, in the built images or as plain processes.
+
+    Args:
+        way: images, processes, or images where there is an engine to build them.
+        source: the folder of the functions' sources, one folder for each bake target.
+        environments: execution environments of each function.
+        timeout: of every function in seconds, instead of the template's.
+        mounts: files that the functions' containers need.
+    """
+
+    def __init__(
+        self, *, way: Way, source: Path, environments: int, timeout: float | None = None, mounts: list[Path]
+    ) -> None:
+        self.way = way
+        self.environments = environments
+        self.timeout = timeout
+        self._processes = Processes(source, paths.STATE / "functions")
+        self._containers = Containers(mounts)
+        self._launcher: Processes | Containers = self._processes
+        self._runners: dict[str, FunctionRunner] = {}
+
+    @property
+    def targets(self) -> set[str]:
+        return {runner.function.target for runner in self._runners.values()}
+
+    async def start(self, functions: dict[str, Function], environment: Callable[[Function], dict[str, str]]) -> str:
+        """Start all functions, by ARN; return how they run, as a text.
+
+        Args:
+            functions: by ARN.
+            environment: returns the variables that a function gets besides the template's.
+
+        Raises:
+            LaunchError: the functions cannot be run as asked for.
+            InitError: the init phase of one failed.
+        """
+        functions = {arn: self._with_timeout(function) for arn, function in functions.items()}
+        launches, fallback = await self._build_or_fall_back({each.target for each in functions.values()})
+        for arn, function in functions.items():
+            self._runners[arn] = FunctionRunner(
+                function, launches[function.target], environment(function), concurrency=self.environments
+            )
+        await asyncio.gather(*(runner.start() for runner in self._runners.values()))
+        return f"{', '.join(function.target for function in functions.values())} as {self._launcher.name}{fallback}"
+
+    def invoke(self, arn: str, event: dict[str, Any]) -> asyncio.Future[Invocation]:
+        return self._runners[arn].invoke(event)
+
+    async def reload(self, targets: set[str]) -> None:
+        """Run the sources of these bake targets as they are now.
+
+        Raises:
+            LaunchError: an image cannot be built.
+            InitError: the init phase of the new code failed. In both cases the code from before keeps serving.
+        """
+        launches = await self._launcher.prepare(targets)
+        for runner in self._runners.values():
+            if runner.function.target in targets:
+                await runner.replace(launches[runner.function.target])
+
+    async def update(self, arn: str, function: Function) -> None:
+        """Give a function other settings. InitError if it does not start with them: it keeps those from before."""
+        runner = self._runners[arn]
+        await runner.replace(runner.launch, self._with_timeout(function))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(runner.stop() for runner in self._runners.values()))
+        await self._launcher.stop()
+
+    def _with_timeout(self, function: Function) -> Function:
+        return dataclasses.replace(function, timeout_seconds=self.timeout) if self.timeout else function
+
+    async def _build_or_fall_back(self, targets: set[str]) -> tuple[dict[str, Any], str]:
+        """Build the images, or prepare processes; return the launches, and a note why there are no images."""
+        fallback = ""
+        if self.way == "image" or (self.way == "auto" and await asyncio.to_thread(has_engine)):
+            try:
+                launches = await self._containers.prepare(targets)
+            except LaunchError as error:
+                if self.way == "image":
+                    raise
+                logger.warning("no images, so plain processes are run: %s", error)
+                fallback = ", the images could not be built: the log says why"
+            else:
+                self._launcher = self._containers
+                return launches, ""
+        return await self._processes.prepare(targets), fallback

@@ -1,0 +1,178 @@
+"""A running system that follows its sources and its stack; users, table, tokens and connections stay."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from websockets.asyncio.client import ClientConnection, connect
+
+from local import paths
+from local.example import build_handshake
+from local.progress import Progress
+from local.reload import changed_targets, watch
+from local.system import Options, System, cancel, run_system
+from tests.conftest import ROOT
+from tests.local.conftest import PATIENCE_SECONDS, received
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito"),
+]
+
+PASSWORD = "correct-Horse-battery-1"
+ECHO = 'echo = {"message": body}'
+
+
+@dataclass
+class Desk:
+    """A running system of a copied template and copied sources, and what its terminal shows."""
+
+    system: System
+    template: Path
+    handler: Path
+    printed: io.StringIO
+    phone: ClientConnection
+
+    async def ask(self, message: str = "hello") -> dict[str, Any]:
+        await self.phone.send(message)
+        answer: dict[str, Any] = json.loads(await received(self.phone))
+        return answer
+
+    async def until_printed(self, text: str) -> str:
+        """Wait until a text is printed after this call; return all that was printed after it."""
+        start = len(self.printed.getvalue())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while text not in (new := self.printed.getvalue()[start:]):
+                await asyncio.sleep(0.01)
+        return new
+
+    async def edit_handler(self, old: str, new: str, *, printed: str) -> str:
+        until = asyncio.ensure_future(self.until_printed(printed))
+        await asyncio.sleep(0)
+        source = (ROOT / "images" / "websocket" / "websocket.py").read_text()
+        assert old in source
+        self.handler.write_text(source.replace(old, new))
+        return await until
+
+    async def edit_template(self, change: Callable[[dict[str, Any]], object], *, printed: str) -> str:
+        until = asyncio.ensure_future(self.until_printed(printed))
+        await asyncio.sleep(0)
+        template = json.loads(self.template.read_text())
+        change(template["Resources"])
+        self.template.write_text(json.dumps(template))
+        return await until
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def desk(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
+    folder = tmp_path_factory.mktemp("desk")
+    template = Path(shutil.copy(own_template, folder))
+    images = Path(shutil.copytree(ROOT / "images", folder / "images"))
+    printed = io.StringIO()
+    options = Options(functions="process", template=template, images=images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "LOGS", folder / "logs")
+        patch.setattr(paths, "STATE", folder)
+        async with AsyncExitStack() as exits:
+            system = await exits.enter_async_context(run_system(options, Progress(printed)))
+            exits.push_async_callback(cancel, asyncio.create_task(watch(system, options, Progress(printed))))
+            system.users.add("ada@example.com", PASSWORD)
+            token = system.users.id_token("ada@example.com", PASSWORD)
+            phone = await exits.enter_async_context(connect(**build_handshake(system, token)))
+            yield Desk(system, template, images / "websocket" / "websocket.py", printed, phone)
+
+
+async def test_edited_handler_answers_on_a_connection_that_was_open(desk: Desk) -> None:
+    await desk.edit_handler(ECHO, 'echo = {"edited": body}', printed="✓ websocket reloaded")
+
+    assert [await desk.ask(), await desk.ask()] == [{"edited": "hello"}] * 2
+
+
+async def test_code_that_does_not_start_is_shown_and_the_last_good_code_serves(desk: Desk) -> None:
+    await desk.edit_handler(ECHO, 'echo = {"good": body}', printed="✓ websocket reloaded")
+
+    syntax = await desk.edit_handler(ECHO, "echo = {", printed="What ran before keeps running.")
+    missing = await desk.edit_handler(
+        "import json\n", "import no_such_module\n", printed="What ran before keeps running."
+    )
+
+    line = (ROOT / "images" / "websocket" / "websocket.py").read_text().partition(ECHO)[0].count("\n") + 1
+    assert "websocket/websocket.py" in syntax
+    assert f"line {line}" in syntax
+    assert "No module named 'no_such_module'" in missing
+    assert "Traceback" not in syntax + missing
+    assert await desk.ask() == {"good": "hello"}
+
+
+async def test_changed_settings_and_routes_are_applied(desk: Desk) -> None:
+    def change(resources: dict[str, Any]) -> None:
+        function = next(
+            each for each in resources.values() if each.get("Metadata", {}).get("BakeTarget") == "websocket"
+        )
+        function["Properties"]["Environment"]["Variables"]["MAX_MESSAGE_BYTES"] = "3"
+        keepalive = next(each for each in resources.values() if each["Properties"].get("RouteKey") == "keepalive")
+        keepalive["Properties"]["RouteKey"] = "stay"
+
+    printed = await desk.edit_template(change, printed="stack applied")
+
+    assert "settings of websocket; API" in printed
+    assert (await desk.ask("four"))["error"] == "message_too_large"
+    assert await desk.ask('{"action": "stay"}') == {"keepalive": True}
+
+
+async def test_grant_that_was_taken_away_is_refused_from_the_next_call_on(desk: Desk) -> None:
+    def change(resources: dict[str, Any]) -> None:
+        for resource in resources.values():
+            if resource["Type"] == "AWS::IAM::Policy":
+                statements = resource["Properties"]["PolicyDocument"]["Statement"]
+                statements[:] = [each for each in statements if each["Action"] != "execute-api:ManageConnections"]
+
+    printed = await desk.edit_template(change, printed="stack applied")
+
+    assert "role of websocket" in printed
+    assert (await desk.ask("hi"))["message"] == "Internal server error"
+
+
+async def test_change_that_needs_a_restart_says_so_and_why(desk: Desk) -> None:
+    def change(resources: dict[str, Any]) -> None:
+        table = next(each for each in resources.values() if each["Type"] == "AWS::DynamoDB::Table")
+        table["Properties"]["TimeToLiveSpecification"]["AttributeName"] = "expires"
+
+    printed = await desk.edit_template(change, printed="What ran before keeps running.")
+
+    assert "is created at the start only: press Ctrl-C and start again" in printed
+
+
+async def test_stack_that_cannot_be_run_is_named_and_changes_nothing(desk: Desk) -> None:
+    def change(resources: dict[str, Any]) -> None:
+        next(each for each in resources.values() if "RouteKey" in each["Properties"])["Properties"].pop("Target")
+
+    printed = await desk.edit_template(change, printed="What ran before keeps running.")
+
+    assert "has no Target" in printed
+
+
+@pytest.mark.parametrize(
+    ("files", "targets"),
+    [
+        (["websocket/websocket.py"], {"websocket"}),
+        (["websocket/websocket.py", "authorizer/requirements.txt"], {"websocket", "authorizer"}),
+        (["rie/Dockerfile"], set()),
+        (["Dockerfile"], {"websocket", "authorizer"}),
+        (["build/trim_packages.py"], {"websocket", "authorizer"}),
+    ],
+)
+async def test_file_belongs_to_its_target_or_to_every_image(files: list[str], targets: set[str]) -> None:
+    folder = Path("/images")
+
+    assert changed_targets({folder / file for file in files}, folder, {"websocket", "authorizer"}) == targets
