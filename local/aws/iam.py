@@ -42,7 +42,7 @@ class Statement:
     @classmethod
     def parse(cls, statement: Any) -> Statement:
         """PolicyError for what IAM refuses, and for conditions, which cannot be evaluated here."""
-        if not isinstance(statement, dict) or statement.get("Effect") not in {"Allow", "Deny"}:
+        if not isinstance(statement, dict) or statement.get("Effect") not in ("Allow", "Deny"):
             raise PolicyError("a statement needs an Effect, Allow or Deny")
         if unknown := statement.keys() - ELEMENTS:
             raise PolicyError(f"{', '.join(sorted(unknown))} of a statement cannot be evaluated locally")

@@ -64,6 +64,7 @@ class LocalAws:
             "AUTH": "true",  # passwords and credentials are checked only then
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),
+            "MINISTACK_ACCOUNT_ID": self.account.id,
             "IOT_MTLS_ENABLED": "0",  # it would listen on every interface
             "SFTP_ENABLED": "0",
             "SERVICES": "cognito-idp,dynamodb",

@@ -1,4 +1,4 @@
-"""Creates the resources of a template that functions call: user pools, app clients and tables."""
+"""Creates the resources of a template that functions call: user pools, app clients, groups and tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local.aws.ministack import LocalAws
+from local.cloudformation.resource_types import CREATED
 from local.cloudformation.template import Template
 from local.errors import TemplateError
 
@@ -28,49 +29,52 @@ class Created:
 
 
 def create_resources(template: Template, aws: LocalAws) -> Created:
-    """Create the template's user pools, app clients and tables; they refer to each other in this order.
+    """Create the template's user pools with their app clients and groups, and its tables.
 
     Raises:
         TemplateError: a property is refused; the message names the resource.
     """
     created = Created()
-    for type_, create in CREATE.items():
+    for type_ in CREATED:
         for logical_id, properties in template.with_physical_ids(created.physical_ids).of_type(type_):
+            if properties.get("MfaConfiguration") == "ON":
+                raise TemplateError(
+                    f"{logical_id}: MfaConfiguration ON asks for a second factor, which nobody has locally; use OPTIONAL"
+                )
             try:
-                create(aws, created, logical_id, template.physical_ids[logical_id], properties)
-            except (BotoCoreError, ClientError) as error:
+                id_ = create(aws, type_, template.physical_id(logical_id), properties)
+            except ClientError as error:
+                raise TemplateError(f"{logical_id}: {error.response['Error']['Message']}") from error
+            except BotoCoreError as error:
                 raise TemplateError(f"{logical_id}: {error}") from error
+            created.physical_ids[logical_id] = id_
+            time_to_live = properties.get("TimeToLiveSpecification", {"Enabled": False})
+            if time_to_live["Enabled"]:
+                created.expiring[id_] = time_to_live["AttributeName"]
     return created
 
 
-def create_user_pool(aws: LocalAws, created: Created, logical_id: str, name: str, properties: Properties) -> None:
-    parameters = {"PoolName": name, **rename(properties, "UserPoolName", "PoolName")}
-    pool = aws.client("cognito-idp").create_user_pool(**parameters)
-    created.physical_ids[logical_id] = pool["UserPool"]["Id"]
+def create(aws: LocalAws, type_: str, name: str, properties: Properties) -> str:
+    """Create a resource; return its physical id. The name is that of a resource without one of its own."""
+    if type_.startswith("AWS::DynamoDB::"):
+        return create_table(aws, type_, {"TableName": name, **properties})
+    cognito = aws.client("cognito-idp")
+    match type_:
+        case "AWS::Cognito::UserPool":
+            return str(cognito.create_user_pool(**{"PoolName": name, **properties})["UserPool"]["Id"])
+        case "AWS::Cognito::UserPoolClient":
+            client = cognito.create_user_pool_client(**{"ClientName": name, **properties})
+            return str(client["UserPoolClient"]["ClientId"])
+        case _:
+            return str(cognito.create_group(**{"GroupName": name, **properties})["Group"]["GroupName"])
 
 
-def create_app_client(aws: LocalAws, created: Created, logical_id: str, name: str, properties: Properties) -> None:
-    client = aws.client("cognito-idp").create_user_pool_client(**{"ClientName": name, **properties})
-    created.physical_ids[logical_id] = client["UserPoolClient"]["ClientId"]
-
-
-def create_table(aws: LocalAws, created: Created, logical_id: str, name: str, properties: Properties) -> None:
+def create_table(aws: LocalAws, type_: str, properties: Properties) -> str:
+    if type_ == "AWS::DynamoDB::GlobalTable":  # its capacity is set for each region, if at all
+        properties["BillingMode"] = "PAY_PER_REQUEST"
     time_to_live = properties.pop("TimeToLiveSpecification", None)
     dynamodb = aws.client("dynamodb")
-    table = dynamodb.create_table(**{"TableName": name, **properties})["TableDescription"]["TableName"]
-    created.physical_ids[logical_id] = table
+    dynamodb.create_table(**properties)
     if time_to_live:
-        dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification=time_to_live)
-        if time_to_live["Enabled"]:
-            created.expiring[table] = time_to_live["AttributeName"]
-
-
-def rename(properties: Properties, old: str, new: str) -> Properties:
-    return {new if name == old else name: value for name, value in properties.items()}
-
-
-CREATE = {
-    "AWS::Cognito::UserPool": create_user_pool,
-    "AWS::Cognito::UserPoolClient": create_app_client,
-    "AWS::DynamoDB::Table": create_table,
-}
+        dynamodb.update_time_to_live(TableName=properties["TableName"], TimeToLiveSpecification=time_to_live)
+    return str(properties["TableName"])

@@ -1,210 +1,337 @@
-"""A CloudFormation template: which resources it may have here, and what its intrinsic functions come to.
+"""A CloudFormation template: its parameters, conditions and resources, and what refers to them.
 
-What it says and nobody here understands is an error that names it, never dropped.
+Whatever would be run wrongly is an error that names it. What has no effect on a desk is not judged.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from local.aws.account import ARNS, Account
+from local.cloudformation import intrinsics
+from local.cloudformation.intrinsics import REMOVED
+from local.cloudformation.resource_types import COMPLETE_SERVICES, RUN, is_without_effect
+from local.cloudformation.values import Scalar, expect, shorten, text
 from local.errors import TemplateError
 
-# Condition and CreationPolicy would change what is created, or when.
-RESOURCE_ATTRIBUTES = {"DeletionPolicy", "DependsOn", "Metadata", "Properties", "Type", "UpdateReplacePolicy"}
-# Part of the deployment, without an effect on a desk.
-WITHOUT_EFFECT = {
-    "AWS::ApiGateway::Account",
-    "AWS::ApiGatewayV2::Deployment",
-    "AWS::CDK::Metadata",
-    "AWS::Logs::LogGroup",
-}
-OUTPUT_ATTRIBUTES = {"Description", "Export", "Value"}
-# What is run, and the properties that are understood; None leaves the judgement to the local AWS.
-LOCAL: dict[str, set[str] | None] = {
-    "AWS::ApiGatewayV2::Api": {"Description", "Name", "ProtocolType", "RouteSelectionExpression", "Tags"},
-    "AWS::ApiGatewayV2::Authorizer": {"ApiId", "AuthorizerType", "AuthorizerUri", "IdentitySource", "Name"},
-    "AWS::ApiGatewayV2::Integration": {
-        "ApiId",
-        "Description",
-        "IntegrationMethod",
-        "IntegrationType",
-        "IntegrationUri",
-        "TimeoutInMillis",
-    },
-    "AWS::ApiGatewayV2::Route": {
-        "ApiId",
-        "AuthorizationType",
-        "AuthorizerId",
-        "OperationName",
-        "RouteKey",
-        "RouteResponseSelectionExpression",
-        "Target",
-    },
-    "AWS::ApiGatewayV2::RouteResponse": {"ApiId", "RouteId", "RouteResponseKey"},
-    "AWS::ApiGatewayV2::Stage": {
-        "AccessLogSettings",
-        "ApiId",
-        "AutoDeploy",
-        "DefaultRouteSettings",
-        "DeploymentId",
-        "Description",
-        "RouteSettings",
-        "StageName",
-        "StageVariables",
-        "Tags",
-    },
-    "AWS::Cognito::UserPool": None,
-    "AWS::Cognito::UserPoolClient": None,
-    "AWS::DynamoDB::Table": None,
-    "AWS::IAM::ManagedPolicy": {"Description", "ManagedPolicyName", "Path", "PolicyDocument", "Roles"},
-    "AWS::IAM::Policy": {"PolicyDocument", "PolicyName", "Roles"},
-    "AWS::IAM::Role": None,  # only functions' roles are evaluated
-    "AWS::Lambda::Function": {
-        "Architectures",
-        "Code",
-        "Description",
-        "Environment",
-        "FunctionName",
-        "LoggingConfig",
-        "MemorySize",
-        "PackageType",
-        "Role",
-        "Tags",
-        "Timeout",
-        "TracingConfig",
-    },
-    "AWS::Lambda::Permission": {"Action", "FunctionName", "Principal", "SourceAccount", "SourceArn"},
-}
-# The property that is a resource's name, and its Ref, if it has one; otherwise a name is made up.
+RESOURCE_ATTRIBUTES = {
+    "Condition", "CreationPolicy", "DeletionPolicy", "DependsOn", "Metadata", "Properties", "Type", "UpdatePolicy",
+    "UpdateReplacePolicy",
+}  # fmt: skip
+LANGUAGE_EXTENSIONS = "AWS::LanguageExtensions"  # only adds intrinsic functions
+# The property that is a resource's name, if it has one; otherwise a name is made up.
 NAMES = {
+    "AWS::ApiGatewayV2::Stage": "StageName",
+    "AWS::Cognito::UserPoolGroup": "GroupName",
+    "AWS::DynamoDB::GlobalTable": "TableName",
     "AWS::DynamoDB::Table": "TableName",
     "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
     "AWS::IAM::Role": "RoleName",
     "AWS::Lambda::Function": "FunctionName",
+    "AWS::Logs::LogGroup": "LogGroupName",
+    "AWS::S3::Bucket": "BucketName",
+    "AWS::SNS::Topic": "TopicName",
+    "AWS::SQS::Queue": "QueueName",
+    "AWS::SSM::Parameter": "Name",
+    "AWS::SecretsManager::Secret": "Name",
 }
+NAMED_BY_ARN = {"AWS::IAM::ManagedPolicy", "AWS::SNS::Topic", "AWS::SecretsManager::Secret"}
+QUEUE_URL = "https://sqs.{region}.{url_suffix}/{account}/{id}"
+ATTRIBUTES = {
+    "AWS::ApiGatewayV2::Api.ApiEndpoint": "wss://{id}.execute-api.{region}.{url_suffix}",
+    "AWS::ApiGatewayV2::Api.ApiId": "{id}",
+    "AWS::ApiGatewayV2::Authorizer.AuthorizerId": "{id}",
+    "AWS::ApiGatewayV2::Integration.IntegrationId": "{id}",
+    "AWS::ApiGatewayV2::Route.RouteId": "{id}",
+    "AWS::Cognito::UserPool.ProviderName": "cognito-idp.{region}.{url_suffix}/{id}",
+    "AWS::Cognito::UserPool.ProviderURL": "https://cognito-idp.{region}.{url_suffix}/{id}",
+    "AWS::Cognito::UserPool.UserPoolId": "{id}",
+    "AWS::Cognito::UserPoolClient.ClientId": "{id}",
+    "AWS::Lambda::Version.Version": "1",
+    "AWS::SNS::Topic.TopicArn": "{id}",
+    "AWS::SQS::Queue.QueueUrl": "{id}",
+    "AWS::SecretsManager::Secret.Id": "{id}",
+}
+STACK_ID = "arn:{partition}:cloudformation:{region}:{account}:stack/{id}/00000000-0000-0000-0000-000000000000"
+BOUND_SERVICES = ("execute-api", "lambda", "dynamodb", "cognito-idp")  # whose ARNs tell a template's account
+ARN = re.compile(r":(?P<service>[\w-]+):(?P<region>[a-z]{2}(?:-[a-z]+)+-\d):(?P<account>\d{12}):(?!layer)")
 
 
 @dataclass
 class Document:
     """A template whose references can be resolved once its resources have physical ids.
 
-    `physical_ids` starts with the names that CloudFormation would make up; whoever creates a real
-    resource (a user pool) sets the id that it got.
+    Attributes:
+        resources: those whose condition is true.
+        left_out: the condition of each resource whose condition is false.
+        physical_ids: of the resources that have been created; others get the name that CloudFormation would make up.
     """
 
     name: str
     resources: dict[str, dict[str, Any]]
-    outputs: dict[str, dict[str, Any]]
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    mappings: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     physical_ids: dict[str, str] = field(default_factory=dict)
     account: Account = Account()  # noqa: RUF009 - frozen
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        document = json.loads(path.read_text())
-        template = cls(path.name.partition(".")[0], document["Resources"], document.get("Outputs", {}))
+        """Read a template file.
+
+        Raises:
+            TemplateError: it is no template, or has a resource that cannot be run here; the message names it.
+        """
+        content = parse(path)
+        refuse_transforms(path, content.get("Transform", []))
+        template = cls(
+            path.name.partition(".")[0],
+            resources=section(path, content, "Resources"),
+            outputs=section(path, content, "Outputs"),
+            parameters=section(path, content, "Parameters"),
+            mappings=section(path, content, "Mappings"),
+            conditions=section(path, content, "Conditions"),
+            account=find_account(path, json.dumps(content)),
+        )
+        if not template.resources:
+            raise TemplateError(f"{path} has no Resources, so it is no template that can be run")
+        for logical_id, resource in list(template.resources.items()):
+            check_attributes(logical_id, resource)
+            condition = resource.get("Condition")
+            if condition is not None and not template.condition(condition, logical_id):
+                template.left_out[logical_id] = condition
+                del template.resources[logical_id]
         for logical_id, resource in template.resources.items():
-            template._check(logical_id, resource)
-        template.physical_ids = {
-            logical_id: template._made_up_id(logical_id, resource)
-            for logical_id, resource in template.resources.items()
-        }
+            template._check_type(logical_id, resource)
         return template
 
-    def _check(self, logical_id: str, resource: dict[str, Any]) -> None:
+    def _check_type(self, logical_id: str, resource: dict[str, Any]) -> None:
+        """Refuse a resource of a type that is not run, if the run would differ without it."""
         type_ = resource["Type"]
-        if type_ not in LOCAL and type_ not in WITHOUT_EFFECT:
-            raise TemplateError(f"{logical_id}: {type_} cannot be run locally")
-        understood = LOCAL.get(type_)
-        unknown = resource.keys() - RESOURCE_ATTRIBUTES
-        if understood:
-            unknown |= resource.get("Properties", {}).keys() - understood
-        if unknown:
-            raise TemplateError(f"{logical_id}: {', '.join(sorted(unknown))} of {type_} cannot be run locally")
-
-    def _made_up_id(self, logical_id: str, resource: dict[str, Any]) -> str:
-        match resource["Type"]:
-            case "AWS::ApiGatewayV2::Api":
-                return "localapi" + f"{len(self.physical_ids):02}"
-            case "AWS::ApiGatewayV2::Stage":
-                return str(resource["Properties"]["StageName"])
-        own_name = resource.get("Properties", {}).get(NAMES.get(resource["Type"], ""))
-        return own_name if isinstance(own_name, str) else f"{self.name}-{logical_id}"
+        if type_ in RUN or is_without_effect(type_):
+            return
+        if type_.rpartition("::")[0] in COMPLETE_SERVICES or not type_.startswith("AWS::"):
+            raise TemplateError(f"{logical_id}: {type_} cannot be run locally; leave it out of the local run")
+        for name in references(resource.get("Properties", {})):
+            if self.resources.get(name, {}).get("Type", "").startswith("AWS::Lambda::"):
+                raise TemplateError(
+                    f"{logical_id}: {type_} refers to {name}, which it could not invoke locally;"
+                    " leave it out of the local run"
+                )
 
     def of_type(self, type_: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Logical ids and resolved properties of all resources of a type."""
+        """Yield the logical ids, and the properties that are read, of all resources of a type that is run."""
         for logical_id, resource in self.resources.items():
             if resource["Type"] == type_:
-                yield logical_id, self.evaluate(resource.get("Properties", {}), logical_id)
+                yield logical_id, self.properties(logical_id)
+
+    def properties(self, logical_id: str, *only: str) -> dict[str, Any]:
+        """Return the properties that are read of a resource that is run, or `only` these, evaluated and with their types.
+
+        Raises:
+            TemplateError: a property is missing, has the wrong type, or would change what is run.
+        """
+        resource = self.resources[logical_id]
+        type_ = RUN[resource["Type"]]
+        given, ignored = resource.get("Properties", {}), type_.ignored.split()
+        found: dict[str, Any] = {}
+        for name in only or (each for each in given if each not in ignored):
+            value = self.evaluate(given[name], f"{logical_id}: {name}") if name in given else REMOVED
+            if value is not REMOVED:
+                found |= type_.coerce(name, value, logical_id)
+        if not only and (missing := [name for name in type_.required.split() if name not in found]):
+            raise TemplateError(f"{logical_id}: {', '.join(missing)} is missing")
+        return found
 
     def output(self, name: str) -> Any:
         """Return an output's value; TemplateError names the output if its value is unknown here."""
-        output = self.outputs[name]
-        if unknown := output.keys() - OUTPUT_ATTRIBUTES:
-            raise TemplateError(f"output {name}: {', '.join(sorted(unknown))} cannot be evaluated locally")
-        return self.evaluate(output["Value"], f"output {name}")
+        return self.evaluate(self.outputs[name].get("Value"), f"output {name}")
 
     def evaluate(self, value: Any, where: str) -> Any:
-        """The value with its intrinsic functions evaluated; TemplateError names `where` if one is unknown."""
-        if isinstance(value, list):
-            return [self.evaluate(item, where) for item in value]
-        if not isinstance(value, dict):
-            return value
-        if len(value) == 1:
-            (name, argument) = next(iter(value.items()))
-            if name in INTRINSICS:
-                return INTRINSICS[name](self, argument, where)
-            if name.startswith("Fn::") or name == "Condition":
-                raise TemplateError(f"{where}: intrinsic function {name} cannot be evaluated locally")
-        return {key: self.evaluate(item, where) for key, item in value.items()}
+        """Return the value with its intrinsic functions evaluated.
 
-    def reference(self, name: str, where: str) -> str:
+        Raises:
+            TemplateError: a function is unknown or refers to nothing; the message starts with `where`.
+        """
+        try:
+            return intrinsics.evaluate(self, value, where)
+        except RecursionError:
+            raise TemplateError(f"{where}: it is nested too deeply, or refers to itself") from None
+
+    def condition(self, name: str, where: str) -> bool:
+        """Return whether a condition is true."""
+        if not isinstance(name, str) or name not in self.conditions:
+            raise TemplateError(f"{where}: condition {name} is not defined in Conditions")
+        return expect(
+            bool, self.evaluate(self.conditions[name], f"condition {name}"), f"condition {name}", "a condition"
+        )
+
+    def reference(self, name: str, where: str) -> Any:
+        """Return what `Ref` gives for a parameter, pseudo parameter or resource."""
         pseudo_parameters = {
             "AWS::AccountId": self.account.id,
+            "AWS::NoValue": REMOVED,
+            "AWS::NotificationARNs": [],
             "AWS::Partition": self.account.partition,
             "AWS::Region": self.account.region,
+            "AWS::StackId": self.account.format(STACK_ID, self.name),
+            "AWS::StackName": self.name,
             "AWS::URLSuffix": self.account.url_suffix,
         }
         if name in pseudo_parameters:
             return pseudo_parameters[name]
-        if name not in self.physical_ids:
-            raise TemplateError(f"{where}: Ref {name} refers to no resource of the template")
-        return self.physical_ids[name]
+        if name in self.parameters:
+            return self._parameter(name, where)
+        self._check_exists(name, where)
+        return self.physical_id(name)
 
-    def attribute(self, argument: Any, where: str) -> str:
-        logical_id, name = argument if isinstance(argument, list) else argument.split(".", 1)
-        physical_id = self.reference(logical_id, where)
+    def attribute(self, logical_id: str, name: str, where: str) -> str:
+        """Return what `Fn::GetAtt` gives for a resource."""
+        self._check_exists(logical_id, where)
         type_ = self.resources[logical_id]["Type"]
-        if name != "Arn" or type_ not in ARNS:
-            raise TemplateError(f"{where}: Fn::GetAtt {logical_id}.{name} cannot be evaluated locally")
-        return self.account.arn(type_, physical_id)
+        id_ = self.physical_id(logical_id)
+        if f"{type_}.{name}" in ATTRIBUTES:
+            return self.account.format(ATTRIBUTES[f"{type_}.{name}"], id_)
+        if name == "Arn" and id_.startswith("arn:"):
+            return id_
+        if name == "Arn" and type_ in ARNS:
+            name_ = id_.rpartition("/")[2] if type_ == "AWS::SQS::Queue" else id_
+            return self.account.arn(type_, self._path(logical_id) + name_)
+        raise TemplateError(f"{where}: Fn::GetAtt {logical_id}.{name} is not known locally; use another value there")
 
-    def join(self, argument: Any, where: str) -> str:
-        separator, parts = argument
-        return str(separator).join(str(self.evaluate(part, where)) for part in parts)
+    def physical_id(self, logical_id: str) -> str:
+        """Return a resource's own name, or the one that CloudFormation would make up."""
+        if logical_id not in self.physical_ids:
+            self.physical_ids[logical_id] = self._made_up_id(logical_id)
+        return self.physical_ids[logical_id]
 
-    def substitute(self, argument: Any, where: str) -> str:
-        text, variables = argument if isinstance(argument, list) else (argument, {})
+    def _made_up_id(self, logical_id: str) -> str:
+        resource = self.resources[logical_id]
+        type_, properties = resource["Type"], resource.get("Properties", {})
+        if type_ == "AWS::ApiGatewayV2::Api":
+            return "localapi00"
+        name = self.evaluate(properties.get(NAMES.get(type_, ""), REMOVED), logical_id)
+        if name is REMOVED:
+            name = f"{self.name}-{logical_id}"
+        name = text(name) if isinstance(name, Scalar) else expect(str, name, f"{logical_id}: {NAMES[type_]}", "a text")
+        if type_ in NAMED_BY_ARN:
+            return self.account.arn(type_, self._path(logical_id) + name)
+        return self.account.format(QUEUE_URL, name) if type_ == "AWS::SQS::Queue" else name
 
-        def replacement(match: re.Match[str]) -> str:
-            name = match[1]
-            if name.startswith("!"):
-                return "${" + name[1:] + "}"
-            if name in variables:
-                return str(self.evaluate(variables[name], where))
-            return self.attribute(name, where) if "." in name else self.reference(name, where)
+    def _path(self, logical_id: str) -> str:
+        """Return what comes before the name in the ARN of a role or managed policy."""
+        resource = self.resources[logical_id]
+        path = resource.get("Properties", {}).get("Path", "/") if resource["Type"].startswith("AWS::IAM::") else "/"
+        return str(self.evaluate(path, f"{logical_id}: Path"))[1:]
 
-        return re.sub(r"\$\{([^}]+)\}", replacement, text)
+    def _parameter(self, name: str, where: str) -> Any:
+        parameter = self.parameters[name]
+        type_, default = str(parameter.get("Type")), parameter.get("Default")
+        if type_.startswith("AWS::SSM::Parameter::Value"):
+            raise TemplateError(f"{where}: parameter {name} is a value of Systems Manager, which is not run locally")
+        if not isinstance(default, Scalar):
+            raise TemplateError(f"{where}: parameter {name} has no Default; give it one for the local run")
+        return [each.strip() for each in text(default).split(",")] if "List" in type_ else text(default)
+
+    def _check_exists(self, logical_id: str, where: str) -> None:
+        if logical_id in self.left_out:
+            condition = self.left_out[logical_id]
+            raise TemplateError(f"{where}: {logical_id} does not exist, because its condition {condition} is false")
+        if logical_id not in self.resources:
+            raise TemplateError(f"{where}: {logical_id} is no resource or parameter of the template")
 
 
-INTRINSICS: dict[str, Callable[[Document, Any, str], Any]] = {
-    "Ref": Document.reference,
-    "Fn::GetAtt": Document.attribute,
-    "Fn::Join": Document.join,
-    "Fn::Sub": Document.substitute,
-}
+def parse(path: Path) -> dict[str, Any]:
+    """Return the content of a template file; TemplateError says why it is no JSON object."""
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+        parsed = json.loads(content)
+    except IsADirectoryError:
+        names = ", ".join(sorted(each.name for each in path.glob("*.template.json"))) or "none"
+        raise TemplateError(f"{path} is a folder; give a template file (in this folder: {names})") from None
+    except OSError as error:
+        raise TemplateError(f"{path} cannot be read: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        if not content.lstrip().startswith(("{", "[")):
+            advice = "convert it with `cfn-flip` (pip install cfn-flip), or use the JSON that the CDK writes to cdk.out"
+            raise TemplateError(f"{path} is not JSON, and YAML is not read: {advice}") from error
+        raise TemplateError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise TemplateError(f"{path} is no JSON text: {error}") from error
+    return cast("dict[str, Any]", expect(dict, parsed, f"{path}: the template", "an object"))
+
+
+def section(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a section of a template: objects by their names."""
+    found: dict[str, Any] = expect(dict, content.get(name, {}), f"{path}: {name}", "an object")
+    for key, value in found.items():
+        if key.startswith("Fn::"):
+            raise TemplateError(f"{path}: {name}: {key} is expanded by CloudFormation; give the processed template")
+        expect(dict, value, f"{path}: {name}: {key}", "an object")
+    return found
+
+
+def refuse_transforms(path: Path, transforms: Any) -> None:
+    for name in transforms if isinstance(transforms, list) else [transforms]:
+        if name != LANGUAGE_EXTENSIONS:
+            raise TemplateError(
+                f"{path}: Transform {shorten(name)} is applied by CloudFormation; give the processed template, for"
+                " example from `aws cloudformation get-template --template-stage Processed`"
+            )
+
+
+def check_attributes(logical_id: str, resource: dict[str, Any]) -> None:
+    """Refuse a resource that does not have the form of one."""
+    if unknown := sorted(resource.keys() - RESOURCE_ATTRIBUTES):
+        raise TemplateError(
+            f"{logical_id}: {', '.join(unknown)} is no attribute of a resource; has it been misspelled?"
+        )
+    expect(str, resource.get("Type"), f"{logical_id}: Type", "a text")
+    expect(str, resource.get("Condition", ""), f"{logical_id}: Condition", "a text")
+    for name in ("Properties", "Metadata"):
+        expect(dict, resource.get(name, {}), f"{logical_id}: {name}", "an object")
+
+
+def references(value: Any) -> Iterator[str]:
+    """Yield the names that a value refers to, with either branch of each condition."""
+    if isinstance(value, list):
+        for each in value:
+            yield from references(each)
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            match name, each:
+                case "Ref" | "Fn::GetAtt", str():
+                    yield each.partition(".")[0]
+                case "Fn::GetAtt", [str(logical_id), *_]:
+                    yield logical_id
+                case "Fn::Sub", str(template) | [str(template), *_]:
+                    yield from re.findall(r"\$\{(\w+)", template)
+            yield from references(each)
+
+
+def find_account(path: Path, content: str) -> Account:
+    """Return the account and region that a template is bound to: by its cloud assembly, else by ARNs in its content."""
+    try:
+        artifacts = json.loads((path.parent / "manifest.json").read_text())["artifacts"].values()
+        (bound,) = [
+            each["environment"] for each in artifacts if each.get("properties", {}).get("templateFile") == path.name
+        ]
+        account, region = ("" if each.startswith("unknown-") else each for each in bound[len("aws://") :].split("/"))
+        return Account.of(account, region)
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):
+        pass  # no cloud assembly, or one without this template
+    arns = [(arn["service"], arn["account"], arn["region"]) for arn in ARN.finditer(content)]
+    for service in BOUND_SERVICES:
+        found = Counter((account, region) for each, account, region in arns if each == service)
+        if found:
+            ((account, region), _), *_ = found.most_common(1)
+            return Account.of(account, region)
+    return Account()

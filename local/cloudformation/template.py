@@ -11,32 +11,27 @@ from typing import Any, Self
 from local.apigateway.api import ACCOUNT_THROTTLE, INTEGRATION_SECONDS, Api, Authorizer, Route, Throttle
 from local.aws.iam import PolicyError, Role, Statement, parse_policy
 from local.cloudformation.document import Document
+from local.cloudformation.resource_types import CREATED
 from local.cloudformation.stack import Stack
 from local.errors import TemplateError
 from local.lambda_.function import Function
 
 DEFAULT_ROUTE_SELECTION = "$request.body.action"
-ROUTE_SETTINGS = {
-    "DataTraceEnabled",
-    "DetailedMetricsEnabled",
-    "LoggingLevel",
-    "ThrottlingBurstLimit",
-    "ThrottlingRateLimit",
-}
-ROLE_PROPERTIES = {
-    "AssumeRolePolicyDocument",
-    "Description",
-    "ManagedPolicyArns",
-    "MaxSessionDuration",
-    "Path",
-    "Policies",
-    "RoleName",
-    "Tags",
-}
 # What AWS's own policies for logs and traces allow; others cannot be known here.
 # https://docs.aws.amazon.com/aws-managed-policy/latest/reference/policy-list.html
 MANAGED_POLICIES = {
     "service-role/AWSLambdaBasicExecutionRole": ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"),
+    "service-role/AWSLambdaVPCAccessExecutionRole": (
+        "logs:CreateLogGroup",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+        "ec2:CreateNetworkInterface",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSubnets",
+        "ec2:DeleteNetworkInterface",
+        "ec2:AssignPrivateIpAddresses",
+        "ec2:UnassignPrivateIpAddresses",
+    ),
     "AWSXRayDaemonWriteAccess": (
         "xray:PutTraceSegments",
         "xray:PutTelemetryRecords",
@@ -45,7 +40,22 @@ MANAGED_POLICIES = {
         "xray:GetSamplingStatisticSummaries",
     ),
 }
-INVOCATION_URI = re.compile(r"functions/(arn:[^/]+)/invocations$")
+# Lambda refuses these. https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+RESERVED_VARIABLES = {
+    "_HANDLER", "_X_AMZN_TRACE_ID", "AWS_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_LAMBDA_RUNTIME_API", "AWS_REGION", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "LAMBDA_RUNTIME_DIR",
+    "LAMBDA_TASK_ROOT",
+}  # fmt: skip
+VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
+INVOCATION_URI = re.compile(r"functions/([^/]+)/invocations$")
+STAGE_VARIABLE = re.compile(r"\$\{stageVariables\.(\w+)\}")
+# A name or a full or partial ARN, with the alias or version at the end.
+FUNCTION = re.compile(
+    r"(?:arn:[\w-]+:lambda:(?P<region>[\w-]+):)?(?:(?P<account>\d{12}):)?(?:function:)?"
+    r"(?P<name>[\w-]+)(?::(?P<qualifier>[\w$-]+))?"
+)
 
 
 class Template(Document):
@@ -53,7 +63,11 @@ class Template(Document):
 
     def with_physical_ids(self, physical_ids: Mapping[str, str]) -> Self:
         """Return the template with the ids, by logical id, that resources got when they were created."""
-        return dataclasses.replace(self, physical_ids={**self.physical_ids, **physical_ids})
+        return dataclasses.replace(self, physical_ids=dict(physical_ids))
+
+    def created_definitions(self) -> dict[str, Any]:
+        """Return type and properties, by logical id, of all that is created in the local AWS."""
+        return {id_: (type_, properties) for type_ in CREATED for id_, properties in self.of_type(type_)}
 
     def resolve(self, outputs: Iterable[str] = ()) -> Stack:
         """Return what the template comes to, with the values of those of these outputs that it has.
@@ -63,53 +77,106 @@ class Template(Document):
         """
         by_type: defaultdict[str, list[str]] = defaultdict(list)
         for logical_id, resource in self.resources.items():
-            by_type[resource["Type"]].append(self.physical_ids[logical_id])
+            if resource["Type"] in CREATED:
+                type_ = resource["Type"].replace("GlobalTable", "Table")
+                by_type[type_].append(self.physical_id(logical_id))
+        api = self.api()
+        invoked = {route.function_arn for route in api.routes.values()}
+        invoked |= {route.authorizer.function_arn for route in api.routes.values() if route.authorizer}
         return Stack(
             account=self.account,
-            api=self.api(),
-            functions=self.functions(),
+            api=api,
+            functions={arn: self.function(arn) for arn in sorted(invoked)},
             physical_ids=dict(by_type),
-            outputs={name: self.output(name) for name in outputs if name in self.outputs},
+            outputs={name: self.output(name) for name in outputs if self._has_output(name)},
         )
 
-    def functions(self) -> dict[str, Function]:
-        """All functions by ARN."""
-        found = {}
-        for logical_id, properties in self.of_type("AWS::Lambda::Function"):
-            target = self.resources[logical_id].get("Metadata", {}).get("BakeTarget")
-            if target is None:
-                raise TemplateError(f"{logical_id}: metadata BakeTarget is missing, so its image is unknown")
-            function = Function(
-                name=self.physical_ids[logical_id],
-                arn=self.attribute([logical_id, "Arn"], logical_id),
-                target=target,
-                environment=properties.get("Environment", {}).get("Variables", {}),
-                timeout_seconds=properties.get("Timeout", 3),
-                memory_mb=properties.get("MemorySize", 128),
-                logging=properties.get("LoggingConfig", {}),
-                role=self._role(properties.get("Role", "(none)"), logical_id),
+    def _has_output(self, name: str) -> bool:
+        condition = self.outputs.get(name, {}).get("Condition")
+        return name in self.outputs and (condition is None or self.condition(condition, f"output {name}"))
+
+    # Functions
+
+    def function(self, arn: str) -> Function:
+        """Return a function of the template by its ARN, which may end with an alias or version."""
+        logical_id = self._functions()[arn]
+        properties = self.properties(logical_id)
+        target = self.resources[logical_id].get("Metadata", {}).get("BakeTarget")
+        if not isinstance(target, str):
+            raise TemplateError(
+                f"{logical_id}: metadata BakeTarget is missing, so its code is unknown. Only functions that `docker buildx"
+                " bake` builds as images are run: name the target, in the CDK by node.default_child.add_metadata"
+                '("BakeTarget", "name")'
             )
-            found[function.arn] = function
-        return found
+        self._check_handler(logical_id, f"{target}.handler", properties)
+        environment = properties.get("Environment", {}).get("Variables", {})
+        for name in environment:
+            if name in RESERVED_VARIABLES:
+                raise TemplateError(f"{logical_id}: Environment: Lambda sets the variable {name} itself; rename yours")
+            if not VARIABLE.fullmatch(name):
+                rule = "a letter, followed by at least one letter, digit or _"
+                raise TemplateError(f"{logical_id}: Environment: {name} must be {rule}; rename the variable")
+        return Function(
+            name=self.physical_id(logical_id),
+            arn=arn,
+            target=target,
+            environment=environment,
+            timeout_seconds=properties.get("Timeout", 3),
+            memory_mb=properties.get("MemorySize", 128),
+            logging=properties.get("LoggingConfig", {}),
+            role=self._role(properties["Role"], logical_id),
+        )
+
+    def _check_handler(self, logical_id: str, handler: str, properties: dict[str, Any]) -> None:
+        image = properties.get("ImageConfig", {})
+        handlers = {properties.get("Handler", handler), *image.get("Command", ())}
+        if handlers != {handler} or image.keys() - {"Command"}:
+            raise TemplateError(f"{logical_id}: only the handler {handler} is run; leave out ImageConfig and Handler")
+
+    def _functions(self) -> dict[str, str]:
+        """Return the logical ids of functions by ARN; aliases and versions are those of their function."""
+        functions = {self.attribute(each, "Arn", each): each for each in self._ids("AWS::Lambda::Function")}
+        for logical_id in (*self._ids("AWS::Lambda::Version"), *self._ids("AWS::Lambda::Alias")):
+            properties = self.properties(logical_id)
+            arn = self.function_arn(properties["FunctionName"], logical_id)
+            if arn in functions and properties.get("FunctionVersion", "1") in {"1", "$LATEST"}:
+                functions[self.physical_id(logical_id)] = functions[arn]
+        return functions
+
+    def function_arn(self, text: str, where: str) -> str:
+        """Return the full ARN of a function that is given by its name, or by a full or partial ARN."""
+        match = FUNCTION.fullmatch(text)
+        if match is None:
+            raise TemplateError(f"{where}: {text} is neither the name nor the ARN of a function")
+        account = dataclasses.replace(
+            self.account, id=match["account"] or self.account.id, region=match["region"] or self.account.region
+        )
+        qualifier = "" if match["qualifier"] in {None, "$LATEST"} else f":{match['qualifier']}"
+        return account.arn("AWS::Lambda::Function", match["name"]) + qualifier
+
+    def _made_up_id(self, logical_id: str) -> str:
+        if self.resources[logical_id]["Type"] not in {"AWS::Lambda::Alias", "AWS::Lambda::Version"}:
+            return super()._made_up_id(logical_id)
+        properties = self.properties(logical_id)
+        return f"{self.function_arn(properties['FunctionName'], logical_id)}:{properties.get('Name', '1')}"
+
+    def _ids(self, type_: str) -> list[str]:
+        return [logical_id for logical_id, resource in self.resources.items() if resource["Type"] == type_]
+
+    # Roles
 
     def _role(self, arn: str, where: str) -> Role:
-        """A function's role with the statements of all its policies; TemplateError for one that cannot be evaluated."""
-        roles = dict(self.of_type("AWS::IAM::Role"))
-        logical_id = next((each for each in roles if self.attribute([each, "Arn"], where) == arn), None)
-        if logical_id is None:
+        """Return a function's role with the statements of all its policies; TemplateError if one cannot be evaluated."""
+        logical_id = next(
+            (each for each in self._ids("AWS::IAM::Role") if self.attribute(each, "Arn", where) == arn), ""
+        )
+        if not logical_id:
             raise TemplateError(f"{where}: Role {arn} is no role of the template, so what it allows is unknown")
-        name = self.physical_ids[logical_id]
-        if unknown := roles[logical_id].keys() - ROLE_PROPERTIES:
-            raise TemplateError(f"{logical_id}: {', '.join(sorted(unknown))} of a role cannot be evaluated locally")
-        attached = roles[logical_id].get("ManagedPolicyArns", [])
-        documents = [(logical_id, policy["PolicyDocument"]) for policy in roles[logical_id].get("Policies", ())]
-        for type_ in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
-            documents += [
-                (policy_id, policy["PolicyDocument"])
-                for policy_id, policy in self.of_type(type_)
-                if name in policy.get("Roles", ()) or self.physical_ids[policy_id] in attached
-            ]
-        here = {self.physical_ids[policy_id] for policy_id, _ in self.of_type("AWS::IAM::ManagedPolicy")}
+        name, properties = self.physical_id(logical_id), self.properties(logical_id)
+        attached = properties.get("ManagedPolicyArns", [])
+        documents = [(logical_id, policy["PolicyDocument"]) for policy in properties.get("Policies", ())]
+        documents += [(each, self.properties(each).get("PolicyDocument")) for each in self._policies_of(name, attached)]
+        here = {self.physical_id(policy_id) for policy_id in self._ids("AWS::IAM::ManagedPolicy")}
         statements = [managed(arn, logical_id) for arn in attached if arn not in here]
         for policy_id, document in documents:
             try:
@@ -118,81 +185,101 @@ class Template(Document):
                 raise TemplateError(f"{policy_id}: {error}") from error
         return Role(name, tuple(statements))
 
+    def _policies_of(self, role: str, attached: list[str]) -> Iterator[str]:
+        """Yield the logical ids of the policies that a role has, by the policies' own word or the role's."""
+        for logical_id in (*self._ids("AWS::IAM::Policy"), *self._ids("AWS::IAM::ManagedPolicy")):
+            if (
+                role in self.properties(logical_id, "Roles").get("Roles", ())
+                or self.physical_id(logical_id) in attached
+            ):
+                yield logical_id
+        for logical_id in self._ids("AWS::IAM::RolePolicy"):
+            if self.properties(logical_id, "RoleName").get("RoleName") == role:
+                yield logical_id
+
+    # The API
+
     def api(self) -> Api:
-        """The one WebSocket API of the template."""
-        apis = list(self.of_type("AWS::ApiGatewayV2::Api"))
-        stages = list(self.of_type("AWS::ApiGatewayV2::Stage"))
+        """Return the one WebSocket API of the template."""
+        apis, stages = self._ids("AWS::ApiGatewayV2::Api"), self._ids("AWS::ApiGatewayV2::Stage")
         if len(apis) != 1 or len(stages) != 1:
-            raise TemplateError(f"{self.name} has {len(apis)} APIs and {len(stages)} stages, one of each is run")
-        (logical_id, properties), (stage_id, stage) = apis[0], stages[0]
-        if properties.get("ProtocolType") != "WEBSOCKET":
+            found = ", ".join((*apis, *stages)) or "none"
+            raise TemplateError(f"{self.name}: one API with one stage is run, the template has {found}")
+        (logical_id,), (stage_id,) = apis, stages
+        properties, stage = self.properties(logical_id), self.properties(stage_id)
+        if properties["ProtocolType"] != "WEBSOCKET":
             raise TemplateError(f"{logical_id}: ProtocolType must be WEBSOCKET")
-        routes = [
-            self._route(route_id, route, self._throttle(stage_id, stage, route["RouteKey"]))
-            for route_id, route in self.of_type("AWS::ApiGatewayV2::Route")
-        ]
-        if unknown := stage.get("RouteSettings", {}).keys() - {route.key for route in routes}:
+        self._check_api(stage_id, stage)
+        routes: dict[str, Route] = {}
+        for route_id, route in self.of_type("AWS::ApiGatewayV2::Route"):
+            key = route["RouteKey"]
+            if key in routes:
+                raise TemplateError(f"{route_id}: another route has the RouteKey {key}, too")
+            self._check_api(route_id, route)
+            routes[key] = self._route(route_id, route, stage)
+        if unknown := stage.get("RouteSettings", {}).keys() - routes.keys():
             raise TemplateError(f"{stage_id}: RouteSettings has {', '.join(sorted(unknown))}, which is no route")
         return Api(
-            id=self.physical_ids[logical_id],
+            id=self.physical_id(logical_id),
             stage=stage["StageName"],
             route_selection_expression=properties.get("RouteSelectionExpression", DEFAULT_ROUTE_SELECTION),
-            routes={route.key: route for route in routes},
+            routes=routes,
             stage_variables=stage.get("StageVariables", {}),
             deployed=bool(stage.get("AutoDeploy") or "DeploymentId" in stage),
             permissions=frozenset(self._permissions()),
             account=self.account,
         )
 
-    def _throttle(self, where: str, stage: dict[str, Any], route_key: str) -> Throttle:
-        """The route's own settings, or the stage's for every route."""
-        settings = {**stage.get("DefaultRouteSettings", {}), **stage.get("RouteSettings", {}).get(route_key, {})}
-        if unknown := settings.keys() - ROUTE_SETTINGS:
-            raise TemplateError(f"{where}: {', '.join(sorted(unknown))} of route settings cannot be run locally")
-        return Throttle(
-            rate=settings.get("ThrottlingRateLimit", ACCOUNT_THROTTLE.rate),
-            burst=settings.get("ThrottlingBurstLimit", ACCOUNT_THROTTLE.burst),
-        )
+    def _check_api(self, where: str, properties: dict[str, Any]) -> None:
+        (logical_id,) = self._ids("AWS::ApiGatewayV2::Api")
+        if properties.get("ApiId", self.physical_id(logical_id)) != self.physical_id(logical_id):
+            raise TemplateError(f"{where}: ApiId {properties['ApiId']} is not the API of the template, {logical_id}")
 
     def _permissions(self) -> Iterator[tuple[str, str]]:
-        """Function ARN, and pattern of the route or authorizer for which API Gateway may invoke it."""
-        for _, properties in self.of_type("AWS::Lambda::Permission"):
+        """Yield function ARN, and pattern of the route or authorizer for which API Gateway may invoke it."""
+        for logical_id in self._ids("AWS::Lambda::Permission"):
+            if self.properties(logical_id, "Principal").get("Principal") != "apigateway.amazonaws.com":
+                continue
+            properties = self.properties(logical_id)
             to_invoke = properties["Action"] in {"lambda:InvokeFunction", "lambda:*"}
-            here = properties.get("SourceAccount", self.account.id) == self.account.id
-            if to_invoke and here and properties["Principal"] == "apigateway.amazonaws.com":
-                name = str(properties["FunctionName"])
-                arn = name if name.startswith("arn:") else self.account.arn("AWS::Lambda::Function", name)
-                yield arn, properties.get("SourceArn", "*")
+            if to_invoke and properties.get("SourceAccount", self.account.id) == self.account.id:
+                yield self.function_arn(properties["FunctionName"], logical_id), properties.get("SourceArn", "*")
 
-    def _route(self, logical_id: str, properties: dict[str, Any], throttle: Throttle) -> Route:
+    def _route(self, logical_id: str, properties: dict[str, Any], stage: dict[str, Any]) -> Route:
+        key = properties["RouteKey"]
         if "Target" not in properties:
-            raise TemplateError(
-                f"{logical_id}: route {properties['RouteKey']} has no Target, so nothing could serve it"
-            )
-        integration_id = properties["Target"].removeprefix("integrations/")
-        integration = self._by_physical_id("AWS::ApiGatewayV2::Integration", integration_id)
+            raise TemplateError(f"{logical_id}: route {key} has no Target, so nothing could serve it")
+        integration_id = self._find("AWS::ApiGatewayV2::Integration", properties["Target"], f"{logical_id}: Target")
+        integration = self.properties(integration_id)
+        self._check_api(integration_id, integration)
         if integration["IntegrationType"] != "AWS_PROXY":
-            raise TemplateError(f"{logical_id}: IntegrationType {integration['IntegrationType']} cannot be run locally")
+            raise TemplateError(
+                f"{integration_id}: IntegrationType {integration['IntegrationType']} cannot be run locally, only AWS_PROXY"
+            )
         kind = properties.get("AuthorizationType", "NONE")
         if kind not in {"NONE", "CUSTOM"}:
-            raise TemplateError(f"{logical_id}: AuthorizationType {kind} cannot be run locally")
-        if kind == "CUSTOM" and properties["RouteKey"] != "$connect":
-            raise TemplateError(f"{logical_id}: only $connect can have an authorizer, {properties['RouteKey']} has one")
+            raise TemplateError(f"{logical_id}: AuthorizationType {kind} cannot be run locally, only NONE or CUSTOM")
+        if kind == "CUSTOM" and key != "$connect":
+            raise TemplateError(f"{logical_id}: only $connect can have an authorizer, {key} has one")
+        settings = {**stage.get("DefaultRouteSettings", {}), **stage.get("RouteSettings", {}).get(key, {})}
         return Route(
-            key=properties["RouteKey"],
-            function_arn=invoked(integration["IntegrationUri"], logical_id),
-            authorizer=self._authorizer(properties["AuthorizerId"]) if kind == "CUSTOM" else None,
+            key=key,
+            function_arn=self._invoked(integration.get("IntegrationUri", ""), integration_id, stage),
+            authorizer=self._authorizer(logical_id, properties, stage) if kind == "CUSTOM" else None,
             two_way=self._is_two_way(logical_id, properties),
             timeout_seconds=integration.get("TimeoutInMillis", INTEGRATION_SECONDS * 1000) / 1000,
-            throttle=throttle,
+            throttle=Throttle(
+                rate=settings.get("ThrottlingRateLimit", ACCOUNT_THROTTLE.rate),
+                burst=settings.get("ThrottlingBurstLimit", ACCOUNT_THROTTLE.burst),
+            ),
         )
 
     def _is_two_way(self, logical_id: str, properties: dict[str, Any]) -> bool:
-        """A route answers if it says so and has a route response; `$default` is the only key of both."""
+        """Return whether a route answers: it says so and has a route response. `$default` is the only key of both."""
         responses = [
             response["RouteResponseKey"]
             for _, response in self.of_type("AWS::ApiGatewayV2::RouteResponse")
-            if response["RouteId"] == self.physical_ids[logical_id]
+            if response["RouteId"] == self.physical_id(logical_id)
         ]
         expression = properties.get("RouteResponseSelectionExpression")
         for value in (*responses, *([expression] if expression else ())):
@@ -200,34 +287,42 @@ class Template(Document):
                 raise TemplateError(f"{logical_id}: route response {value} does not exist, only $default does")
         return bool(responses) and expression is not None
 
-    def _authorizer(self, physical_id: str) -> Authorizer:
-        properties = self._by_physical_id("AWS::ApiGatewayV2::Authorizer", physical_id)
+    def _authorizer(self, route_id: str, route: dict[str, Any], stage: dict[str, Any]) -> Authorizer:
+        where = f"{route_id}: AuthorizerId"
+        logical_id = self._find("AWS::ApiGatewayV2::Authorizer", route.get("AuthorizerId", ""), where)
+        properties = self.properties(logical_id)
+        self._check_api(logical_id, properties)
         if properties["AuthorizerType"] != "REQUEST":
-            raise TemplateError(f"{physical_id}: AuthorizerType {properties['AuthorizerType']} cannot be run locally")
+            raise TemplateError(f"{logical_id}: AuthorizerType {properties['AuthorizerType']} cannot be run locally")
         return Authorizer(
-            function_arn=invoked(properties["AuthorizerUri"], physical_id),
+            function_arn=self._invoked(properties["AuthorizerUri"], logical_id, stage),
             identity_sources=tuple(properties.get("IdentitySource", ())),
-            id=physical_id,
+            id=self.physical_id(logical_id),
         )
 
-    def _by_physical_id(self, type_: str, physical_id: str) -> dict[str, Any]:
-        for logical_id, properties in self.of_type(type_):
-            if self.physical_ids[logical_id] == physical_id:
-                return properties
-        raise TemplateError(f"{physical_id} is no {type_} of the template")
+    def _find(self, type_: str, reference: str, where: str) -> str:
+        """Return the logical id of the resource that has this physical id, which may follow a folder."""
+        found = [each for each in self._ids(type_) if self.physical_id(each) == reference.removeprefix("integrations/")]
+        if not found:
+            raise TemplateError(f"{where}: {reference or 'nothing'} is no {type_} of the template")
+        return found[0]
 
-
-def invoked(uri: str, where: str) -> str:
-    """The function's ARN in an integration or authorizer URI."""
-    match = INVOCATION_URI.search(uri)
-    if match is None:
-        raise TemplateError(f"{where}: {uri} does not invoke a Lambda function")
-    return match[1]
+    def _invoked(self, uri: str, where: str, stage: dict[str, Any]) -> str:
+        """Return the ARN of the function that a URI invokes, with the stage's variables filled in."""
+        variables = stage.get("StageVariables", {})
+        filled = STAGE_VARIABLE.sub(lambda match: variables.get(match[1], match[0]), uri)
+        match = INVOCATION_URI.search(filled)
+        if match is None:
+            raise TemplateError(f"{where}: {uri or 'no URI'} does not invoke a Lambda function")
+        arn = self.function_arn(match[1], where)
+        if arn not in self._functions():
+            raise TemplateError(f"{where}: {arn} is no function, alias or version of the template, so it cannot be run")
+        return arn
 
 
 def managed(arn: str, where: str) -> Statement:
-    """What one of AWS's own policies allows."""
+    """Return what one of AWS's own policies allows."""
     actions = MANAGED_POLICIES.get(arn.partition(":policy/")[2])
     if actions is None:
-        raise TemplateError(f"{where}: what {arn} allows is unknown locally")
+        raise TemplateError(f"{where}: what {arn} allows is unknown locally; write its statements into a policy")
     return Statement("Allow", actions, ("*",))

@@ -14,11 +14,12 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local.aws import ministack as local_aws
+from local.aws.account import Account
 from local.aws.ministack import LocalAws
 from local.aws.resources import Created, create_resources
 from local.aws.users import Users
 from local.cloudformation.template import Template
-from local.errors import LaunchError, TemplateError
+from local.errors import CommandError, LaunchError, TemplateError
 from tests.local.conftest import PATIENCE_SECONDS, alive, descendants
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
@@ -94,7 +95,7 @@ def test_user_signs_in_with_the_right_password_only(aws: LocalAws, created: Crea
     users.add("ada@example.com", PASSWORD)
 
     assert users.id_token("ada@example.com", PASSWORD).count(".") == 2
-    with pytest.raises(ClientError, match="NotAuthorizedException"):
+    with pytest.raises(CommandError, match="Incorrect username or password"):
         users.id_token("ada@example.com", "wrong-Horse-battery-1")
 
 
@@ -107,22 +108,114 @@ def test_caller_with_other_keys_is_refused(aws: LocalAws) -> None:
 
 
 @pytest.mark.parametrize(
-    ("logical_id", "properties"),
+    ("logical_id", "properties", "message"),
     [
-        ("Users", {"NoSuchProperty": True}),
-        ("Page", {"UserPoolId": "us-east-1_NoSuch000"}),
-        ("Connections", {"KeySchema": [{"AttributeName": "undefined", "KeyType": "HASH"}]}),
+        ("Page", {"UserPoolId": "us-east-1_NoSuch000"}, "Page: User pool us-east-1_NoSuch000 does not exist."),
+        ("Users", {"MfaConfiguration": "ON"}, "Users: MfaConfiguration ON asks for a second factor, which nobody has"),
+        (
+            "Connections",
+            {"BillingMode": "PROVISIONED", "TableName": "provisioned"},
+            "Connections: One or more parameter values were invalid: ProvisionedThroughput must be specified",
+        ),
     ],
 )
 def test_refused_property_is_told_with_its_resource(
-    aws: LocalAws, tmp_path: Path, logical_id: str, properties: dict[str, Any]
+    aws: LocalAws, tmp_path: Path, logical_id: str, properties: dict[str, Any], message: str
 ) -> None:
     resource = RESOURCES[logical_id]
     broken = {**resource, "Properties": resource["Properties"] | properties}
     refused = template(tmp_path, {"Users": RESOURCES["Users"], logical_id: broken})
 
-    with pytest.raises(TemplateError, match=f"^{logical_id}: "):
+    with pytest.raises(TemplateError) as error:
         create_resources(refused, aws)
+
+    assert str(error.value).startswith(message)
+
+
+# As the CDK writes it for ordinary options: encryption, recovery, streams, insights, tags, second factors.
+TABLE_OPTIONS = {
+    "SSESpecification": {"SSEEnabled": "true", "SSEType": "KMS", "KMSMasterKeyId": {"Fn::ImportValue": "key"}},
+    "PointInTimeRecoverySpecification": {"PointInTimeRecoveryEnabled": True},
+    "StreamSpecification": {"StreamViewType": "NEW_IMAGE"},
+    "ContributorInsightsSpecification": {"Enabled": True},
+    "TableClass": "STANDARD_INFREQUENT_ACCESS",
+    "Tags": [{"Key": "team", "Value": "chat"}],
+    "DeletionProtectionEnabled": "true",
+    "GlobalSecondaryIndexes": [
+        {
+            "IndexName": "byConnection",
+            "KeySchema": [{"AttributeName": "connectionId", "KeyType": "HASH"}],
+            "Projection": {"ProjectionType": "ALL"},
+            "ContributorInsightsSpecification": {"Enabled": True},
+        }
+    ],
+}
+USER_POOL_OPTIONS = {
+    "MfaConfiguration": "OPTIONAL",
+    "EnabledMfas": ["SOFTWARE_TOKEN_MFA"],
+    "UserPoolTags": {"team": "chat"},
+    "UserPoolTier": "ESSENTIALS",
+    "Policies": {"PasswordPolicy": {"MinimumLength": "12"}},
+    "Schema": [
+        {"Name": "email", "Required": "true", "Mutable": "true"},
+        {"Name": "tenant", "AttributeDataType": "String"},
+    ],
+    "AccountRecoverySetting": {"RecoveryMechanisms": [{"Name": "verified_email", "Priority": "1"}]},
+    "DeviceConfiguration": {"ChallengeRequiredOnNewDevice": "true"},
+    "LambdaConfig": {},
+}
+
+
+def test_ordinary_options_are_translated_or_left_out(aws: LocalAws, tmp_path: Path) -> None:
+    table = RESOURCES["Connections"]["Properties"]
+    replicas = [{"Region": {"Ref": "AWS::Region"}, "PointInTimeRecoverySpecification": {}, "Tags": []}]
+    resources = {
+        "Users": {"Type": "AWS::Cognito::UserPool", "Properties": USER_POOL_OPTIONS},
+        "Page": {
+            "Type": "AWS::Cognito::UserPoolClient",
+            "Properties": {"UserPoolId": {"Ref": "Users"}, "GenerateSecret": "true", "IdTokenValidity": "5"},
+        },
+        "Staff": {"Type": "AWS::Cognito::UserPoolGroup", "Properties": {"UserPoolId": {"Ref": "Users"}}},
+        "Rich": {"Type": "AWS::DynamoDB::Table", "Properties": {**table, **TABLE_OPTIONS, "TableName": "rich"}},
+        "World": {
+            "Type": "AWS::DynamoDB::GlobalTable",
+            "Properties": {**table, "BillingMode": "PROVISIONED", "TableName": "world", "Replicas": replicas},
+        },
+    }
+
+    read = template(tmp_path, resources)
+    created = create_resources(read, aws)
+
+    ids = created.physical_ids
+    cognito, dynamodb = aws.client("cognito-idp"), aws.client("dynamodb")
+    pool = cognito.describe_user_pool(UserPoolId=ids["Users"])["UserPool"]
+    client = cognito.describe_user_pool_client(UserPoolId=ids["Users"], ClientId=ids["Page"])["UserPoolClient"]
+    (group,) = cognito.list_groups(UserPoolId=ids["Users"])["Groups"]
+    (index,) = dynamodb.describe_table(TableName="rich")["Table"]["GlobalSecondaryIndexes"]
+    assert (pool["MfaConfiguration"], pool["Policies"]["PasswordPolicy"]["MinimumLength"]) == ("OPTIONAL", 12)
+    assert (client["IdTokenValidity"], len(client["ClientSecret"]) > 0) == (5, True)
+    assert (group["GroupName"], index["IndexName"]) == ("Desk-Staff", "byConnection")
+    assert created.expiring == {"rich": "removedAt", "world": "removedAt"}
+    assert read.created_definitions().keys() == ids.keys() == resources.keys()
+
+
+async def test_resources_of_a_bound_stack_are_those_of_its_account(tmp_path: Path) -> None:
+    aws = LocalAws(log=tmp_path / "log")
+    aws.account = Account.of("123456789012", "eu-west-1")
+    await aws.start()
+    try:
+        created = await asyncio.to_thread(create_resources, template(tmp_path, RESOURCES), aws)
+
+        users = Users(aws.url, created.physical_ids["Users"], created.physical_ids["Page"])
+        users.add("ada@example.com", PASSWORD)
+        token = users.id_token("ada@example.com", PASSWORD)
+        table = aws.client("dynamodb").describe_table(TableName="Desk-Connections")["Table"]
+    finally:
+        await aws.stop()
+
+    assert created.physical_ids["Users"].startswith("eu-west-1_")
+    assert table["TableArn"] == "arn:aws:dynamodb:eu-west-1:123456789012:table/Desk-Connections"
+    assert token.count(".") == 2
 
 
 async def test_another_dynamodb_may_be_used(tmp_path: Path) -> None:
@@ -165,13 +258,13 @@ async def test_stop_ends_the_process_and_removes_its_state(tmp_path: Path, monke
 
     await aws.stop()
 
-    assert (len(processes), alive(processes)) == (1, [])
+    assert (len(processes), alive(processes)) == (2, [])  # ministack and its reaper
     assert len(kept) == 1
     assert states(tmp_path) == []
 
 
 def test_state_is_for_its_owner_only(aws: LocalAws) -> None:
-    assert Path(aws._state.name).stat().st_mode & 0o077 == 0
+    assert aws._state.stat().st_mode & 0o077 == 0
 
 
 async def failed_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What is read from a synthesized template, and what is refused because it could only be run wrong."""
+"""What is read from a template: functions, references, and the template of a CDK app."""
 
 from __future__ import annotations
 
@@ -14,18 +14,9 @@ from local.cloudformation.synthesis import synthesize
 from local.errors import TemplateError
 from local.lambda_.function import Function
 from tests.local.conftest import Read
-from tests.local.parts import (
-    LAMBDA_ARN,
-    Resource,
-    authorizer,
-    function,
-    integration,
-    parts,
-    resource,
-    role,
-    route,
-    stage,
-)
+from tests.local.parts import LAMBDA_ARN, arn, function, parts, resource, role
+
+ROOMS, GUARD = f"{LAMBDA_ARN}:Chat-Rooms", f"{LAMBDA_ARN}:Chat-Guard"
 
 # Functions
 
@@ -36,12 +27,12 @@ def test_function_is_read_with_all_its_settings(read: Read) -> None:
     settings = {"Timeout": 7, "MemorySize": 512, "Environment": {"Variables": variables}, "LoggingConfig": logs}
     rooms = function("rooms", **settings)
 
-    template = read(Rooms=rooms, Role=role(), Connections=resource("DynamoDB::Table"), Log=resource("Logs::LogGroup"))
+    connections = resource("DynamoDB::Table", KeySchema=[])
+    template = read(**parts(Rooms=rooms, Connections=connections, Log=resource("Logs::LogGroup")))
 
-    (found,) = template.functions().values()
-    assert found == Function(
+    assert template.resolve().functions[ROOMS] == Function(
         "Chat-Rooms",
-        f"{LAMBDA_ARN}:Chat-Rooms",
+        ROOMS,
         "rooms",
         environment={"TABLE": "Chat-Connections", "LEVEL": "1"},
         timeout_seconds=7,
@@ -52,14 +43,15 @@ def test_function_is_read_with_all_its_settings(read: Read) -> None:
 
 
 def test_function_has_the_defaults_of_lambda(read: Read) -> None:
-    (found,) = read(Rooms=function("rooms"), Role=role()).functions().values()
+    found = read(**parts(Rooms=function("rooms"))).resolve().functions[ROOMS]
 
     assert (found.timeout_seconds, found.memory_mb, found.environment, found.logging) == (3, 128, {}, {})
 
 
-def test_function_without_a_bake_target_is_named(read: Read) -> None:
-    with pytest.raises(TemplateError, match="Rooms: metadata BakeTarget is missing"):
-        read(Rooms=resource("Lambda::Function")).functions()
+def test_function_that_the_api_does_not_invoke_is_not_judged(read: Read) -> None:
+    report = resource("Lambda::Function", Role=arn("Nowhere"), Layers=["a"])
+
+    assert read(**parts(Report=report)).resolve().functions.keys() == {ROOMS, GUARD}
 
 
 # References
@@ -81,6 +73,7 @@ def resolved(read: Read, value: object) -> Any:
         ({"Ref": "AWS::AccountId"}, "000000000000"),
         ({"Ref": "AWS::Partition"}, "aws"),
         ({"Ref": "AWS::URLSuffix"}, "amazonaws.com"),
+        ({"Ref": "AWS::StackName"}, "Chat"),
         ({"Fn::GetAtt": ["Rooms", "Arn"]}, f"{LAMBDA_ARN}:Chat-Rooms"),
         ({"Fn::GetAtt": "Rooms.Arn"}, f"{LAMBDA_ARN}:Chat-Rooms"),
         ({"Fn::GetAtt": ["Role", "Arn"]}, "arn:aws:iam::000000000000:role/Chat-Role"),
@@ -108,15 +101,12 @@ def test_intrinsic_functions_are_evaluated(read: Read, value: object, expected: 
     ("value", "named"),
     [
         ({"Ref": "Nowhere"}, "Nowhere"),
-        ({"Ref": "AWS::StackName"}, "AWS::StackName"),
         ({"Fn::GetAtt": ["Nowhere", "Arn"]}, "Nowhere"),
         ({"Fn::GetAtt": ["Rooms", "Version"]}, "Rooms.Version"),
         ({"Fn::Sub": "${Nowhere}"}, "Nowhere"),
         ({"Fn::Sub": "${Rooms.Version}"}, "Rooms.Version"),
         ({"Fn::ImportValue": "other"}, "Fn::ImportValue"),
-        ({"Fn::If": ["Cond", 1, 2]}, "Fn::If"),
-        ({"a": [{"Fn::Select": [0, ["x"]]}]}, "Fn::Select"),
-        ({"Condition": "Cond"}, "Condition"),
+        ({"a": [{"Fn::GetAZs": ""}]}, "Fn::GetAZs"),
     ],
     ids=str,
 )
@@ -130,80 +120,16 @@ def test_what_cannot_be_evaluated_is_named_with_its_place(read: Read, value: obj
 
 def test_id_of_a_real_resource_replaces_the_made_up_one(read: Read) -> None:
     template = read(
-        Users=resource("Cognito::UserPool"),
-        Role=role(),
-        Guard=function("g", Environment={"Variables": {"P": {"Ref": "Users"}}}),
+        **parts(
+            Users=resource("Cognito::UserPool"),
+            Guard=function("g", Environment={"Variables": {"POOL": {"Ref": "Users"}}}),
+        )
     )
 
-    template.physical_ids["Users"] = "us-east-1_AbCdEf123"
+    stack = template.with_physical_ids({"Users": "us-east-1_AbCdEf123"}).resolve()
 
-    (guard,) = template.functions().values()
-    assert guard.environment == {"P": "us-east-1_AbCdEf123"}
-
-
-# What would be run wrong
-
-
-@pytest.mark.parametrize("type_", ["AWS::ApiGatewayV2::IntegrationResponse", "AWS::SQS::Queue", "Custom::Thing"])
-def test_resource_of_an_unknown_type_is_named(read: Read, type_: str) -> None:
-    with pytest.raises(TemplateError, match=f"^Extra: {type_} "):
-        read(**parts(Extra={"Type": type_}))
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"Second": resource("ApiGatewayV2::Api", ProtocolType="WEBSOCKET")}, "2 APIs and 1 stage"),
-        ({"Second": resource("ApiGatewayV2::Stage", StageName="b")}, "1 APIs and 2 stages"),
-        (
-            {"Join": route("j", "ToRooms", AuthorizationType="CUSTOM", AuthorizerId={"Ref": "Door"})},
-            "Join: only $connect",
-        ),
-        ({"Socket": resource("ApiGatewayV2::Api", ProtocolType="HTTP")}, "Socket: ProtocolType"),
-        ({"Join": route("j", "ToRooms", AuthorizationType="AWS_IAM")}, "Join: AuthorizationType AWS_IAM"),
-        ({"ToRooms": integration("Rooms", IntegrationType="MOCK")}, "IntegrationType MOCK"),
-        ({"ToRooms": integration("Rooms", IntegrationUri="https://example.com")}, "https://example.com"),
-        ({"Join": route("j", "Rooms")}, "Chat-Rooms is no AWS::ApiGatewayV2::Integration"),
-        (
-            {"Connect": route("$connect", "ToRooms", AuthorizationType="CUSTOM", AuthorizerId={"Ref": "Rooms"})},
-            "Chat-Rooms is no AWS::ApiGatewayV2::Authorizer",
-        ),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_api_that_cannot_be_run_is_refused_by_name(read: Read, changes: dict[str, Resource], named: str) -> None:
-    with pytest.raises(TemplateError) as error:
-        read(**parts(**changes)).api()
-
-    assert named in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"Connect": route("$connect", "ToRooms", ApiKeyRequired=True)}, "ApiKeyRequired"),
-        (
-            {"Connect": route("$connect", "ToRooms", ModelSelectionExpression="$request.body.a")},
-            "ModelSelectionExpression",
-        ),
-        ({"Beta": stage(ClientCertificateId="abc")}, "ClientCertificateId"),
-        ({"Beta": stage(DefaultRouteSettings={"NoSuchSetting": 1})}, "Beta: NoSuchSetting"),
-        ({"Beta": stage(RouteSettings={"joinRoom": {"NoSuchSetting": 1}})}, "Beta: NoSuchSetting"),
-        ({"Beta": stage(RouteSettings={"joinRoon": {}})}, "Beta: RouteSettings has joinRoon, which is no route"),
-        ({"ToRooms": integration("Rooms", RequestTemplates={"x": "y"})}, "RequestTemplates"),
-        ({"ToRooms": integration("Rooms", ContentHandlingStrategy="CONVERT_TO_BINARY")}, "ContentHandlingStrategy"),
-        ({"Door": authorizer(AuthorizerType="JWT")}, "JWT"),
-        ({"Join": {**route("joinRoom", "ToRooms"), "Condition": "InProduction"}}, "Condition"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_property_that_would_change_the_behaviour_is_never_dropped(
-    read: Read, changes: dict[str, Resource], named: str
-) -> None:
-    with pytest.raises(TemplateError) as error:
-        read(**parts(**changes)).api()
-
-    assert named in str(error.value)
+    assert stack.functions[GUARD].environment == {"POOL": "us-east-1_AbCdEf123"}
+    assert stack.first("AWS::Cognito::UserPool") == "us-east-1_AbCdEf123"
 
 
 # Synthesis

@@ -55,14 +55,6 @@ def test_route_waits_as_long_as_its_integration_says_or_29_seconds(read: Read) -
     assert (routes["joinRoom"].timeout_seconds, routes["report"].timeout_seconds) == (1.5, 29)
 
 
-def test_route_without_a_target_is_named(read: Read) -> None:
-    join = route("joinRoom", "ToRooms")
-    del join["Properties"]["Target"]
-
-    with pytest.raises(TemplateError, match="Join: route joinRoom has no Target"):
-        read(**parts(Join=join)).api()
-
-
 def answer(route: str, key: str = "$default") -> Resource:
     return resource("ApiGatewayV2::RouteResponse", RouteId={"Ref": route}, RouteResponseKey=key)
 

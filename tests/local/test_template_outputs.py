@@ -52,10 +52,10 @@ def test_template_without_that_output_has_no_settings_of_a_page(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("outputs", "reason"),
     [
-        (page_config({"Ref": "Nobody"}), "Ref Nobody"),
-        (page_config({"Fn::GetAtt": ["Users", "ProviderName"]}), "Fn::GetAtt Users.ProviderName"),
+        (page_config({"Ref": "Nobody"}), "Nobody is no resource"),
+        (page_config({"Fn::GetAtt": ["Users", "Typo"]}), "Fn::GetAtt Users.Typo"),
         (page_config({"Fn::ImportValue": "elsewhere"}), "Fn::ImportValue"),
-        ({"PageConfig": {"Value": "{}", "Condition": "OnSundays"}}, "Condition"),
+        ({"PageConfig": {"Value": "{}", "Condition": "OnSundays"}}, "condition OnSundays is not defined"),
         (page_config('{"userPoolId": ', {"Ref": "Users"}, "}"), "is not JSON"),
         ({"PageConfig": {"Value": ["{}"]}}, "is not JSON"),
         (page_config("[]"), "is not a JSON object"),

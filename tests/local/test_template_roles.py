@@ -9,7 +9,7 @@ import pytest
 from local.aws.iam import Role, Statement
 from local.errors import TemplateError
 from tests.local.conftest import Read
-from tests.local.parts import Resource, arn, function, parts, resource, role
+from tests.local.parts import LAMBDA_ARN, Resource, arn, function, parts, resource, role
 
 PUT = Statement("Allow", ("dynamodb:PutItem",), ("arn:aws:dynamodb:us-east-1:000000000000:table/rows",))
 POLICY = {"Statement": [{"Effect": "Allow", "Action": "dynamodb:PutItem", "Resource": arn("Rows")}]}
@@ -19,8 +19,7 @@ ROLE = {"Ref": "Role"}
 def role_of(read: Read, own_role: Resource, **others: Resource) -> Role:
     """The role of the function `Rooms`."""
     table = resource("DynamoDB::Table", TableName="rows")
-    (rooms,) = read(Rooms=function("rooms"), Role=own_role, Rows=table, **others).functions().values()
-    return rooms.role
+    return read(**parts(Role=own_role, Rows=table, **others)).resolve().functions[f"{LAMBDA_ARN}:Chat-Rooms"].role
 
 
 @pytest.mark.parametrize(
@@ -74,7 +73,7 @@ def test_each_function_has_its_own_role(read: Read) -> None:
     rooms = function("rooms", Role=arn("Strong"))
     table = resource("DynamoDB::Table", TableName="rows")
 
-    functions = read(Rooms=rooms, Guard=function("guard"), Strong=strong, Role=role(), Rows=table).functions()
+    functions = read(**parts(Rooms=rooms, Strong=strong, Rows=table)).resolve().functions
 
     assert {each.target: each.role for each in functions.values()} == {
         "rooms": Role("Chat-Strong", (PUT,)),
@@ -128,7 +127,7 @@ def test_role_from_elsewhere_is_named(read: Read) -> None:
     elsewhere = "arn:aws:iam::000000000000:role/elsewhere"
 
     with pytest.raises(TemplateError, match=f"^Rooms: Role {elsewhere} is no role of the template"):
-        read(Rooms=function("rooms", Role=elsewhere)).functions()
+        read(**parts(Rooms=function("rooms", Role=elsewhere))).resolve()
 
 
 def test_function_without_a_role_is_named(read: Read) -> None:
@@ -136,4 +135,4 @@ def test_function_without_a_role_is_named(read: Read) -> None:
     del rooms["Properties"]["Role"]
 
     with pytest.raises(TemplateError, match="Rooms: Role"):
-        read(**parts(Rooms=rooms)).functions()
+        read(**parts(Rooms=rooms)).resolve()

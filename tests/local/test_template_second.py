@@ -102,7 +102,7 @@ def test_functions_have_their_settings_and_what_their_roles_allow() -> None:
     deny = Statement("Deny", ("dynamodb:*", "execute-api:*", "logs:*"), ("*",), all_actions_but=True)
     url = "https://localapi00.execute-api.us-east-1.amazonaws.com/v1"
 
-    assert Template.read(TEMPLATE).functions() == {
+    assert Template.read(TEMPLATE).resolve().functions == {
         DOOR: Function("chat-DoorFunction", DOOR, "door", {}, 3, 128, {}, Role("chat-DoorRole", (logs,))),
         ROOMS: Function(
             "chat-RoomFunction",
@@ -124,7 +124,7 @@ def test_api_without_connect_keeps_the_rest(changed: Changed) -> None:
     with_connect, without = Template.read(TEMPLATE), changed(**WITHOUT_CONNECT)
 
     assert without.api().routes == {key: r for key, r in with_connect.api().routes.items() if key != "$connect"}
-    assert without.functions().keys() == {ROOMS, HISTORY}
+    assert without.resolve().functions.keys() == {ROOMS, HISTORY}
 
 
 def test_stage_without_throttles_has_those_of_the_account(changed: Changed) -> None:
@@ -141,14 +141,14 @@ def test_function_is_known_by_its_own_name(changed: Changed, by_reference: bool)
     template = changed(**function, **permission)
 
     lobby = "arn:aws:lambda:us-east-1:000000000000:function:lobby"
-    assert "lobby" in {each.name for each in template.functions().values()}
+    assert "lobby" in {each.name for each in template.resolve().functions.values()}
     assert template.api().may_invoke(lobby, f"{EXECUTE}/v1/rooms/list")
 
 
 def test_role_is_known_by_its_own_name(changed: Changed) -> None:
     template = changed(**with_("HistoryRole", RoleName="archivist"), **with_("ReadRooms", Roles=["archivist"]))
 
-    role = template.functions()[HISTORY].role
+    role = template.resolve().functions[HISTORY].role
     assert (role.name, len(role.statements)) == ("archivist", 1)
 
 
@@ -339,65 +339,6 @@ async def test_stage_without_a_deployment_lets_nobody_in(start: Start, changed: 
 
     assert await gateway.refusal(**TICKET) == 403
     assert gateway.backend.invoked == []
-
-
-# What cannot be run
-
-
-def read_all(template: Template) -> None:
-    template.api()
-    template.functions()
-
-
-@pytest.mark.parametrize(
-    ("resources", "named"),
-    [
-        (with_("Chat", DisableExecuteApiEndpoint=True), "Chat: DisableExecuteApiEndpoint"),
-        (with_("V1", ClientCertificateId="c"), "V1: ClientCertificateId"),
-        (with_("V1", RouteSettings={"rooms/post": {"CacheTtl": 1}}), "V1: CacheTtl"),
-        (with_("Read", ApiKeyRequired=True), "Read: ApiKeyRequired"),
-        (with_("Read", RequestModels={"$default": "Message"}), "Read: RequestModels"),
-        (with_("Door", AuthorizerResultTtlInSeconds=0), "Door: AuthorizerResultTtlInSeconds"),
-        (with_("ToRooms", RequestTemplates={}), "ToRooms: RequestTemplates"),
-        (with_("HistoryFunction", VpcConfig={}), "HistoryFunction: VpcConfig"),
-        (with_("DoorRole", PermissionsBoundary="arn"), "DoorRole: PermissionsBoundary"),
-        (with_("MayInvokeRooms", FunctionUrlAuthType="NONE"), "MayInvokeRooms: FunctionUrlAuthType"),
-        ({"Inbox": {"Type": "AWS::SQS::Queue"}}, "Inbox: AWS::SQS::Queue"),
-        (
-            {"Reply": {"Type": "AWS::ApiGatewayV2::IntegrationResponse"}},
-            "Reply: AWS::ApiGatewayV2::IntegrationResponse",
-        ),
-        ({"Read": {**DOCUMENT["Resources"]["Read"], "Condition": "Beta"}}, "Read: Condition"),
-        (with_("RoomFunction", Environment={"Variables": {"A": {"Fn::ImportValue": "a"}}}), "Fn::ImportValue"),
-        (with_("V1", StageVariables={"tenant": {"Fn::If": ["Beta", "a", "b"]}}), "V1: intrinsic function Fn::If"),
-        (with_("V1", StageVariables={"tenant": {"Ref": "Tenant"}}), "V1: Ref Tenant"),
-        (with_("ToHistory", IntegrationType="MOCK"), "Read: IntegrationType MOCK"),
-        (with_("Read", AuthorizationType="AWS_IAM"), "Read: AuthorizationType AWS_IAM"),
-        (with_("Door", AuthorizerType="JWT"), "AuthorizerType JWT"),
-        ({"Other": DOCUMENT["Resources"]["Chat"]}, "2 APIs and 1 stages"),
-        ({"V2": DOCUMENT["Resources"]["V1"]}, "1 APIs and 2 stages"),
-        (with_("ListResponse", RouteResponseKey="rooms"), "List: route response rooms"),
-        (with_("List", RouteResponseSelectionExpression="$request.body.x"), "List: route response $request.body.x"),
-        (
-            with_("DoorRole", ManagedPolicyArns=["arn:aws:iam::aws:policy/AmazonDynamoDBFullAccess"]),
-            "DoorRole: what arn:aws:iam::aws:policy/AmazonDynamoDBFullAccess allows",
-        ),
-        (
-            with_("HistoryFunction", Role="arn:aws:iam::000000000000:role/elsewhere"),
-            "HistoryFunction: Role arn:aws:iam::000000000000:role/elsewhere",
-        ),
-        (
-            with_("ReadRooms", PolicyDocument={"Statement": {**STATEMENT, "Condition": {"Bool": {}}}}),
-            "ReadRooms: Condition",
-        ),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_what_cannot_be_run_is_refused_by_name(changed: Changed, resources: dict[str, Any], named: str) -> None:
-    with pytest.raises(TemplateError) as refused:
-        read_all(changed(**resources))
-
-    assert named in str(refused.value)
 
 
 def test_identity_source_of_an_http_api_is_refused_by_name(changed: Changed) -> None:

@@ -1,0 +1,241 @@
+"""Which resource types are run, which of their properties matter, and the types of the values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import botocore.session
+from botocore.model import Shape, ShapeResolver
+
+from local.cloudformation.values import coerce
+from local.errors import TemplateError
+
+POLICY_SHAPES = ShapeResolver(
+    {
+        "Text": {"type": "string"},
+        "Texts": {"type": "list", "member": {"shape": "Text"}},
+        "Document": {"type": "structure", "members": {}, "document": True},
+        "Policies": {"type": "list", "member": {"shape": "Policy"}},
+        "Policy": {
+            "type": "structure",
+            "required": ["PolicyDocument"],
+            "members": {"PolicyName": {"shape": "Text"}, "PolicyDocument": {"shape": "Document"}},
+        },
+        "Properties": {
+            "type": "structure",
+            "members": {
+                "ManagedPolicyArns": {"shape": "Texts"},
+                "ManagedPolicyName": {"shape": "Text"},
+                "Path": {"shape": "Text"},
+                "Policies": {"shape": "Policies"},
+                "PolicyDocument": {"shape": "Document"},
+                "RoleName": {"shape": "Text"},
+                "Roles": {"shape": "Texts"},
+            },
+        },
+    }
+)
+
+
+@cache
+def shapes(source: str) -> dict[str, Shape]:
+    """Return the types of properties, by name: those of the input of botocore's operations, e.g. `lambda CreateAlias`."""
+    service, *operations = source.split()
+    if service == "iam":
+        return dict(POLICY_SHAPES.get_shape_by_name("Properties").members)
+    model = botocore.session.get_session().get_service_model(service)
+    inputs = [model.operation_model(operation).input_shape.members for operation in operations]
+    return {name: shape for members in inputs for name, shape in members.items()}
+
+
+@dataclass(frozen=True)
+class ResourceType:
+    """How a resource is read; names are separated by spaces.
+
+    Attributes:
+        source: of the properties' types, see `shapes`.
+        read: the properties that are read; empty for all that the source has.
+        required: those that a resource must have.
+        ignored: properties without an effect on a desk, at any depth.
+        harmless: the one value with which a property has no effect.
+        renamed: the names of properties in the source, where it has another.
+    """
+
+    source: str
+    read: str = ""
+    required: str = ""
+    ignored: str = ""
+    harmless: dict[str, Any] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    def coerce(self, name: str, value: Any, where: str) -> dict[str, Any]:
+        """Return a property under its name in the source and with its type; nothing if it has no effect.
+
+        Raises:
+            TemplateError: it has the wrong type, or would change what is run.
+        """
+        known, renamed = shapes(self.source), self.renamed.get(name, name)
+        if renamed in known:
+            value = coerce(known[renamed], value, f"{where}: {name}", self.ignored.split())
+        if name in self.harmless:
+            if value == self.harmless[name]:
+                return {}
+        elif renamed in (self.read.split() or known):
+            return {renamed: value}
+        raise TemplateError(f"{where}: {name} cannot be run locally; leave it out of the local run")
+
+
+# What is run.
+RUN = {
+    "AWS::ApiGatewayV2::Api": ResourceType(
+        "apigatewayv2 CreateApi",
+        read="ProtocolType RouteSelectionExpression",
+        required="ProtocolType",
+        ignored="ApiKeySelectionExpression Description DisableSchemaValidation FailOnWarnings IpAddressType Name Tags Version",
+        harmless={"DisableExecuteApiEndpoint": False},
+    ),
+    "AWS::ApiGatewayV2::Authorizer": ResourceType(
+        "apigatewayv2 CreateAuthorizer",
+        read="ApiId AuthorizerType AuthorizerUri IdentitySource",
+        required="AuthorizerType AuthorizerUri",
+        ignored="AuthorizerResultTtlInSeconds IdentityValidationExpression Name",  # of other kinds of APIs
+    ),
+    "AWS::ApiGatewayV2::Integration": ResourceType(
+        "apigatewayv2 CreateIntegration",
+        read="ApiId IntegrationType IntegrationUri TimeoutInMillis",
+        required="IntegrationType",
+        ignored="Description IntegrationMethod PassthroughBehavior PayloadFormatVersion",
+        harmless={"ConnectionType": "INTERNET"},
+    ),
+    "AWS::ApiGatewayV2::Route": ResourceType(
+        "apigatewayv2 CreateRoute",
+        read="ApiId AuthorizationType AuthorizerId RouteKey RouteResponseSelectionExpression Target",
+        required="RouteKey",
+        ignored="OperationName",
+        harmless={"ApiKeyRequired": False, "AuthorizationScopes": [], "RequestModels": {}, "RequestParameters": {}},
+    ),
+    "AWS::ApiGatewayV2::RouteResponse": ResourceType(
+        "apigatewayv2 CreateRouteResponse",
+        read="ApiId RouteId RouteResponseKey",
+        required="RouteId RouteResponseKey",
+        harmless={"ResponseModels": {}, "ResponseParameters": {}},
+    ),
+    "AWS::ApiGatewayV2::Stage": ResourceType(
+        "apigatewayv2 CreateStage",
+        read="ApiId AutoDeploy DefaultRouteSettings DeploymentId RouteSettings StageName StageVariables",
+        required="StageName",
+        ignored="AccessLogSettings AccessPolicyId Description Tags",
+    ),
+    "AWS::Cognito::UserPool": ResourceType(
+        "cognito-idp CreateUserPool",
+        ignored=(
+            "EmailAuthenticationMessage EmailAuthenticationSubject EnabledMfas UserPoolTags WebAuthnFactorConfiguration"
+            " WebAuthnRelyingPartyID WebAuthnUserVerification"
+        ),
+        harmless={"LambdaConfig": {}},
+        renamed={"UserPoolName": "PoolName"},
+    ),
+    "AWS::Cognito::UserPoolClient": ResourceType(
+        "cognito-idp CreateUserPoolClient", required="UserPoolId", ignored="AnalyticsConfiguration"
+    ),
+    "AWS::Cognito::UserPoolGroup": ResourceType("cognito-idp CreateGroup", required="UserPoolId"),
+    "AWS::DynamoDB::Table": ResourceType(
+        "dynamodb CreateTable UpdateTimeToLive",
+        read=(
+            "AttributeDefinitions BillingMode DeletionProtectionEnabled GlobalSecondaryIndexes KeySchema"
+            " LocalSecondaryIndexes ProvisionedThroughput TableName TimeToLiveSpecification"
+        ),
+        required="KeySchema",
+        ignored=(
+            "ContributorInsightsSpecification KinesisStreamSpecification OnDemandThroughput"
+            " PointInTimeRecoverySpecification SSESpecification StreamSpecification TableClass Tags WarmThroughput"
+        ),
+    ),
+    "AWS::DynamoDB::GlobalTable": ResourceType(
+        "dynamodb CreateTable UpdateTimeToLive",
+        read="AttributeDefinitions GlobalSecondaryIndexes KeySchema LocalSecondaryIndexes TableName TimeToLiveSpecification",
+        required="KeySchema",
+        ignored=(
+            "BillingMode GlobalTableSettingsReplicationMode GlobalTableWitnesses MultiRegionConsistency Replicas"
+            " ReadOnDemandThroughputSettings ReadProvisionedThroughputSettings SSESpecification StreamSpecification"
+            " WarmThroughput WriteOnDemandThroughputSettings WriteProvisionedThroughputSettings"
+        ),
+    ),
+    "AWS::IAM::ManagedPolicy": ResourceType(
+        "iam",
+        read="ManagedPolicyName Path PolicyDocument Roles",
+        required="PolicyDocument",
+        ignored="Description Groups Users",
+    ),
+    "AWS::IAM::Policy": ResourceType(
+        "iam", read="PolicyDocument Roles", required="PolicyDocument", ignored="Groups PolicyName Users"
+    ),
+    "AWS::IAM::Role": ResourceType(
+        "iam",
+        read="ManagedPolicyArns Path Policies RoleName",
+        ignored="AssumeRolePolicyDocument Description MaxSessionDuration Tags",
+    ),
+    "AWS::IAM::RolePolicy": ResourceType(
+        "iam", read="PolicyDocument RoleName", required="RoleName", ignored="PolicyName"
+    ),
+    "AWS::Lambda::Alias": ResourceType(
+        "lambda CreateAlias",
+        read="FunctionName FunctionVersion Name",
+        required="FunctionName FunctionVersion Name",
+        ignored="Description ProvisionedConcurrencyConfig",
+        harmless={"RoutingConfig": {}},
+    ),
+    "AWS::Lambda::Function": ResourceType(
+        "lambda CreateFunction",
+        read="Environment FunctionName Handler ImageConfig LoggingConfig MemorySize Role Timeout",
+        required="Role",
+        ignored=(
+            "Architectures Code CodeSigningConfigArn DeadLetterConfig Description EphemeralStorage KmsKeyArn PackageType"
+            " RecursiveLoop ReservedConcurrentExecutions Runtime RuntimeManagementConfig SnapStart Tags TracingConfig"
+            " VpcConfig"
+        ),
+        harmless={"FileSystemConfigs": [], "Layers": []},
+    ),
+    "AWS::Lambda::Permission": ResourceType(
+        "lambda AddPermission",
+        read="Action FunctionName Principal SourceAccount SourceArn",
+        required="Action FunctionName Principal",
+    ),
+    "AWS::Lambda::Version": ResourceType(
+        "lambda PublishVersion",
+        read="FunctionName",
+        required="FunctionName",
+        ignored="CodeSha256 Description FunctionScalingConfig ProvisionedConcurrencyConfig RuntimePolicy",
+    ),
+}
+# Created in the local AWS, in this order, because clients and groups refer to their user pool.
+CREATED = (
+    "AWS::Cognito::UserPool",
+    "AWS::Cognito::UserPoolClient",
+    "AWS::Cognito::UserPoolGroup",
+    "AWS::DynamoDB::Table",
+    "AWS::DynamoDB::GlobalTable",
+)
+# Neither receive nor make a call while the API is used, even if they refer to a function. `*` ends a prefix.
+WITHOUT_EFFECT = (
+    "AWS::ApiGateway::Account", "AWS::ApiGatewayV2::Deployment", "AWS::ApplicationAutoScaling::*",
+    "AWS::CDK::Metadata", "AWS::CloudFormation::WaitConditionHandle", "AWS::CloudWatch::*", "AWS::CodeDeploy::*",
+    "AWS::Cognito::IdentityPool*", "AWS::Cognito::LogDeliveryConfiguration", "AWS::Cognito::ManagedLoginBranding",
+    "AWS::Cognito::UserPoolDomain", "AWS::Cognito::UserPoolIdentityProvider", "AWS::Cognito::UserPoolResourceServer",
+    "AWS::Cognito::UserPoolRiskConfigurationAttachment", "AWS::Cognito::UserPoolUICustomizationAttachment",
+    "AWS::EC2::*", "AWS::IAM::*", "AWS::Lambda::CodeSigningConfig", "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::LayerVersion*", "AWS::Logs::LogGroup", "AWS::Logs::LogStream", "AWS::Logs::MetricFilter",
+    "AWS::Logs::QueryDefinition", "AWS::Logs::ResourcePolicy", "AWS::SSM::Parameter", "AWS::SecretsManager::*",
+    "Custom::CDKBucketDeployment", "Custom::DescribeCognitoUserPoolClient", "Custom::LogRetention",
+    "Custom::S3AutoDeleteObjects", "Custom::VpcRestrictDefaultSG",
+)  # fmt: skip
+# Of these services, other types than those above would change what is run.
+COMPLETE_SERVICES = (
+    "AWS::ApiGatewayV2", "AWS::CloudFormation", "AWS::Cognito", "AWS::DynamoDB", "AWS::Lambda", "AWS::Serverless",
+)  # fmt: skip
+
+
+def is_without_effect(type_: str) -> bool:
+    return any(type_ == each or (each.endswith("*") and type_.startswith(each[:-1])) for each in WITHOUT_EFFECT)
