@@ -28,7 +28,7 @@ from local.apigateway.server import GatewayServer
 from local.aws.iam import Iam, Role, Statement
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from local.lambda_.launched import Launched
+from local.lambda_.launched import Launched, Output
 from local.lambda_.runner import FunctionRunner
 from local.paths import ROOT, VENVS
 
@@ -92,12 +92,13 @@ async def serve_gateway(environments: int) -> None:
 
 
 async def launched(function: Function, environment: dict[str, str]) -> Launched:
-    process = await asyncio.create_subprocess_exec(
-        VENVS / "websocket" / "bin" / "python", "-m", "awslambdaric", "echo.handler",
-        cwd=HERE, env={"PATH": os.defpath, "LAMBDA_TASK_ROOT": str(HERE), **environment}, stdout=PIPE,
-        start_new_session=True,
-    )  # fmt: skip
-    return Launched(process)
+    output = Output()
+    python = VENVS / "websocket" / "bin" / "python"
+    task_root = {"PATH": os.defpath, "LAMBDA_TASK_ROOT": str(HERE)}
+    process = await output.start(
+        python, "-m", "awslambdaric", "echo.handler", cwd=HERE, env={**environment, **task_root}
+    )
+    return Launched(process, output)
 
 
 # The clients

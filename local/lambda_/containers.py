@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from pathlib import Path
 
 from local.errors import LaunchError
 from local.lambda_.function import Function
-from local.lambda_.launched import LOG_LINE_BYTES, Launch, Launched
+from local.lambda_.invocation import Invocation
+from local.lambda_.launched import Launch, Launched, Output, describe_exit
 from local.paths import ROOT
 from local.reaper import Reaper
 
 LABEL = f"local-run={uuid.uuid4()}"  # on every container of this run
+SIGNALLED = 128  # exit status of `docker run` after a signal, minus the signal
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,23 @@ class Container(Launched):
     """A container and the `docker run` that attends it, which passes SIGTERM on."""
 
     name: str = ""
+    memory_mb: int = 0
 
     async def kill(self) -> None:
         await self._docker("rm", "--force", self.name)
         await super().kill()
 
-    async def clean_up(self) -> bool:
+    async def clean_up(self) -> Invocation:
         out_of_memory = await self._docker("inspect", "--format={{.State.OOMKilled}}", self.name) == "true\n"
         await self._docker("rm", "--force", self.name)
-        return await super().clean_up() or out_of_memory
+        end = await super().clean_up()
+        status = self.process.returncode or 0
+        if out_of_memory:
+            limit = f"it used all of its memory, MemorySize is {self.memory_mb} MB"
+            return Invocation(error="Runtime.OutOfMemory", message=f"{describe_exit(-signal.SIGKILL)}: {limit}")
+        if status > SIGNALLED:
+            return dataclasses.replace(end, message=describe_exit(SIGNALLED - status))
+        return end
 
     @staticmethod
     async def _docker(*arguments: str) -> str:
@@ -99,7 +110,8 @@ class Containers:
     async def _launch(self, image: str, function: Function, variables: dict[str, str]) -> Launched:
         name = f"local-{function.target}-{uuid.uuid4().hex[:8]}"
         memory = max(function.memory_mb, 128)
-        process = await asyncio.create_subprocess_exec(
+        output = Output()
+        process = await output.start(
             "docker",
             "run",
             "--init",
@@ -113,14 +125,9 @@ class Containers:
             *(f"--volume={path}:{path}:ro" for path in self._mounts),
             *(word for variable, value in variables.items() for word in ("--env", f"{variable}={value}")),
             image,
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=STDOUT,
-            limit=LOG_LINE_BYTES,
-            start_new_session=True,
         )
         self._reaper.watch(process.pid)
-        return Container(process, "/var/task", self._source / function.target, self._reaper, name)
+        return Container(process, output, "/var/task", self._source / function.target, self._reaper, name, memory)
 
 
 def has_engine() -> bool:

@@ -6,10 +6,12 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from functools import partial
 from http import HTTPStatus
 
@@ -18,8 +20,10 @@ from httptools import HttpParserError
 from local.ids import new_span_id, new_trace_id
 from local.lambda_.function import Function
 from local.lambda_.http import HttpConnection
+from local.lambda_.init_errors import find_lines
 from local.lambda_.invocation import Invocation, Pending
 from local.lambda_.launched import Launch, Launched
+from local.lambda_.variables import collect_variables
 
 API = "/2018-06-01/runtime"
 INIT_SECONDS = 10.0  # Lambda's own limit for the init phase
@@ -87,7 +91,8 @@ class ExecutionEnvironment:
         self.launch = launch
         self.initialized = asyncio.get_running_loop().create_future()
         self.init_error: Invocation | None = None
-        self._stack: list[str] = []  # of the init error
+        self._init_error_lines: list[str] = []
+        self._last_lines: deque[str] = deque(maxlen=3)  # of the init phase's log
         self._given = variables
         self._on_ready = on_ready
         self._on_end = on_end
@@ -97,15 +102,11 @@ class ExecutionEnvironment:
         self._killing: asyncio.Task[None] | None = None
         self._life = asyncio.create_task(self._live())
 
-    @property
-    def pid(self) -> int | None:
-        """The process; None before there is one."""
-        return self._launched.process.pid if self._launched else None
-
     def explain_init_error(self) -> str:
         """Return type and message of the init error, with the lines of the user's code that it comes from."""
         assert self.init_error
-        return "\n".join((f"{self.init_error.error}: {self.init_error.message}", *self._stack))
+        explanation = "\n".join((f"{self.init_error.error}: {self.init_error.message}", *self._init_error_lines))
+        return self._launched.localize(explanation) if self._launched else explanation
 
     def end(self) -> None:
         """Let the process end, the hard way if it does not go by itself."""
@@ -123,8 +124,9 @@ class ExecutionEnvironment:
         server = None
         try:
             server = await asyncio.get_running_loop().create_server(lambda: RuntimeApi(self), "127.0.0.1", 0)
-            port = server.sockets[0].getsockname()[1]
-            self._launched = await self.launch(self.function, self._variables(port))
+            host, port = server.sockets[0].getsockname()
+            variables = collect_variables(self.function, self._given, f"{host}:{port}")
+            self._launched = await self.launch(self.function, variables)
             await self._attend(self._launched)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for this environment
             self._fail(Invocation(error="Runtime.StartFailed", message=str(error) or type(error).__name__))
@@ -139,31 +141,14 @@ class ExecutionEnvironment:
             self.end()
         init_limit = asyncio.get_running_loop().call_later(INIT_SECONDS, self._give_up_init)
         logging_ = asyncio.create_task(self._log(launched))
-        status = await launched.process.wait()
+        await launched.process.wait()
         init_limit.cancel()
         if self._killing:
             await self._killing
-        await launched.clean_up()
-        await logging_
-        self._fail(Invocation(error="Runtime.ExitError", message=f"the runtime exited with status {status}"))
-
-    def _variables(self, port: int) -> dict[str, str]:
-        """What Lambda sets, https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html."""
-        function = self.function
-        return {
-            **function.environment,
-            **self._given,
-            "AWS_REGION": function.region,
-            "AWS_DEFAULT_REGION": function.region,
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
-            "AWS_LAMBDA_FUNCTION_NAME": function.name,
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_LAMBDA_LOG_FORMAT": function.logging.get("LogFormat", "Text"),
-            "AWS_LAMBDA_LOG_LEVEL": function.logging.get("ApplicationLogLevel", "INFO"),
-            "AWS_LAMBDA_LOG_GROUP_NAME": function.logging.get("LogGroup", f"/aws/lambda/{function.name}"),
-            "AWS_LAMBDA_LOG_STREAM_NAME": f"local/[$LATEST]{port}",
-            "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}",
-        }
+        end = await launched.clean_up()
+        await asyncio.wait([logging_], timeout=STOP_SECONDS)  # no more: a process that it has started may hold the pipe
+        launched.output.close()
+        self._fail(end)
 
     def serve(self, method: str, path: str, body: bytes, answer: Answer) -> None:
         """Serve one request of the runtime."""
@@ -173,16 +158,21 @@ class ExecutionEnvironment:
                 return
             case "POST", ["invocation", request_id, "response"]:
                 self._settle(request_id, parse_answer(body))
+                if len(body) > MAX_ANSWER_BYTES:
+                    answer(HTTPStatus(413), {}, b"{}")
+                    return
             case "POST", ["invocation", request_id, "error"]:
-                self._settle(request_id, parse_error(body))
+                self._settle(request_id, parse_error(body)[0])
             case "POST", ["init", "error"]:
-                self._fail_init(parse_error(body))
+                error, trace = parse_error(body)
+                self._fail_init(error, find_lines(error.message, trace, self._launched) if self._launched else [])
             case _:
                 answer(HTTPStatus.NOT_FOUND, {}, b"")
                 return
         answer(HTTPStatus.ACCEPTED, {}, b'{"status":"OK"}')
 
     def _next(self, answer: Answer) -> None:
+        self._current = None
         if not self.initialized.done():
             self.initialized.set_result(None)
         self._on_ready(self, partial(self._begin, answer))
@@ -204,7 +194,6 @@ class ExecutionEnvironment:
     def _settle(self, request_id: str, invocation: Invocation) -> None:
         if self._current and self._current.request_id == request_id:
             self._current.settle(invocation)
-            self._current = None
 
     def _time_out(self, pending: Pending) -> None:
         """As on Lambda: the invocation fails, and its environment with whatever state it had is gone."""
@@ -215,20 +204,27 @@ class ExecutionEnvironment:
 
     def _give_up_init(self) -> None:
         if not self.initialized.done():
-            self._fail_init(Invocation(error="Sandbox.Timedout", message=f"init took over {INIT_SECONDS:.0f} s"))
+            message = f"init took over {INIT_SECONDS:.0f} s"
+            logger.warning("%s: %s", self.function.target, message)
+            self._fail_init(Invocation(error="Sandbox.Timedout", message=message))
             self._kill()
 
-    def _fail_init(self, invocation: Invocation) -> None:
+    def _fail_init(self, invocation: Invocation, lines: Iterable[str] = ()) -> None:
         if not self.initialized.done():
             self.init_error = invocation
+            self._init_error_lines = list(lines)
             self.initialized.set_result(None)
 
     def _fail(self, invocation: Invocation) -> None:
         """Fail what the environment was doing when it ended."""
-        self._fail_init(invocation)
         if self._current:
-            self._current.settle(invocation)
-            self._current = None
+            message = f"RequestId: {self._current.request_id} Error: {invocation.message}"
+            invocation = dataclasses.replace(invocation, message=message)
+        if not self._ending and not self.init_error:
+            logger.warning("%s: %s %s", self.function.target, invocation.message, invocation.error)
+        self._fail_init(invocation, self._last_lines)
+        if self._current:
+            self._settle(self._current.request_id, invocation)
 
     def _kill(self) -> None:
         self._ending = True
@@ -236,31 +232,29 @@ class ExecutionEnvironment:
             self._killing = asyncio.create_task(self._launched.kill())
 
     async def _log(self, launched: Launched) -> None:
-        output = launched.process.stdout
-        assert output
         log = logging.getLogger(f"function.{self.function.target}")
-        while True:
-            try:
-                line = await output.readuntil()
-            except asyncio.LimitOverrunError as long:
-                line = await output.readexactly(long.consumed)
-            except asyncio.IncompleteReadError as end:
-                line = end.partial
-            if not line:
-                return
-            log.info(launched.localize(line.decode(errors="replace").rstrip("\n")))
+        async for line in launched.output.lines():
+            text = launched.localize(line)
+            if not self.initialized.done():
+                self._last_lines.append(text)
+            log.info(text)
 
 
 def parse_answer(body: bytes) -> Invocation:
+    if len(body) > MAX_ANSWER_BYTES:
+        limit = f"exceeded maximum allowed payload size ({MAX_ANSWER_BYTES} bytes)."
+        return Invocation(error="Function.ResponseSizeTooLarge", message=f"Response payload size {limit}")
     try:
         return Invocation(answer=json.loads(body))
-    except ValueError:
+    except (ValueError, RecursionError):
         return Invocation(error="Runtime.MarshalError", message="the response is not JSON")
 
 
-def parse_error(body: bytes) -> Invocation:
+def parse_error(body: bytes) -> tuple[Invocation, list[str]]:
+    """Return the error, and the entries of its stack trace."""
     try:
         error = json.loads(body)
-        return Invocation(error=error["errorType"], message=error["errorMessage"])
-    except (ValueError, LookupError, TypeError):
-        return Invocation(error="Runtime.Unknown", message="the runtime reported an error without saying which")
+        trace = [str(entry) for entry in error.get("stackTrace") or ()]
+        return Invocation(error=str(error["errorType"]), message=str(error["errorMessage"])), trace
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return Invocation(error="Runtime.Unknown", message="the runtime reported an error without saying which"), []

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 import uuid
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from functools import partial
 from pathlib import Path
 
 from local.errors import LaunchError
 from local.lambda_.function import Function
-from local.lambda_.launched import LOG_LINE_BYTES, Launch, Launched
+from local.lambda_.launched import Launch, Launched, Output
 from local.paths import ROOT, VENVS
 from local.reaper import Reaper
+
+# What the image sets on Lambda. LD_LIBRARY_PATH is left out: it would lead this machine's Python to other libraries.
+IMAGE = {"LANG": "en_US.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin:/opt/bin", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class Processes:
@@ -59,18 +60,14 @@ class Processes:
         return copy
 
     async def _launch(self, snapshot: Path, function: Function, variables: dict[str, str]) -> Launched:
-        process = await asyncio.create_subprocess_exec(
+        output = Output()
+        process = await output.start(
             VENVS / function.target / "bin" / "python",
             "-m",
             "awslambdaric",
             f"{function.target}.handler",
             cwd=snapshot,
-            env={"PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1", **variables, "LAMBDA_TASK_ROOT": str(snapshot)},
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=STDOUT,
-            limit=LOG_LINE_BYTES,
-            start_new_session=True,  # Ctrl-C is for us: the functions still have `$disconnect` to run
+            env={**IMAGE, **variables, "LAMBDA_TASK_ROOT": str(snapshot)},
         )
         self._reaper.watch(process.pid)
-        return Launched(process, str(snapshot), self._source / function.target, self._reaper)
+        return Launched(process, output, str(snapshot), self._source / function.target, self._reaper)

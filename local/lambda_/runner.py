@@ -34,11 +34,6 @@ class FunctionRunner:
         self._replacing = asyncio.Lock()
         self._stopped = False
 
-    @property
-    def pids(self) -> list[int]:
-        """The processes of the environments."""
-        return [environment.pid for environment in self._generations if environment.pid]
-
     async def start(self) -> None:
         """Run the init phase of one environment, so that a broken function is known before the first client.
 
@@ -92,9 +87,10 @@ class FunctionRunner:
 
     def _on_ready(self, environment: ExecutionEnvironment, begin: Begin) -> None:
         """Give the environment the next invocation, as soon as there is one."""
-        if self._generations[environment] > self._generation:
+        generation = self._generations.get(environment, -1)  # it may end just now
+        if generation > self._generation:
             self._switch_to(environment)
-        if self._generations[environment] < self._generation:
+        if generation < self._generation:
             environment.end()
         elif self._waiting:
             begin(self._waiting.popleft())

@@ -378,6 +378,47 @@ async def run(tmp_path: Path) -> AsyncIterator[Run]:
     assert unseen == []
 
 
+# Tells the test its process id and waits until it is let go on.
+PATIENT = """
+import os, socket
+
+def handler(port, context):
+    with socket.create_connection(("127.0.0.1", port)) as test:
+        test.sendall(b"%d\\n" % os.getpid())
+        test.recv(1)
+    return os.getpid()
+"""
+
+
+@dataclass
+class Gate:
+    """Where the patient handlers wait; closing what a handler came by lets it go on."""
+
+    port: int
+    arrived: asyncio.Queue[tuple[int, asyncio.StreamWriter]]
+
+    async def next(self) -> tuple[int, asyncio.StreamWriter]:
+        """The process id of the next handler that waits, and what it came by."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self.arrived.get()
+
+
+@pytest.fixture
+async def gate() -> AsyncIterator[Gate]:
+    arrived: asyncio.Queue[tuple[int, asyncio.StreamWriter]] = asyncio.Queue()
+    writers = []
+
+    async def arrive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        arrived.put_nowait((int(await reader.readline()), writer))
+
+    server = await asyncio.start_server(arrive, "127.0.0.1", 0)
+    yield Gate(server.sockets[0].getsockname()[1], arrived)
+    server.close()
+    for writer in writers:
+        writer.close()
+
+
 def function(**facts: Any) -> Function:
     settings = {"environment": {}, "timeout_seconds": 10, "memory_mb": 256, "logging": {}, "role": Role("Role", ())}
     return Function(**{"name": "Chat-Rooms", "arn": WEBSOCKET, "target": "websocket", **settings, **facts})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
 from local.lambda_.launched import LOG_LINE_BYTES, Launched
 from local.lambda_.runner import InitError
-from tests.local.conftest import PATIENCE_SECONDS, Run
+from tests.local.conftest import PATIENT, Gate, Run
 
 ECHO = """
 import os
@@ -27,7 +25,7 @@ def handler(event, context):
 
 # Fails in the way that the event asks for.
 FRAIL = """
-import os, sys, time
+import os, subprocess, sys, time
 
 def handler(event, context):
     match event:
@@ -35,21 +33,16 @@ def handler(event, context):
         case "exit": sys.exit(3)
         case "crash": os._exit(4)
         case "hang": time.sleep(600)
+        case "kill": os.kill(os.getpid(), 9)
+        case "leave children":
+            subprocess.Popen(["sleep", "600"])
+            subprocess.Popen(["sleep", "3"], start_new_session=True)
+            os._exit(0)
         case "unserializable": return {1, 2}
+        case "big": return "x" * 6291555
+        case "bytes": return b"not JSON"
     return os.getpid()
 """
-
-# Tells the test its process id and waits until it is let go on.
-PATIENT = """
-import os, socket
-
-def handler(port, context):
-    with socket.create_connection(("127.0.0.1", port)) as test:
-        test.sendall(b"%d\\n" % os.getpid())
-        test.recv(1)
-    return os.getpid()
-"""
-
 
 # The init phase
 
@@ -65,22 +58,64 @@ async def test_started_function_has_one_environment_that_waits(run: Run) -> None
 
 
 @pytest.mark.parametrize(
-    ("source", "message"),
+    ("source", "explanation"),
     [
-        ("raise RuntimeError('environment variable CALLBACK_URL is required')", "CALLBACK_URL is required"),
-        ("import no_such_module", "No module named 'no_such_module'"),
-        ("def handler(event, context", "Syntax error"),
-        ("handle = print", "Handler 'handler' missing"),
-        ("import os; os._exit(5)", "the runtime exited with status 5"),
+        (
+            "import os\nraise RuntimeError('CALLBACK_URL is required')",
+            'RuntimeError: CALLBACK_URL is required\n  File "{file}", line 2, in <module>\n    raise RuntimeError(',
+        ),
+        (
+            "\nfrom no_such_module import thing",
+            "No module named 'no_such_module'\n  File \"{file}\", line 2\n    from no_such_module import thing",
+        ),
+        (
+            "def f(): from os import (\n  no_such_name)\nf()",
+            'File "{file}", line 1\n    def f(): from os import (',
+        ),
+        (
+            "import a_module_with_a_fault",
+            '(a_module_with_a_fault.py, line 3)\n  File "{folder}/a_module_with_a_fault.py", line 3\n    print(',
+        ),
+        (
+            "handle = print",
+            "Runtime.HandlerNotFound: Handler 'handler' missing on module 'websocket'\n  File \"{file}\"",
+        ),
+        (
+            "print('no database', flush=True); raise SystemExit(5)",
+            "Runtime.ExitError: Runtime exited with error: exit status 5\nno database",
+        ),
+        ("import os; os._exit(0)", "Runtime.ExitError: Runtime exited without providing a reason"),
+        ("import os; os.kill(os.getpid(), 9)", "Runtime.ExitError: Runtime exited with error: signal: killed"),
     ],
-    ids=["exception", "import", "syntax", "no handler", "crash"],
+    ids=["exception", "import", "name", "syntax", "no handler", "exit", "exit without a status", "signal"],
 )
-async def test_function_that_cannot_start_says_why(run: Run, source: str, message: str) -> None:
+async def test_function_that_cannot_start_says_why_and_where_in_the_users_files(
+    run: Run, source: str, explanation: str
+) -> None:
+    runtime = run(source)
+    (runtime.source / "a_module_with_a_fault.py").write_text("\n\nprint(\n")
+
     with pytest.raises(InitError) as error:
-        await run(source).start()
+        await runtime.start()
 
     assert str(error.value).startswith("websocket: ")
-    assert message in str(error.value)
+    assert explanation.format(file=runtime.source / "websocket.py", folder=runtime.source) in str(error.value)
+
+
+async def test_file_below_the_current_folder_is_named_from_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = run("1 / 0")
+    monkeypatch.chdir(runtime.source.parent)
+
+    with pytest.raises(InitError, match=r'File "websocket/websocket\.py", line 1'):
+        await runtime.start()
+
+
+async def test_end_in_the_init_phase_is_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    await run("raise SystemExit(5)").invoke({})
+
+    assert [record.message for record in caplog.records] == [
+        "websocket: Runtime exited with error: exit status 5 Runtime.ExitError"
+    ]
 
 
 async def test_init_phase_has_its_limit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +140,12 @@ async def test_function_that_cannot_be_launched_says_why(
         await runtime.start()
 
 
+@pytest.mark.parametrize("environment", [{"A": "b\0c"}, {"A": 5}, {"A=": "b"}], ids=["null", "number", "name"])
+async def test_variable_that_no_process_can_have_is_named(run: Run, environment: dict[str, str]) -> None:
+    with pytest.raises(InitError, match=r"environment variable 'A=?' cannot be set"):
+        await run(ECHO, environment=environment).start()
+
+
 async def test_invocation_of_a_function_that_cannot_start_fails_with_the_reason(run: Run) -> None:
     invocation = await run("raise RuntimeError('broken')").invoke({})
 
@@ -114,7 +155,7 @@ async def test_invocation_of_a_function_that_cannot_start_fails_with_the_reason(
 # Answers and errors
 
 
-@pytest.mark.parametrize("event", [{"a": [1, None, "こんにちは"]}, None, "", 0, {"big": "x" * 200_000}], ids=type)
+@pytest.mark.parametrize("event", [{"a": [1, None, "こんにちは"]}, None, "\ud800", 0, {"big": "x" * 200_000}], ids=type)
 async def test_event_and_answer_are_any_json(run: Run, event: object) -> None:
     invocation = await run(ECHO).invoke(event)
 
@@ -127,8 +168,12 @@ async def test_event_and_answer_are_any_json(run: Run, event: object) -> None:
     [
         ("raise", "KeyError", "'authorizer'"),
         ("unserializable", "Runtime.MarshalError", "Unable to marshal response"),
-        ("exit", "Runtime.ExitError", "the runtime exited with status 3"),
-        ("crash", "Runtime.ExitError", "the runtime exited with status 4"),
+        ("exit", "Runtime.ExitError", "Error: Runtime exited with error: exit status 3"),
+        ("crash", "Runtime.ExitError", "Error: Runtime exited with error: exit status 4"),
+        ("kill", "Runtime.ExitError", "Error: Runtime exited with error: signal: killed"),
+        ("leave children", "Runtime.ExitError", "Error: Runtime exited without providing a reason"),
+        ("big", "Function.ResponseSizeTooLarge", "exceeded maximum allowed payload size (6291556 bytes)."),
+        ("bytes", "Runtime.MarshalError", "not JSON"),
     ],
 )
 async def test_failure_is_in_the_result_and_the_next_invocation_works(
@@ -177,35 +222,6 @@ async def test_line_of_any_length_may_be_logged(run: Run) -> None:
 # Environments
 
 
-@dataclass
-class Gate:
-    """Where the patient handlers wait; closing what a handler came by lets it go on."""
-
-    port: int
-    arrived: asyncio.Queue[tuple[int, asyncio.StreamWriter]]
-
-    async def next(self) -> tuple[int, asyncio.StreamWriter]:
-        """The process id of the next handler that waits, and what it came by."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            return await self.arrived.get()
-
-
-@pytest.fixture
-async def gate() -> AsyncIterator[Gate]:
-    arrived: asyncio.Queue[tuple[int, asyncio.StreamWriter]] = asyncio.Queue()
-    writers = []
-
-    async def arrive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        arrived.put_nowait((int(await reader.readline()), writer))
-
-    server = await asyncio.start_server(arrive, "127.0.0.1", 0)
-    yield Gate(server.sockets[0].getsockname()[1], arrived)
-    server.close()
-    for writer in writers:
-        writer.close()
-
-
 async def test_invocations_at_once_run_in_two_environments_and_a_third_waits_for_one(run: Run, gate: Gate) -> None:
     runtime = run(PATIENT, concurrency=2)
 
@@ -247,8 +263,15 @@ async def test_environment_that_dies_as_its_turn_comes_is_replaced(run: Run) -> 
     runtime.processes[0].kill()
     died, worked = await runtime.invoke("hello"), await runtime.invoke("hello")
 
-    assert died == Invocation(error="Runtime.ExitError", message="the runtime exited with status -9")
+    assert died.error == "Runtime.ExitError"
     assert worked.answer == [runtime.processes[1].pid, "hello"]
+
+
+async def test_end_is_logged_as_on_lambda(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    invocation = await run(FRAIL).invoke("exit")
+
+    assert [record.message for record in caplog.records] == [f"websocket: {invocation.message} Runtime.ExitError"]
+    assert re.fullmatch(r"RequestId: [0-9a-f-]{36} Error: Runtime exited with error: exit status 3", invocation.message)
 
 
 async def test_environment_that_died_is_not_timed_out_as_well(run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -261,7 +284,8 @@ async def test_environment_that_died_is_not_timed_out_as_well(run: Run, caplog: 
     hung = await runtime.invoke("hang")  # takes longer than a time-out of the one before would
 
     assert hung.timed_out
-    assert [record.message for record in caplog.records] == [f"websocket: {hung.message}"]
+    assert caplog.records[-1].message == f"websocket: {hung.message}"
+    assert len(caplog.records) == 2  # with the end of the first
 
 
 async def test_invocation_whose_environment_cannot_start_fails_while_others_work(

@@ -115,8 +115,7 @@ async def test_process_is_run_from_a_copy_of_its_source(launcher: Processes, ima
 
     launched = await start(function(target="rooms"), {"A": "b c", "LAMBDA_TASK_ROOT": "/elsewhere"})
 
-    output, _ = await launched.process.communicate()
-    arguments, code, files, environment, folder = output.decode().splitlines()
+    arguments, code, files, environment, folder = [line async for line in launched.output.lines()]
     assert (arguments, code, files) == ("-m awslambdaric rooms.handler", "first", "rooms.py")
     assert environment == f"{folder} b c"
     await launched.clean_up()
@@ -125,13 +124,12 @@ async def test_process_is_run_from_a_copy_of_its_source(launcher: Processes, ima
 async def test_killed_process_takes_along_what_it_has_started(launcher: Processes, python: Engine) -> None:
     python("/bin/sleep 600 &\necho started\nwait")
     launched = await (await launcher.prepare({"rooms"}))["rooms"](function(target="rooms"), {})
-    assert launched.process.stdout
-    assert await launched.process.stdout.readline() == b"started\n"
+    assert await anext(launched.output.lines()) == "started"
 
     await launched.kill()
 
     async with asyncio.timeout(PATIENCE_SECONDS):
-        assert await launched.process.stdout.read() == b""  # which `sleep` would hold open
+        assert [line async for line in launched.output.lines()] == []  # `sleep` would hold the pipe open
         assert await launched.process.wait() == -signal.SIGKILL
 
 
@@ -207,8 +205,7 @@ async def test_image_is_run_as_on_lambda(containers: Containers, engine: Engine)
 
     launched = await start(function(memory_mb=512), {"A": "b c"})
 
-    output, _ = await launched.process.communicate()
-    run, *options, image = output.decode().splitlines()
+    run, *options, image = [line async for line in launched.output.lines()]
     assert (run, image) == ("run", "sha256:1")
     assert {"--read-only", "--tmpfs=/tmp", "--network=host", "--memory=512m", "--memory-swap=512m"} <= {*options}
     assert {"--env", "A=b c", "--volume=/ca.pem:/ca.pem:ro", f"--label={LABEL}"} <= {*options}
@@ -232,7 +229,7 @@ async def test_environments_of_one_function_have_containers_of_their_own(
     start = (await containers.prepare({"rooms"}))["rooms"]
 
     for launched in [await start(function(), {}) for _ in range(2)]:
-        await launched.process.communicate()
+        await launched.process.wait()
         await launched.clean_up()
 
     removed = {line for line in (tmp_path / "calls").read_text().splitlines() if line.startswith("rm --force ")}
@@ -246,7 +243,7 @@ async def test_containers_that_are_left_are_removed(
     listed = f'[ "$1" = ps ] && case "$*" in *label={LABEL}*) echo "{left}";; esac'
     engine(f'echo "$@" >> {tmp_path}/calls; {listed}; {BUILDS}')
     launched = await (await containers.prepare({"rooms"}))["rooms"](function(), {})
-    await launched.process.communicate()
+    await launched.process.wait()
 
     await containers.stop()
 

@@ -1,0 +1,52 @@
+"""Finds the lines of the user's code that an init error comes from."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from local.lambda_.launched import Launched, shown
+
+# The texts of ImportError, of which awslambdaric reports no stack trace.
+NO_MODULE = re.compile(r"No module named '([\w.]+)'")
+NO_NAME = re.compile(r"cannot import name '(\w+)' from (?:partially initialized module )?'([\w.]+)'")
+
+
+def find_lines(message: str, trace: Iterable[str], launched: Launched) -> list[str]:
+    """Return the entries of an error's stack trace that are in the user's own files, or the imports that failed."""
+    uniform = [re.sub(r'(File ".*") Line (\d+)', r"\1, line \2", entry) for entry in trace]  # of a syntax error
+    own = [local for entry in uniform if (local := launched.localize(entry)) != entry]
+    if not own and (folder := launched.source):
+        own = list(find_imports(folder, message)) or [f'  File "{shown(folder / folder.name)}.py"']
+    return [line.rstrip("\n") for line in own]
+
+
+def find_imports(folder: Path, message: str) -> Iterator[str]:
+    """Yield the statements below the folder that import what the message of an ImportError names."""
+    if found := NO_NAME.search(message):
+        wanted = f"{found[2]}.{found[1]}"
+    elif found := NO_MODULE.search(message):
+        wanted = found[1]
+    else:
+        return
+    for file in sorted(folder.rglob("*.py")):
+        try:
+            source = file.read_text()
+            nodes = list(ast.walk(ast.parse(source)))
+        except (OSError, ValueError, SyntaxError):
+            continue
+        for node in nodes:
+            if any(f"{name}.".startswith(f"{wanted}.") for name in imported_names(node)):
+                statement = source.splitlines()[node.lineno - 1].strip()  # type: ignore[attr-defined]
+                yield f'  File "{shown(file)}", line {node.lineno}\n    {statement}'  # type: ignore[attr-defined]
+
+
+def imported_names(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Import(names=aliases):
+            return [alias.name for alias in aliases]
+        case ast.ImportFrom(module=module, names=aliases, level=0):
+            return [f"{module}.{alias.name}" for alias in aliases]
+    return []

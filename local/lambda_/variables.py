@@ -1,0 +1,44 @@
+"""The environment variables of a function, https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+
+from local.lambda_.function import Function
+
+
+def collect_variables(function: Function, given: Mapping[str, str], runtime_api: str) -> dict[str, str]:
+    """Return what Lambda sets, what the template sets, and what is `given`; those that Lambda reserves win.
+
+    PATH, LANG and the like are the image's, or stand for the image's.
+
+    Raises:
+        ValueError: no process can have one of these variables.
+    """
+    reserved = {
+        "_HANDLER": f"{function.target}.handler",
+        "AWS_DEFAULT_REGION": function.region,
+        "AWS_EXECUTION_ENV": "AWS_Lambda_Image",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),
+        "AWS_LAMBDA_FUNCTION_NAME": function.name,
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_FORMAT": function.logging.get("LogFormat", "Text"),
+        "AWS_LAMBDA_LOG_GROUP_NAME": function.logging.get("LogGroup", f"/aws/lambda/{function.name}"),
+        "AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d', time.gmtime())}/[$LATEST]{uuid.uuid4().hex}",
+        "AWS_LAMBDA_RUNTIME_API": runtime_api,
+        "AWS_REGION": function.region,
+        "LAMBDA_RUNTIME_DIR": "/var/runtime",
+        "LAMBDA_TASK_ROOT": "/var/task",
+    }
+    if reserved["AWS_LAMBDA_LOG_FORMAT"] == "JSON":  # without a level the root logger stays at WARNING
+        reserved["AWS_LAMBDA_LOG_LEVEL"] = function.logging.get("ApplicationLogLevel", "INFO")
+    defaults = {"AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR", "TZ": ":UTC"}
+    variables = {**defaults, **function.environment, **given, **reserved}
+    for name, value in variables.items():
+        if not isinstance(value, str) or "\0" in name + value or "=" in name:
+            rule = "a name has no '=', and a value is text without null characters"
+            raise ValueError(f"environment variable {name!r} cannot be set: {rule}")
+    return variables

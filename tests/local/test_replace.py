@@ -1,0 +1,164 @@
+"""New code and settings for a function while it serves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from local.lambda_.runner import InitError
+from tests.local.conftest import PATIENCE_SECONDS, PATIENT, Gate, Run, Runtime, alive, function
+
+VERSION = "import os\ndef handler(event, context): return [{version!r}, os.environ.get('SETTING'), os.getpid()]"
+
+
+def code(version: str) -> str:
+    return VERSION.format(version=version)
+
+
+async def answers(runtime: Runtime) -> str:
+    """The version of the code that answers."""
+    return str((await runtime.invoke({})).answer[0])
+
+
+async def ended(pids: list[int]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while alive(pids):
+            await asyncio.sleep(0.01)
+
+
+async def test_new_code_runs_in_all_environments_and_idle_ones_from_before_end(run: Run) -> None:
+    runtime = run(code("one"))
+    await asyncio.gather(*(runtime.invoke({}) for _ in range(2)))
+    before = runtime.alive
+
+    await runtime.replace(code("two"))
+    versions = [invocation.answer[0] for invocation in await asyncio.gather(*(runtime.invoke({}) for _ in range(2)))]
+
+    assert len(before) == 2
+    assert versions == ["two", "two"]
+    await ended(before)
+
+
+async def test_busy_environment_ends_after_its_answer(run: Run, gate: Gate) -> None:
+    runtime = run(PATIENT)
+    busy = asyncio.create_task(runtime.invoke(gate.port))
+    pid, way = await gate.next()
+
+    await runtime.replace(code("two"))
+    assert await answers(runtime) == "two"
+    assert pid in runtime.alive
+    way.close()
+
+    assert (await busy).answer == pid
+    await ended([pid])
+
+
+async def test_waiting_invocations_go_to_new_environments(run: Run, gate: Gate) -> None:
+    runtime = run(PATIENT, concurrency=1)
+    busy = asyncio.create_task(runtime.invoke(gate.port))
+    _, way = await gate.next()
+    waiting = [asyncio.create_task(runtime.invoke({})) for _ in range(2)]
+
+    await runtime.replace(code("two"))
+
+    assert [(await each).answer[0] for each in waiting] == ["two", "two"]
+    way.close()
+    assert (await busy).error is None
+
+
+@pytest.mark.parametrize("broken", ["def handler(event, context", "import no_such", "raise SystemExit(1)"])
+async def test_code_that_does_not_start_changes_nothing(run: Run, broken: str) -> None:
+    runtime = run(code("one"))
+    await runtime.start()
+
+    with pytest.raises(InitError, match=r"^websocket: Runtime\."):
+        await runtime.replace(broken)
+
+    assert await answers(runtime) == "one"
+    await ended([process.pid for process in runtime.processes[1:]])
+    await runtime.replace(code("two"))
+    assert await answers(runtime) == "two"
+
+
+async def test_environment_after_a_timeout_has_the_code_of_those_that_serve(run: Run) -> None:
+    runtime = run(f"import time\n{code('one')} if event != 'hang' else time.sleep(600)", timeout_seconds=1)
+    await runtime.start()
+    runtime.write("def handler(event, con")  # half of an edit
+
+    assert (await runtime.invoke("hang")).timed_out
+
+    assert await answers(runtime) == "one"
+
+
+async def test_new_settings_are_seen_by_the_next_invocation(run: Run) -> None:
+    runtime = run(code("one"), environment={"AWS_ACCESS_KEY_ID": "own"})
+    await runtime.start()
+
+    await runtime.replace(code("one"), function(environment={"SETTING": "new", "AWS_ACCESS_KEY_ID": "no"}))
+
+    assert (await runtime.invoke({})).answer[1] == "new"
+    assert runtime.runner.function.environment["SETTING"] == "new"
+
+
+async def test_of_two_replacements_at_once_the_later_one_stays(run: Run) -> None:
+    runtime = run(code("one"))
+    await runtime.start()
+    launches = []
+    for version in ("two", "three"):
+        runtime.write(code(version))
+        launches.append(await runtime.prepare())
+
+    await asyncio.gather(*(runtime.runner.replace(launch) for launch in launches))
+
+    assert await answers(runtime) == "three"
+    await ended([process.pid for process in runtime.processes[:-1]])
+
+
+async def test_replacement_while_the_first_environment_starts(run: Run) -> None:
+    runtime = run(f"import time; time.sleep(1)\n{code('one')}")
+    starting = asyncio.create_task(runtime.start())
+    while not runtime.processes:
+        await asyncio.sleep(0.01)
+
+    await runtime.replace(code("two"))
+
+    assert await answers(runtime) == "two"
+    await starting
+    await ended([runtime.processes[0].pid])
+
+
+async def test_no_invocation_is_lost_or_fails(run: Run) -> None:
+    runtime = run(code("0"))
+    seen: list[str] = []
+
+    async def ask() -> None:
+        while seen[-1:] != ["3"]:
+            invocation = await runtime.invoke({})
+            assert invocation.error is None, invocation.message
+            seen.append(invocation.answer[0])
+
+    asking = asyncio.gather(*(ask() for _ in range(5)))
+    while not seen:
+        await asyncio.sleep(0.01)
+    for version in ("1", "2", "3"):
+        await runtime.replace(code(version))
+    await asking
+
+    assert set(seen) == {"0", "1", "2", "3"}
+
+
+async def test_end_of_the_run_ends_a_replacement(run: Run) -> None:
+    runtime = run(code("one"))
+    await runtime.start()
+    replacing = asyncio.create_task(runtime.replace("import time; time.sleep(600)"))
+    while len(runtime.processes) < 2:
+        await asyncio.sleep(0.01)
+
+    await runtime.stop()
+
+    with pytest.raises(InitError):
+        await replacing
+    with pytest.raises(InitError, match="the local run ends"):
+        await runtime.replace(code("two"))
+    assert runtime.alive == []
