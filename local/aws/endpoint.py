@@ -135,7 +135,7 @@ class AwsEndpoint:
 
     async def start(self) -> str:
         """Listen, with TLS too; return the URL without."""
-        self._folder = tempfile.TemporaryDirectory(prefix="local-aws-")
+        self._folder = tempfile.TemporaryDirectory(prefix="local-tls-")
         self._files = Path(self._folder.name) / "functions"
         authority = await asyncio.to_thread(Authority)
         write_files(self._files, authority.certificate)

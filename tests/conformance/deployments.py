@@ -23,7 +23,7 @@ from tests.conformance.gateway import PATIENCE_SECONDS, Stage
 from tests.conftest import ROOT, is_loopback
 
 IMAGES = Path(__file__).resolve().parent / "images"
-READY = re.compile(r"^WebSocket +(?P<url>ws://\S+)$.*Ctrl-C ends everything\.", re.DOTALL | re.MULTILINE)
+READY = re.compile(r"^WebSocket +(?P<url>ws://[^\s?]+)\S*$.*Ctrl-C ends everything\.", re.DOTALL | re.MULTILINE)
 START_SECONDS = 300.0  # the image may have to be built
 STOP_SECONDS = 30.0
 IDLE_SECONDS, CONNECTION_SECONDS = 2.0, 5.0  # of the gateway with short limits

@@ -378,6 +378,19 @@ async def test_answer_is_readable_whatever_the_local_aws_compresses(start: Start
     assert found["TableNames"] == ["Rows"]
 
 
+async def test_proxy_of_the_desk_is_not_used(start: Start, aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    desk = await start()
+    keys = f"{desk.url}/us-east-1_Example01/.well-known/jwks.json"
+
+    listed = await asyncio.to_thread(aws.client("dynamodb").list_tables)
+    status, _ = await get(keys)
+
+    assert {"Rooms", "Rows"} <= {*listed["TableNames"]}
+    assert status != 503
+
+
 async def test_functions_credentials_stay_at_the_endpoint(start: Start) -> None:
     """Its session is nobody to the local AWS, which knows its administrator only."""
     with LoopbackServer(Answer(headers={"Content-Type": "application/x-amz-json-1.0"}, body=[b"{}"])) as dynamodb:
