@@ -144,7 +144,6 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
         created = Created()
         if aws.started:
             with progress.step("resources created") as step:
-                aws.account = template.account
                 created = await asyncio.to_thread(create_resources, template, aws)
                 step.result = ", ".join(created.physical_ids.values())
         template = template.with_physical_ids(created.physical_ids)
@@ -207,15 +206,18 @@ async def get_template(options: Options, progress: Progress, aws: LocalAws, give
     with progress.step("template read" if given else "stack unchanged" if cached else "stack synthesized") as step:
         if given:
             template = given
+            aws.account = template.account
             if any(resource["Type"] in CREATED for resource in given.resources.values()):
                 await aws.start()
         elif cached:
             template = Template.read(cached)
+            aws.account = template.account
             await aws.start()
         else:
             synthesis = asyncio.to_thread(synthesize_template, options.context)
             path, _ = await asyncio.gather(synthesis, aws.start())
             template = Template.read(path)
+            aws.account = template.account
         step.result = f"{len(template.resources)} resources" + (f", local AWS at {aws.url}" if aws.started else "")
     return template
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
@@ -60,7 +61,7 @@ ATTRIBUTES = {
 }
 STACK_ID = "arn:{partition}:cloudformation:{region}:{account}:stack/{id}/00000000-0000-0000-0000-000000000000"
 BOUND_SERVICES = ("execute-api", "lambda", "dynamodb", "cognito-idp")  # whose ARNs tell a template's account
-ARN = re.compile(r":(?P<service>[\w-]+):(?P<region>[a-z]{2}(?:-[a-z]+)+-\d):(?P<account>\d{12}):(?!layer)")
+ARN = re.compile(r":([\w-]+):([a-z]{2}(?:-[a-z]+)+-\d):(\d{12}):(?!layer)")  # service, region, account
 
 
 @dataclass
@@ -99,12 +100,13 @@ class Document:
             parameters=section(path, content, "Parameters"),
             mappings=section(path, content, "Mappings"),
             conditions=section(path, content, "Conditions"),
-            account=find_account(path, json.dumps(content)),
         )
         if not template.resources:
             raise TemplateError(f"{path} has no Resources, so it is no template that can be run")
-        for logical_id, resource in list(template.resources.items()):
+        for logical_id, resource in template.resources.items():
             check_attributes(logical_id, resource)
+        template.account = account_of_assembly(path) or template._account_of_arns(json.dumps(content))
+        for logical_id, resource in list(template.resources.items()):
             condition = resource.get("Condition")
             if condition is not None and not template.condition(condition, logical_id):
                 template.left_out[logical_id] = condition
@@ -112,6 +114,26 @@ class Document:
         for logical_id, resource in template.resources.items():
             template._check_type(logical_id, resource)
         return template
+
+    def _account_of_arns(self, content: str) -> Account:
+        """Return the account and region that ARNs name: those of permissions, as evaluated, and all that are written out.
+
+        A name of another account does no harm, because everything in the template then belongs to that account.
+        """
+        sources = []
+        for logical_id, resource in self.resources.items():
+            if resource["Type"] == "AWS::Lambda::Permission":
+                with suppress(TemplateError):
+                    sources.append(self.evaluate(resource.get("Properties", {}).get("SourceArn"), logical_id))
+        self.physical_ids.clear()  # names that have been made up so far may contain the account
+        arns = ARN.findall(json.dumps(sources, default=str) + content)
+        for service in BOUND_SERVICES:
+            found = Counter((account, region) for each, region, account in arns if each == service)
+            del found[Account.id, Account.region]
+            if found:
+                ((account, region), _), *_ = found.most_common(1)
+                return Account.of(account, region)
+        return Account()
 
     def _check_type(self, logical_id: str, resource: dict[str, Any]) -> None:
         """Refuse a resource of a type that is not run, if the run would differ without it."""
@@ -317,21 +339,14 @@ def references(value: Any) -> Iterator[str]:
             yield from references(each)
 
 
-def find_account(path: Path, content: str) -> Account:
-    """Return the account and region that a template is bound to: by its cloud assembly, else by ARNs in its content."""
+def account_of_assembly(path: Path) -> Account | None:
+    """Return the account and region that the cloud assembly binds a template to; None if it is in no cloud assembly."""
     try:
         artifacts = json.loads((path.parent / "manifest.json").read_text())["artifacts"].values()
         (bound,) = [
             each["environment"] for each in artifacts if each.get("properties", {}).get("templateFile") == path.name
         ]
         account, region = ("" if each.startswith("unknown-") else each for each in bound[len("aws://") :].split("/"))
-        return Account.of(account, region)
     except (AttributeError, KeyError, OSError, TypeError, ValueError):
-        pass  # no cloud assembly, or one without this template
-    arns = [(arn["service"], arn["account"], arn["region"]) for arn in ARN.finditer(content)]
-    for service in BOUND_SERVICES:
-        found = Counter((account, region) for each, account, region in arns if each == service)
-        if found:
-            ((account, region), _), *_ = found.most_common(1)
-            return Account.of(account, region)
-    return Account()
+        return None
+    return Account.of(account, region)
