@@ -1,7 +1,6 @@
 """What functions call instead of AWS: checks that their role allows the call, then passes it on to the local AWS.
 
-They reach it by the SDKs' variables, and by every address of AWS that they build themselves: `environment` makes their
-names local, and TLS is spoken for them.
+They reach it by the SDKs' variables, and by addresses of AWS that they build themselves, whose names are local.
 """
 
 from __future__ import annotations
@@ -9,10 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import py_compile
 import re
-import ssl
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from io import BytesIO
@@ -29,14 +25,13 @@ from botocore.credentials import Credentials
 from local.apigateway.sockets import GRACE_SECONDS
 from local.aws.account import Account
 from local.aws.iam import ADMINISTRATOR, Iam
+from local.aws.names import LocalNames
 from local.aws.resolver import sitecustomize
 from local.aws.signature import Signature, SignatureError
-from local.aws.tls import Authority, TlsListener
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # DynamoDB itself takes 16 MB
 REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d")
 REST_XML = {"cloudfront", "route53", "s3", "s3-object-lambda", "s3-outposts", "s3express"}  # their errors are XML
-TRUST = ("AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 PASSED_ON = {"content-type", "x-amz-target", "x-amz-api-version", "x-amz-user-agent", "amz-sdk-invocation-id"}
 DYNAMODB_ITEMS = {
     "Put": "PutItem",
@@ -45,8 +40,6 @@ DYNAMODB_ITEMS = {
     "ConditionCheck": "ConditionCheckItem",
 }
 DYNAMODB_OF_THE_ACCOUNT = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListTables"}
-
-BUNDLED_ROOTS = Path(botocore.__file__).with_name("cacert.pem")
 
 NO_ACCOUNT = Account()
 
@@ -135,10 +128,6 @@ class AwsEndpoint:
 
     async def start(self) -> str:
         """Listen, with TLS too; return the URL without."""
-        self._folder = tempfile.TemporaryDirectory(prefix="local-tls-")
-        self._files = Path(self._folder.name) / "functions"
-        authority = await asyncio.to_thread(Authority)
-        write_files(self._files, authority.certificate)
         self._client = ClientSession(
             auto_decompress=False,
             connector=TCPConnector(limit=0),
@@ -148,16 +137,15 @@ class AwsEndpoint:
         self._http = web.Server(self._serve, access_log=None)
         self._server = await asyncio.get_running_loop().create_server(self._http, "127.0.0.1", 0)
         self._port = int(self._server.sockets[0].getsockname()[1])
-        self._tls = TlsListener(authority, self._port_of)
-        self._tls_port = await self._tls.start()
+        self._names = LocalNames(self._port_of)
+        await self._names.start()
         return f"http://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
-        await self._tls.stop()
+        await self._names.stop()
         self._server.close()
         await self._http.shutdown(GRACE_SECONDS)
         await self._client.close()
-        self._folder.cleanup()
 
     def route_gateway(self, domain_name: str, port: int) -> None:
         """Send what functions ask of the API's own host name to the gateway, which listens on this port."""
@@ -168,22 +156,12 @@ class AwsEndpoint:
         return port if host == domain_name else self._port
 
     def environment(self, own: Mapping[str, str] = {}) -> dict[str, str]:
-        """Return the variables that make AWS's names local in a function, which has `own` by its template.
-
-        Certificates that it brings itself stay: its calls of AWS then fail, since they do not trust the local ones.
-        """
-        roots = str(self._files / "roots.pem")
-        hosts = ",".join(["127.0.0.1", "localhost", *(each.lstrip(".") for each in sitecustomize.SUFFIXES)])
-        return {
-            "LOCAL_AWS_PORT": str(self._tls_port),
-            "PYTHONPATH": ":".join(filter(None, [str(self._files), own.get("PYTHONPATH")])),
-            **{name: roots for name in TRUST if name not in own},
-            **{name: ",".join(filter(None, [hosts, own.get(name)])) for name in ("NO_PROXY", "no_proxy")},
-        }
+        """Return the variables that make AWS's names local in a function whose template sets `own`."""
+        return self._names.environment(own)
 
     def files(self) -> list[Path]:
-        """Return what a container must have at the same path, read-only."""
-        return [self._files]
+        """Return what a function's container must have at the same path, read-only."""
+        return [self._names.files]
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
         signature, fault = parsed(request)
@@ -211,7 +189,7 @@ class AwsEndpoint:
         return host, "cognito-idp", self.account.region
 
     def _missing(self, host: str, service: str, region: str) -> str | None:
-        """Say what is not run locally of what a call is for; None if it is."""
+        """Say why a call is for something that is not run locally; None if it is for something that is."""
         if service in self.urls and region == self.account.region:
             return None
         if service in self.urls:
@@ -225,7 +203,7 @@ class AwsEndpoint:
         )
 
     def _tell(self, message: str, signature: Signature | None) -> None:
-        """Log what a function misses, once."""
+        """Log once what a function misses."""
         if message not in self._told:
             self._told.add(message)
             session = self.iam.sessions.get(signature.access_key_id) if signature else None
@@ -291,18 +269,6 @@ def not_run(request: web.BaseRequest, service: str, message: str) -> web.Respons
     if service in REST_XML:
         return web.Response(status=501, text=error, content_type="application/xml")
     return failure(501, "NotImplemented", message)
-
-
-def write_files(folder: Path, certificate: bytes) -> None:
-    """Write what functions need to reach us by AWS's names, readable by the users of containers too."""
-    folder.mkdir()
-    module = folder / "sitecustomize.py"
-    roots = Path(ssl.get_default_verify_paths().cafile or BUNDLED_ROOTS).read_bytes()
-    (folder / "roots.pem").write_bytes(roots + b"\n" + certificate)
-    module.write_bytes(Path(sitecustomize.__file__).read_bytes())
-    py_compile.compile(str(module), doraise=True)
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def failure(status: int, error: str, message: str) -> web.Response:

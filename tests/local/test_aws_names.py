@@ -191,7 +191,7 @@ async def test_other_services_of_the_run_are_called_by_their_addresses(desk: Des
 
 
 async def test_name_is_local_however_it_is_resolved(desk: Desk) -> None:
-    port = desk.endpoint._tls_port
+    port = desk.endpoint._names.port
 
     assert await desk.do("look_up", host="Cognito-IDP.us-east-1.amazonaws.com.") == [
         "127.0.0.1",
@@ -331,6 +331,6 @@ async def test_tls_listens_on_loopback_for_names_of_aws_only(endpoint: AwsEndpoi
     context = ssl.create_default_context(cafile=endpoint.environment()["SSL_CERT_FILE"])
 
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        await asyncio.open_connection("127.0.0.1", endpoint._tls_port, ssl=context, server_hostname="example.org")
+        await asyncio.open_connection("127.0.0.1", endpoint._names.port, ssl=context, server_hostname="example.org")
 
-    assert [each.getsockname()[0] for each in endpoint._tls._server.sockets] == ["127.0.0.1"]
+    assert [each.getsockname()[0] for each in endpoint._names._server.sockets] == ["127.0.0.1"]
