@@ -44,16 +44,16 @@ class Reaper:
 
     async def stop(self) -> None:
         """End and remove now what is left."""
-        if self._process:
-            await asyncio.to_thread(self._process.communicate)
+        if process := self._process:
+            self._process = None
+            await asyncio.to_thread(process.communicate)
         else:
             await asyncio.to_thread(reap, (), "", self._arguments[1:])
 
     def _tell(self, line: str) -> None:
-        assert self._process
-        assert self._process.stdin
-        with suppress(BrokenPipeError, ValueError):  # somebody has ended it, or it was stopped
-            print(line, file=self._process.stdin, flush=True)
+        if self._process and self._process.stdin:
+            with suppress(BrokenPipeError):  # somebody has ended it
+                print(line, file=self._process.stdin, flush=True)
 
 
 def reap(lines: Iterable[str], label: str, folders: list[str]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,16 @@ from local.reaper import Reaper
 
 LABEL = f"local-run={uuid.uuid4()}"  # on every container of this run
 SIGNALLED = 128  # exit status of `docker run` after a signal, minus the signal
+REGISTRY_SECONDS = 15.0
+DOCKER_SECONDS = 20.0
+BASE_ADVICE = "the base image cannot be had: connect to its registry, or set BASE_IMAGE to an image that is here"
+CONNECT = """
+import socket
+try:
+    socket.create_connection(ADDRESS, timeout=5)
+except OSError:
+    print("unreachable")
+"""
 
 
 @dataclass(frozen=True)
@@ -37,12 +48,12 @@ class Container(Launched):
     memory_mb: int = 0
 
     async def kill(self) -> None:
-        await self._docker("rm", "--force", self.name)
+        await ask_docker("rm", "--force", self.name)
         await super().kill()
 
     async def clean_up(self) -> Invocation:
-        out_of_memory = await self._docker("inspect", "--format={{.State.OOMKilled}}", self.name) == "true\n"
-        await self._docker("rm", "--force", self.name)
+        out_of_memory = await ask_docker("inspect", "--format={{.State.OOMKilled}}", self.name) == "true\n"
+        await ask_docker("rm", "--force", self.name)
         end = await super().clean_up()
         status = self.process.returncode or 0
         if out_of_memory:
@@ -51,11 +62,6 @@ class Container(Launched):
         if status > SIGNALLED:
             return dataclasses.replace(end, message=describe_exit(SIGNALLED - status))
         return end
-
-    @staticmethod
-    async def _docker(*arguments: str) -> str:
-        docker = await asyncio.create_subprocess_exec("docker", *arguments, stdout=PIPE, stderr=DEVNULL)
-        return (await docker.communicate())[0].decode()
 
 
 class Containers:
@@ -70,20 +76,34 @@ class Containers:
         """Mount these files at their own paths; `source` has the user's folder of each target."""
         self._mounts = mounts
         self._source = source
+        self._images: dict[str, str] = {}  # the image's ID of each target
+        self._replaced: set[str] = set()
         self._reaper = Reaper(label=LABEL)
 
     async def prepare(self, targets: set[str]) -> dict[str, Launch]:
         """Build the images of these targets; return how to launch each, whatever is built later.
 
         Raises:
-            LaunchError: there is no docker command, or the last line of its complaint.
+            LaunchError: the images cannot be built, or their containers cannot reach this process.
         """
-        ids = await self._bake(targets)
-        return {target: partial(self._launch, ids[target]) for target in targets}
+        try:
+            images = await self._bake(targets)
+            if not self._images:
+                await self._check_network(next(iter(images.values())))
+        except BaseException:
+            if not self._images:
+                await self._reaper.stop()
+            raise
+        self._replaced |= {*self._images.values()}
+        self._images |= images
+        return {target: partial(self._launch, image) for target, image in images.items()}
 
     async def stop(self) -> None:
-        """Remove the containers of this run that are left."""
+        """Remove what is left of this run: containers, and images that later builds have replaced."""
         await self._reaper.stop()
+        if replaced := self._replaced - {*self._images.values()}:
+            unnamed = await ask_docker("image", "ls", "--quiet", "--no-trunc", "--filter=dangling=true")
+            await ask_docker("image", "rm", *replaced.intersection(unnamed.split()))
 
     async def _bake(self, targets: set[str]) -> dict[str, str]:
         """Return the image's ID of each target."""
@@ -91,21 +111,36 @@ class Containers:
             raise LaunchError("docker buildx bake: there is no docker command")
         with tempfile.TemporaryDirectory() as folder:
             metadata = Path(folder) / "metadata.json"
-            bake = ("buildx", "bake", "--load", f"--metadata-file={metadata}", *sorted(targets))
-            process = await asyncio.create_subprocess_exec(
-                "docker", *bake, cwd=ROOT, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, start_new_session=True
-            )
+            bake = ("buildx", "bake", "--load", "--progress=plain", f"--metadata-file={metadata}", *sorted(targets))
+            output = Output()
+            process = await output.start("docker", *bake, cwd=ROOT)
             self._reaper.watch(process.pid)
             try:
-                _, complaint = await process.communicate()
+                complaint = await read_complaint(output)
+                status = await process.wait()
             finally:
+                output.close()
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)  # if the local run ends before the build
                 self._reaper.release(process.pid)
-            if process.returncode != 0:
-                raise LaunchError(f"docker buildx bake: {complaint.decode(errors='replace').strip().splitlines()[-1]}")
+            if status != 0:
+                raise LaunchError(f"docker buildx bake: {complaint}")
             built = json.loads(metadata.read_text())
         return {target: built[target]["containerimage.config.digest"] for target in targets}
+
+    async def _check_network(self, image: str) -> None:
+        """Raise LaunchError if a container cannot connect to this process; an image without Python is not checked."""
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        async with server:
+            address = str(server.sockets[0].getsockname())
+            run = ("run", "--rm", "--network=host", f"--label={LABEL}", "--entrypoint=python", image)
+            answer = await ask_docker(*run, "-ISc", CONNECT.replace("ADDRESS", address))
+        if answer.strip() == "unreachable":
+            reason = "the containers cannot reach this machine's 127.0.0.1, because the engine runs elsewhere"
+            raise LaunchError(
+                f"{reason}, such as in a virtual machine. Enable host networking in the engine's settings if it has "
+                "that (Docker Desktop has), or run the functions as processes: --functions process"
+            )
 
     async def _launch(self, image: str, function: Function, variables: dict[str, str]) -> Launched:
         name = f"local-{function.target}-{uuid.uuid4().hex[:8]}"
@@ -128,6 +163,45 @@ class Containers:
         )
         self._reaper.watch(process.pid)
         return Container(process, output, "/var/task", self._source / function.target, self._reaper, name, memory)
+
+
+async def read_complaint(output: Output) -> str:
+    """Return the last line of a build's output, with advice if the base image cannot be had.
+
+    Raises:
+        LaunchError: a registry does not answer; BuildKit would wait for minutes.
+    """
+    last, asked = "", dict[str, str]()  # the base images that registries are asked for, by step
+    lines = output.lines()
+    while True:
+        try:
+            async with asyncio.timeout(REGISTRY_SECONDS if asked else None):
+                line = await anext(lines, None)
+        except TimeoutError:
+            base = ", ".join(asked.values())
+            reason = f"the registry of {base} has not answered for {REGISTRY_SECONDS:.0f} s"
+            raise LaunchError(f"docker buildx bake: {reason}; {BASE_ADVICE}") from None
+        if line is None:
+            break
+        last = line.strip() or last
+        if found := re.match(r"(#\d+) .*load metadata for (\S+)", line):
+            asked[found[1]] = found[2]
+        elif found := re.match(r"(#\d+) (?:DONE|ERROR|CANCELED|CACHED)", line):
+            asked.pop(found[1], None)
+    return f"{last}; {BASE_ADVICE}" if "failed to resolve source metadata" in last else last
+
+
+async def ask_docker(*arguments: str) -> str:
+    """Return what a docker command prints, which is nothing if it fails."""
+    try:
+        docker = await asyncio.create_subprocess_exec("docker", *arguments, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
+    except OSError:
+        return ""
+    try:
+        return (await asyncio.wait_for(docker.communicate(), DOCKER_SECONDS))[0].decode()
+    except TimeoutError:
+        docker.kill()
+        return ""
 
 
 def has_engine() -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from local.errors import LaunchError
+from local.lambda_ import containers as containers_module
 from local.lambda_ import processes
 from local.lambda_.containers import LABEL, Containers, has_engine
 from local.lambda_.processes import Processes
@@ -161,7 +162,7 @@ async def test_images_of_these_functions_are_built_and_no_others(
     await containers.prepare({"rooms"})
 
     first, *_ = (tmp_path / "calls").read_text().splitlines()
-    assert first.startswith("buildx bake --load --metadata-file=")
+    assert first.startswith("buildx bake --load --progress=plain --metadata-file=")
     assert first.endswith(" rooms")
 
 
@@ -183,6 +184,54 @@ async def test_images_that_cannot_be_built_are_an_error(
         await containers.prepare({"rooms"})
 
 
+NO_BASE = """
+echo '#3 [context base] load metadata for docker.io/library/python:3.13-slim'
+echo '#3 ERROR: no such host'
+echo 'ERROR: failed to solve: failed to resolve source metadata for docker.io/library/python:3.13-slim: no such host'
+exit 1
+"""
+
+
+async def test_base_image_that_cannot_be_had_is_an_error_with_advice(containers: Containers, engine: Engine) -> None:
+    engine(NO_BASE)
+
+    with pytest.raises(LaunchError, match=r"no such host; the base image cannot be had: .* set BASE_IMAGE"):
+        await containers.prepare({"rooms"})
+
+
+async def test_registry_that_does_not_answer_is_given_up(
+    containers: Containers, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containers_module, "REGISTRY_SECONDS", 0.2)
+    waits = "echo '#3 [context base] load metadata for python:3.13'; exec /bin/sleep 600"
+    engine(f'[ "$1" = buildx ] || exit 0; echo "#2 load metadata for other:1"; echo "#2 DONE 0.1s"; {waits}')
+
+    with pytest.raises(LaunchError, match=r"the registry of python:3\.13 has not answered for 0 s; the base image"):
+        await containers.prepare({"rooms"})
+
+
+async def test_engine_whose_containers_cannot_reach_this_machine_is_an_error(
+    containers: Containers, engine: Engine
+) -> None:
+    engine(f'[ "$1" = run ] && echo unreachable; {BUILDS}')
+
+    with pytest.raises(LaunchError, match=r"cannot reach this machine's 127\.0\.0\.1.*--functions process"):
+        await containers.prepare({"rooms"})
+
+
+async def test_end_removes_images_that_later_builds_have_replaced_unless_they_have_a_name(
+    containers: Containers, engine: Engine, tmp_path: Path
+) -> None:
+    for number in (1, 2, 3, 3):
+        build = BUILDS.replace("sha256:1", f"sha256:{number}")
+        engine(f'echo "$@" >> {tmp_path}/calls; [ "$1 $2" = "image ls" ] && echo sha256:1 sha256:0; {build}')
+        await containers.prepare({"rooms"})
+
+    await containers.stop()
+
+    assert (tmp_path / "calls").read_text().splitlines()[-1] == "image rm sha256:1"
+
+
 async def test_build_ends_with_the_local_run(containers: Containers, engine: Engine, tmp_path: Path) -> None:
     engine(f'[ "$1" = buildx ] && echo $$ > {tmp_path}/pid && exec /bin/sleep 600')
     building = asyncio.create_task(containers.prepare({"rooms"}))
@@ -200,7 +249,7 @@ async def test_build_ends_with_the_local_run(containers: Containers, engine: Eng
 
 async def test_image_is_run_as_on_lambda(containers: Containers, engine: Engine) -> None:
     """Read-only but for /tmp, without swap, and nothing of it listens for others than this machine."""
-    engine(f'[ "$1" = run ] && printf "%s\\n" "$@"; {BUILDS}')
+    engine(f'[ "$1 $2" = "run --init" ] && printf "%s\\n" "$@"; {BUILDS}')
     start = (await containers.prepare({"rooms"}))["rooms"]
 
     launched = await start(function(memory_mb=512), {"A": "b c"})
@@ -213,7 +262,7 @@ async def test_image_is_run_as_on_lambda(containers: Containers, engine: Engine)
 
 
 async def test_killed_image_takes_its_container_along(containers: Containers, engine: Engine, tmp_path: Path) -> None:
-    engine(f'echo "$@" >> {tmp_path}/calls; [ "$1" = run ] && exec /bin/sleep 600; {BUILDS}')
+    engine(f'echo "$@" >> {tmp_path}/calls; [ "$1 $2" = "run --init" ] && exec /bin/sleep 600; {BUILDS}')
     launched = await (await containers.prepare({"rooms"}))["rooms"](function(), {})
 
     await launched.kill()

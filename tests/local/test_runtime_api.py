@@ -8,7 +8,7 @@ import re
 import pytest
 
 from local.lambda_.invocation import Invocation
-from tests.local.conftest import WEBSOCKET, Run
+from tests.local.conftest import WEBSOCKET, Run, function
 
 TRACE_HEADER = re.compile(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24});Parent=[0-9a-f]{16};Sampled=[01]")
 
@@ -127,6 +127,7 @@ async def test_function_gets_its_variables_those_of_lambda_and_none_of_the_desk(
     monkeypatch.setenv("AWS_PROFILE", "somebody")
     monkeypatch.setenv("SECRET_OF_THE_DESK", "secret")
     settings = {"LogFormat": "JSON", "ApplicationLogLevel": "WARN", "LogGroup": "group"}
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
     runtime = run(ENVIRONMENT, environment={"ENDPOINT": "local"}, logging=settings)
 
     variables = (await runtime.invoke({})).answer
@@ -139,8 +140,38 @@ async def test_function_gets_its_variables_those_of_lambda_and_none_of_the_desk(
         ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
         ("AWS_LAMBDA_LOG_LEVEL", "WARN"),
         ("AWS_LAMBDA_LOG_GROUP_NAME", "group"),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
+        ("AWS_EXECUTION_ENV", "AWS_Lambda_Image"),
+        ("_HANDLER", "websocket.handler"),
+        ("LANG", "en_US.UTF-8"),
+        ("TZ", ":UTC"),
     }
     assert variables.keys().isdisjoint({"AWS_PROFILE", "SECRET_OF_THE_DESK"})
+
+
+async def test_template_sets_what_lambda_does_not_reserve(run: Run) -> None:
+    own = {"TZ": "Asia/Tokyo", "PATH": "/opt/bin", "AWS_REGION": "eu-west-1", "LAMBDA_TASK_ROOT": "/", "_HANDLER": "x"}
+    code = "import os, time\ndef handler(event, context): return time.localtime(0).tm_hour, dict(os.environ)"
+    runtime = run(code)
+    runtime.runner.function = function(environment=own)
+
+    hour, variables = (await runtime.invoke({})).answer
+
+    assert (hour, variables["PATH"], variables["AWS_REGION"]) == (9, "/opt/bin", "us-east-1")
+    assert (variables["LAMBDA_TASK_ROOT"] == "/", variables["_HANDLER"]) == (False, "websocket.handler")
+
+
+async def test_root_logger_is_at_warning_unless_the_log_format_is_json(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="function.websocket")
+    runtime = run("import logging\ndef handler(event, context): logging.info('quiet'); logging.warning('loud')")
+
+    await runtime.invoke({})
+    await runtime.stop()
+
+    (logged,) = [record.message for record in caplog.records if record.name == "function.websocket"]
+    assert logged.endswith("\tloud")
 
 
 async def test_what_a_function_prints_is_logged_under_its_name(run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -152,3 +183,15 @@ async def test_what_a_function_prints_is_logged_under_its_name(run: Run, caplog:
 
     logged = [record.message for record in caplog.records if record.name == "function.websocket"]
     assert logged == ["こんにちは", "b'\\xff' hello"]
+
+
+async def test_log_names_the_users_files_and_not_the_snapshot(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="function.websocket")
+    runtime = run("def handler(event, context): 1 / 0")
+
+    await runtime.invoke({})
+    await runtime.stop()
+
+    (logged,) = [record.message for record in caplog.records if record.name == "function.websocket"]
+    assert f'File "{runtime.source}/websocket.py", line 1, in handler' in logged
+    assert "snapshots" not in logged
