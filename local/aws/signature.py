@@ -29,6 +29,7 @@ TERMINATOR = "aws4_request"
 TIME = "%Y%m%dT%H%M%SZ"
 MINUTE = timedelta(minutes=1)
 MAX_SKEW = 5 * MINUTE
+MAX_LIFETIME = timedelta(days=7)
 UNRESERVED = "-_.~"
 PARAMETERS = ("Credential", "Signature", "SignedHeaders")
 
@@ -83,7 +84,7 @@ class Signature:
             given = {name.removeprefix("X-Amz-"): value for name, value in query.items()}
             time, token = given.get("Date", ""), given.get("Security-Token")
             if given.get("Expires", "").isdecimal():
-                lifetime = timedelta(seconds=int(given["Expires"]))
+                lifetime = min(timedelta(seconds=int(given["Expires"][:9])), MAX_LIFETIME)
             if missing := [name for name in (*PARAMETERS, "Date") if not given.get(name)]:
                 required = " ".join(f"AWS query-string parameters must include 'X-Amz-{name}'." for name in missing)
                 incomplete(f"{required} Re-examine the query-string parameters.")
@@ -108,10 +109,10 @@ class Signature:
         return cls(access_key_id, tuple(scope), given["SignedHeaders"], given["Signature"], time, token, lifetime)
 
     def check(self, iam: Iam, service: str, region: str) -> None:
-        """Check everything but the signature itself, so that a body need not be read for a request that is refused.
+        """Check everything but the value, so that no body need be read for a request that is refused anyway.
 
         Raises:
-            SignatureError: the credentials are unknown, for something else, or too old.
+            SignatureError: the credentials are unknown or for something else, or the signature is too old.
         """
         self._secret(iam)
         if faults := "".join(f"{fault} " for fault in self._scope_faults(service, region)):
@@ -134,10 +135,10 @@ class Signature:
             invalid(f"Signature not yet current: {self.time} is still later than {reckoned}")
 
     def verify(self, iam: Iam, method: str, target: str, headers: Headers, body: bytes) -> None:
-        """Compare the signature with the one that belongs to this request.
+        """Compare the value with the one that belongs to this request.
 
         Raises:
-            SignatureError: it is another; the message has what should have been signed.
+            SignatureError: they differ; the message says what should have been signed.
         """
         canonical = canonical_request(method, target, headers, self.signed_headers, body)
         string = "\n".join(
@@ -198,7 +199,7 @@ def signing_time(headers: Headers) -> str:
     date = headers.get("Date", "")
     try:
         return parsedate_to_datetime(date).astimezone(UTC).strftime(TIME)
-    except ValueError:
+    except (ValueError, OverflowError):
         return date
 
 

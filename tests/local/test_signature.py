@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from local.aws import signature
@@ -204,6 +207,9 @@ def by_hand(parameters: str, **headers: str) -> AWSRequest:
     return request(PATH, b"hello", "POST", **headers)
 
 
+QUERY = ["X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-Signature", "X-Amz-SignedHeaders", "other"]
+HEADERS = ["Date", "X-Amz-Date", "X-Amz-Security-Token", "Host"]
+TEXTS = st.text("aZ09/=,;:-. \t\0é\udc80") | st.sampled_from(["9" * 999, SCOPE, SIGNED_AT, "1 Jan 0001 00:00 +2359"])
 COMPLETE = f"Credential={SCOPE}, SignedHeaders=host;x-amz-date, Signature=0"
 
 
@@ -247,6 +253,24 @@ def test_presigned_request_is_valid_as_long_as_it_says(iam: Iam, monkeypatch: py
     verify(iam, signed)
     monkeypatch.setattr(Clock, "reading", later + timedelta(minutes=61))
     assert "- 60 min.)" in refused(iam, signed)[1]
+
+
+@settings(deadline=None)
+@given(
+    query=st.dictionaries(st.sampled_from(QUERY), TEXTS),
+    headers=st.dictionaries(st.sampled_from(HEADERS), TEXTS),
+    authorization=st.none() | TEXTS | TEXTS.map(lambda text: f"AWS4-HMAC-SHA256 {COMPLETE}{text}"),
+)
+def test_whatever_is_sent_there_is_an_answer(
+    query: dict[str, str], headers: dict[str, str], authorization: str
+) -> None:
+    target = (
+        f"{PATH}?X-Amz-Algorithm={signature.ALGORITHM}&{urlencode(query, errors='surrogateescape')}" if query else PATH
+    )
+    arrived = headers | ({"Authorization": authorization} if authorization else {})
+
+    with pytest.raises(SignatureError):
+        verify(Iam(), request(), target=target, headers=CIMultiDictProxy(CIMultiDict(arrived)))
 
 
 @pytest.mark.parametrize(
