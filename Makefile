@@ -4,6 +4,17 @@ MAKEFLAGS += --jobs=4 --no-print-directory
 PYTHON ?= python3
 PYTEST_FLAGS ?=
 
+# A first run without network must say so within seconds; the environment can set other limits.
+export PIP_RETRIES ?= 2
+export PIP_DEFAULT_TIMEOUT ?= 10
+export npm_config_fetch_retries ?= 2
+export npm_config_fetch_retry_mintimeout ?= 1000
+NO_NETWORK = { echo "setup: the packages in $(@D) could not be installed; is there a network?" >&2; exit 1; }
+
+# Arguments of a command come from make's command line only: many shells have an EMAIL of their own.
+given = $(if $(filter command,$(origin $(1))),$(value $(1)))
+quoted = '$(subst ','\'',$(given))'
+
 VENV := .venv/bin
 INSTALL = -m pip install -qq --disable-pip-version-check --no-compile --require-hashes --requirement
 FUNCTIONS := authorizer websocket
@@ -13,7 +24,7 @@ STAMPS := .venv/stamp node_modules/stamp $(FUNCTIONS:%=.local/venvs/%/stamp) .lo
 
 .PHONY: help
 help: ## print this
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 .PHONY: setup
 setup: $(STAMPS) ## install into this folder what the system needs; the others do it when needed
@@ -27,12 +38,20 @@ up: page setup ## run the whole system and its page until Ctrl-C
 	@$(VENV)/python -m local up $(LOCAL_FLAGS)
 
 .PHONY: token
-token: ## print an ID token of the user of `make up`
-	@$(VENV)/python -m local token $(LOCAL_FLAGS)
+token: ## print an ID token of the user of `make up`, or of EMAIL=bob@example.com
+	@$(VENV)/python -m local token $(LOCAL_FLAGS) $(if $(call given,EMAIL),-- $(call quoted,EMAIL))
+
+.PHONY: user
+user: ## add a user to `make up`: EMAIL=bob@example.com, and GROUP=admins for a group
+	@$(VENV)/python -m local user $(LOCAL_FLAGS) $(foreach group,$(call given,GROUP),--group='$(group)') -- $(call quoted,EMAIL)
 
 .PHONY: connection
-connection: ## print the id of an open connection of `make up`
+connection: ## print the id of the newest connection of `make up`
 	@$(VENV)/python -m local connection $(LOCAL_FLAGS)
+
+.PHONY: post
+post: ## post MESSAGE='hello' to the newest connection of `make up`, or to CONNECTION=…
+	@$(VENV)/python -m local post $(LOCAL_FLAGS) $(if $(call given,CONNECTION),--connection=$(call quoted,CONNECTION)) -- $(call quoted,MESSAGE)
 
 .PHONY: page
 page: frontend/dist/index.html ## build the page
@@ -92,12 +111,20 @@ synth: setup ## synthesize and validate the stack
 	npx cdk synth --quiet
 
 .PHONY: lock
-lock: ## renew the hash-locked requirements
+lock: ## lock what the requirements' .in files ask for; other versions stay
+	@command -v $(firstword $(UV)) >/dev/null || { echo "make lock needs uv: python3 -m pip install uv, or make lock UV=path/to/uv" >&2; exit 1; }
 	@for name in images/authorizer/requirements images/websocket/requirements tests/conformance/images/probe/requirements requirements/dev requirements/browser requirements/aws; do \
 	  $(UV_COMPILE) $$name.in --output-file $$name.txt || exit 1; \
 	done
 	@$(UV_COMPILE) --no-deps images/rie/requirements.in --output-file images/rie/requirements.txt
-UV_COMPILE = uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+
+.PHONY: lock-upgrade
+lock-upgrade: LOCK_FLAGS := --upgrade
+lock-upgrade: lock ## lock the newest version of every requirement
+
+UV ?= uv
+LOCK_FLAGS :=
+UV_COMPILE = $(UV) pip compile --quiet $(LOCK_FLAGS) --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 
 .PHONY: clean
@@ -111,19 +138,19 @@ clean: ## remove what the others installed and made
 
 .venv/stamp: requirements/dev.txt | .local/preflight
 	@echo "setup: Python packages for synthesis, local run and tests (.venv)"
-	@$(PYTHON) -m venv .venv && $(VENV)/python $(INSTALL) $< && touch $@
+	@$(PYTHON) -m venv .venv && { $(VENV)/python $(INSTALL) $< || $(NO_NETWORK); } && touch $@
 
 .venv/stamp-browser: requirements/browser.txt .venv/stamp
 	@echo "setup: Playwright for the page's tests (.venv)"
-	@$(VENV)/python $(INSTALL) $< && touch $@
+	@{ $(VENV)/python $(INSTALL) $< || $(NO_NETWORK); } && touch $@
 
 node_modules/stamp: package-lock.json | .local/preflight
 	@echo "setup: CDK CLI and wscat (node_modules)"
-	@npm ci --silent && touch $@
+	@{ npm ci --loglevel=error --no-audit --no-fund >/dev/null || $(NO_NETWORK); } && touch $@
 
 frontend/node_modules/stamp: frontend/package-lock.json | .local/preflight
 	@echo "setup: the page's packages (frontend/node_modules)"
-	@npm ci --silent --prefix frontend && touch $@
+	@{ npm ci --loglevel=error --no-audit --no-fund --prefix frontend >/dev/null || $(NO_NETWORK); } && touch $@
 
 frontend/dist/index.html: $(PAGE_SOURCES) frontend/node_modules/stamp
 	@echo "setup: the page ($(@D))"
@@ -131,20 +158,20 @@ frontend/dist/index.html: $(PAGE_SOURCES) frontend/node_modules/stamp
 
 .local/venvs/%/stamp: images/%/requirements.txt | .local/preflight
 	@echo "setup: the $* image's packages, for running it as a process ($(@D))"
-	@$(PYTHON) -m venv $(@D) && $(@D)/bin/python $(INSTALL) $< && touch $@
+	@$(PYTHON) -m venv $(@D) && { $(@D)/bin/python $(INSTALL) $< || $(NO_NETWORK); } && touch $@
 
 .local/venvs/probe/stamp: tests/conformance/images/probe/requirements.txt | .local/preflight
 	@echo "setup: the conformance pack's function ($(@D))"
-	@$(PYTHON) -m venv $(@D) && $(@D)/bin/python $(INSTALL) $< && touch $@
+	@$(PYTHON) -m venv $(@D) && { $(@D)/bin/python $(INSTALL) $< || $(NO_NETWORK); } && touch $@
 
 .local/venvs/aws/stamp: requirements/aws.txt | .local/preflight
 	@echo "setup: local Cognito and DynamoDB ($(@D))"
-	@$(PYTHON) -m venv $(@D) && $(@D)/bin/python $(INSTALL) $< && touch $@
+	@$(PYTHON) -m venv $(@D) && { $(@D)/bin/python $(INSTALL) $< || $(NO_NETWORK); } && touch $@
 
 # The emulator comes in the wheel of aws-sam-cli, for Linux on both architectures.
 .local/bin/aws-lambda-rie: images/rie/requirements.txt | .local/preflight
 	@echo "setup: Lambda runtime interface emulator ($@)"
 	@mkdir -p $(@D) && wheel=$$(mktemp -d) && \
-	  $(PYTHON) -m pip download -qq --disable-pip-version-check --no-deps --require-hashes --dest $$wheel --requirement $< && \
+	  { $(PYTHON) -m pip download -qq --disable-pip-version-check --no-deps --require-hashes --dest $$wheel --requirement $< || $(NO_NETWORK); } && \
 	  $(PYTHON) -m zipfile --extract $$wheel/*.whl $$wheel && \
 	  install -m 755 $$wheel/samcli/local/rapid/aws-lambda-rie-$$(uname -m | sed s/aarch64/arm64/) $@ && rm -r $$wheel

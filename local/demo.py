@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from contextlib import suppress
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from local import example
 from local.aws.clients import client
-from local.example import opening
+from local.aws.users import make_password
+from local.errors import LaunchError
 from local.progress import Progress, StepFailed
 from local.system import Options, System, run_system
 
@@ -22,9 +23,15 @@ LIFETIME_SECONDS = 3  # of a token that runs out while we watch
 
 
 async def demo(options: Options, progress: Progress) -> None:
-    """Raises StepFailed for the first step that does not do what it should."""
+    """Run the system, show everything, and end.
+
+    Raises:
+        StepFailed: the first step that does not do what it should.
+    """
     started = time.monotonic()
     async with run_system(options, progress) as system:
+        if not example.takes_id_token(system.stack) or example.find_connection_table(system.stack) is None:
+            raise LaunchError("the demo shows our own application, and this template has another: use `make up`")
         try:
             await use(system, progress)
         except StepFailed as failure:
@@ -35,76 +42,88 @@ async def demo(options: Options, progress: Progress) -> None:
 
 async def use(system: System, progress: Progress) -> None:
     ada, bob = "ada@example.com", "bob@example.com"
-    passwords = {ada: password(), bob: password()}
+    passwords = {ada: make_password(), bob: make_password()}
+    groups = example.find_required_groups(system.stack)
 
     with progress.step("Ada signs in by SRP") as step:
         for email, secret in passwords.items():
-            await asyncio.to_thread(system.users.add, email, secret)
+            await asyncio.to_thread(system.users.add, email, secret, groups)
         token = await asyncio.to_thread(system.users.id_token, ada, passwords[ada])
         step.result = f"an ID token of {len(token)} characters"
 
     with progress.step("table before") as step:
-        expect(rows(system) == [], "the table is not empty")
+        expect(scan_rows(system) == [], "the table is not empty")
         step.result = "empty"
 
     with progress.step("Ada connects with it") as step:
-        phone = await connect(**opening(system, token))
+        peers = {"phone": await open_connection(system, token)}
         step.result = "101"
     with progress.step("table while connected") as step:
-        (row,) = rows(system)
+        (row,) = scan_rows(system)
         user_id = row["userId"]["S"]
         expires = int(row["removedAt"]["N"]) - int(time.time())
         step.result = f"connection {row['connectionId']['S']} of user {user_id}, removed in {expires} s at the latest"
 
     with progress.step("message echoed") as step:
-        await phone.send("hello")
-        step.result = expect_message(await answer(phone), '{"message": "hello"}')
+        await peers["phone"].send("hello")
+        step.result = expect_message(await receive(peers["phone"]), '{"message": "hello"}')
 
     with progress.step("push to all of Ada's") as step:
-        laptop = await connect(**opening(system, token))
+        if example.find_connection_limit(system.stack) != 1:
+            peers["laptop"] = await open_connection(system, token)
         pushed = await asyncio.to_thread(push, system, user_id, "news for Ada")
-        for peer in (phone, laptop):
-            expect_message(await answer(peer), "news for Ada")
-        step.result = f"{pushed} connections found by userIdIndex, both got it"
+        for peer in peers.values():
+            expect_message(await receive(peer), "news for Ada")
+        found = "1 connection" if len(peers) == 1 else f"{len(peers)} connections"
+        step.result = f"{found} found by userIdIndex, {'it' if len(peers) == 1 else 'both'} got it"
+        expect(pushed == len(peers), f"{pushed} of {len(peers)} posts arrived")
 
-    await refusals(system, progress, bob, passwords[bob])
+    await show_refusals(system, progress, bob, passwords[bob])
 
     with progress.step("Ada disconnects") as step:
-        await phone.close()
-        await laptop.close()
-        step.result = "phone and laptop"
+        for peer in peers.values():
+            await peer.close()
+        step.result = " and ".join(peers)
     with progress.step("table after") as step:
-        await until_empty(system)
+        await wait_until_empty(system)
         step.result = "empty"
     with progress.step("grants never used") as step:
         step.result = "; ".join(system.unused_grants()) or "none"
 
 
-async def refusals(system: System, progress: Progress, email: str, secret: str) -> None:
+async def show_refusals(system: System, progress: Progress, email: str, secret: str) -> None:
     with progress.step("no token") as step:
-        step.result = await refusal(401, uri=system.websocket_url)
+        step.result = await expect_refusal(401, system, None)
     with progress.step("token of another app client") as step:
-        other = await asyncio.to_thread(other_app_client, system)
+        other = await asyncio.to_thread(create_app_client, system)
         token = await asyncio.to_thread(system.users.id_token, email, secret, other)
-        step.result = await refusal(403, **opening(system, token))
+        step.result = await expect_refusal(403, system, token)
     with progress.step("Bob's token runs out") as step:
-        token = await asyncio.to_thread(short_lived_token, system, email, secret)
-        browser = await connect(**opening(system, token))
+        token = await asyncio.to_thread(get_short_lived_token, system, email, secret)
+        browser = await open_connection(system, token)
         await asyncio.sleep(LIFETIME_SECONDS)
         await browser.send("still there?")
-        told = await answer(browser)
+        told = await receive(browser)
         expect("token_expired" in told, f"got {told}")
         try:
-            raise AssertionError(f"got {await answer(browser)} instead of the connection's end")
+            raise AssertionError(f"got {await receive(browser)} instead of the connection's end")
         except ConnectionClosed:
             step.result = f"{told} and closed"
     with progress.step("expired token") as step:
-        step.result = await refusal(403, **opening(system, token))
+        step.result = await expect_refusal(403, system, token)
 
 
-async def refusal(status: int, **opening: Any) -> str:
+async def open_connection(system: System, token: str | None) -> ClientConnection:
+    """Connect as our own clients do; without a token for None."""
+    handshake = example.build_handshake(system, token or "")
+    if token is None:
+        handshake = {"uri": system.websocket_url, "proxy": None}
+    return await connect(**handshake)
+
+
+async def expect_refusal(status: int, system: System, token: str | None) -> str:
     try:
-        await connect(**opening)
+        await open_connection(system, token)
     except InvalidStatus as error:
         response = error.response
         expect(response.status_code == status, f"refused with {response.status_code} instead of {status}")
@@ -112,7 +131,7 @@ async def refusal(status: int, **opening: Any) -> str:
     raise AssertionError(f"let in instead of refused with {status}")
 
 
-async def answer(peer: ClientConnection) -> str:
+async def receive(peer: ClientConnection) -> str:
     async with asyncio.timeout(ANSWER_SECONDS):
         return str(await peer.recv())
 
@@ -127,14 +146,14 @@ def expect_message(received: str, expected: str) -> str:
     return received
 
 
-def rows(system: System) -> list[dict[str, Any]]:
+def scan_rows(system: System) -> list[dict[str, Any]]:
     return list(system.aws.client("dynamodb").scan(TableName=system.table_name)["Items"])
 
 
-async def until_empty(system: System) -> None:
+async def wait_until_empty(system: System) -> None:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            while await asyncio.to_thread(rows, system):
+            while await asyncio.to_thread(scan_rows, system):
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise AssertionError("the connections are still in the table") from None
@@ -175,7 +194,7 @@ def delete_gone(dynamodb: Any, table_name: str | None, connection_id: str) -> No
         )
 
 
-def other_app_client(system: System) -> str:
+def create_app_client(system: System) -> str:
     cognito = system.aws.client("cognito-idp")
     created = cognito.create_user_pool_client(
         UserPoolId=system.user_pool_id, ClientName="another", ExplicitAuthFlows=["ALLOW_USER_SRP_AUTH"]
@@ -183,8 +202,8 @@ def other_app_client(system: System) -> str:
     return str(created["UserPoolClient"]["ClientId"])
 
 
-def short_lived_token(system: System, email: str, secret: str) -> str:
-    """A real token of the real app client, valid for seconds: the local Cognito allows what AWS does not."""
+def get_short_lived_token(system: System, email: str, secret: str) -> str:
+    """Return a real token of the real app client, valid for seconds: the local Cognito allows what AWS does not."""
     cognito = system.aws.client("cognito-idp")
     app_client = {"UserPoolId": system.user_pool_id, "ClientId": system.app_client_id}
     before = cognito.describe_user_pool_client(**app_client)["UserPoolClient"]
@@ -200,8 +219,3 @@ def short_lived_token(system: System, email: str, secret: str) -> str:
         cognito.update_user_pool_client(
             **app_client, ExplicitAuthFlows=flows, IdTokenValidity=before["IdTokenValidity"], TokenValidityUnits=units
         )
-
-
-def password() -> str:
-    """One that every password policy takes."""
-    return f"Aa1!{secrets.token_urlsafe(16)}"

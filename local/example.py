@@ -6,16 +6,81 @@ Another template's application may differ; the packages know neither.
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
+from local.cloudformation.stack import Stack
+from local.lambda_.function import Function
 from local.system import System
 
-SUBPROTOCOL_SOURCE = "route.request.header.Sec-WebSocket-Protocol"
+SUBPROTOCOL = "echo.v1"
 
 
-def opening(system: System, token: str) -> dict[str, Any]:
-    """Return how a client opens a connection with its token, as arguments of websockets' `connect`."""
-    route = system.stack.api.routes.get("$connect")
+def find_authorizer(stack: Stack) -> Function | None:
+    """Return the function that authorizes `$connect`."""
+    route = stack.api.routes.get("$connect")
+    return stack.functions.get(route.authorizer.function_arn) if route and route.authorizer else None
+
+
+def read_setting(stack: Stack, name: str) -> str | None:
+    """Return a setting of our own authorizer, or of the function behind `$connect`; None without it."""
+    route = stack.api.routes.get("$connect")
+    functions = (find_authorizer(stack), stack.functions.get(route.function_arn) if route else None)
+    return next((str(each.environment[name]) for each in functions if each and each.environment.get(name)), None)
+
+
+def takes_id_token(stack: Stack) -> bool:
+    """Return whether clients connect with an ID token, as our own do and those of the sample that ours comes from."""
+    return read_setting(stack, "CREDENTIAL_MODE") is not None or list_credentials(stack) == [("querystring", "idToken")]
+
+
+def find_required_groups(stack: Stack) -> list[str]:
+    """Return the group that users must be in to connect, as a list of one or none."""
+    group = read_setting(stack, "REQUIRED_GROUP")
+    return [group] if group else []
+
+
+def find_allowed_origin(stack: Stack) -> str | None:
+    """Return the first origin that may connect; None if any may."""
+    return (read_setting(stack, "ALLOWED_ORIGINS") or "").partition(" ")[0] or None
+
+
+def find_connection_limit(stack: Stack) -> int | None:
+    """Return how many connections a user may have; None for any number."""
+    limit = read_setting(stack, "MAX_CONNECTIONS_PER_USER")
+    return int(limit) if limit else None
+
+
+def find_connection_table(stack: Stack) -> str | None:
+    """Return the table with a row for each connection."""
+    return read_setting(stack, "CONNECTION_TABLE_NAME")
+
+
+def list_credentials(stack: Stack) -> list[tuple[str, str]]:
+    """Return where the authorizer's identity sources expect something of the client: kind and name."""
+    route = stack.api.routes.get("$connect")
     sources = route.authorizer.identity_sources if route and route.authorizer else ()
-    if SUBPROTOCOL_SOURCE in sources:
-        return {"uri": system.websocket_url, "subprotocols": ["echo.v1", f"idToken.{token}"]}
-    return {"uri": f"{system.websocket_url}?idToken={token}"}
+    places = (source.removeprefix("route.request.").split(".", 1) for source in sources)
+    return [(place[0], place[1]) for place in places if place[0] in {"querystring", "header"} and len(place) == 2]
+
+
+def build_handshake(system: System, token: str) -> dict[str, Any]:
+    """Return how a client opens a connection with its token, as arguments of websockets' `connect`.
+
+    Another application's clients have the token, or what else it expects, in each of its identity sources.
+    """
+    handshake: dict[str, Any] = {"uri": system.websocket_url, "proxy": None}
+    query = ""
+    for kind, name in list_credentials(system.stack):
+        if kind == "querystring":
+            query += f"{'&' if query else '?'}{quote(name)}={token}"
+        elif name.lower() == "sec-websocket-protocol":
+            ours = takes_id_token(system.stack)
+            handshake["subprotocols"] = [SUBPROTOCOL, f"idToken.{token}"] if ours else [token]
+        elif name.lower() == "origin":
+            handshake["origin"] = token
+        else:
+            handshake.setdefault("additional_headers", {})[name] = token
+    handshake["uri"] += query
+    if origin := find_allowed_origin(system.stack):
+        handshake["origin"] = origin
+    return handshake

@@ -7,6 +7,7 @@ import socket
 from contextlib import closing
 
 from local.errors import LaunchError
+from local.state import find_owner
 
 NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 ATTEMPTS = 10
@@ -56,9 +57,10 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
-        reason = (
-            "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-        )
+        reason = f"cannot be used: {error.strerror}"
+        if error.errno == errno.EADDRINUSE:
+            owner = find_owner(port)
+            reason = f"is taken by {f'the `make up` with pid {owner}' if owner else 'another program'}"
         raise LaunchError(f"port {port} {reason}: choose another with {flag}") from error
     except OverflowError as error:
         listener.close()

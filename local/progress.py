@@ -1,12 +1,15 @@
-"""One line for each step, with what came of it and how long it took."""
+"""What a user sees: one line for each step with its result and duration, log lines, and mails."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
+
+from local.errors import explain
 
 NAME_WIDTH = 30
 
@@ -22,37 +25,64 @@ class Step:
 
 
 class Progress:
-    """Prints steps; colour and the step in progress only on a terminal."""
+    """Prints steps; colours and the step in progress only on a terminal."""
 
     def __init__(self, stream: TextIO = sys.stdout) -> None:
         self._stream = stream
         self._tty = stream.isatty()
+        self._colours = self._tty and "NO_COLOR" not in os.environ  # https://no-color.org
+        self._current: str | None = None
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        """Times the block; an exception becomes StepFailed with the step's name."""
+        """Time the block; an exception becomes StepFailed with the step's name."""
         step = Step()
         started = time.monotonic()
-        if self._tty:
-            self._write(f"  … {name}\r")
+        self._current = name
+        self._write("")
         try:
             yield step
         except Exception as error:
-            self._line("✗", "31", name, type(error).__name__, time.monotonic() - started)
-            raise StepFailed(f"{name}: {str(error) or type(error).__name__}") from error
-        self._line("✓", "32", name, step.result, time.monotonic() - started)
+            self._end(name, "✗", "31", "", time.monotonic() - started)
+            raise StepFailed(f"{name}: {explain(error)}") from error
+        except BaseException:
+            self._current = None
+            raise
+        self._end(name, "✓", "32", step.result, time.monotonic() - started)
 
     def say(self, text: str = "") -> None:
         self._write(f"{text}\n")
 
-    def _line(self, mark: str, colour: str, name: str, result: str, seconds: float) -> None:
-        mark = f"\033[{colour}m{mark}\033[0m" if self._tty else mark
-        self._write(f"  {mark} {name:<{NAME_WIDTH}} {duration(seconds)}  {result}".rstrip() + "\n")
+    def highlight(self, text: str) -> None:
+        """Print a text that must not be missed between log lines."""
+        self.say(f"\n{self._coloured('1', text)}\n")
+
+    def _end(self, name: str, mark: str, colour: str, result: str, seconds: float) -> None:
+        self._current = None
+        line = f"  {self._coloured(colour, mark)} {name:<{NAME_WIDTH}} {format_duration(seconds)}  {result}"
+        self.say(line.rstrip())
+
+    def _coloured(self, colour: str, text: str) -> str:
+        return f"\033[{colour}m{text}\033[0m" if self._colours else text
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        """Write a text above the line of the step in progress."""
+        if self._tty:
+            text = f"\r\033[K{text}" + (f"  … {self._current}" if self._current else "")
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:  # a closed terminal, a full disk: the local run must still end in order
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     return f"{seconds * 1000:5.0f} ms" if seconds < 1 else f"{seconds:5.1f} s "
+
+
+def printable(text: str) -> str:
+    """Return a text as one line that cannot control a terminal: others choose what it says."""
+    return "".join(
+        character if character.isprintable() else " " if character.isspace() else ascii(character)[1:-1]
+        for character in text
+    ).rstrip()

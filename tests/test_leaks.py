@@ -347,15 +347,15 @@ def left_by_up(folder: Path, mode: str, canary: Canary, *arguments: str) -> Evid
     """What `up` has printed, what is in its files and tables, and what its clients got for a token of its Cognito."""
     checkout = copied(folder / "project")
     with started(checkout, *arguments) as up:
-        facts = json.loads(up.facts.read_text())
+        facts = up.state
         token = id_token(facts, canary)
         assert canary.is_in(token.encode())
         evidence = {"clients": use(up.port, mode, token, canary), "tables": tables(facts)}
-        evidence |= {"up.json": up.facts.read_text()}
+        evidence |= {"up.json": json.dumps(facts)}
     return evidence | files(checkout.root / ".local") | {"terminal": up.command.output.read_text()}
 
 
-def id_token(facts: dict[str, str], canary: Canary) -> str:
+def id_token(facts: dict[str, Any], canary: Canary) -> str:
     """Of a new user who has the marker for an attribute."""
     email, password = "canary@example.com", "correct-Horse-battery-1"
     users = Users(facts["cognito_url"], facts["user_pool_id"], facts["app_client_id"])
@@ -392,7 +392,7 @@ def opening(port: int, mode: str, token: str) -> dict[str, Any]:
     return {"uri": url, "subprotocols": ["echo.v1", f"idToken.{token}"]}
 
 
-def tables(facts: dict[str, str]) -> str:
+def tables(facts: dict[str, Any]) -> str:
     dynamodb = client("dynamodb", facts["dynamodb_url"])
     return str([dynamodb.scan(TableName=name)["Items"] for name in dynamodb.list_tables()["TableNames"]])
 

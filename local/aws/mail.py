@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
+from local.progress import printable
+
 POLL_SECONDS = 0.25
 ANSWER_SECONDS = 5.0
 TAG = re.compile("<[^>]*>")
@@ -27,20 +29,15 @@ class Mail:
     text: str
 
     @classmethod
-    def of(cls, record: dict[str, Any]) -> Self:
+    def parse(cls, record: dict[str, Any]) -> Self:
+        """Return the mail in a record of the local AWS."""
         text = record["BodyText"] or html.unescape(" ".join(TAG.sub(" ", record["BodyHtml"]).split()))
         return cls(record["MessageId"], ", ".join(record["To"]), record["Subject"], text)
 
     def __str__(self) -> str:
-        """The mail as lines for a terminal."""
+        """Return the mail as lines that cannot control a terminal."""
         lines = [f"Mail to {self.to}: {self.subject}", *(f"  {line}" for line in self.text.splitlines())]
         return "\n".join(printable(line) for line in lines)
-
-
-def printable(text: str) -> str:
-    """Remove control characters: an attacker can choose the address of a mail."""
-    spaced = (" " if character.isspace() else character for character in text)
-    return "".join(character for character in spaced if character.isprintable()).rstrip()
 
 
 async def fetch_mails(session: ClientSession, aws_url: str) -> list[Mail]:
@@ -48,7 +45,7 @@ async def fetch_mails(session: ClientSession, aws_url: str) -> list[Mail]:
     async with session.get(f"{aws_url}/_ministack/ses/messages") as answer:
         messages = (await answer.json())["messages"]
     records = (record for account in messages.values() for record in account)
-    return [Mail.of(record) for record in sorted(records, key=lambda record: float(record["Timestamp"]))]
+    return [Mail.parse(record) for record in sorted(records, key=lambda record: float(record["Timestamp"]))]
 
 
 async def watch(aws_url: str, say: Callable[[str], None]) -> None:
@@ -60,5 +57,5 @@ async def watch(aws_url: str, say: Callable[[str], None]) -> None:
                 for mail in await fetch_mails(session, aws_url):
                     if mail.id not in said:
                         said.add(mail.id)
-                        say(f"\n{mail}")
+                        say(str(mail))
             await asyncio.sleep(POLL_SECONDS)

@@ -2,35 +2,137 @@
 
 from __future__ import annotations
 
-from pycognito.aws_srp import AWSSRP
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import Any
+
+from botocore.exceptions import ClientError
 
 from local.aws.clients import client
+from local.errors import CommandError
+
+EMAIL = re.compile(r"[^\s@\"]+@[^\s@\"]+")
+GROUP = re.compile(r"\S{1,128}")
 
 
 class Users:
     """Users of a local user pool, made by its administrator and signed in as a browser does, by SRP."""
 
-    def __init__(self, cognito_url: str, user_pool_id: str, app_client_id: str) -> None:
-        self.cognito = client("cognito-idp", cognito_url)
+    def __init__(self, cognito_url: str, user_pool_id: str, app_client_id: str | None) -> None:
+        region = user_pool_id.partition("_")[0]
+        self.cognito = client("cognito-idp", cognito_url, region)
         self.user_pool_id = user_pool_id
         self.app_client_id = app_client_id
 
-    def add(self, email: str, password: str) -> None:
-        attributes = [{"Name": "email", "Value": email}, {"Name": "email_verified", "Value": "true"}]
-        self.cognito.admin_create_user(
-            UserPoolId=self.user_pool_id, Username=email, UserAttributes=attributes, MessageAction="SUPPRESS"
-        )
-        self.cognito.admin_set_user_password(
-            UserPoolId=self.user_pool_id, Username=email, Password=password, Permanent=True
-        )
+    def add(self, email: str, password: str, groups: Iterable[str] = ()) -> list[str]:
+        """Create a user who can sign in at once, in these groups; return the groups that had to be created.
+
+        Raises:
+            CommandError: the user pool does not take this user; nothing was created.
+        """
+        with explained(f"{email} cannot be added"):
+            name = self._choose_name(email)
+            attributes = [{"Name": "email", "Value": email}, {"Name": "email_verified", "Value": "true"}]
+            self.cognito.admin_create_user(
+                UserPoolId=self.user_pool_id,
+                Username=name,
+                UserAttributes=attributes,
+                TemporaryPassword=password,
+                MessageAction="SUPPRESS",
+            )
+            user = {"UserPoolId": self.user_pool_id, "Username": name}
+            try:
+                self.cognito.admin_set_user_password(**user, Password=password, Permanent=True)
+                return [group for group in groups if self._add_to_group(user, group)]
+            except ClientError:
+                self.cognito.admin_delete_user(**user)
+                raise
+
+    def _choose_name(self, email: str) -> str:
+        """Return the user name with which somebody with this address can sign in by the address."""
+        user_pool = self.cognito.describe_user_pool(UserPoolId=self.user_pool_id)["UserPool"]
+        sign_in_by = user_pool.get("UsernameAttributes") or ["email"]
+        if "email" not in sign_in_by:
+            raise CommandError(
+                f"{email} cannot be added: users of this user pool sign in by {' or '.join(sign_in_by)}, "
+                "see its UsernameAttributes"
+            )
+        # Where an address is an alias, a user name must not look like one.
+        return email.replace("@", "-at-") if "email" in user_pool.get("AliasAttributes", ()) else email
+
+    def _add_to_group(self, user: dict[str, str], group: str) -> bool:
+        """Add a user to a group; return whether the group had to be created."""
+        created = False
+        with suppress(self.cognito.exceptions.GroupExistsException):
+            self.cognito.create_group(UserPoolId=self.user_pool_id, GroupName=group)
+            created = True
+        self.cognito.admin_add_user_to_group(**user, GroupName=group)
+        return created
+
+    def find(self, email: str) -> str | None:
+        """Return the address of the user who has it, in whatever case; None if nobody has it."""
+        with explained("the users cannot be listed"):
+            found = self.cognito.list_users(UserPoolId=self.user_pool_id, Filter=f'email = "{email}"')["Users"]
+        attributes = (each for user in found for each in user["Attributes"])
+        addresses = (str(each["Value"]) for each in attributes if each["Name"] == "email")
+        return next((address for address in addresses if address.lower() == email.lower()), None)
+
+    @cached_property
+    def app_client(self) -> dict[str, Any]:
+        """The app client by which users sign in.
+
+        Raises:
+            CommandError: there is none, or users cannot sign in by SRP with it.
+        """
+        if self.app_client_id is None:
+            raise CommandError("the template has no app client (AWS::Cognito::UserPoolClient), so nobody can sign in")
+        app_client: dict[str, Any] = self.cognito.describe_user_pool_client(
+            UserPoolId=self.user_pool_id, ClientId=self.app_client_id
+        )["UserPoolClient"]
+        flows = app_client.get("ExplicitAuthFlows", [])
+        if flows and not {"ALLOW_USER_SRP_AUTH", "USER_SRP_AUTH"} & {*flows}:
+            raise CommandError(
+                f"app client {self.app_client_id} does not let users sign in by SRP: "
+                "add ALLOW_USER_SRP_AUTH to its ExplicitAuthFlows"
+            )
+        return app_client
 
     def id_token(self, email: str, password: str, app_client_id: str | None = None) -> str:
-        """The ID token of a sign-in by the Secure Remote Password protocol."""
+        """Return the ID token of a sign-in by the Secure Remote Password protocol, also with another app client.
+
+        Raises:
+            CommandError: the user cannot sign in.
+        """
+        from pycognito.aws_srp import AWSSRP  # noqa: PLC0415 - `make up` need not wait for its import
+        from pycognito.exceptions import WarrantException  # noqa: PLC0415
+
         sign_in = AWSSRP(
             username=email,
             password=password,
             pool_id=self.user_pool_id,
-            client_id=app_client_id or self.app_client_id,
+            client_id=app_client_id or self.app_client["ClientId"],
+            client_secret=None if app_client_id else self.app_client.get("ClientSecret"),
             client=self.cognito,
         )
-        return str(sign_in.authenticate_user()["AuthenticationResult"]["IdToken"])
+        with explained(f"{email} cannot sign in"):
+            try:
+                return str(sign_in.authenticate_user()["AuthenticationResult"]["IdToken"])
+            except (WarrantException, KeyError, NotImplementedError) as error:
+                raise CommandError(f"{email} cannot sign in: the user pool asks for more than a password") from error
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn AWS's errors into a CommandError with AWS's message."""
+    try:
+        yield
+    except ClientError as error:
+        raise CommandError(f"{what}: {error.response['Error']['Message']}") from error
+
+
+def make_password() -> str:
+    """Return a password that every password policy takes: 100 characters of all kinds."""
+    return f"Aa1!{secrets.token_urlsafe(72)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from websockets.sync.client import connect
 from local.aws.clients import client
 from tests.conftest import ROOT, free_port
 from tests.local.conftest import alive, descendants
+from tests.local.parts import function, parts
 from tests.local.terminal import Terminal
 
 START_SECONDS = 60.0
@@ -69,8 +71,8 @@ class Checkout:
 
     root: Path
 
-    def facts(self, port: int = 4510) -> Path:
-        """What `up` leaves for `token` and `connection`."""
+    def state(self, port: int = 4510) -> Path:
+        """What commands know of the `up` on a port."""
         return self.root / ".local" / f"up-{port}.json"
 
     def start(self, *arguments: str) -> Command:
@@ -155,12 +157,13 @@ class Up:
     printed: str
 
     @property
-    def facts(self) -> Path:
-        return self.checkout.facts(self.port)
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads(self.checkout.state(self.port).read_text())
+        return state
 
-    def run(self, command: str) -> subprocess.CompletedProcess[str]:
-        """`token` or `connection`, of this `up`."""
-        return self.checkout.run(command, "--port", str(self.port))
+    def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command beside this `up`."""
+        return self.checkout.run(command, f"--port={self.port}", *arguments)
 
     def address(self, name: str) -> str:
         """The printed address of this name."""
@@ -208,7 +211,7 @@ def test_up_says_where_it_listens_the_page_first(up: Up) -> None:
 
 
 def test_page_has_the_settings_of_the_system(up: Up) -> None:
-    known = json.loads(up.facts.read_text())
+    known = up.state
 
     page, settings = (urllib3.request("GET", f"{up.address('Page')}{path}") for path in ("/", "/config.json"))
 
@@ -225,18 +228,18 @@ def test_page_has_the_settings_of_the_system(up: Up) -> None:
 
 
 def test_mail_of_a_sign_up_is_printed(up: Up) -> None:
-    known = json.loads(up.facts.read_text())
+    known = up.state
 
     client("cognito-idp", up.address("AWS")).sign_up(
         ClientId=known["app_client_id"], Username="jane@example.com", Password="correct-Horse-battery-1"
     )
 
-    assert re.search(r"\nMail to jane@example\.com: .+\n  .*\b\d{6}\b", up.command.wait_for("Mail to "))
+    assert re.search(r"\n\nMail to jane@example\.com: .+\n  .*\b\d{6}\b.*\n\n", up.command.wait_for("Mail to "))
 
 
 def test_up_keeps_the_users_password_from_others(up: Up) -> None:
-    assert up.facts.stat().st_mode & 0o077 == 0
-    assert json.loads(up.facts.read_text())["password"] not in up.printed
+    assert up.checkout.state(up.port).stat().st_mode & 0o077 == 0
+    assert up.state["users"]["ada@example.com"] not in up.printed
 
 
 def test_printed_token_line_prints_a_token_of_the_user(up: Up) -> None:
@@ -263,20 +266,21 @@ def test_connection_without_a_client_is_a_clear_error(up: Up) -> None:
     assert asked.stderr == "nobody is connected: start the wscat line first\n"
 
 
-def test_printed_wscat_and_push_lines_work_together(up: Up) -> None:
+def test_printed_wscat_and_post_lines_work_together(up: Up) -> None:
     use_lines(up)
 
 
 def use_lines(up: Up) -> None:
-    """Pastes the wscat line into a terminal and the push line into another."""
+    """Pastes the wscat line into a terminal and the post line into another."""
     with Terminal(up.line("npx wscat"), up.checkout.root, ENVIRONMENT) as wscat:
         wscat.expect("Connected")
         wscat.type("hello\n")
         wscat.expect('{"message": "hello"}')
 
-        pushed = up.checkout.paste(up.line("curl --aws-sigv4"))
+        posted = up.checkout.paste(up.line("make -s post"))
 
-        assert (pushed.returncode, pushed.stdout) == (0, "")
+        assert (posted.returncode, posted.stderr) == (0, "")
+        assert posted.stdout.startswith("posted 18 bytes to connection ")
         wscat.expect("hello from outside")
 
 
@@ -284,28 +288,59 @@ def test_no_other_line_is_printed_to_paste(up: Up) -> None:
     block = up.printed.partition("In another terminal, from here:\n")[2].partition("\n\n")[0]
     lines = [line.split()[:2] for line in re.split(r"(?<!\\)\n", block)]
 
-    assert lines == [["npx", "wscat"], ["curl", "-i"], ["curl", "--aws-sigv4"]]
+    assert lines == [["npx", "wscat"], ["curl", "-i"], ["make", "-s"]]
 
 
-def test_second_up_on_the_same_port_fails_and_leaves_the_first_alone(up: Up) -> None:
+def test_second_up_on_the_same_port_says_that_the_first_runs_and_leaves_it_alone(up: Up) -> None:
     second = up.checkout.run("up", *ours(up.port))
 
-    assert second.returncode == 1
-    assert str(up.port) in second.stderr
-    assert "Traceback" not in second.stdout + second.stderr
+    assert (second.returncode, second.stdout) == (1, "")
+    runs = f"`make up` already runs on port {up.port}, with pid {up.command.process.pid}: end it, or start another "
+    assert second.stderr.startswith(runs)
+    assert len(second.stderr.splitlines()) == 1
     assert up.run("token").returncode == 0
 
 
-@pytest.mark.parametrize("command", ["token", "connection"])
+def test_user_who_was_added_by_make_gets_tokens_by_make(up: Up) -> None:
+    flags = f"LOCAL_FLAGS=--port={up.port}"
+
+    added = up.checkout.paste(f"make -s user EMAIL=bob@example.com GROUP='admins editors' {flags}")
+    token = up.checkout.paste(f"make -s token EMAIL=bob@example.com {flags}")
+
+    assert (added.returncode, added.stderr) == (0, "")
+    assert added.stdout == (
+        "bob@example.com can sign in, in the groups admins and editors (new: admins and editors). "
+        f"Token: make -s token EMAIL=bob@example.com {flags}\n"
+    )
+    assert claims(token.stdout)["email"] == "bob@example.com"
+    assert {*claims(token.stdout)["cognito:groups"]} == {"admins", "editors"}
+
+
+def test_email_of_the_shells_environment_is_not_meant(up: Up) -> None:
+    asked = up.checkout.paste(f"EMAIL=me@example.com make -s token LOCAL_FLAGS=--port={up.port}")
+
+    assert claims(asked.stdout)["email"] == "ada@example.com"
+
+
+@pytest.mark.parametrize("text", ['it\'s $HOME `id` $(id) "x" #1', "--help", "-- \\n"])
+def test_message_of_make_is_posted_as_it_was_written(up: Up, text: str) -> None:
+    token = up.run("token").stdout.strip()
+    with connect(f"ws://127.0.0.1:{up.port}/prod?idToken={token}", proxy=None) as peer:
+        posted = up.checkout.paste(f"make -s post LOCAL_FLAGS=--port={up.port} MESSAGE={shlex.quote(text)}")
+
+        assert (posted.returncode, posted.stderr) == (0, "")
+        assert peer.recv(STOP_SECONDS) == text
+
+
+@pytest.mark.parametrize("command", ["token", "connection", "user bob@example.com", "post hello"])
 def test_up_on_another_port_is_not_meant(up: Up, command: str) -> None:
     port = free_port()
 
-    for asked, where in (
-        (up.checkout.run(command), ""),
-        (up.checkout.run(command, f"--port={port}"), f" on port {port}"),
-    ):
-        assert (asked.returncode, asked.stdout) == (1, "")
-        assert asked.stderr == f"nothing is running{where}: start `make up` in another terminal\n"
+    asked = up.checkout.run(*command.split(), f"--port={port}")
+
+    assert (asked.returncode, asked.stdout) == (1, "")
+    runs = f"the one that runs has LOCAL_FLAGS=--port={up.port}"
+    assert asked.stderr == f"`make up` does not run on port {port}: {runs}\n"
 
 
 def test_interrupt_ends_up_in_order(up: Up) -> None:
@@ -320,7 +355,7 @@ def test_interrupt_ends_up_in_order(up: Up) -> None:
     assert status == 0
     assert len(processes) >= 3  # the local AWS and two functions
     assert alive(processes) == []
-    assert not up.facts.exists()
+    assert not up.checkout.state(up.port).exists()
     assert "Traceback" not in up.command.output.read_text()
 
 
@@ -348,28 +383,88 @@ def test_lines_printed_for_a_token_out_of_the_url_work_too(checkout: Checkout) -
         assert up.checkout.paste(up.line("curl -i")).stdout.startswith("HTTP/1.1 401 Unauthorized")
 
 
+def test_origin_and_group_of_the_context_are_followed(checkout: Checkout) -> None:
+    contexts = [f"--context={each}" for each in ("requiredGroup=staff", "allowedOrigins=https://a.example.com")]
+    with started(checkout, *contexts) as up:
+        use_lines(up)
+
+
 # Without up
 
 
-@pytest.mark.parametrize("command", ["token", "connection"])
+@pytest.mark.parametrize("command", ["token", "connection", "user bob@example.com", "post hello"])
 def test_command_that_needs_up_says_so(checkout: Checkout, command: str) -> None:
-    asked = checkout.run(command)
+    asked = checkout.run(*command.split())
 
     assert (asked.returncode, asked.stdout) == (1, "")
-    assert asked.stderr == "nothing is running: start `make up` in another terminal\n"
+    assert asked.stderr == "`make up` does not run on port 4510: start `make up` in another terminal\n"
 
 
-@pytest.mark.parametrize("command", ["token", "connection"])
-def test_command_that_finds_only_the_remains_of_up_says_so(checkout: Checkout, command: str) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"
-    facts = {"cognito_url": nowhere, "dynamodb_url": nowhere, "user_pool_id": "us-east-1_AbCdEf123"}
-    others = {"app_client_id": "client", "password": "secret", "table_name": "connections"}
-    checkout.facts().write_text(json.dumps(facts | others))
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM], ids=["a closed terminal", "a signal"])
+def test_up_whose_terminal_is_closed_ends_in_order(checkout: Checkout, number: signal.Signals) -> None:
+    port = free_port()
+    command = checkout.start("up", *ours(port))
+    command.wait_for("Ctrl-C ends everything.")
+    processes = command.processes
 
-    asked = checkout.run(command)
+    command.process.send_signal(number)
 
-    assert (asked.returncode, asked.stdout) == (1, "")
-    assert len(asked.stderr.splitlines()) == 1
+    assert command.process.wait(STOP_SECONDS) == 0
+    assert alive(processes) == []
+    assert not checkout.state(port).exists()
+    assert "Traceback" not in command.output.read_text()
+
+
+def test_up_that_was_killed_is_noticed_and_does_not_block_the_next(checkout: Checkout) -> None:
+    port, aws_port = free_port(), free_port()
+    arguments = ("up", *ours(port), f"--aws-port={aws_port}")
+    killed = checkout.start(*arguments)
+    killed.wait_for("Ctrl-C ends everything.")
+    killed.process.kill()
+    killed.process.wait()
+
+    asked = checkout.run("token", f"--port={port}")
+    next_one = checkout.start(*arguments)
+
+    assert asked.returncode == 1
+    was = f"`make up` does not run on port {port} any more, pid {killed.process.pid} was killed"
+    assert asked.stderr == f"{was}: start `make up` in another terminal\n"
+    next_one.wait_for("Ctrl-C ends everything.")
+    assert checkout.run("token", f"--port={port}").returncode == 0
+    assert next_one.interrupt() == 0
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 1.0])
+def test_interrupt_of_the_first_moments_prints_no_traceback(checkout: Checkout, seconds: float) -> None:
+    command = checkout.start("up", *ours(free_port()))
+    time.sleep(seconds)
+
+    command.interrupt()
+
+    assert "Traceback" not in command.output.read_text()
+
+
+def test_other_template_is_told_what_can_be_told(checkout: Checkout) -> None:
+    """It has neither user pool nor table, and an authorizer with identity sources of its own."""
+    for target in ("authorizer", "websocket"):
+        (checkout.root / "images" / target / f"{target}.py").write_text("def handler(event, context): pass\n")
+    template = checkout.root / "Chat.template.json"
+    resources = parts(Guard=function("authorizer"), Rooms=function("websocket"))
+    template.write_text(json.dumps({"Resources": resources}))
+
+    with started(checkout, f"--template={template}") as up:
+        commands = {command: up.run(*command.split()).stderr for command in ("token", "connection", "post hello")}
+
+    url = f"ws://127.0.0.1:{up.port}/beta?room=…"
+    assert f"\n\nWebSocket   {url}\n\nIn another terminal, from here:\n" in up.printed
+    assert f"  npx wscat -c '{url}' -H 'Auth: …'\n" in up.printed
+    assert f"  make -s post MESSAGE='hello from outside' CONNECTION=… LOCAL_FLAGS=--port={up.port}\n" in up.printed
+    no_table = "the template has no table, so nobody knows who is connected: `make post` takes CONNECTION=…\n"
+    assert commands == {
+        "token": "the template has no user pool (AWS::Cognito::UserPool), so there are no users\n",
+        "connection": no_table,
+        "post hello": no_table,
+    }
 
 
 def test_stack_that_cannot_be_synthesized_says_why_and_leaves_nothing(checkout: Checkout) -> None:
@@ -390,12 +485,16 @@ def test_stack_that_cannot_be_synthesized_says_why_and_leaves_nothing(checkout: 
 
 
 @pytest.mark.parametrize(
-    "context",
-    [[], ["--context", "credential=subprotocol", "--context", "maxConnectionsPerUser=2"]],
-    ids=["as in cdk.json", "subprotocol and two connections"],
+    "contexts",
+    [
+        [],
+        ["credential=subprotocol", "maxConnectionsPerUser=2"],
+        ["requiredGroup=staff", "allowedOrigins=https://a.example.com,http://b.example.com", "maxConnectionsPerUser=1"],
+    ],
+    ids=["as in cdk.json", "subprotocol and two connections", "group, origin and one connection"],
 )
-def test_demo_shows_every_step_and_leaves_nothing(checkout: Checkout, context: list[str]) -> None:
-    command = checkout.start("demo", "--functions", "process", *context)
+def test_demo_shows_every_step_and_leaves_nothing(checkout: Checkout, contexts: list[str]) -> None:
+    command = checkout.start("demo", "--functions", "process", *(f"--context={each}" for each in contexts))
     command.wait_for("table before")
     processes = command.processes
 
@@ -404,6 +503,7 @@ def test_demo_shows_every_step_and_leaves_nothing(checkout: Checkout, context: l
     printed = command.output.read_text()
     assert status == 0, printed
     assert re.findall(r"^  ✓ (.{30})", printed, re.MULTILINE) == [step.ljust(30) for step in DEMO_STEPS]
+    assert ("1 connection found" in printed) == ("maxConnectionsPerUser=1" in contexts)
     assert "Everything works" in printed
     assert len(processes) >= 3  # the local AWS and two functions
     assert alive(processes) == []

@@ -1,27 +1,24 @@
-"""The options of `python -m local`, and what it prints because of them."""
+"""The command line of `python -m local`: what each option changes, and what is said of a wrong one."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local.__main__ import options, parser, usage
+from local import paths
 from local.apigateway.limits import Limits
-from local.aws.account import Account
-from local.aws.iam import Iam
-from local.aws.ministack import LocalAws
-from local.cloudformation.stack import Stack
+from local.arguments import build_options, check_context, parse_arguments
 from local.paths import ROOT
-from local.system import Options, System
-from tests.local.conftest import OUR_ROUTES, api
+from local.system import Options
 
 
 def chosen(*arguments: str) -> Options:
-    return options(parser().parse_args(arguments))
+    return build_options(parse_arguments(arguments))
 
 
 def test_up_listens_on_ports_that_can_be_remembered() -> None:
@@ -40,13 +37,13 @@ def test_demo_is_in_nobodys_way_and_serves_no_page() -> None:
         ("--aws-port 1234", {"aws_port": 1234}),
         ("--page-port 0", {"page_port": 0}),
         ("--page-port 3001", {"page_port": 3001}),
-        ("--template other.template.json", {"template": Path("other.template.json")}),
+        ("--template cdk.json", {"template": Path("cdk.json")}),
         ("--context credential=subprotocol", {"context": {"credential": "subprotocol"}}),
         ("--context a=1 --context b=2", {"context": {"a": "1", "b": "2"}}),
         ("--context a=1 --context a=2", {"context": {"a": "2"}}),
         ("--context allowedOrigins=", {"context": {"allowedOrigins": ""}}),
         ("--context url=https://example.com/?a=b", {"context": {"url": "https://example.com/?a=b"}}),
-        ("--images /somewhere/else", {"images": Path("/somewhere/else")}),
+        ("--images /", {"images": Path("/")}),
         ("--functions process", {"functions": "process"}),
         ("--functions image", {"functions": "image"}),
         ("--environments 5", {"environments": 5}),
@@ -68,160 +65,107 @@ def test_option_changes_what_it_names_and_nothing_else(command: str, arguments: 
 
 def test_images_may_be_named_from_where_one_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "sources").mkdir()
 
     assert chosen("--images", "sources").images == tmp_path / "sources"
     assert chosen().images == ROOT / "images"
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e400", "soon", ""])
-@pytest.mark.parametrize(
-    "option", ["--clock-speed", "--idle-limit", "--connection-limit", "--function-timeout", "--environments"]
-)
-def test_number_that_makes_no_sense_is_refused(capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
-    with pytest.raises(SystemExit) as end:
-        chosen(f"{option}={value}")
-
-    assert end.value.code == 2
-    assert f"argument {option}: invalid " in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("value", ["credential", "=subprotocol", "=", ""])
-def test_context_without_a_name_or_a_value_is_refused(capsys: pytest.CaptureFixture[str], value: str) -> None:
-    with pytest.raises(SystemExit) as end:
-        chosen(f"--context={value}")
-
-    assert end.value.code == 2
-    assert f"argument --context: invalid setting value: {value!r}" in capsys.readouterr().err
+NUMBER = "must be a number above 0, it is"
+WHOLE_NUMBER = "must be a whole number above 0, it is"
+PORT = "must be a port number from 0 (any that is free) to 65535, it is"
 
 
 @pytest.mark.parametrize(
-    "arguments", ["down", "--functions lambda", "--iam maybe", "--port http", "--environments 1.5", "--no-such-option"]
-)
-def test_what_does_not_exist_is_refused(arguments: str) -> None:
-    with pytest.raises(SystemExit) as end:
-        chosen(*arguments.split())
-
-    assert end.value.code == 2
-
-
-# What is printed
-
-
-QUERYSTRING, SUBPROTOCOL = "route.request.querystring.idToken", "route.request.header.Sec-WebSocket-Protocol"
-
-
-@pytest.fixture
-async def system(tmp_path: Path) -> AsyncIterator[System]:
-    """Of our own template, on the port of `up`."""
-    aws = LocalAws(log=tmp_path / "log")
-    served = api(*OUR_ROUTES, identity_sources=(QUERYSTRING,))
-    ids = {
-        "AWS::Cognito::UserPool": ["us-east-1_AbCdEf123"],
-        "AWS::Cognito::UserPoolClient": ["client"],
-        "AWS::DynamoDB::Table": ["connections"],
-    }
-    yield System(
-        *(Stack(Account(), served, {}, ids, {}), aws, Iam(), 4510),
-        page_url="http://localhost:3000",
-        page_settings={"selfSignUp": True, "allowedOrigins": []},
-    )
-    await aws.stop()
-
-
-def lacking(system: System, types: set[str]) -> System:
-    """The system of a template without resources of these types."""
-    ids = {type_: ids for type_, ids in system.stack.physical_ids.items() if type_ not in types}
-    return dataclasses.replace(system, stack=dataclasses.replace(system.stack, physical_ids=ids))
-
-
-def test_page_comes_first(system: System) -> None:
-    printed = usage(system, Options(page_port=3000))
-
-    assert printed.startswith(
-        "\nPage        http://localhost:3000        (sign up there; the code from the mail appears below)\n"
-        "WebSocket   ws://127.0.0.1:4510/prod?idToken=…\n"
-    )
-
-
-def test_nobody_is_told_to_sign_up_where_that_is_not_open(system: System) -> None:
-    settings = {"selfSignUp": False, "allowedOrigins": []}
-
-    printed = usage(dataclasses.replace(system, page_settings=settings), Options(page_port=3000))
-
-    assert "http://localhost:3000        (sign in there; mails to users appear below)\n" in printed
-    assert "sign up" not in printed
-
-
-def test_page_that_may_not_connect_is_told_with_what_to_do(system: System) -> None:
-    settings = {"selfSignUp": True, "allowedOrigins": ["https://a.example.com", "http://localhost:3001"]}
-
-    printed = usage(dataclasses.replace(system, page_settings=settings), Options(page_port=3000))
-
-    assert "Its connections are refused, because allowedOrigins does not have http://localhost:3000.\n" in printed
-    origins = "https://a.example.com,http://localhost:3001,http://localhost:3000"
-    assert f"Start with --context allowedOrigins={origins}\n" in printed
-
-
-def test_page_that_may_connect_is_told_without_conditions(system: System) -> None:
-    settings = {"selfSignUp": True, "allowedOrigins": ["https://a.example.com", "http://localhost:3000"]}
-
-    assert "allowedOrigins" not in usage(dataclasses.replace(system, page_settings=settings), Options(page_port=3000))
-
-
-def test_stack_without_settings_for_a_page_is_told_why_there_is_none(system: System) -> None:
-    without = dataclasses.replace(system, page_url=None, page_settings=None)
-
-    assert usage(without, Options(page_port=3000)).startswith("\nNo page: the template has no output PageConfig.\n")
-
-
-@pytest.mark.parametrize("changes", [{"AWS::Cognito::UserPool"}, set()], ids=["no user pool", "not asked for"])
-def test_nothing_is_said_of_a_page_that_nobody_expects(system: System, changes: set[str]) -> None:
-    without = dataclasses.replace(lacking(system, changes), page_url=None, page_settings=None)
-
-    assert usage(without, Options(page_port=3000 if changes else None)).startswith("\nWebSocket   ws://")
-
-
-def test_lines_to_paste_are_short_where_the_port_is_the_usual_one(system: System) -> None:
-    printed = usage(system, Options())
-
-    assert 'npx wscat -c "ws://127.0.0.1:4510/prod?idToken=$(make -s token)"' in printed
-    assert '"http://127.0.0.1:4510/prod/@connections/$(make -s connection)"' in printed
-
-
-def test_lines_to_paste_name_another_port(system: System) -> None:
-    printed = usage(dataclasses.replace(system, port=1234), Options())
-
-    flags = "LOCAL_FLAGS=--port=1234"
-    assert f'npx wscat -c "ws://127.0.0.1:1234/prod?idToken=$(make -s token {flags})"' in printed
-    assert f'"http://127.0.0.1:1234/prod/@connections/$(make -s connection {flags})"' in printed
-
-
-def test_lines_to_paste_put_the_token_where_the_stack_takes_it(system: System) -> None:
-    served = api(*OUR_ROUTES, identity_sources=(SUBPROTOCOL,))
-
-    printed = usage(dataclasses.replace(system, stack=dataclasses.replace(system.stack, api=served)), Options())
-
-    assert "WebSocket   ws://127.0.0.1:4510/prod\n" in printed
-    assert '  npx wscat -c ws://127.0.0.1:4510/prod -s echo.v1 -s "idToken.$(make -s token)"\n' in printed
-    assert "?idToken" not in printed
-
-
-@pytest.mark.parametrize("missing", ["AWS::Cognito::UserPool", "AWS::DynamoDB::Table"])
-def test_nothing_is_printed_that_the_template_has_not_got(system: System, missing: str) -> None:
-    printed = usage(lacking(system, {missing}), Options())
-
-    assert "ws://127.0.0.1:4510/prod" in printed
-    assert "make -s" not in printed
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
+    ("arguments", "rule"),
     [
-        ({"clock_speed": 60}, "Connections end after 10 s idle, 120 s in all."),
-        ({"limits": Limits(idle_seconds=0.5)}, "Connections end after 0.5 s idle, 7200 s in all."),
-        ({"limits": Limits(connection_seconds=60), "clock_speed": 2}, "Connections end after 300 s idle, 30 s in all."),
+        *((["up", f"{flag}={value}"], f"{flag} {NUMBER} {value!r}")
+          for flag in ("--clock-speed", "--idle-limit", "--connection-limit", "--function-timeout")
+          for value in ("0", "-1", "nan", "inf", "1e400", "soon", "")),
+        *((["demo", f"--environments={value}"], f"--environments {WHOLE_NUMBER} {value!r}")
+          for value in ("0", "-1", "1.5", "")),
+        *(([command, "--port", value, *rest], f"--port {PORT} {value!r}")
+          for command, *rest in (["up"], ["demo"], ["token"], ["user", "a@b"], ["connection"], ["post", "a"])
+          for value in ("99999", "-1", "http")),
+        (["up", "--aws-port=65536"], f"--aws-port {PORT} '65536'"),
+        (["up", "--page-port="], f"--page-port {PORT} ''"),
+        *((["up", f"--context={value}"], f"--context must be NAME=VALUE, it is {value!r}")
+          for value in ("credential", "=subprotocol", "=", "")),
+        (["up", "--functions=lambda"], "--functions must be auto, process or image, it is 'lambda'"),
+        (["up", "--iam", "maybe"], "--iam must be enforce or off, it is 'maybe'"),
+        (["up", "--template", "missing.json"], "--template must be a file, 'missing.json' is none"),
+        (["up", "--template", "tests"], "--template must be a file, 'tests' is none"),
+        (["up", "--images", "missing"], "--images must be a folder, 'missing' is none"),
+        *((["up", f"--dynamodb-url={value}"], f"--dynamodb-url must be a URL such as http://127.0.0.1:8000, it is {value!r}")
+          for value in ("", "localhost:8000", "ftp://localhost", "http://", "http://[", "http://localhost:port")),
+        (["up", "--port"], "--port needs a value"),
+        (["--no-such-option"], "--no-such-option is unknown"),
+        (["up", "somewhere"], "somewhere is unknown"),
+        (["up", "--clock", "5"], "--clock is unknown"),
+        (["token", "--clock-speed", "5"], "--clock-speed is unknown"),
+        (["user"], "email is missing"),
+        (["post"], "message is missing"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_wrong_argument_is_named_in_one_line_with_the_rule(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], rule: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(arguments)
+
+    command = arguments[0] if arguments[0][0] != "-" else "up"
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"{rule}; try `python -m local {command} --help`\n"
+
+
+def test_unknown_command_is_named_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(["down", "--port=1"])
+
+    there_are = "there are up, demo, token, user, connection, post"
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"there is no command 'down', {there_are}; try `python -m local --help`\n"
+
+
+@pytest.mark.parametrize("command", [[], ["up"], ["demo"], ["token"], ["user"], ["connection"], ["post"]])
+def test_help_names_the_command(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse_arguments([*command, "--help"])
+
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m local {' '.join(command)}".rstrip())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--context credential=header", "context credential is 'header', it must be one of querystring, subprotocol"),
+        ("--context allowedOrigins=", "context allowedOrigins has '', it must be an origin"),
+        ("--context no=1", "context no is unknown, there are credential, "),
+        ("--template cdk.json --context credential=subprotocol", "--context is of the synthesis, and --template is"),
     ],
 )
-def test_limits_are_printed_where_they_are_not_those_of_aws(system: System, changes: dict[str, Any], said: str) -> None:
-    assert said in usage(system, Options(**changes))
-    assert "Connections end" not in usage(system, Options())
+def test_wrong_context_is_refused_before_anything_starts(arguments: str, message: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        check_context(parse_arguments(["up", *arguments.split()]))
+
+    assert str(end.value.code).startswith(message)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_cdk_json_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    (tmp_path / "cdk.json").write_text(text)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+
+    with pytest.raises(SystemExit, match=r"^cdk\.json cannot be read: "):
+        check_context(parse_arguments(["up", f"--images={tmp_path}"]))
+
+
+def test_wrong_argument_waits_for_no_slow_import() -> None:
+    """A second would pass before the error."""
+    program = "import sys; from local import __main__; print({'boto3', 'aiohttp', 'aws_cdk'} & {*sys.modules})"
+
+    imported = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert imported.stdout == "set()\n"

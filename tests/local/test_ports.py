@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from local import ports
+from local import paths, ports, state
 from local.errors import LaunchError
 from local.ports import bind_localhost, find_port
+from local.state import State
 from tests.conftest import free_port
 
 
@@ -42,6 +45,22 @@ def test_port_that_another_program_has_is_named_with_the_flag_to_choose_another(
             find_port(port, "--aws-port")
 
     assert str(error.value) == f"port {port} is taken by another program: choose another with --aws-port"
+
+
+def test_port_that_another_make_up_has_is_named_with_its_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(paths, "STATE", tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server, subprocess.Popen(["sleep", "60"]) as other:
+        port = server.getsockname()[1]
+        state.write(4600, State(other.pid, "sleep 60", {"--port": 4600, "--page-port": port}))
+
+        with pytest.raises(LaunchError) as error:
+            find_port(port, "--page-port")
+        other.kill()
+
+    owner = f"the `make up` with pid {other.pid}"
+    assert str(error.value) == f"port {port} is taken by {owner}: choose another with --page-port"
 
 
 def test_free_port_is_kept_and_zero_becomes_one() -> None:

@@ -20,9 +20,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 
 from local import paths
-from local.__main__ import NotRunning, connection, facts
 from local.demo import push
-from local.example import opening
+from local.example import build_handshake
 from local.lambda_.containers import LABEL
 from local.progress import Progress
 from local.system import Options, System, run_system
@@ -144,7 +143,7 @@ async def until_left(system: System, count: int) -> None:
 @pytest_asyncio.fixture(loop_scope="module")
 async def phone(system: System, token: str) -> AsyncIterator[ClientConnection]:
     """The only connection there is, Ada's."""
-    async with connect(**opening(system, token)) as connected:
+    async with connect(**build_handshake(system, token)) as connected:
         yield connected
     await until_left(system, 0)
 
@@ -158,8 +157,9 @@ async def refused(**opening: Any) -> int:
 async def test_credential_of_the_context_is_what_the_gateway_asks_for(system: System, by_subprotocol: bool) -> None:
     url = system.websocket_url
     offered = {"uri": url, "subprotocols": ["echo.v1", "idToken.abc"]}
+    expected = offered if by_subprotocol else {"uri": f"{url}?idToken=abc"}
 
-    assert opening(system, "abc") == (offered if by_subprotocol else {"uri": f"{url}?idToken=abc"})
+    assert build_handshake(system, "abc") == {**expected, "proxy": None}
 
 
 async def test_token_is_no_part_of_the_answer_to_its_handshake(
@@ -192,7 +192,7 @@ async def test_keepalive_is_answered_and_not_echoed(phone: ClientConnection) -> 
 
 
 async def test_user_is_reached_on_every_connection(system: System, token: str, phone: ClientConnection) -> None:
-    async with connect(**opening(system, token)) as laptop:
+    async with connect(**build_handshake(system, token)) as laptop:
         assert await asyncio.to_thread(push, system, claims(token)["sub"], "news") == 2
 
         assert [await received(peer) for peer in (phone, laptop)] == ["news", "news"]
@@ -216,7 +216,7 @@ async def put_row(system: System, connection_id: str, user_id: str, seconds: int
 
 async def test_push_skips_a_connection_whose_token_has_expired_and_closes_it(system: System) -> None:
     carol = signed_in(system, "carol@example.com")
-    async with connect(**opening(system, carol)) as phone:
+    async with connect(**build_handshake(system, carol)) as phone:
         (row,) = await rows(system)
         await put_row(system, row["connectionId"], row["userId"], LONG_AGO)
 
@@ -241,39 +241,8 @@ async def test_push_forgets_who_is_gone_and_reaches_the_others(
     assert await rows(system) == [row]
 
 
-async def test_connection_command_names_the_one_that_lasts_longest(system: System, phone: ClientConnection) -> None:
-    (row,) = await rows(system)
-    for name, seconds in (("expired", LONG_AGO), ("short", 60)):
-        await put_row(system, name, row["userId"], seconds)
-    try:
-        assert connection(known(system)) == row["connectionId"]
-    finally:
-        await delete_rows(system, "expired", "short")
-
-
-@pytest.mark.parametrize("seconds", [0, LONG_AGO])
-async def test_connection_command_ignores_rows_whose_time_is_over(system: System, seconds: int) -> None:
-    await put_row(system, "expired", "somebody", seconds)
-    try:
-        with pytest.raises(NotRunning, match="nobody is connected"):
-            connection(known(system))
-    finally:
-        await delete_rows(system, "expired")
-
-
-def known(system: System) -> dict[str, str]:
-    return {name: str(value) for name, value in facts(system, PASSWORD).items()}
-
-
-async def delete_rows(system: System, *connection_ids: str) -> None:
-    dynamodb = system.aws.client("dynamodb")
-    for each in connection_ids:
-        key = {"connectionId": {"S": each}}
-        await asyncio.to_thread(dynamodb.delete_item, TableName=system.table_name, Key=key)
-
-
 async def test_limit_of_connections_holds_where_the_stack_has_one(system: System, by_subprotocol: bool) -> None:
-    bobs = opening(system, signed_in(system, "bob@example.com"))
+    bobs = build_handshake(system, signed_in(system, "bob@example.com"))
 
     async with connect(**bobs), connect(**bobs) as laptop:
         if by_subprotocol:
@@ -303,14 +272,14 @@ async def test_client_with_its_token_in_the_other_place_is_refused(
 
 
 async def test_client_with_garbage_for_a_token_is_refused(system: System) -> None:
-    assert await refused(**opening(system, "garbage")) == 403
+    assert await refused(**build_handshake(system, "garbage")) == 403
 
 
 async def test_client_with_a_forged_token_is_refused(system: System, token: str) -> None:
     header, payload, signature = token.split(".")
     forged = f"{header}.{payload}.{signature[:-10]}{signature[-10:].swapcase()}"
 
-    assert await refused(**opening(system, forged)) == 403
+    assert await refused(**build_handshake(system, forged)) == 403
 
 
 def containers(processes: dict[int, str]) -> list[str]:
@@ -320,7 +289,7 @@ def containers(processes: dict[int, str]) -> list[str]:
 
 async def test_end_closes_what_is_open_and_leaves_nothing_running(desk: Desk, way: Way, token: str) -> None:
     """The last test: afterwards there is no system any more."""
-    peer = await connect(**opening(desk.system, token))
+    peer = await connect(**build_handshake(desk.system, token))
     processes = desk.processes()
     names = containers(processes)
     if names:  # and one that its `docker run` did not live to see started

@@ -1,0 +1,241 @@
+"""The command line of `python -m local`: what is wrong with it is said in one line, before slow imports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
+
+from infra.context import read_context
+from local import paths
+from local.errors import explain
+from local.state import PORT
+
+if TYPE_CHECKING:
+    from local.system import Options
+
+AWS_PORT = 4511
+PAGE_PORT = 3000
+COMMANDS = {
+    "up": "run until Ctrl-C; without a command, this is meant",
+    "demo": "show everything and end",
+    "token": "print an ID token of a user of up",
+    "user": "add a user to up",
+    "connection": "print the id of the newest connection of up",
+    "post": "post a message to a connection of up",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without a page of usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        message = re.sub(r"^argument ([^:]+): ", r"\1 ", message)
+        message = message.replace("expected one argument", "needs a value")
+        message = re.sub(r"^the following arguments are required: (.+)", r"\1 is missing", message)
+        self.exit(2, f"{message}; try `{self.prog} --help`\n")
+
+
+def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Return the command with its arguments; exit with one line about those that are wrong."""
+    parser = Parser(
+        prog="python -m local",
+        description="Run the system of the synthesized template on this machine.",
+        allow_abbrev=False,
+    )
+    if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help"}):
+        words = ["up", *words]
+    if words[0] not in {*COMMANDS, "-h", "--help"}:
+        parser.error(f"there is no command {words[0]!r}, there are {', '.join(COMMANDS)}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND", parser_class=Parser)
+    parsers = {name: commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+               for name, text in COMMANDS.items()}  # fmt: skip
+    for name in ("up", "demo"):
+        add_options(parsers[name], name)
+    for name in COMMANDS.keys() - {"up", "demo"}:
+        parsers[name].add_argument(
+            "--port", type=parse_port, default=PORT, help=f"of the gateway of up (default: {PORT})"
+        )
+    parsers["token"].add_argument("email", nargs="?", help="of the user (default: the one that up has made)")
+    parsers["user"].add_argument("email", help="of the new user")
+    parsers["user"].add_argument("--group", action="append", default=[], help="to put the user in; may be repeated")
+    parsers["post"].add_argument("message")
+    parsers["post"].add_argument("--connection", metavar="ID", help="to post to (default: the newest)")
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        parsers[arguments.command].error(f"{unknown[0]} is unknown")
+    return arguments
+
+
+def add_options(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the options of a command that runs the system."""
+    port, aws_port = (PORT, AWS_PORT) if command == "up" else (0, 0)
+    shown = "%(default)s" if command == "up" else "any"
+    parser.add_argument("--port", type=parse_port, default=port, help=f"of the gateway (default: {shown})")
+    parser.add_argument(
+        "--aws-port", type=parse_port, default=aws_port, help=f"of Cognito and DynamoDB (default: {shown})"
+    )
+    parser.add_argument(
+        "--page-port",
+        type=parse_port,
+        default=PAGE_PORT if command == "up" else None,
+        help="of the page (default: %(default)s)" if command == "up" else "of the page, which is not served without it",
+    )
+    parser.add_argument(
+        "--template", type=parse_file, help="a synthesized template (default: synthesizes cdk.json's stack)"
+    )
+    parser.add_argument(
+        "--context",
+        type=parse_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the synthesis, as `npx cdk deploy --context` takes it; may be repeated",
+    )
+    parser.add_argument(
+        "--images",
+        type=parse_folder,
+        default=paths.ROOT / "images",
+        help="the functions' sources, a folder for each bake target (default: images)",
+    )
+    parser.add_argument(
+        "--functions",
+        type=parse_choice("auto", "process", "image"),
+        default="auto",
+        metavar="{auto,process,image}",
+        help="run the built images or plain processes (default: images if there is an engine that can build them)",
+    )
+    parser.add_argument(
+        "--environments",
+        type=parse_positive(int),
+        default=2,
+        metavar="NUMBER",
+        help="execution environments a function (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dynamodb-url",
+        type=parse_url,
+        metavar="URL",
+        help="use this DynamoDB, e.g. DynamoDB Local at http://127.0.0.1:8000",
+    )
+    parser.add_argument(
+        "--iam",
+        type=parse_choice("enforce", "off"),
+        default="enforce",
+        metavar="{enforce,off}",
+        help="refuse what the functions' roles do not allow (default), or let everything pass",
+    )
+    parser.add_argument(
+        "--in-turn", action="store_true", help="a connection's messages one after the other, which AWS does not promise"
+    )
+    limits = parser.add_argument_group("time", "Limits as on AWS, unless you want to see them sooner.")
+    add_seconds = partial(limits.add_argument, type=parse_positive(float), metavar="SECONDS")
+    limits.add_argument(
+        "--clock-speed",
+        type=parse_positive(float),
+        metavar="FACTOR",
+        default=1.0,
+        help="the idle limit, the connection limit and items' time to live pass so many times faster; "
+        "functions take the time that they take",
+    )
+    add_seconds("--idle-limit", default=600.0, help="a connection's end without messages (default: 600)")
+    add_seconds("--connection-limit", default=7200.0, help="a connection's end in any case (default: 7200)")
+    add_seconds("--function-timeout", help="of every function (default: the template's; 29 s at most for an answer)")
+
+
+def parse_port(text: str) -> int:
+    with suppress(ValueError):
+        if 0 <= (port := int(text)) <= 65535:
+            return port
+    raise argparse.ArgumentTypeError(f"must be a port number from 0 (any that is free) to 65535, it is {text!r}")
+
+
+def parse_positive(number: Callable[[str], float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        with suppress(ValueError):
+            if 0 < (value := number(text)) < math.inf:
+                return value
+        kind = "a whole number" if number is int else "a number"
+        raise argparse.ArgumentTypeError(f"must be {kind} above 0, it is {text!r}")
+
+    return parse
+
+
+def parse_choice(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"must be {', '.join(choices[:-1])} or {choices[-1]}, it is {text!r}")
+        return text
+
+    return parse
+
+
+def parse_setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, it is {text!r}")
+    return name, value
+
+
+def parse_file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"must be a file, {text!r} is none")
+    return Path(text)
+
+
+def parse_folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"must be a folder, {text!r} is none")
+    return Path(text).resolve()
+
+
+def parse_url(text: str) -> str:
+    with suppress(ValueError):
+        parts = urlsplit(text)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            return text
+    raise argparse.ArgumentTypeError(f"must be a URL such as http://127.0.0.1:8000, it is {text!r}")
+
+
+def check_context(arguments: argparse.Namespace) -> None:
+    """Exit with one line about a context that the stack would refuse after seconds of synthesis."""
+    context = dict(arguments.context)
+    if arguments.template:
+        if context:
+            raise SystemExit("--context is of the synthesis, and --template is synthesized already: use one of them")
+        return
+    file = paths.ROOT / "cdk.json"
+    try:
+        values = json.loads(file.read_text())["context"]
+        read_context(values | context)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise SystemExit(f"{file.name} cannot be read: {explain(error)}") from error
+
+
+def build_options(arguments: argparse.Namespace) -> Options:
+    from local.apigateway.limits import Limits  # noqa: PLC0415 - takes a second
+    from local.system import Options  # noqa: PLC0415
+
+    return Options(
+        template=arguments.template,
+        context=dict(arguments.context),
+        images=arguments.images,
+        port=arguments.port,
+        aws_port=arguments.aws_port,
+        page_port=arguments.page_port,
+        functions=arguments.functions,
+        environments=arguments.environments,
+        dynamodb_url=arguments.dynamodb_url,
+        iam=arguments.iam == "enforce",
+        limits=Limits(idle_seconds=arguments.idle_limit, connection_seconds=arguments.connection_limit),
+        clock_speed=arguments.clock_speed,
+        function_timeout=arguments.function_timeout,
+        in_turn=arguments.in_turn,
+    )

@@ -1,0 +1,157 @@
+"""Commands beside a running `make up`: each returns what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as EndpointError
+
+from local import state
+from local.aws.clients import client
+from local.aws.users import EMAIL, GROUP, Users, make_password
+from local.errors import CommandError
+from local.state import State
+
+USER = "ada@example.com"  # whom `make up` makes
+
+
+def run_command(arguments: argparse.Namespace) -> str:
+    """Return what a command prints.
+
+    Raises:
+        CommandError: it cannot be carried out.
+    """
+    try:
+        match arguments.command:
+            case "token":
+                return get_token(arguments.port, arguments.email or USER)
+            case "user":
+                return add_user(arguments.port, arguments.email, arguments.group)
+            case "post":
+                return post(arguments.port, arguments.message, arguments.connection)
+            case _:
+                return find_connection(arguments.port)
+    except (EndpointError, HTTPClientError) as error:
+        raise CommandError(f"what `make up` has started does not answer, start it again: {error}") from error
+
+
+def get_token(port: int, email: str) -> str:
+    """Return an ID token of a user whom `make up` or `make user` has made.
+
+    Raises:
+        CommandError: nobody here knows the user's password, or the user cannot sign in.
+    """
+    email = check_email(email)
+    running = state.find_running(port)
+    users = open_user_pool(running)
+    known = running.users.get(email)
+    found = users.find(email)
+    if found is None:
+        raise CommandError(f"there is no user {email}: add one with `make user EMAIL={email}`")
+    if known is None:
+        raise CommandError(
+            f"nobody here knows the password of {found}, who signed up on the page: sign in there, "
+            "or add another user with `make user EMAIL=…`"
+        )
+    return users.id_token(email, known)
+
+
+def add_user(port: int, email: str, groups: list[str]) -> str:
+    """Add a user whose password is kept in the state file.
+
+    Raises:
+        CommandError: the address is taken, or the user pool does not take this user.
+    """
+    email = check_email(email)
+    for group in groups:
+        if not GROUP.fullmatch(group):
+            raise CommandError(f"a group's name has 1 to 128 characters without spaces, it is {group!r}")
+    with state.changing(port) as running:
+        users = open_user_pool(running)
+        if found := users.find(email):
+            if email in running.users:
+                raise CommandError(f"there is a user {found} already, its token is `make -s token EMAIL={email}`")
+            raise CommandError(f"there is a user {found} already, who signed up on the page: take another address")
+        # Saved first: if this command is killed, no user is left whose password nobody knows.
+        running.users[email] = make_password()
+        state.write(port, running)
+        try:
+            created = users.add(email, running.users[email], groups)
+        except BaseException:
+            del running.users[email]
+            raise
+    member = f", in the group{'s' if groups[1:] else ''} {' and '.join(groups)}" if groups else ""
+    new = f" (new: {' and '.join(created)})" if created else ""
+    flags = "" if port == state.PORT else f" LOCAL_FLAGS=--port={port}"
+    return f"{email} can sign in{member}{new}. Token: make -s token EMAIL={email}{flags}"
+
+
+def find_connection(port: int) -> str:
+    """Return the id of the newest connection in the table.
+
+    Raises:
+        CommandError: nobody is connected, or the table does not tell.
+    """
+    running = state.find_running(port)
+    if not running.table_name:
+        raise CommandError(
+            "the template has no table, so nobody knows who is connected: `make post` takes CONNECTION=…"
+        )
+    dynamodb = client("dynamodb", running.dynamodb_url, running.region)
+    pages = dynamodb.get_paginator("scan").paginate(TableName=running.table_name)
+    rows = [row for page in pages for row in page["Items"]]
+    if rows and not any("connectionId" in row for row in rows):
+        raise CommandError(
+            f"the rows of table {running.table_name} have no connectionId, so nobody knows who is connected: "
+            "`make post` takes CONNECTION=…"
+        )
+    connected = [row for row in rows if "connectionId" in row and not is_expired(row)]
+    if not connected:
+        raise CommandError("nobody is connected: start the wscat line first")
+    newest = max(connected, key=lambda row: (read_number(row, "connectedAt"), read_number(row, "removedAt")))
+    return str(next(iter(newest["connectionId"].values())))
+
+
+def post(port: int, message: str, connection_id: str | None) -> str:
+    """Post a message to a connection, by default the newest one, as a server with AWS's credentials does.
+
+    Raises:
+        CommandError: `@connections` refuses; the message has its status.
+    """
+    running = state.find_running(port)
+    connection_id = connection_id or find_connection(port)
+    management = client("apigatewaymanagementapi", running.callback_url, running.region)
+    data = message.encode(errors="surrogateescape")
+    try:
+        management.post_to_connection(ConnectionId=connection_id, Data=data)
+    except management.exceptions.GoneException as error:
+        raise CommandError(f"connection {connection_id} has gone (410): it is closed, or still opening") from error
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        text = error.response["Error"]["Message"] or error.response["Error"]["Code"]
+        raise CommandError(f"connection {connection_id} did not get the message ({status}): {text}") from error
+    return f"posted {len(data)} bytes to connection {connection_id}"
+
+
+def check_email(text: str) -> str:
+    """Return the address in lower case, because Cognito treats Ana@… and ana@… as one user."""
+    if not EMAIL.fullmatch(text):
+        raise CommandError(f"EMAIL must be an email address such as bob@example.com, it is {text!r}")
+    return text.lower()
+
+
+def open_user_pool(running: State) -> Users:
+    if not running.user_pool_id:
+        raise CommandError("the template has no user pool (AWS::Cognito::UserPool), so there are no users")
+    return Users(running.cognito_url, running.user_pool_id, running.app_client_id)
+
+
+def is_expired(row: dict[str, Any]) -> bool:
+    return "removedAt" in row and read_number(row, "removedAt") <= time.time()
+
+
+def read_number(row: dict[str, Any], name: str) -> int:
+    return int(row.get(name, {}).get("N", 0))

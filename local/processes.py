@@ -1,0 +1,68 @@
+"""Processes of this machine: which belong to a run, and the end of those that it has left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+PROC = Path("/proc")
+END_SECONDS = 3.0
+
+
+class Process(NamedTuple):
+    parent: int
+    command: str
+
+
+def list_processes() -> dict[int, Process]:
+    """Return all running processes by id; those without a command line, such as zombies, are none."""
+    if not (PROC / "self" / "stat").exists():  # macOS
+        ps = ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="]
+        lines = subprocess.run(ps, capture_output=True, text=True, check=False).stdout.splitlines()
+        rows = [line.split(maxsplit=2) for line in lines]
+        return {int(row[0]): Process(int(row[1]), row[2]) for row in rows if len(row) == 3}
+    found = {}
+    for folder in PROC.glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
+            command = (folder / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
+            if command:
+                found[int(folder.name)] = Process(parent, command)
+    return found
+
+
+def is_running(pid: int, command: str) -> bool:
+    """Return whether the process still runs; another one that got its id later has another command line."""
+    process = list_processes().get(pid)
+    return process is not None and process.command == command
+
+
+def find_descendants(pid: int) -> dict[int, str]:
+    """Return the command lines of the processes that this one and its children have started, by id."""
+    processes = list_processes()
+    found: dict[int, str] = {}
+    parents = {pid}
+    while parents:
+        children = {id_: each.command for id_, each in processes.items() if each.parent in parents and id_ not in found}
+        found |= children
+        parents = set(children)
+    return found
+
+
+def end_processes(commands: dict[int, str]) -> dict[int, str]:
+    """End those of these processes that still run, the hard way if they do not go by themselves; return them."""
+    running = {pid: command for pid, command in commands.items() if is_running(pid, command)}
+    for number, seconds in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, END_SECONDS)):
+        deadline = time.monotonic() + seconds
+        for pid, command in running.items():
+            if is_running(pid, command):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
+        while any(is_running(*each) for each in running.items()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    return running

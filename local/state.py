@@ -1,0 +1,166 @@
+"""The state file of a running `make up`: what commands in another terminal need; only its owner can read it."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from local import paths
+from local.errors import CommandError, LaunchError
+from local.processes import end_processes, is_running, list_processes
+
+PORT = 4510  # of `make up` without --port
+
+
+@dataclass
+class State:
+    """A running `make up`.
+
+    Attributes:
+        pid: its process.
+        command: the command line of that process.
+        ports: what it listens on, by the flag that chooses the port.
+        children: the command lines of the processes that it has started, by id.
+        ready: whether the rest is known, which it is once everything runs.
+        users: the passwords of the users that commands have made, by email address in lower case.
+    """
+
+    pid: int
+    command: str
+    ports: dict[str, int]
+    children: dict[int, str] = field(default_factory=dict)
+    ready: bool = False
+    callback_url: str = ""
+    region: str = ""
+    cognito_url: str = ""
+    dynamodb_url: str = ""
+    user_pool_id: str | None = None
+    app_client_id: str | None = None
+    table_name: str | None = None
+    users: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_this_process(cls, ports: dict[str, int], **facts: Any) -> Self:
+        pid = os.getpid()
+        return cls(pid, list_processes()[pid].command, ports, **facts)
+
+    @property
+    def is_running(self) -> bool:
+        return is_running(self.pid, self.command)
+
+
+def find_file(port: int) -> Path:
+    return paths.STATE / f"up-{port}.json"
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """Let one process at a time change state files."""
+    folder = os.open(paths.STATE, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def read(port: int) -> State | None:
+    """Return the state of the `make up` on a port; None if there is no file, or none of this version."""
+    try:
+        values = json.loads(find_file(port).read_text())
+        values["children"] = {int(pid): command for pid, command in values["children"].items()}
+        return State(**values)
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def write(port: int, state: State) -> None:
+    """Replace the file as a whole, so that nobody reads half of it."""
+    file = find_file(port)
+    new = file.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        json.dump(dataclasses.asdict(state), stream, indent=2)
+    new.replace(file)
+
+
+def claim(port: int, ports: dict[str, int]) -> list[str]:
+    """Note that this process starts `make up` on a port; end what a killed one has left, and return what that was.
+
+    Raises:
+        LaunchError: another one runs there.
+    """
+    paths.STATE.mkdir(parents=True, exist_ok=True)
+    with locked():
+        before = read(port)
+        if before and before.is_running:
+            raise LaunchError(
+                f"`make up` already runs on port {port}, with pid {before.pid}: end it, "
+                'or start another beside it with LOCAL_FLAGS="--port 0 --aws-port 0 --page-port 0"'
+            )
+        left = end_processes(before.children) if before else {}
+        write(port, State.of_this_process(ports))
+    return [f"pid {pid} ({command})" for pid, command in left.items()]
+
+
+def save(port: int, state: State) -> None:
+    with locked():
+        write(port, state)
+
+
+def remove(port: int) -> None:
+    with locked():
+        find_file(port).unlink(missing_ok=True)
+
+
+@contextmanager
+def changing(port: int) -> Iterator[State]:
+    """Give the state of a running `make up` to change; other commands wait, so that no change is lost."""
+    find_running(port)  # its folder may not exist
+    with locked():
+        state = find_running(port)
+        try:
+            yield state
+        finally:
+            write(port, state)
+
+
+def find_running(port: int) -> State:
+    """Return the state of the `make up` on a port.
+
+    Raises:
+        CommandError: it does not run, or is still starting.
+    """
+    state = read(port)
+    if state and state.is_running:
+        if not state.ready:
+            raise CommandError(f"`make up` (pid {state.pid}) is still starting: wait until it has printed its lines")
+        return state
+    killed = f" any more, pid {state.pid} was killed" if state else ""
+    others = [other for other in find_all() if other.is_running and other.ready]
+    if others:
+        here = f"the one that runs has LOCAL_FLAGS=--port={others[0].ports['--port']}"
+    else:
+        here = "start `make up` in another terminal"
+    raise CommandError(f"`make up` does not run on port {port}{killed}: {here}")
+
+
+def find_all() -> list[State]:
+    """Return the states of all ports, also of those that were killed."""
+    with suppress(OSError):
+        ports = [int(file.stem.removeprefix("up-")) for file in paths.STATE.glob("up-[0-9]*.json")]
+        return [state for port in sorted(ports) if (state := read(port))]
+    return []
+
+
+def find_owner(port: int) -> int | None:
+    """Return the process of the `make up` that listens on a port, or will; None if it is not one of this folder."""
+    owners = (state.pid for state in find_all() if port in state.ports.values() and state.is_running)
+    return next((pid for pid in owners if pid != os.getpid()), None)

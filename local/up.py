@@ -1,0 +1,105 @@
+"""`make up`: the system until Ctrl-C, with a user, printed mails, and a state file for commands beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from local import example, reload, state
+from local.aws import mail
+from local.aws.users import Users, make_password
+from local.commands import USER
+from local.errors import CommandError, explain
+from local.instructions import write_instructions
+from local.processes import find_descendants
+from local.progress import Progress
+from local.state import State
+from local.system import Options, System, cancel, run_system
+
+
+async def up(options: Options, progress: Progress) -> None:
+    async with AsyncExitStack() as exits:
+        if options.port:
+            claim_port(options, progress)
+            exits.callback(state.remove, options.port)
+        system = await exits.enter_async_context(run_with_report(options, progress))
+        password = make_password()
+        no_token = await asyncio.to_thread(add_first_user, system, password)
+        if system.user_pool_id:
+            start_beside(exits, mail.watch(system.aws.url, progress.highlight), progress, "Mails are not printed")
+        state.save(system.port, describe(system, {USER: password}))
+        if not options.port:
+            exits.callback(state.remove, system.port)
+        progress.say(write_instructions(system, options, user=USER, no_token=no_token))
+        start_beside(exits, reload.watch(system, options, progress), progress, "Changes are not applied")
+        exits.callback(progress.say, "\nClosing connections and ending the functions …")
+        await asyncio.Event().wait()
+
+
+def claim_port(options: Options, progress: Progress) -> None:
+    """Refuse a second `make up` on a port before anything starts, and end what a killed one has left."""
+    ports = {"--port": options.port, "--aws-port": options.aws_port, "--page-port": options.page_port}
+    left = state.claim(options.port, {flag: port for flag, port in ports.items() if port})
+    if left:
+        progress.say(f"Ended what a killed `make up` has left: {', '.join(left)}")
+
+
+def start_beside(exits: AsyncExitStack, work: Coroutine[Any, Any, None], progress: Progress, otherwise: str) -> None:
+    """Start a task that ends with the system; print why if it ends before."""
+
+    def report(done: asyncio.Task[None]) -> None:
+        if not done.cancelled() and (error := done.exception()):
+            progress.say(f"{otherwise} any more: {explain(error)}")
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(report)
+    exits.push_async_callback(cancel, task)
+
+
+@asynccontextmanager
+async def run_with_report(options: Options, progress: Progress) -> AsyncIterator[System]:
+    """Run the system; at its end, after `$disconnect`, print which grants nobody has used."""
+    system = None
+    try:
+        async with run_system(options, progress) as system:
+            yield system
+    finally:
+        if system and (unused := system.unused_grants()):
+            progress.say("\n  ".join(("Grants that no function has used:", *unused)))
+
+
+def add_first_user(system: System, password: str) -> str | None:
+    """Add the user of `make token`, in the group that may connect; return why there is none, or no token for it."""
+    if not system.user_pool_id:
+        return "the template has no user pool"
+    users = Users(system.aws.url, system.user_pool_id, system.app_client_id)
+    try:
+        users.add(USER, password, example.find_required_groups(system.stack))
+        users.app_client  # noqa: B018 - says at once what `make token` could not do
+    except CommandError as error:
+        return str(error)
+    return None
+
+
+def describe(system: System, users: dict[str, str]) -> State:
+    """Return what commands need to know of the running system."""
+    ports = {"--port": system.port, "--aws-port": system.aws.port}
+    if system.page_url:
+        ports["--page-port"] = urlsplit(system.page_url).port or 80
+    return State.of_this_process(
+        ports,
+        children=find_descendants(os.getpid()),
+        ready=True,
+        callback_url=system.callback_url,
+        region=system.stack.account.region,
+        cognito_url=system.aws.url,
+        dynamodb_url=system.aws.dynamodb_url,
+        user_pool_id=system.user_pool_id,
+        app_client_id=system.app_client_id,
+        table_name=example.find_connection_table(system.stack) or system.table_name,
+        users=users,
+    )

@@ -1,0 +1,222 @@
+"""The state file of `make up`: who may read it, and what is said of one that no longer runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local import paths, state
+from local.errors import CommandError, LaunchError
+from local.processes import find_descendants, is_running, list_processes
+from local.state import State
+from tests.conftest import ROOT
+
+PORT = 4510
+SLEEP = ["sleep", "600"]
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(paths, "STATE", tmp_path / ".local")
+    paths.STATE.mkdir()
+    return paths.STATE
+
+
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[bytes]]:
+    """Another process, that stands for a `make up` or for what it has started."""
+    with subprocess.Popen(SLEEP) as process:
+        yield process
+        process.kill()
+
+
+def running(process: subprocess.Popen[bytes], port: int = PORT, *, ready: bool = True, **changes: object) -> State:
+    return State(process.pid, " ".join(SLEEP), {"--port": port}, ready=ready, **changes)  # type: ignore[arg-type]
+
+
+def killed(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+def refusal(port: int = PORT) -> str:
+    with pytest.raises(CommandError) as error:
+        state.find_running(port)
+    return str(error.value)
+
+
+def test_state_is_read_as_it_was_written(other: subprocess.Popen[bytes]) -> None:
+    written = running(other, children={17: "python -m ministack"}, users={"ada@example.com": "secret"})
+
+    state.save(PORT, written)
+
+    assert state.read(PORT) == written == state.find_running(PORT)
+
+
+def test_nobody_else_can_read_the_file(other: subprocess.Popen[bytes], folder: Path) -> None:
+    """Also if an earlier one was killed while it wrote, and left a file that others can read."""
+    (folder / "up-4510.new").write_text("")
+    (folder / "up-4510.new").chmod(0o644)
+
+    state.save(PORT, running(other))
+
+    assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == {"up-4510.json": 0o600}
+
+
+def test_what_does_not_run_is_told_with_what_to_do() -> None:
+    assert refusal() == "`make up` does not run on port 4510: start `make up` in another terminal"
+
+
+def test_killed_one_is_told(other: subprocess.Popen[bytes]) -> None:
+    state.save(PORT, running(other))
+    killed(other)
+
+    why = f"`make up` does not run on port 4510 any more, pid {other.pid} was killed"
+    assert refusal() == f"{why}: start `make up` in another terminal"
+
+
+def test_one_that_is_still_starting_is_told(other: subprocess.Popen[bytes]) -> None:
+    state.save(PORT, running(other, ready=False))
+
+    assert refusal() == f"`make up` (pid {other.pid}) is still starting: wait until it has printed its lines"
+
+
+def test_one_on_another_port_is_named(other: subprocess.Popen[bytes]) -> None:
+    state.save(4600, running(other, 4600))
+
+    assert refusal() == "`make up` does not run on port 4510: the one that runs has LOCAL_FLAGS=--port=4600"
+
+
+def test_process_that_got_the_id_later_is_not_taken_for_it(other: subprocess.Popen[bytes]) -> None:
+    state.save(PORT, State(other.pid, "python -m local up", {"--port": PORT}, ready=True))
+
+    assert "was killed" in refusal()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "{}", '{"cognito_url": "http://127.0.0.1:1"}', '{"children": 1}']
+)
+def test_file_of_another_version_is_none(folder: Path, text: str) -> None:
+    (folder / "up-4510.json").write_text(text)
+
+    assert refusal().startswith("`make up` does not run on port 4510: ")
+    assert state.claim(PORT, {"--port": PORT}) == []
+
+
+def test_several_commands_at_once_lose_nothing(other: subprocess.Popen[bytes]) -> None:
+    state.save(PORT, running(other))
+    program = (
+        "import pathlib, sys, time; from local import paths, state\n"
+        "paths.STATE = pathlib.Path(sys.argv[1])\n"
+        "with state.changing(4510) as running:\n"
+        "    time.sleep(0.05)\n"
+        "    running.users[sys.argv[2]] = 'secret'\n"
+    )
+    command = [sys.executable, "-c", program, str(paths.STATE)]
+
+    commands = [subprocess.Popen([*command, f"{number}@example.com"], cwd=ROOT) for number in range(6)]
+
+    assert [each.wait() for each in commands] == [0] * 6
+    assert state.find_running(PORT).users == {f"{number}@example.com": "secret" for number in range(6)}
+
+
+def test_change_of_one_that_has_ended_brings_nothing_back(other: subprocess.Popen[bytes], folder: Path) -> None:
+    state.save(PORT, running(other))
+    state.remove(PORT)
+
+    with pytest.raises(CommandError), state.changing(PORT):
+        pytest.fail("it has ended")
+
+    assert list(folder.iterdir()) == []
+
+
+# Starting
+
+
+def test_second_one_on_a_port_is_refused_with_the_process_of_the_first(other: subprocess.Popen[bytes]) -> None:
+    state.save(PORT, running(other, ready=False))
+
+    with pytest.raises(LaunchError, match=rf"^`make up` already runs on port 4510, with pid {other.pid}: end it, or "):
+        state.claim(PORT, {"--port": PORT})
+
+    assert state.read(PORT) == running(other, ready=False)
+
+
+def test_one_that_starts_is_known_at_once() -> None:
+    assert state.claim(PORT, {"--port": PORT, "--page-port": 3000}) == []
+
+    assert refusal().startswith(f"`make up` (pid {os.getpid()}) is still starting")
+
+
+def test_what_a_killed_one_has_left_is_ended_and_named(other: subprocess.Popen[bytes]) -> None:
+    with subprocess.Popen(SLEEP) as child, subprocess.Popen(SLEEP) as innocent:
+        children = {child.pid: "sleep 600", innocent.pid: "python -m ministack", 2**22: "sleep 600"}
+        state.save(PORT, running(other, children=children))
+        killed(other)
+
+        left = state.claim(PORT, {"--port": PORT})
+
+        assert left == [f"pid {child.pid} (sleep 600)"]
+        assert child.wait() < 0
+        assert innocent.poll() is None
+        innocent.kill()
+
+
+def test_what_does_not_go_by_itself_is_killed(other: subprocess.Popen[bytes]) -> None:
+    command = ["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.1; done"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as stubborn:
+        assert stubborn.stdout
+        stubborn.stdout.readline()
+        state.save(PORT, running(other, children={stubborn.pid: " ".join(command)}))
+        killed(other)
+
+        state.claim(PORT, {"--port": PORT})
+
+        assert stubborn.wait() == -9
+
+
+def test_port_is_known_by_its_owner_until_that_ends(other: subprocess.Popen[bytes]) -> None:
+    state.save(4600, State(other.pid, "sleep 600", {"--port": 4600, "--aws-port": 4601}))
+
+    assert (state.find_owner(4601), state.find_owner(4602)) == (other.pid, None)
+    killed(other)
+    assert state.find_owner(4601) is None
+
+
+# Processes
+
+
+def test_descendants_are_found_at_every_level() -> None:
+    with subprocess.Popen(["sh", "-c", "sleep 600 & echo; wait"], stdout=subprocess.PIPE) as shell:
+        assert shell.stdout
+        shell.stdout.readline()
+        found = find_descendants(os.getpid())
+        for pid, command in found.items():
+            if command == "sleep 600":
+                os.kill(pid, 9)
+
+    assert found[shell.pid] == "sh -c sleep 600 & echo; wait"
+    assert "sleep 600" in found.values()
+
+
+def test_process_that_has_ended_does_not_run_even_if_nobody_has_asked_for_its_status() -> None:
+    with subprocess.Popen(SLEEP) as process:
+        assert is_running(process.pid, "sleep 600")
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+        assert not is_running(process.pid, "sleep 600")
+
+
+def test_processes_are_listed_by_ps_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("local.processes.PROC", tmp_path)
+
+    listed = list_processes()[os.getpid()]
+
+    assert listed.parent == os.getppid()
+    assert "pytest" in listed.command
