@@ -12,20 +12,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from local.aws.account import ARNS, Account
 from local.cloudformation import intrinsics
 from local.cloudformation.intrinsics import REMOVED
 from local.cloudformation.resource_types import COMPLETE_SERVICES, RUN, is_without_effect
-from local.cloudformation.values import Scalar, expect, shorten, text
+from local.cloudformation.template_file import account_of_assembly, check_attributes, parse, refuse_transforms, section
+from local.cloudformation.values import Scalar, expect, text
 from local.errors import TemplateError
 
-RESOURCE_ATTRIBUTES = {
-    "Condition", "CreationPolicy", "DeletionPolicy", "DependsOn", "Metadata", "Properties", "Type", "UpdatePolicy",
-    "UpdateReplacePolicy",
-}  # fmt: skip
-LANGUAGE_EXTENSIONS = "AWS::LanguageExtensions"  # only adds intrinsic functions
 # The property that is a resource's name, if it has one; otherwise a name is made up.
 NAMES = {
     "AWS::ApiGatewayV2::Stage": "StageName",
@@ -59,6 +55,7 @@ ATTRIBUTES = {
     "AWS::SQS::Queue.QueueUrl": "{id}",
     "AWS::SecretsManager::Secret.Id": "{id}",
 }
+OTHER_ARN = "arn:{partition}:*:{region}:{account}:{id}"
 STACK_ID = "arn:{partition}:cloudformation:{region}:{account}:stack/{id}/00000000-0000-0000-0000-000000000000"
 BOUND_SERVICES = ("execute-api", "lambda", "dynamodb", "cognito-idp")  # whose ARNs tell a template's account
 ARN = re.compile(r":([\w-]+):([a-z]{2}(?:-[a-z]+)+-\d):(\d{12}):(?!layer)")  # service, region, account
@@ -192,9 +189,8 @@ class Document:
         """Return whether a condition is true."""
         if not isinstance(name, str) or name not in self.conditions:
             raise TemplateError(f"{where}: condition {name} is not defined in Conditions")
-        return expect(
-            bool, self.evaluate(self.conditions[name], f"condition {name}"), f"condition {name}", "a condition"
-        )
+        where = f"condition {name}"
+        return expect(bool, self.evaluate(self.conditions[name], where), where, "true or false")
 
     def reference(self, name: str, where: str) -> Any:
         """Return what `Ref` gives for a parameter, pseudo parameter or resource."""
@@ -225,8 +221,10 @@ class Document:
         if name == "Arn" and id_.startswith("arn:"):
             return id_
         if name == "Arn" and type_ in ARNS:
-            name_ = id_.rpartition("/")[2] if type_ == "AWS::SQS::Queue" else id_
-            return self.account.arn(type_, self._path(logical_id) + name_)
+            own_name = id_.rpartition("/")[2] if type_ == "AWS::SQS::Queue" else id_
+            return self.account.arn(type_, self._path(logical_id) + own_name)
+        if name == "Arn" and type_ not in RUN and type_.startswith("AWS::"):  # calls to it are refused
+            return self.account.format(OTHER_ARN, id_).replace("*", type_.split("::")[1].lower())
         raise TemplateError(f"{where}: Fn::GetAtt {logical_id}.{name} is not known locally; use another value there")
 
     def physical_id(self, logical_id: str) -> str:
@@ -258,7 +256,9 @@ class Document:
         parameter = self.parameters[name]
         type_, default = str(parameter.get("Type")), parameter.get("Default")
         if type_.startswith("AWS::SSM::Parameter::Value"):
-            raise TemplateError(f"{where}: parameter {name} is a value of Systems Manager, which is not run locally")
+            raise TemplateError(
+                f"{where}: parameter {name} is a value of Systems Manager, which is not run locally; use a value there"
+            )
         if not isinstance(default, Scalar):
             raise TemplateError(f"{where}: parameter {name} has no Default; give it one for the local run")
         return [each.strip() for each in text(default).split(",")] if "List" in type_ else text(default)
@@ -269,57 +269,6 @@ class Document:
             raise TemplateError(f"{where}: {logical_id} does not exist, because its condition {condition} is false")
         if logical_id not in self.resources:
             raise TemplateError(f"{where}: {logical_id} is no resource or parameter of the template")
-
-
-def parse(path: Path) -> dict[str, Any]:
-    """Return the content of a template file; TemplateError says why it is no JSON object."""
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-        parsed = json.loads(content)
-    except IsADirectoryError:
-        names = ", ".join(sorted(each.name for each in path.glob("*.template.json"))) or "none"
-        raise TemplateError(f"{path} is a folder; give a template file (in this folder: {names})") from None
-    except OSError as error:
-        raise TemplateError(f"{path} cannot be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        if not content.lstrip().startswith(("{", "[")):
-            advice = "convert it with `cfn-flip` (pip install cfn-flip), or use the JSON that the CDK writes to cdk.out"
-            raise TemplateError(f"{path} is not JSON, and YAML is not read: {advice}") from error
-        raise TemplateError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise TemplateError(f"{path} is no JSON text: {error}") from error
-    return cast("dict[str, Any]", expect(dict, parsed, f"{path}: the template", "an object"))
-
-
-def section(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return a section of a template: objects by their names."""
-    found: dict[str, Any] = expect(dict, content.get(name, {}), f"{path}: {name}", "an object")
-    for key, value in found.items():
-        if key.startswith("Fn::"):
-            raise TemplateError(f"{path}: {name}: {key} is expanded by CloudFormation; give the processed template")
-        expect(dict, value, f"{path}: {name}: {key}", "an object")
-    return found
-
-
-def refuse_transforms(path: Path, transforms: Any) -> None:
-    for name in transforms if isinstance(transforms, list) else [transforms]:
-        if name != LANGUAGE_EXTENSIONS:
-            raise TemplateError(
-                f"{path}: Transform {shorten(name)} is applied by CloudFormation; give the processed template, for"
-                " example from `aws cloudformation get-template --template-stage Processed`"
-            )
-
-
-def check_attributes(logical_id: str, resource: dict[str, Any]) -> None:
-    """Refuse a resource that does not have the form of one."""
-    if unknown := sorted(resource.keys() - RESOURCE_ATTRIBUTES):
-        raise TemplateError(
-            f"{logical_id}: {', '.join(unknown)} is no attribute of a resource; has it been misspelled?"
-        )
-    expect(str, resource.get("Type"), f"{logical_id}: Type", "a text")
-    expect(str, resource.get("Condition", ""), f"{logical_id}: Condition", "a text")
-    for name in ("Properties", "Metadata"):
-        expect(dict, resource.get(name, {}), f"{logical_id}: {name}", "an object")
 
 
 def references(value: Any) -> Iterator[str]:
@@ -337,16 +286,3 @@ def references(value: Any) -> Iterator[str]:
                 case "Fn::Sub", str(template) | [str(template), *_]:
                     yield from re.findall(r"\$\{(\w+)", template)
             yield from references(each)
-
-
-def account_of_assembly(path: Path) -> Account | None:
-    """Return the account and region that the cloud assembly binds a template to; None if it is in no cloud assembly."""
-    try:
-        artifacts = json.loads((path.parent / "manifest.json").read_text())["artifacts"].values()
-        (bound,) = [
-            each["environment"] for each in artifacts if each.get("properties", {}).get("templateFile") == path.name
-        ]
-        account, region = ("" if each.startswith("unknown-") else each for each in bound[len("aws://") :].split("/"))
-    except (AttributeError, KeyError, OSError, TypeError, ValueError):
-        return None
-    return Account.of(account, region)

@@ -254,7 +254,8 @@ class Template(Document):
         self._check_api(integration_id, integration)
         if integration["IntegrationType"] != "AWS_PROXY":
             raise TemplateError(
-                f"{integration_id}: IntegrationType {integration['IntegrationType']} cannot be run locally, only AWS_PROXY"
+                f"{integration_id}: IntegrationType {integration['IntegrationType']} cannot be run locally, only AWS_PROXY;"
+                " leave its routes out of the local run"
             )
         kind = properties.get("AuthorizationType", "NONE")
         if kind not in {"NONE", "CUSTOM"}:

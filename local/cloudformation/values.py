@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Container
+from collections.abc import Container, Sized
 from typing import Any, TypeVar
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
@@ -30,6 +30,7 @@ def coerce(shape: Shape, value: Any, where: str, ignored: Container[str] = ()) -
             result = {name: coerce(shape.value, each, f"{where}.{name}", ignored) for name, each in members}
         case ListShape():
             items = expect(list, value, where, "a list")
+            check_length(shape, items, where, "item(s)")
             result = [coerce(shape.member, each, f"{where}.{index}", ignored) for index, each in enumerate(items)]
         case Shape(type_name="string"):
             result = coerce_text(shape, value, where)
@@ -53,7 +54,13 @@ def coerce_text(shape: Shape, value: Any, where: str) -> str:
     result = text(value) if isinstance(value, Scalar) else None
     if result is None or result not in (shape.enum or [result]):
         raise wrong(where, " or ".join(shape.enum) if shape.enum else "a text", value)
+    check_length(shape, result, where, "character(s)")
     return result
+
+
+def check_length(shape: Shape, value: Sized, where: str, unit: str) -> None:
+    if len(value) < (least := shape.metadata.get("min", 0)):
+        raise TemplateError(f"{where} must have at least {least} {unit}, it is {shorten(value)}")
 
 
 def coerce_boolean(value: Any, where: str) -> bool:

@@ -123,6 +123,7 @@ SECTIONS: dict[str, Any] = {
         ({"Fn::GetAtt": ["Inbox", "Arn"]}, "arn:aws:sqs:us-east-1:000000000000:Chat-Inbox"),
         ({"Ref": "Inbox"}, "https://sqs.us-east-1.amazonaws.com/000000000000/Chat-Inbox"),
         ({"Ref": "News"}, "arn:aws:sns:us-east-1:000000000000:Chat-News"),
+        ({"Fn::GetAtt": ["Events", "Arn"]}, "arn:aws:kinesis:us-east-1:000000000000:Chat-Events"),
         ({"Ref": "Live"}, f"{ROOMS}:live"),
     ],
     ids=str,
@@ -133,6 +134,7 @@ def test_variable_has_the_text_that_cloudformation_would_give_it(write: Write, v
         "Photos": resource("S3::Bucket", BucketName="photos"),
         "Inbox": resource("SQS::Queue"),
         "News": resource("SNS::Topic"),
+        "Events": resource("Kinesis::Stream"),
         "Live": resource("Lambda::Alias", FunctionName={"Ref": "Rooms"}, FunctionVersion="$LATEST", Name="live"),
     }
 
@@ -159,11 +161,11 @@ def test_property_and_item_without_a_value_are_left_out(write: Write) -> None:
         ({"Ref": "Secret"}, ": parameter Secret has no Default; give it one for the local run"),
         (
             {"Ref": "BootstrapVersion"},
-            ": parameter BootstrapVersion is a value of Systems Manager, which is not run locally",
+            ": parameter BootstrapVersion is a value of Systems Manager, which is not run locally; use a value there",
         ),
         ({"Ref": "Nowhere"}, ": Nowhere is no resource or parameter of the template"),
         ({"Fn::Sub": "${Nowhere.Arn}"}, ": Nowhere is no resource or parameter of the template"),
-        ({"Fn::GetAtt": ["Events", "Arn"]}, ": Fn::GetAtt Events.Arn is not known locally; use another value there"),
+        ({"Fn::GetAtt": ["Events", "Typo"]}, ": Fn::GetAtt Events.Typo is not known locally; use another value there"),
         ({"Fn::If": ["Typo", 1, 2]}, ": condition Typo is not defined in Conditions"),
         ({"Fn::FindInMap": ["Regions", "eu-west-1", "size"]}, ": Mappings has no Regions, eu-west-1, size"),
         (
@@ -366,7 +368,7 @@ LEAVE_OUT = "cannot be run locally; leave it out of the local run"
         ({"Join": route("x", "ToRooms", AuthorizationType="AWS_IAM")}, "Join: AuthorizationType AWS_IAM cannot be run locally, only NONE or CUSTOM"),
         ({"Join": route("x", "ToRooms", AuthorizationType="CUSTOM")}, "Join: only $connect can have an authorizer, x has one"),
         ({"Connect": route("$connect", "ToRooms", AuthorizationType="CUSTOM")}, "Connect: AuthorizerId: nothing is no AWS::ApiGatewayV2::Authorizer of the template"),
-        ({"ToRooms": integration("Rooms", IntegrationType="MOCK")}, "ToRooms: IntegrationType MOCK cannot be run locally, only AWS_PROXY"),
+        ({"ToRooms": integration("Rooms", IntegrationType="MOCK")}, "ToRooms: IntegrationType MOCK cannot be run locally, only AWS_PROXY; leave its routes out of the local run"),
         ({"ToRooms": integration("Rooms", IntegrationUri="https://example.com")}, "ToRooms: https://example.com does not invoke a Lambda function"),
         ({"ToRooms": integration("Rooms", ContentHandlingStrategy="CONVERT_TO_TEXT")}, f"ToRooms: ContentHandlingStrategy {LEAVE_OUT}"),
         ({"ToRooms": integration("Rooms", CredentialsArn="x")}, f"ToRooms: CredentialsArn {LEAVE_OUT}"),
@@ -393,7 +395,8 @@ LEAVE_OUT = "cannot be run locally; leave it out of the local run"
         ({"Users": resource("Cognito::UserPool", Typo=1)}, f"Users: Typo {LEAVE_OUT}"),
         ({"Page": resource("Cognito::UserPoolClient")}, "Page: UserPoolId is missing"),
         ({"Rows": resource("DynamoDB::Table", KeySchema=[{"KeyType": "HASH"}])}, "Rows: KeySchema.0: AttributeName is missing"),
-        ({"Rows": resource("DynamoDB::Table", KeySchema=[], ImportSourceSpecification={})}, f"Rows: ImportSourceSpecification {LEAVE_OUT}"),
+        ({"Rows": resource("DynamoDB::Table", KeySchema=[])}, "Rows: KeySchema must have at least 1 item(s), it is []"),
+        ({"Rows": resource("DynamoDB::Table", ImportSourceSpecification={})}, f"Rows: ImportSourceSpecification {LEAVE_OUT}"),
     ],
 )  # fmt: skip
 def test_template_that_would_be_run_wrongly_is_refused(
