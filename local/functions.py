@@ -48,6 +48,10 @@ class Functions:
     def targets(self) -> set[str]:
         return {runner.function.target for runner in self._runners.values()}
 
+    @property
+    def in_images(self) -> bool:
+        return self._launcher is self._containers
+
     async def start(self, functions: dict[str, Function], environment: Callable[[Function], dict[str, str]]) -> str:
         """Start all functions, by ARN; return how they run, as a text.
 

@@ -64,7 +64,10 @@ async def apply_files(files: set[Path], system: System, options: Options, progre
     """Apply changed files. A failure is printed, and what ran before keeps running."""
     sources = {file for file in files if file.is_relative_to(options.images)}
     try:
-        if targets := changed_targets(sources, options.images, system.functions.targets):
+        targets = changed_targets(sources, options.images, system.functions.targets)
+        if not system.functions.in_images and any(file.name.startswith("requirements") for file in sources):
+            progress.say("Requirements have changed: press Ctrl-C and start again with `make up`, which installs them.")
+        elif targets:
             with progress.step(f"{', '.join(sorted(targets))} reloaded"):
                 await system.functions.reload(targets)
         if files - sources:
