@@ -27,10 +27,11 @@ def role_of(read: Read, own_role: Resource, **others: Resource) -> Role:
     [
         (role(Policies=[{"PolicyName": "put", "PolicyDocument": POLICY}]), {}),
         (role(), {"Put": resource("IAM::Policy", PolicyName="put", PolicyDocument=POLICY, Roles=[ROLE])}),
+        (role(), {"Put": resource("IAM::RolePolicy", PolicyName="put", PolicyDocument=POLICY, RoleName=ROLE)}),
         (role(), {"Put": resource("IAM::ManagedPolicy", PolicyDocument=POLICY, Roles=[ROLE])}),
         (role(ManagedPolicyArns=[{"Ref": "Put"}]), {"Put": resource("IAM::ManagedPolicy", PolicyDocument=POLICY)}),
     ],
-    ids=["inline", "policy", "managed policy with its roles", "role with its managed policies"],
+    ids=["inline", "policy", "role policy", "managed policy with its roles", "role with its managed policies"],
 )
 def test_policy_counts_wherever_it_is_written(read: Read, own_role: Resource, others: dict[str, Resource]) -> None:
     assert role_of(read, own_role, **others) == Role("Chat-Role", (PUT,))
