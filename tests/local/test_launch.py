@@ -261,6 +261,40 @@ async def test_image_is_run_as_on_lambda(containers: Containers, engine: Engine)
     assert not any(option.startswith(("-p", "--publish", "--privileged")) for option in options)
 
 
+@pytest.mark.parametrize(
+    ("status", "out_of_memory", "end"),
+    [
+        (137, "true", ("Runtime.OutOfMemory", "signal: killed: it used all of its memory, MemorySize is 512 MB")),
+        (137, "false", ("Runtime.ExitError", "signal: killed")),
+        (139, "false", ("Runtime.ExitError", "signal: segmentation fault")),
+        (3, "false", ("Runtime.ExitError", "exit status 3")),
+    ],
+)
+async def test_end_of_a_container_is_told_as_on_lambda(
+    containers: Containers, engine: Engine, status: int, out_of_memory: str, end: tuple[str, str]
+) -> None:
+    engine(f'[ "$1 $2" = "run --init" ] && exit {status}; [ "$1" = inspect ] && echo {out_of_memory}; {BUILDS}')
+    launched = await (await containers.prepare({"rooms"}))["rooms"](function(memory_mb=512), {})
+    await launched.process.wait()
+
+    error = await launched.clean_up()
+
+    assert (error.error, error.message) == (end[0], f"Runtime exited with error: {end[1]}")
+
+
+async def test_paths_in_an_image_are_told_as_those_of_the_source(engine: Engine, images: Path) -> None:
+    engine(BUILDS)
+    containers = Containers(source=images)
+    launched = await (await containers.prepare({"rooms"}))["rooms"](function(target="rooms"), {})
+    await launched.process.wait()
+
+    text = launched.localize('File "/var/task/rooms.py", File "/var/task/boto3/session.py"')
+
+    assert text == f'File "{images}/rooms/rooms.py", File "/var/task/boto3/session.py"'
+    await launched.clean_up()
+    await containers.stop()
+
+
 async def test_killed_image_takes_its_container_along(containers: Containers, engine: Engine, tmp_path: Path) -> None:
     engine(f'echo "$@" >> {tmp_path}/calls; [ "$1 $2" = "run --init" ] && exec /bin/sleep 600; {BUILDS}')
     launched = await (await containers.prepare({"rooms"}))["rooms"](function(), {})
