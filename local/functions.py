@@ -40,7 +40,7 @@ class Functions:
         self.environments = environments
         self.timeout = timeout
         self._processes = Processes(source, paths.STATE / "functions")
-        self._containers = Containers(mounts)
+        self._containers = Containers(mounts, source=source)
         self._launcher: Processes | Containers = self._processes
         self._runners: dict[str, FunctionRunner] = {}
 

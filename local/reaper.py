@@ -1,6 +1,6 @@
 """Ends what this process has started when this process ends, also by SIGKILL or with its terminal.
 
-A second process does that. It reads from a pipe, which the kernel closes with the first process, whatever ends that one.
+A second process does that. It reads from a pipe, which the kernel closes at the end of the first process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Reaper:
         self._process: subprocess.Popen[str] | None = None
 
     def watch(self, pid: int) -> None:
-        """Kill the group of this process, which leads one, unless `release` is called before the end."""
+        """Kill the process group that this process leads at the end, unless it is released before."""
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", __file__, *self._arguments],

@@ -23,7 +23,7 @@ LOG_LINE_BYTES = 1024 * 1024
 class Output:
     """The standard output and standard error of a process.
 
-    asyncio's own pipe does not tell of the end of a process while one that it has started holds the pipe.
+    With asyncio's own pipe, `Process.wait` returns only when every process that holds the pipe has ended.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Output:
             os.close(writing)
 
     async def lines(self) -> AsyncIterator[str]:
-        """Yield what is written, until everybody has closed the pipe."""
+        """Yield each line, until every process that holds the pipe has ended."""
         while True:
             try:
                 line = await self.reader.readuntil()

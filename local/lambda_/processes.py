@@ -27,7 +27,7 @@ class Processes:
     def __init__(self, source: Path, snapshots: Path) -> None:
         """Find a folder for each bake target in `source`; keep copies in `snapshots` until `stop`."""
         self._source = source
-        self._snapshots = snapshots / uuid.uuid4().hex
+        self._snapshots = snapshots.resolve() / uuid.uuid4().hex  # Python's stack traces have no symbolic links
         self._reaper = Reaper(self._snapshots)
 
     async def prepare(self, targets: set[str]) -> dict[str, Launch]:
@@ -55,7 +55,10 @@ class Processes:
         ignored = shutil.ignore_patterns("__pycache__")
         try:  # an editor's lock file is a link to nothing
             shutil.copytree(source, copy, ignore=ignored, ignore_dangling_symlinks=True, dirs_exist_ok=True)
-        except (OSError, shutil.Error) as error:
+        except shutil.Error as error:
+            reasons = "; ".join(f"{file}: {reason}" for file, _, reason in error.args[0])
+            raise LaunchError(f"{source} cannot be copied: {reasons}") from error
+        except OSError as error:
             raise LaunchError(f"{source} cannot be copied: {error}") from error
         return copy
 

@@ -270,7 +270,7 @@ async def test_image_is_run_as_on_lambda(containers: Containers, engine: Engine)
         (3, "false", ("Runtime.ExitError", "exit status 3")),
     ],
 )
-async def test_end_of_a_container_is_told_as_on_lambda(
+async def test_end_of_a_container_is_reported_as_on_lambda(
     containers: Containers, engine: Engine, status: int, out_of_memory: str, end: tuple[str, str]
 ) -> None:
     engine(f'[ "$1 $2" = "run --init" ] && exit {status}; [ "$1" = inspect ] && echo {out_of_memory}; {BUILDS}')
@@ -282,7 +282,7 @@ async def test_end_of_a_container_is_told_as_on_lambda(
     assert (error.error, error.message) == (end[0], f"Runtime exited with error: {end[1]}")
 
 
-async def test_paths_in_an_image_are_told_as_those_of_the_source(engine: Engine, images: Path) -> None:
+async def test_paths_in_an_image_become_those_of_the_source(engine: Engine, images: Path) -> None:
     engine(BUILDS)
     containers = Containers(source=images)
     launched = await (await containers.prepare({"rooms"}))["rooms"](function(target="rooms"), {})

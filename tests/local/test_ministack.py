@@ -12,7 +12,7 @@ from tests.local.conftest import PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize("killed", [False, True])
-async def test_end_of_the_local_aws_is_told_unless_it_is_stopped(
+async def test_end_of_the_local_aws_is_logged_unless_it_is_stopped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, killed: bool
 ) -> None:
     aws = LocalAws(log=tmp_path / "log")
@@ -28,6 +28,6 @@ async def test_end_of_the_local_aws_is_told_unless_it_is_stopped(
                 await asyncio.sleep(0.01)
     await aws.stop()
 
-    told = f"the local AWS ended with status -9, see {tmp_path}/log; start again to have one"
-    assert [record.message for record in caplog.records] == [told] * killed
+    logged = f"the local AWS ended with status -9, see {tmp_path}/log; start again to have one"
+    assert [record.message for record in caplog.records] == [logged] * killed
     assert not folder.exists()
