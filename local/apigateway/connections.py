@@ -2,53 +2,72 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
-
-from websockets.exceptions import ConnectionClosed
 
 from local.apigateway.events import Connection
 from local.apigateway.limits import Limits
 from local.apigateway.sockets import ClientSocket
 
 
-class Identified(Protocol):
-    """Has a connection's id."""
+@dataclass(eq=False)
+class Peer:
+    """An open connection with its socket.
+
+    Attributes:
+        last_active_at: Unix time of the last message in either direction.
+    """
+
+    connection: Connection
+    socket: ClientSocket
+    registry: Connections
+    last_active_at: float = field(default_factory=time.time)
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        return self.connection.id
+
+    def send(self, message: bytes) -> bool:
+        """Send a message, which must be UTF-8; return False if the client has gone."""
+        sent = self.socket.send(message)
+        if sent:
+            self.touch()
+        return sent
+
+    def touch(self) -> None:
+        """Note that a message was sent or received."""
+        self.last_active_at = time.time()
+        self.registry.touch(self.id)
 
 
-T = TypeVar("T", bound=Identified)
+class Connections:
+    """The registry of open connections.
 
+    Each of the two limits is the same for all connections, so the oldest and the longest idle are always due first.
+    """
 
-class Connections(Generic[T]):
-    """Who is connected, and who has been for too long. As both limits are the same for all, order tells who is next."""
-
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
         self.clock = clock
-        self._opened: dict[str, tuple[float, T]] = {}
-        self._active: OrderedDict[str, float] = OrderedDict()
+        self._opened: dict[str, tuple[float, Peer]] = {}  # the oldest first
+        self._active: OrderedDict[str, float] = OrderedDict()  # the longest idle first
 
     def __len__(self) -> int:
         return len(self._opened)
 
-    def add(self, peer: T) -> None:
+    def add(self, peer: Peer) -> None:
         now = self.clock()
         self._opened[peer.id] = (now, peer)
         self._active[peer.id] = now
 
-    def get(self, connection_id: str) -> T | None:
+    def get(self, connection_id: str) -> Peer | None:
         _, peer = self._opened.get(connection_id, (0.0, None))
         return peer
 
     def touch(self, connection_id: str) -> None:
-        """A message has gone one way or the other; pings do not count."""
+        """Start the connection's idle time anew."""
         if connection_id in self._active:
             self._active[connection_id] = self.clock()
             self._active.move_to_end(connection_id)
@@ -57,9 +76,9 @@ class Connections(Generic[T]):
         self._opened.pop(connection_id, None)
         self._active.pop(connection_id, None)
 
-    def due(self) -> list[T]:
-        """Removes and returns those whose time is over."""
-        due: dict[str, T] = {}
+    def remove_due(self) -> list[Peer]:
+        """Remove and return the connections that were idle, or open, for too long."""
+        due: dict[str, Peer] = {}
         now = self.clock()
         for connection_id, active_at in self._active.items():
             if now < active_at + self.limits.idle_seconds:
@@ -74,38 +93,9 @@ class Connections(Generic[T]):
         return list(due.values())
 
     def next_due(self) -> float | None:
-        """When the next one's time is over at the earliest; None without connections."""
+        """Return the earliest time at which a connection may be due; None without connections."""
         if not self._opened:
             return None
-        idle = next(iter(self._active.values())) + self.limits.idle_seconds
+        idle_since = next(iter(self._active.values()))
         opened_at, _ = next(iter(self._opened.values()))
-        return min(idle, opened_at + self.limits.connection_seconds)
-
-
-@dataclass
-class Peer:
-    """An open connection and its socket."""
-
-    connection: Connection
-    socket: ClientSocket
-    registry: Connections[Peer]
-    in_flight: asyncio.Semaphore
-    last_active_at: float = field(default_factory=time.time)
-
-    @property
-    def id(self) -> str:
-        return self.connection.id
-
-    async def send(self, message: str) -> bool:
-        """Sends one text message; False if the peer has gone."""
-        try:
-            await self.socket.send(message)
-        except ConnectionClosed:
-            return False
-        self.touch()
-        return True
-
-    def touch(self) -> None:
-        """A message has gone one way or the other."""
-        self.last_active_at = time.time()
-        self.registry.touch(self.id)
+        return min(idle_since + self.limits.idle_seconds, opened_at + self.limits.connection_seconds)

@@ -1,7 +1,8 @@
-"""The events that API Gateway hands to functions, in today's shape: what does not apply is absent, not null.
+"""The events that API Gateway passes to functions. A field that does not apply is absent, not null.
 
-Shapes: https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-integration-requests.html
-and the REQUEST authorizer's page beside it; tests/events/ has an example of each.
+https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-integration-requests.html
+https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-lambda-auth.html
+tests/events/ has an example of each.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from local.ids import new_id, new_trace_id
 
 Event = dict[str, Any]
 
-# API Gateway writes the well-known names like this, whatever the client's spelling; others stay as sent.
+# API Gateway spells well-known headers like this, however the client spells them; it keeps the spelling of others.
 CANONICAL_NAMES = {
     name.lower(): name
     for name in (
@@ -46,37 +47,36 @@ TRACE_ROOT = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}\b")
 HOP_BY_HOP = {"connection", "content-length", "upgrade"}
 
 
-def milliseconds() -> int:
+def unix_milliseconds() -> int:
     return int(time.time() * 1000)
 
 
 @dataclass
 class Connection:
-    """What the gateway knows of one client from the opening handshake on.
+    """What the gateway knows of a client from the opening handshake on.
 
     Attributes:
         id: as in `@connections/{id}`.
         connected_at: Unix time in milliseconds.
-        authorizer: what the authorizer said, flattened, without the handshake's integrationLatency.
+        authorizer: the authorizer's context and principalId; None without an authorizer.
     """
 
-    api: Api
     source_ip: str
     user_agent: str | None
     id: str = field(default_factory=new_id)
-    connected_at: int = field(default_factory=milliseconds)
+    connected_at: int = field(default_factory=unix_milliseconds)
     authorizer: dict[str, Any] | None = None
 
     @property
     def identity(self) -> dict[str, str]:
-        """As in events and in GetConnection: what the client did not send is absent."""
-        known = {"sourceIp": self.source_ip}
-        return known if self.user_agent is None else {"userAgent": self.user_agent, **known}
+        """As in events and in GetConnection."""
+        source = {"sourceIp": self.source_ip}
+        return source if self.user_agent is None else {"userAgent": self.user_agent, **source}
 
 
 @dataclass(frozen=True)
 class Handshake:
-    """The client's opening handshake request, headers in order and as sent."""
+    """A client's opening handshake request. The headers are in the order and spelling of the client."""
 
     target: str
     headers: tuple[tuple[str, str], ...]
@@ -87,7 +87,7 @@ class Handshake:
         return self.target.partition("?")[0]
 
     def header(self, name: str) -> str | None:
-        """The last value sent under the name, compared without case (RFC 9110 section 5.1)."""
+        """Return the header's last value. Names are compared without case (RFC 9110 section 5.1)."""
         values = [value for sent, value in self.headers if sent.lower() == name.lower()]
         return values[-1] if values else None
 
@@ -97,62 +97,58 @@ class Handshake:
 
     @cached_property
     def trace_root(self) -> str:
-        """The client's own, else a new one."""
+        """The root of the client's trace, or a new one."""
         match = TRACE_ROOT.search(self.header("X-Amzn-Trace-Id") or "")
         return match[0] if match else f"Root={new_trace_id()}"
 
 
-def authorizer_event(connection: Connection, handshake: Handshake) -> Event:
-    transport = [("Connection", "upgrade"), ("content-length", "0"), ("Upgrade", "websocket")]
-    headers = sorted([*_client_headers(connection, handshake), *transport], key=lambda item: item[0].lower())
+def build_authorizer_event(api: Api, connection: Connection, handshake: Handshake) -> Event:
+    hop_by_hop = [("Connection", "upgrade"), ("content-length", "0"), ("Upgrade", "websocket")]
+    headers = sorted([*_client_headers(api, connection, handshake), *hop_by_hop], key=lambda item: item[0].lower())
     return {
         "type": "REQUEST",
-        "methodArn": f"{connection.api.arn}/$connect",
-        **_maps("headers", "multiValueHeaders", headers),
-        **_maps("queryStringParameters", "multiValueQueryStringParameters", handshake.parameters),
-        "stageVariables": connection.api.stage_variables,
-        "requestContext": _context(connection, "$connect", "CONNECT", handshake.request_id),
+        "methodArn": f"{api.arn}/$connect",
+        **_build_maps("headers", "multiValueHeaders", headers),
+        **_build_maps("queryStringParameters", "multiValueQueryStringParameters", handshake.parameters),
+        "stageVariables": api.stage_variables,
+        "requestContext": _build_context(api, connection, "$connect", "CONNECT", handshake.request_id),
     }
 
 
-def connect_event(connection: Connection, handshake: Handshake, *, latency: int | None) -> Event:
-    """`latency` is the authorizer's, in milliseconds; None where the route has no authorizer."""
-    context = _context(connection, "$connect", "CONNECT", handshake.request_id, authorizer=connection.authorizer)
+def build_connect_event(api: Api, connection: Connection, handshake: Handshake, *, latency: int | None) -> Event:
+    """Return the event of `$connect`; `latency` is the authorizer's in milliseconds, None without an authorizer."""
+    authorizer = connection.authorizer
     if latency is not None:
-        context["authorizer"] = {**context["authorizer"], "integrationLatency": latency}
-    event = _maps("headers", "multiValueHeaders", _client_headers(connection, handshake))
+        authorizer = {**(authorizer or {}), "integrationLatency": latency}
+    context = _build_context(api, connection, "$connect", "CONNECT", handshake.request_id, authorizer=authorizer)
+    event = _build_maps("headers", "multiValueHeaders", _client_headers(api, connection, handshake))
     if handshake.parameters:
-        event |= _maps("queryStringParameters", "multiValueQueryStringParameters", handshake.parameters)
-    return {**event, **_stage_variables(connection), "requestContext": context, "isBase64Encoded": False}
+        event |= _build_maps("queryStringParameters", "multiValueQueryStringParameters", handshake.parameters)
+    return {**event, **_stage_variables(api), "requestContext": context, "isBase64Encoded": False}
 
 
-def message_event(connection: Connection, route_key: str, body: str) -> Event:
-    context = _context(connection, route_key, "MESSAGE", new_id(), authorizer=connection.authorizer, messageId=new_id())
-    return {**_stage_variables(connection), "requestContext": context, "body": body, "isBase64Encoded": False}
+def build_message_event(api: Api, connection: Connection, route_key: str, body: str) -> Event:
+    more = {"authorizer": connection.authorizer, "messageId": new_id()}
+    context = _build_context(api, connection, route_key, "MESSAGE", new_id(), **more)
+    return {**_stage_variables(api), "requestContext": context, "body": body, "isBase64Encoded": False}
 
 
-def disconnect_event(connection: Connection, *, code: int, reason: str) -> Event:
-    stub = {"Host": connection.api.domain_name, "x-api-key": "", "X-Forwarded-For": "", "x-restapi": ""}
-    context = _context(
-        connection,
-        "$disconnect",
-        "DISCONNECT",
-        new_id(),
-        authorizer=connection.authorizer,
-        disconnectStatusCode=code,
-        disconnectReason=reason,
-    )
-    headers = _maps("headers", "multiValueHeaders", stub.items())
-    return {**headers, **_stage_variables(connection), "requestContext": context, "isBase64Encoded": False}
+def build_disconnect_event(api: Api, connection: Connection, *, code: int, reason: str) -> Event:
+    more = {"authorizer": connection.authorizer, "disconnectStatusCode": code, "disconnectReason": reason}
+    context = _build_context(api, connection, "$disconnect", "DISCONNECT", new_id(), **more)
+    stub = {"Host": api.domain_name, "x-api-key": "", "X-Forwarded-For": "", "x-restapi": ""}
+    headers = _build_maps("headers", "multiValueHeaders", stub.items())
+    return {**headers, **_stage_variables(api), "requestContext": context, "isBase64Encoded": False}
 
 
-def _stage_variables(connection: Connection) -> Event:
-    """Only where the stage has some."""
-    return {"stageVariables": connection.api.stage_variables} if connection.api.stage_variables else {}
+def _stage_variables(api: Api) -> Event:
+    return {"stageVariables": api.stage_variables} if api.stage_variables else {}
 
 
-def _context(connection: Connection, route_key: str, event_type: str, request_id: str, **more: Any) -> Event:
-    now = milliseconds()
+def _build_context(
+    api: Api, connection: Connection, route_key: str, event_type: str, request_id: str, **more: Any
+) -> Event:
+    now = unix_milliseconds()
     context = {
         "routeKey": route_key,
         **more,
@@ -160,22 +156,22 @@ def _context(connection: Connection, route_key: str, event_type: str, request_id
         "extendedRequestId": request_id,
         "requestTime": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now / 1000)),
         "messageDirection": "IN",
-        "stage": connection.api.stage,
+        "stage": api.stage,
         "connectedAt": connection.connected_at,
         "requestTimeEpoch": now,
         "identity": connection.identity,
         "requestId": request_id,
-        "domainName": connection.api.domain_name,
+        "domainName": api.domain_name,
         "connectionId": connection.id,
-        "apiId": connection.api.id,
+        "apiId": api.id,
     }
     return {name: value for name, value in context.items() if value is not None}
 
 
-def _client_headers(connection: Connection, handshake: Handshake) -> list[tuple[str, str]]:
-    """What the client sent, named as API Gateway names it, with what API Gateway adds or replaces."""
+def _client_headers(api: Api, connection: Connection, handshake: Handshake) -> list[tuple[str, str]]:
+    """Return the client's headers, sorted, with those that API Gateway adds or replaces."""
     added = {
-        "Host": connection.api.domain_name,
+        "Host": api.domain_name,
         "X-Amzn-Trace-Id": handshake.trace_root,
         "X-Forwarded-For": connection.source_ip,
         "X-Forwarded-Port": "443",
@@ -190,8 +186,8 @@ def _client_headers(connection: Connection, handshake: Handshake) -> list[tuple[
     return sorted([*kept, *added.items()], key=lambda item: item[0].lower())
 
 
-def _maps(single: str, multi: str, pairs: Iterable[tuple[str, str]]) -> Event:
-    """Both spellings of a header or query map: the last value of each name, and all of them."""
+def _build_maps(single: str, multi: str, pairs: Iterable[tuple[str, str]]) -> Event:
+    """Return both header or query maps: one with each name's last value, one with all its values."""
     values: dict[str, list[str]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)

@@ -1,6 +1,6 @@
-"""What API Gateway decides, as functions without I/O: who may connect, which route, which answer.
+"""What API Gateway decides about handshakes and messages, as functions without I/O.
 
-Statuses and frames are those of AWS; ARCHITECTURE.md has the table with its sources.
+Statuses and frames are those of AWS; ARCHITECTURE.md lists them with their sources.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import base64
 import json
 import logging
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -26,8 +25,8 @@ IDENTITY_SOURCE = re.compile(
     r"route\.request\.(?P<part>header|querystring)\.(?P<name>.+)|(?P<map>stageVariables|context)\.(?P<path>.+)"
 )
 PROXY_RESPONSE_KEYS = {"statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"}
-
-SUBPROTOCOL = "sec-websocket-protocol"
+STATUS_CODE = re.compile(r"[2-5][0-9]{2}")
+SUBPROTOCOL = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # a token of RFC 9110 section 5.6.2
 NO_PERMISSION = "Lambda.AccessDenied"
 
 logger = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Refusal:
-    """An opening handshake that does not become a WebSocket."""
+    """The answer to a handshake, or to a call of `@connections`, that is refused."""
 
     status: int
     body: bytes
@@ -47,33 +46,42 @@ class Refusal:
 
 
 def access_denied(message: str) -> Refusal:
-    """Where AWS writes `Message` with a capital."""
+    """Return a refusal by IAM, in which AWS writes `Message` with a capital."""
     body = json.dumps({"Message": message}, separators=(",", ":")).encode()
     return Refusal(HTTPStatus.FORBIDDEN, body, "AccessDeniedException")
 
 
+BAD_REQUEST = Refusal.of(HTTPStatus.BAD_REQUEST, "Bad Request", "BadRequestException")
 UNAUTHORIZED = Refusal.of(HTTPStatus.UNAUTHORIZED, "Unauthorized", "UnauthorizedException")
 FORBIDDEN = Refusal.of(HTTPStatus.FORBIDDEN, "Forbidden", "ForbiddenException")
 UPGRADE_REQUIRED = Refusal.of(HTTPStatus.UPGRADE_REQUIRED, "Upgrade Required")
 AUTHORIZER_FAILED = Refusal.of(HTTPStatus.INTERNAL_SERVER_ERROR, None, "AuthorizerConfigurationException")
-NOT_PERMITTED = Refusal.of(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error", "InternalServerErrorException")
+INTERNAL_ERROR = Refusal.of(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error", "InternalServerErrorException")
 TOO_MANY_REQUESTS = Refusal.of(HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", "TooManyRequestsException")
 URL_TOO_LONG = Refusal.of(HTTPStatus.REQUEST_URI_TOO_LONG, "Request URI too long", "RequestUriTooLongException")
 INTEGRATION_FAILED = Refusal.of(HTTPStatus.BAD_GATEWAY, "Internal server error", "InternalServerErrorException")
 INTEGRATION_TIMED_OUT = Refusal.of(HTTPStatus.GATEWAY_TIMEOUT, "Endpoint request timed out", "GatewayTimeoutException")
 
 
-def check(api: Api) -> None:
-    """TemplateError for what this gateway could only get wrong, before the first client does."""
+# The opening handshake
+
+
+def check_identity_sources(api: Api) -> None:
+    """Raise TemplateError for an identity source that is of none of API Gateway's kinds."""
     for route in api.routes.values():
         for source in route.authorizer.identity_sources if route.authorizer else ():
             if not IDENTITY_SOURCE.fullmatch(source):
-                raise TemplateError(f"identity source {source} cannot be evaluated locally")
+                raise TemplateError(
+                    f"route {route.key}: identity source {source} of its authorizer cannot be evaluated locally; it must be"
+                    " route.request.header.NAME, route.request.querystring.NAME, stageVariables.NAME or context.NAME"
+                )
 
 
-def misdirected(api: Api, handshake: Handshake) -> Refusal | None:
-    """The refusal of a handshake whose URL is too long or not the stage's."""
-    if len(f"wss://{handshake.header('Host') or ''}{handshake.target}") > MAX_URL_CHARACTERS:
+def check_request(api: Api, handshake: Handshake) -> Refusal | None:
+    """Return the refusal of a handshake without one Host, with too long a URL, or for another stage."""
+    if sum(name.lower() == "host" for name, _ in handshake.headers) != 1:
+        return BAD_REQUEST
+    if len(f"wss://{handshake.header('Host')}{handshake.target}") > MAX_URL_CHARACTERS:
         return URL_TOO_LONG
     if not api.deployed or handshake.path not in {f"/{api.stage}", f"/{api.stage}/"}:
         return FORBIDDEN
@@ -81,7 +89,7 @@ def misdirected(api: Api, handshake: Handshake) -> Refusal | None:
 
 
 def has_identity(authorizer: Authorizer, handshake: Handshake, event: Event) -> bool:
-    """Every identity source must be there and not empty, or the authorizer is not even asked."""
+    """Return whether every identity source has a value; if not, API Gateway does not invoke the authorizer."""
     for source in authorizer.identity_sources:
         match = IDENTITY_SOURCE.fullmatch(source)
         assert match, source
@@ -100,126 +108,161 @@ def has_identity(authorizer: Authorizer, handshake: Handshake, event: Event) -> 
     return True
 
 
-def authorization(invocation: Invocation, method_arn: str) -> dict[str, Any] | Refusal:
-    """The flat map that later events carry as `requestContext.authorizer`, or the refusal.
-
-    The log says what is wrong with an answer that is not one.
-    """
+def evaluate_authorizer(invocation: Invocation, method_arn: str) -> dict[str, Any] | Refusal:
+    """Return what later events carry as `requestContext.authorizer`, or the refusal; log why an answer is not valid."""
     if invocation.error is not None:
         return UNAUTHORIZED if invocation.message == "Unauthorized" else AUTHORIZER_FAILED
     try:
-        principal_id, context, statements = parse_answer(invocation.answer)
+        principal_id, context, statements = parse_authorizer_answer(invocation.answer)
     except PolicyError as error:
         logger.warning("the authorizer's answer is not valid: %s", error)
         return AUTHORIZER_FAILED
-    effect = iam.effect(statements, "execute-api:Invoke", method_arn)
+    effect = iam.evaluate(statements, "execute-api:Invoke", method_arn)
     if effect != "Allow":
         explicit = " with an explicit deny" if effect == "Deny" else ""
         return access_denied(f"User is not authorized to access this resource{explicit}")
     return {**context, "principalId": principal_id}
 
 
-def parse_answer(answer: Any) -> tuple[str, dict[str, str | None], tuple[Statement, ...]]:
-    """An authorizer's answer: principal, context and policy. PolicyError says what is wrong with it."""
+def parse_authorizer_answer(answer: Any) -> tuple[str, dict[str, str | None], tuple[Statement, ...]]:
+    """Return principalId, context and policy. Raise PolicyError, which says what is wrong."""
     if not isinstance(answer, dict) or not isinstance(answer.get("principalId"), str):
-        raise PolicyError("it needs a principalId, which is a string")
-    if len(json.dumps(answer, ensure_ascii=False).encode()) > MAX_AUTHORIZER_RESULT_BYTES:
-        raise PolicyError(f"it is larger than {MAX_AUTHORIZER_RESULT_BYTES} bytes")
+        raise PolicyError("principalId must be a string")
     context = answer.get("context") or {}
-    if not isinstance(context, dict):
-        raise PolicyError("its context must be an object")
-    values = {name: as_string(value) for name, value in context.items()}
-    return answer["principalId"], values, iam.parse_policy(answer.get("policyDocument"))
+    if not isinstance(context, dict) or any(isinstance(value, dict | list) for value in context.values()):
+        raise PolicyError("context must be an object, and its values strings, numbers or booleans")
+    statements = iam.parse_policy(answer.get("policyDocument"))
+    try:
+        size = len(json.dumps(answer, ensure_ascii=False).encode())
+    except (UnicodeEncodeError, RecursionError) as error:  # of a lone surrogate such as "\ud83d", or of deep nesting
+        raise PolicyError(f"it cannot be written as JSON in UTF-8: {error}") from error
+    if size > MAX_AUTHORIZER_RESULT_BYTES:
+        raise PolicyError(f"it has {size} bytes, and the limit is {MAX_AUTHORIZER_RESULT_BYTES}")
+    return answer["principalId"], {name: to_text(value) for name, value in context.items()}, statements
 
 
-def as_string(value: Any) -> str | None:
-    """A context value as functions see it: `1` becomes "1", `true` "true"; null stays. PolicyError if it is nested."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, dict | list):
-        raise PolicyError("a value of its context must be a string, a number or a boolean")
-    return json.dumps(value)
+def to_text(value: str | float | None) -> str | None:
+    """Return the value as API Gateway passes it on: `1` becomes "1", `true` becomes "true", null stays."""
+    return value if isinstance(value, str | None) else json.dumps(value)
 
 
-def connected(invocation: Invocation) -> dict[str, str] | Refusal:
-    """The response headers that `$connect` may add to the 101, or the refusal."""
+def evaluate_connect(invocation: Invocation) -> str | Refusal | None:
+    """Return the subprotocol that `$connect` selects, None for no subprotocol, or the refusal."""
     if invocation.timed_out:
         return INTEGRATION_TIMED_OUT
-    if invocation.error == NO_PERMISSION:
-        return NOT_PERMITTED
-    if invocation.error is not None or (fault := malformed(invocation.answer)):
-        if invocation.error is None:
-            logger.warning("the answer of $connect is not valid: %s", fault)
-        return INTEGRATION_FAILED
-    status = int(invocation.answer["statusCode"])
-    if not 200 <= status < 300:
-        return Refusal(status, text(invocation.answer).encode())
-    multi = {name: values[-1] for name, values in (invocation.answer.get("multiValueHeaders") or {}).items() if values}
-    headers = {**multi, **(invocation.answer.get("headers") or {})}
-    chosen = [
-        (name, str(value)) for name, value in headers.items() if name.lower() == SUBPROTOCOL and value is not None
-    ]
-    return dict(chosen[-1:])
-
-
-def malformed(answer: Any) -> str | None:
-    """What keeps an answer from being a proxy response; None if it is one."""
-    return next(faults(answer), None)
-
-
-def faults(answer: Any) -> Iterator[str]:
-    if not isinstance(answer, dict):
-        yield "it is no object"
-        return
-    if unknown := answer.keys() - PROXY_RESPONSE_KEYS:
-        yield f"{', '.join(sorted(unknown))} is no part of a proxy response"
-    status = answer.get("statusCode")
-    if isinstance(status, bool) or not re.fullmatch(r"[2-9]\d\d", str(status)):
-        yield f"statusCode is {json.dumps(status)}"
-    if not isinstance(answer.get("body"), str | None):
-        yield "body is no string"
-    if not isinstance(answer.get("headers"), dict | None):
-        yield "headers is no object"
-    lists = answer.get("multiValueHeaders") or {}
-    if not (isinstance(lists, dict) and all(isinstance(each, list) for each in lists.values())):
-        yield "multiValueHeaders is no object of lists"
-    try:
-        text(answer)
-    except ValueError:
-        yield "body is no text in base64"
-
-
-def text(answer: dict[str, Any]) -> str:
-    """The body of a proxy response."""
-    body = str(answer.get("body") or "")
-    return base64.b64decode(body, validate=True).decode() if answer.get("isBase64Encoded") else body
-
-
-def reply(invocation: Invocation, route: Route) -> str | None:
-    """What a two-way route sends back, be it empty; None from a one-way route."""
-    return text(invocation.answer) if route.two_way else None
-
-
-def message_error(invocation: Invocation, route: Route) -> str | None:
-    """What the client is told of a message's failed integration; None, as for any answer, is nothing."""
-    if invocation.timed_out:
-        return "Endpoint request timed out"
     if invocation.error is not None:
-        return "Internal server error"
-    if fault := malformed(invocation.answer) or (route.two_way and too_large(invocation.answer)):
-        logger.warning("a function's answer is not valid: %s", fault)
-        return "Internal server error"
-    return None
+        return INTERNAL_ERROR if invocation.error == NO_PERMISSION else INTEGRATION_FAILED
+    try:
+        response = ProxyResponse.parse(invocation.answer)
+        if not 200 <= response.status < 300:
+            return Refusal(response.status, response.encode_body())
+        return response.find_subprotocol()
+    except ProxyResponseError as error:
+        logger.warning("the answer of $connect is not valid: %s", error)
+        return INTEGRATION_FAILED
 
 
-def too_large(answer: dict[str, Any]) -> str | None:
-    """What keeps a proxy response from being sent as a message; None if nothing does."""
-    if len(text(answer).encode()) > MAX_MESSAGE_BYTES:
-        return f"its body has over {MAX_MESSAGE_BYTES} bytes, the limit of a message"
-    return None
+# Messages
 
 
-def error_frame(message: str, connection: Connection, event: Event) -> str:
-    """Byte for byte what AWS sends, its odd spacing included."""
+class IntegrationError(Exception):
+    """The integration of a message failed; the message is what its client is told."""
+
+
+def evaluate_reply(invocation: Invocation, route: Route) -> bytes | None:
+    """Return the message that a two-way route sends back; None from a one-way route.
+
+    Raises:
+        IntegrationError: the function failed, or its answer is not valid. The log says why.
+    """
+    if invocation.timed_out:
+        raise IntegrationError("Endpoint request timed out")
+    if invocation.error is not None:
+        raise IntegrationError("Internal server error")
+    try:
+        response = ProxyResponse.parse(invocation.answer)
+        return response.encode_body() if route.two_way else None
+    except ProxyResponseError as error:
+        logger.warning("the answer of route %s is not valid: %s", route.key, error)
+        raise IntegrationError("Internal server error") from error
+
+
+def format_error_frame(message: str, connection: Connection, event: Event) -> str:
+    """Return the text that AWS sends, byte for byte with its odd spacing."""
     request_id = event["requestContext"]["requestId"]
     return f'{{"message": "{message}", "connectionId":"{connection.id}", "requestId":"{request_id}"}}'
+
+
+# Answers of functions
+
+
+class ProxyResponseError(ValueError):
+    """An answer is not a proxy response, or cannot be sent; the message says why."""
+
+
+@dataclass(frozen=True)
+class ProxyResponse:
+    """A function's answer, decoded.
+
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
+    """
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: str
+
+    @classmethod
+    def parse(cls, answer: Any) -> ProxyResponse:
+        """Raise ProxyResponseError for an answer that API Gateway calls malformed."""
+        if not isinstance(answer, dict):
+            raise ProxyResponseError("it must be an object")
+        if unknown := answer.keys() - PROXY_RESPONSE_KEYS:
+            raise ProxyResponseError(f"{json.dumps(min(unknown))[:100]} is not a member of a proxy response")
+        status = answer.get("statusCode")
+        if not isinstance(status, int | str) or isinstance(status, bool) or not STATUS_CODE.fullmatch(str(status)):
+            raise ProxyResponseError("statusCode must be a number from 200 to 599")
+        return cls(int(status), parse_headers(answer), decode_body(answer))
+
+    def find_subprotocol(self) -> str | None:
+        """Return the subprotocol for the 101; API Gateway drops all other headers. Raise ProxyResponseError if illegal."""
+        values = [value for name, value in self.headers if name.lower() == "sec-websocket-protocol"]
+        if values and not SUBPROTOCOL.fullmatch(values[-1]):
+            raise ProxyResponseError("header Sec-WebSocket-Protocol must be one subprotocol, a token of RFC 9110")
+        return values[-1] if values else None
+
+    def encode_body(self) -> bytes:
+        """Return the body in UTF-8. Raise ProxyResponseError if it cannot be sent."""
+        try:
+            data = self.body.encode()
+        except UnicodeEncodeError as error:  # of a lone surrogate such as "\ud83d"
+            raise ProxyResponseError(f"body cannot be written in UTF-8: {error}") from error
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise ProxyResponseError(f"body has {len(data)} bytes, and the limit of a message is {MAX_MESSAGE_BYTES}")
+        return data
+
+
+def parse_headers(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the names and values of `multiValueHeaders`, then of `headers`, without nulls."""
+    single, multi = answer.get("headers"), answer.get("multiValueHeaders")
+    if not isinstance(single, dict | None):
+        raise ProxyResponseError("headers must be an object")
+    if not isinstance(multi, dict | None) or not all(isinstance(values, list) for values in (multi or {}).values()):
+        raise ProxyResponseError("multiValueHeaders must be an object of lists")
+    headers = [(name, value) for name, values in (multi or {}).items() for value in values] + list(
+        (single or {}).items()
+    )
+    if any(isinstance(value, dict | list) for _, value in headers):
+        raise ProxyResponseError("the value of a header must be a string, a number or a boolean")
+    return [(name, text) for name, value in headers if (text := to_text(value)) is not None]
+
+
+def decode_body(answer: dict[str, Any]) -> str:
+    body = answer.get("body")
+    if not isinstance(body, str | None):
+        raise ProxyResponseError("body must be a string")
+    if not body or not answer.get("isBase64Encoded"):
+        return body or ""
+    try:
+        return base64.b64decode(body, validate=True).decode()
+    except ValueError as error:
+        raise ProxyResponseError("body must be text in base64, because isBase64Encoded is set") from error

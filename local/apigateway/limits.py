@@ -1,4 +1,4 @@
-"""API Gateway's quotas: how fast, how long, how large.
+"""API Gateway's quotas.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html
 """
@@ -19,12 +19,12 @@ NEW_CONNECTIONS = Throttle(rate=500, burst=500)
 
 @dataclass(frozen=True)
 class Limits:
-    """What a user can change to see it happen sooner.
+    """The limits that a user can lower, to see sooner what happens then.
 
     Attributes:
         idle_seconds: without a message in either direction.
-        connection_seconds: whatever its traffic.
-        integration_seconds: for a function to answer, besides its own timeout.
+        connection_seconds: in any case.
+        integration_seconds: for a function to answer; its own timeout may be shorter.
         new_connections: of the account.
         requests: of the account: messages and calls of `@connections` together.
     """
@@ -36,7 +36,7 @@ class Limits:
     requests: Throttle = ACCOUNT_THROTTLE
 
     def compressed(self, clock_speed: float) -> Limits:
-        """With the lives of connections passing so many times faster; code runs no faster, so its limit stays."""
+        """Return the limits with connections that end so many times sooner. Functions keep their time."""
         return dataclasses.replace(
             self,
             idle_seconds=self.idle_seconds / clock_speed,
@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass
 class TokenBucket:
-    """A throttle's state. Times are seconds of any clock that does not go back."""
+    """The state of a throttle. Times are seconds of any monotonic clock."""
 
     throttle: Throttle
     tokens: float = field(init=False)
@@ -56,7 +56,7 @@ class TokenBucket:
         self.tokens = self.throttle.burst
 
     def take(self, now: float) -> bool:
-        """Whether one more is within the limit."""
+        """Take a token; return whether there was one."""
         if self.at is not None:
             self.tokens = min(self.throttle.burst, self.tokens + (now - self.at) * self.throttle.rate)
         self.at = now

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
-from websockets.protocol import State
 
 from local.apigateway import sockets
 from local.apigateway.api import Api
 from local.apigateway.connections import Connections, Peer
-from local.apigateway.gateway import Refusal, access_denied
+from local.apigateway.gateway import BAD_REQUEST, Refusal, access_denied
 from local.apigateway.limits import MAX_MESSAGE_BYTES, TokenBucket
-from local.apigateway.sockets import BAD_REQUEST, answered, request_id
+from local.apigateway.sockets import http_response, request_id_header
 from local.aws.iam import Iam
 from local.aws.signature import Signature, SignatureError
 from local.ids import CONNECTION_ID
@@ -42,14 +40,12 @@ class Management:
 
     Attributes:
         requests: the account's throttle, which messages count for too.
-        spawn: runs what nobody waits for.
     """
 
     api: Api
     iam: Iam
-    connections: Connections[Peer]
+    connections: Connections
     requests: TokenBucket
-    spawn: Callable[[Coroutine[Any, Any, object]], object]
 
     async def serve(self, request: web.BaseRequest, connection_id: str) -> web.Response:
         """Answer a call, whoever makes it."""
@@ -58,22 +54,22 @@ class Management:
             signature.check(self.iam, "execute-api", self.api.account.region)
             data = await posted(request)
             if isinstance(data, Refusal):
-                return answered(data)
+                return http_response(data)
             signature.verify(self.iam, request.method, request.raw_path, request.headers, data)
         except SignatureError as error:
-            return answered(Refusal.of(HTTPStatus.FORBIDDEN, str(error), error.type))
+            return http_response(Refusal.of(HTTPStatus.FORBIDDEN, str(error), error.type))
         peer = self._forbidden(request.method, connection_id, signature) or self._addressed(connection_id)
         if isinstance(peer, Refusal):
-            return answered(peer)
+            return http_response(peer)
         match request.method:
             case "POST":
-                return answered(await self._post(peer, data))
+                return http_response(self._post(peer, data))
             case "GET":
-                return web.json_response(described(peer), headers=request_id())
+                return web.json_response(described(peer), headers=request_id_header())
             case _:
                 self.connections.remove(connection_id)
-                self.spawn(peer.socket.close(1000, "Connection Closed Normally"))
-                return web.Response(status=204, headers=request_id())
+                peer.socket.close(1000, "Connection Closed Normally")
+                return web.Response(status=204, headers=request_id_header())
 
     def _addressed(self, connection_id: str) -> Peer | Refusal:
         if not self.requests.take(time.monotonic()):
@@ -81,7 +77,7 @@ class Management:
         if not CONNECTION_ID.fullmatch(connection_id):
             return Refusal.of(HTTPStatus.BAD_REQUEST, f"Invalid connectionId: {connection_id}", "BadRequestException")
         peer = self.connections.get(connection_id)
-        return GONE if peer is None or peer.socket.state is not State.OPEN else peer
+        return GONE if peer is None or not peer.socket.is_open else peer
 
     def _forbidden(self, method: str, connection_id: str, signature: Signature) -> Refusal | None:
         """Return the refusal of an unknown method, or of a caller who may not make this call."""
@@ -100,14 +96,14 @@ class Management:
         )
         return access_denied(message)
 
-    async def _post(self, peer: Peer, data: bytes) -> Refusal | None:
+    def _post(self, peer: Peer, data: bytes) -> Refusal | None:
         if peer.socket.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
             return LIMIT_EXCEEDED
         try:
-            message = data.decode()
+            data.decode()
         except UnicodeDecodeError:
             return NOT_TEXT
-        return None if await peer.send(message) else GONE
+        return None if peer.send(data) else GONE
 
 
 async def posted(request: web.BaseRequest) -> bytes | Refusal:

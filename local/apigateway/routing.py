@@ -1,4 +1,4 @@
-"""Which route a message takes.
+"""Selects the route of a message.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/websocket-api-develop-routes.html
 """
@@ -17,7 +17,7 @@ STEP = r"(?:\.[\w-]+|\['[^']+'\]|\[\d+\])"
 BARE_REFERENCE = re.compile(rf"\$request\.body({STEP}+)")
 REFERENCE = re.compile(rf"\$\{{request\.body({STEP}+)\}}")
 STEPS = re.compile(r"\.(?P<dotted>[\w-]+)|\['(?P<quoted>[^']+)'\]|\[(?P<index>\d+)\]")
-# Strings are matched to be passed over; nothing is ever read twice, or a client could keep the gateway busy.
+# Matches strings too, so that no name is found inside one. Never backtracks, or a client could keep the gateway busy.
 BARE_NAME = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|(?<![\w$])([A-Za-z_$][\w$]*+)(?=\s*:)', re.DOTALL)
 
 Path = tuple[str | int, ...]
@@ -25,65 +25,69 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class RouteSelection:
-    """A route selection expression: static text and JSONPaths into the message, in turn."""
+    """A route selection expression, as a sequence of static texts and of paths into the message."""
 
     parts: tuple[str | Path, ...]
 
     @classmethod
     def parse(cls, expression: str) -> RouteSelection:
-        r"""The forms are `$request.body.a.b`, `${request.body.a}` with text around it, static text and `\$default`.
+        r"""Parse `$request.body.a.b`, `${request.body.a}` with or without text around it, static text, or `\$default`.
 
         Raises:
-            TemplateError: it is none of them.
+            TemplateError: the expression has another form.
         """
         if match := BARE_REFERENCE.fullmatch(expression):
-            return cls((path(match[1]),))
+            return cls((parse_path(match[1]),))
         pieces = REFERENCE.split(expression)  # text, path, text, …
-        for text in pieces[::2]:
-            if re.search(r"(?<!\\)\$", text):
-                raise TemplateError(f"RouteSelectionExpression {expression} cannot be evaluated locally")
-        return cls(tuple(path(piece) if index % 2 else piece.replace("\\$", "$") for index, piece in enumerate(pieces)))
+        if any(re.search(r"(?<!\\)\$", text) for text in pieces[::2]):
+            raise TemplateError(
+                f"RouteSelectionExpression {expression} cannot be evaluated locally;"
+                " it must be $request.body.NAME, or text with ${request.body.NAME} in it"
+            )
+        return cls(
+            tuple(parse_path(piece) if index % 2 else piece.replace("\\$", "$") for index, piece in enumerate(pieces))
+        )
 
-    def value(self, message: str) -> str | None:
-        """What the message selects; a path that it lacks is empty. None if it cannot be evaluated."""
+    def evaluate(self, message: str) -> str | None:
+        """Return the expression's value, in which a missing path is empty; None if the message has none."""
         if all(isinstance(part, str) for part in self.parts):
             return "".join(str(part) for part in self.parts)
         try:
-            body = lenient_json(message)
+            body = parse_lenient_json(message)
             if not isinstance(body, dict):
                 return None
-            return "".join(part if isinstance(part, str) else found(body, part) for part in self.parts)
+            return "".join(part if isinstance(part, str) else find_text(body, part) for part in self.parts)
         except (ValueError, TypeError, RecursionError):
             return None
 
-    def route_key(self, routes: Container[str], message: str) -> str | None:
-        """The route: an exact match, else `$default`, else None. Nobody can select `$connect` or `$disconnect`."""
-        key = self.value(message)
+    def select(self, routes: Container[str], message: str) -> str | None:
+        """Return the key of the matching route, else `$default`, else None. `$connect` and `$disconnect` never match."""
+        key = self.evaluate(message)
         if key and not key.startswith("$") and key in routes:
             return key
         return "$default" if "$default" in routes else None
 
 
-def path(steps: str) -> Path:
+def parse_path(steps: str) -> Path:
     return tuple(
         int(step["index"]) if step["index"] else step["dotted"] or step["quoted"] for step in STEPS.finditer(steps)
     )
 
 
-def found(value: Any, path: Path) -> str:
-    """The value at the path as text, empty if there is none. TypeError if it is an object."""
+def find_text(value: Any, path: Path) -> str:
+    """Return the value at the path as text, empty if there is no value. Raise TypeError for an object."""
     for step in path:
         if isinstance(step, int):
             value = value[step] if isinstance(value, list) and step < len(value) else None
         else:
             value = value.get(step) if isinstance(value, dict) else None
-    return as_text(value)
+    return to_text(value)
 
 
-def as_text(value: Any) -> str:
-    """An array becomes `[item1, item2]`, null is empty."""
+def to_text(value: Any) -> str:
+    """Return an array as `[item1, item2]`, null as an empty text. Raise TypeError for an object."""
     if isinstance(value, list):
-        return f"[{', '.join(as_text(item) for item in value)}]"
+        return f"[{', '.join(to_text(item) for item in value)}]"
     if isinstance(value, dict):
         raise TypeError("an object selects no route")
     if value is None:
@@ -91,8 +95,8 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def lenient_json(text: str) -> Any:
-    """API Gateway also reads JSON whose member names are not quoted, `{action: "send"}`. ValueError if not even that."""
+def parse_lenient_json(text: str) -> Any:
+    """Parse JSON whose names need no quotes, as API Gateway does: `{action: "send"}`. Raise ValueError for other text."""
     try:
         return json.loads(text)
     except ValueError:

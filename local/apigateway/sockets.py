@@ -1,167 +1,105 @@
-"""The gateway's sockets: who connects is handed to the WebSocket or to the HTTP side of one port, as on AWS."""
+"""The sockets of the gateway's port. WebSocket clients and callers of `@connections` share it, as on AWS."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import uuid
+from collections import deque
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import responses
-from typing import Any
 
 from aiohttp import web
-from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
-from websockets.http11 import Response
-from websockets.protocol import Protocol
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 
 from local.apigateway import gateway
-from local.apigateway.events import Connection
-from local.apigateway.gateway import Refusal
+from local.apigateway.gateway import BAD_REQUEST, Refusal
 from local.apigateway.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS
 from local.ids import random_bits
 
-REQUEST_SECONDS = 10.0  # for a client to send its request's head, and as long for its body
+REQUEST_SECONDS = 10.0  # for a client to send the head of its request, and again for the body
 MAX_HEAD_BYTES = 16 * 1024
-# websockets counts a compressed frame's own bytes too, so that a message of just the limit needs some room.
+# The library compares a compressed frame's own size with its limits, too. It may be larger than what it contains.
 COMPRESSION_BYTES = 64
+MAX_FRAGMENTS = 4096  # of a message
+MAX_WAITING = 16  # messages of a client that wait; with more it is not read from
+WRITE_BUFFER_BYTES = 512 * 1024  # unsent to a client; with more it is not read from
+UNREAD_SECONDS = 10.0  # for a client to read on when the write buffer is full
+CLOSE_SECONDS = 1.0  # for a client to answer a close frame and to close
 GRACE_SECONDS = 0.1  # for answers at the end; aiohttp takes 0 for "wait for ever"
-CLOSE_SECONDS = 1.0  # for a client to answer a close frame and hang up
 TLS_HANDSHAKE = b"\x16\x03"
-UNREAD_SECONDS = 10.0  # for a client to read on when too much is unsent
-# What AWS was seen to choose.
+DATA_OPCODES = {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}
+# AWS was seen to select 12 bits.
 DEFLATE = ServerPerMessageDeflateFactory(server_max_window_bits=12, compress_settings={"memLevel": 5})
-
-logger = logging.getLogger(__name__)
-
-BAD_REQUEST = Refusal.of(HTTPStatus.BAD_REQUEST, "Bad Request", "BadRequestException")
 HEAD_TOO_LARGE = Refusal.of(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large")
 
-
-class GatewayProtocol(ServerProtocol):
-    """RFC 6455, without the library's own reasons in close frames."""
-
-    def fail(self, code: int, reason: str = "") -> None:
-        super().fail(code)
+logger = logging.getLogger(__name__)
+library_logger = logging.getLogger("local.websocket")
+library_logger.setLevel(logging.WARNING)  # at lower levels it logs what is sent and received
 
 
-class ClientSocket(ServerConnection):
-    """A WebSocket with what the opening handshake decided of it.
+@dataclass(eq=False)
+class ProtocolSelector(asyncio.Protocol):
+    """Reads the head of a connection's first request, then hands the connection to the WebSocket or HTTP protocol.
 
-    It hangs up on a client that should and does not, be it after a goodbye or a protocol error. A client that leaves
-    too much unread is not read from either, or pings alone could fill the memory, and does not keep anybody waiting.
+    Attributes:
+        unselected: contains the transport until then.
     """
 
-    connection: Connection
-    response_headers: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
-
-    def __init__(self, protocol: ServerProtocol, *args: Any, **kwargs: Any) -> None:
-        limits = (MAX_MESSAGE_BYTES + COMPRESSION_BYTES, MAX_FRAME_BYTES)
-        super().__init__(
-            GatewayProtocol(extensions=[DEFLATE], max_size=limits, logger=protocol.logger), *args, **kwargs
-        )
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.recv_messages.resume = self._read_on
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.protocol.close_expected():
-            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
-
-    def eof_received(self) -> None:
-        super().eof_received()
-        self.transport.abort()  # or asyncio closes once all is sent, and cannot abort() what it closed like that
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.transport.pause_reading()
-        self.unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self.unread.cancel()
-        self._read_on()
-
-    def _read_on(self) -> None:
-        if not self.paused and not self.recv_messages.paused:
-            self.transport.resume_reading()
-
-
-class Call(web.BaseRequest):
-    """A request over HTTP, whose answer does not name the software that gives it."""
-
-    async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        response.headers.pop("Server", None)
-
-
-class HttpSocket(web.RequestHandler):
-    """An HTTP connection. What its client does wrong is answered as AWS would, and is no error of ours to log."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        if status != HTTPStatus.BAD_REQUEST:
-            return super().handle_error(request, status, exc, message)
-        response = answered(BAD_REQUEST)
-        response.force_close()
-        return response
-
-
-class FrontDoor(asyncio.Protocol):
-    """Reads a request's head and hands the socket to whom it is for: the WebSocket or the HTTP side."""
-
-    def __init__(
-        self, waiting: set[asyncio.BaseTransport], http: Callable[[], HttpSocket], *args: Any, **kwargs: Any
-    ) -> None:
-        self.waiting = waiting
-        self.http = http
-        self.websocket = partial(ClientSocket, *args, **kwargs)
-        self.head = b""
+    unselected: set[asyncio.BaseTransport]
+    make_websocket: Callable[[], asyncio.Protocol]
+    make_http: Callable[[], asyncio.Protocol]
+    received: bytes = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        self.waiting.add(transport)
-        self.limit = asyncio.get_running_loop().call_later(REQUEST_SECONDS, transport.abort)
+        self.unselected.add(transport)
+        self.timer = asyncio.get_running_loop().call_later(REQUEST_SECONDS, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._done()
+        self._finish()
 
     def data_received(self, data: bytes) -> None:
-        self.head = (self.head + data).lstrip(b"\r\n")  # RFC 9112 section 2.2
-        if self.head.startswith(TLS_HANDSHAKE):
-            logger.warning("a client speaks TLS, which is not spoken here: its URL must begin with ws:// or http://")
-            self._done()
+        self.received = (self.received + data).lstrip(b"\r\n")  # RFC 9112 section 2.2
+        if self.received.startswith(TLS_HANDSHAKE):
+            logger.warning("a client speaks TLS, and the gateway does not: its URL must begin with ws:// or http://")
+            self._finish()
             self.transport.abort()
             return
-        head, end, _ = self.head.partition(b"\r\n\r\n")
+        head, end, rest = self.received.partition(b"\r\n\r\n")
         if len(head) > MAX_HEAD_BYTES:
             self._refuse(HEAD_TOO_LARGE)
         elif end and len(head.partition(b"\r\n")[0]) > MAX_URL_CHARACTERS:
             self._refuse(gateway.URL_TOO_LONG)
+        elif end and is_upgrade(head):
+            self._hand_over(self.make_websocket(), head + end, rest)
         elif end:
-            self._done()
-            protocol: asyncio.Protocol = self.websocket() if is_upgrade(head) else self.http()
-            self.transport.set_protocol(protocol)
-            protocol.connection_made(self.transport)
-            protocol.data_received(self.head)
+            self._hand_over(self.make_http(), self.received)
+
+    def _hand_over(self, protocol: asyncio.Protocol, *received: bytes) -> None:
+        self._finish()
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        for data in received:
+            protocol.data_received(data)
 
     def _refuse(self, refusal: Refusal) -> None:
-        self._done()
-        self.transport.write(refused(refusal).serialize())
+        self._finish()
+        self.transport.write(handshake_response(refusal).serialize())
         self.transport.close()
 
-    def _done(self) -> None:
-        self.limit.cancel()
-        self.waiting.discard(self.transport)
+    def _finish(self) -> None:
+        self.timer.cancel()
+        self.unselected.discard(self.transport)
 
 
 def is_upgrade(head: bytes) -> bool:
@@ -172,37 +110,249 @@ def is_upgrade(head: bytes) -> bool:
     )
 
 
-def disconnect_status(protocol: Protocol) -> tuple[int, str]:
-    """The `$disconnect` event's code and reason: those of whoever sent its close frame first."""
-    first = protocol.close_rcvd if protocol.close_rcvd_then_sent else protocol.close_sent
-    first = first or protocol.close_rcvd
+class ClientSocket(asyncio.Protocol):
+    """A client's WebSocket, by the library's sans-I/O protocol and with API Gateway's limits.
+
+    https://websockets.readthedocs.io/en/stable/howto/sansio.html
+
+    Aborts clients that do not close, or that leave more than the write buffer unread. Does not read from a client
+    while its write buffer is full or while many of its messages wait, so that no client can fill the memory.
+
+    Args:
+        on_request: called with the opening handshake; then one of `accept` and `refuse` must be called.
+        max_in_flight: messages that have been handed over and not been dealt with; others wait.
+
+    Attributes:
+        closed: has the code and reason for the `$disconnect` event, as soon as the connection is lost.
+    """
+
+    def __init__(self, on_request: Callable[[ClientSocket, Request], None], max_in_flight: int) -> None:
+        limits = (MAX_MESSAGE_BYTES + COMPRESSION_BYTES, MAX_FRAME_BYTES + COMPRESSION_BYTES)
+        self._protocol = ServerProtocol(extensions=[DEFLATE], max_size=limits, logger=library_logger)
+        self._loop = asyncio.get_running_loop()
+        self._on_request = on_request
+        self._on_message: Callable[[str], asyncio.Future[None]]
+        self._max_in_flight = max_in_flight
+        self._response: Response
+        self._early: bytes | None = None  # what the client sends before the handshake is answered
+        self._message = bytearray()  # of which the last fragment has not come
+        self._fragments = 0
+        self._waiting: deque[str] = deque()
+        self._in_flight = 0
+        self._has_failed = False  # by the library's judgement; AWS's close frames are then assumed to have no reason
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
+        self.closed: asyncio.Future[tuple[int, str]] = self._loop.create_future()
+
+    @property
+    def is_open(self) -> bool:
+        return self._protocol.state is State.OPEN and not self.transport.is_closing()
+
+    @property
+    def source_ip(self) -> str:
+        return str(self.transport.get_extra_info("peername")[0])
+
+    # The opening handshake
+
+    def negotiate(self, request: Request) -> Refusal | None:
+        """Prepare the 101; return the refusal of a request that is not a WebSocket handshake."""
+        self._response = self._protocol.accept(request)
+        if self._response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            return None
+        # The library's own answer may quote a header that carries a token.
+        upgrade = self._response.status_code == HTTPStatus.UPGRADE_REQUIRED
+        return gateway.UPGRADE_REQUIRED if upgrade else BAD_REQUEST
+
+    def accept(self, subprotocol: str | None, on_message: Callable[[str], asyncio.Future[None]]) -> None:
+        """Send the 101, then call `on_message` with each message; its future is done when the message is dealt with."""
+        early, self._early = self._early, None
+        if self._protocol.state is not State.CONNECTING:
+            return
+        if subprotocol is not None:
+            self._response.headers["Sec-WebSocket-Protocol"] = subprotocol
+        self._on_message = on_message
+        self._protocol.send_response(self._response)
+        self._write()
+        self.data_received(early or b"")
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer the handshake with a refusal and close."""
+        self._early = None
+        if self._protocol.state is State.CONNECTING:
+            self._protocol.send_response(handshake_response(refusal))
+            self._write()
+            self.transport.resume_reading()
+
+    # Messages
+
+    def send(self, message: bytes) -> bool:
+        """Send a text message; return False if the client has gone."""
+        if not self.is_open:
+            return False
+        self._protocol.send_text(message)
+        self._write()
+        return True
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin the closing handshake, unless the connection is closing or closed."""
+        if self.is_open:
+            self._protocol.send_close(code, reason)
+            self._write()
+
+    def _assemble(self, frame: Frame) -> CloseCode | None:
+        """Add a data frame to its message, or return the code with which the connection must fail."""
+        if frame.opcode is Opcode.BINARY:
+            return CloseCode.UNSUPPORTED_DATA
+        self._message += frame.data
+        self._fragments += 1
+        too_large = len(frame.data) > MAX_FRAME_BYTES or len(self._message) > MAX_MESSAGE_BYTES
+        if too_large or self._fragments > MAX_FRAGMENTS:
+            return CloseCode.MESSAGE_TOO_BIG
+        if frame.fin:
+            try:
+                self._waiting.append(self._message.decode())
+            except UnicodeDecodeError:
+                return CloseCode.INVALID_DATA
+            self._message, self._fragments = bytearray(), 0
+        return None
+
+    def _deliver(self) -> None:
+        """Hand over messages that wait; read on unless there are too many, or unless the client does not read."""
+        while self._waiting and self._in_flight < self._max_in_flight and not self._unread_timer:
+            self._in_flight += 1
+            self._on_message(self._waiting.popleft()).add_done_callback(self._acknowledge)
+        if self._unread_timer or len(self._waiting) > MAX_WAITING:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def _acknowledge(self, _: asyncio.Future[None]) -> None:
+        self._in_flight -= 1
+        self._deliver()
+
+    # asyncio's protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        if self._early is not None:
+            self._early += data
+            if len(self._early) > MAX_HEAD_BYTES:
+                self.transport.pause_reading()
+            return
+        was_open = self.is_open
+        self._protocol.receive_data(data)
+        events = self._protocol.events_received()
+        if was_open and self._protocol.close_expected():
+            self._has_failed = not any(isinstance(event, Frame) and event.opcode is Opcode.CLOSE for event in events)
+        self._write()
+        for event in events:
+            if isinstance(event, Request):
+                self._early = b""
+                self._on_request(self, event)
+            elif isinstance(event, Frame) and event.opcode in DATA_OPCODES and (code := self._assemble(event)):
+                self._protocol.fail(code)
+                self._write()
+                break
+        self._deliver()
+
+    def eof_received(self) -> None:
+        self._protocol.receive_eof()
+        self.transport.abort()  # asyncio's close() would wait until the client has read everything
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._protocol.receive_eof()
+        for timer in (self._unread_timer, self._close_timer):
+            if timer:
+                timer.cancel()
+        code, reason = disconnect_status(self._protocol.close_exc)
+        self.closed.set_result((code, "" if self._has_failed else reason))
+
+    def pause_writing(self) -> None:
+        self._unread_timer = self._loop.call_later(UNREAD_SECONDS, self.transport.abort)
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        assert self._unread_timer
+        self._unread_timer.cancel()
+        self._unread_timer = None
+        self._deliver()
+
+    def _write(self) -> None:
+        """Write what the protocol has to send, and abort a client that does not close when it should."""
+        frames = self._protocol.data_to_send()
+        if data := b"".join(frames):
+            self.transport.write(cut_reason(data) if self._has_failed else data)
+        if SEND_EOF in frames:
+            self.transport.write_eof()
+        if self._protocol.close_expected() and not self._close_timer:
+            self._close_timer = self._loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+
+def cut_reason(frames: bytes) -> bytes:
+    """Return a server's control frames, of which the last is a close frame, without its reason (RFC 6455 section 5)."""
+    start = 0
+    while frames[start] & 0x0F != Opcode.CLOSE:
+        start += 2 + frames[start + 1]
+    return frames[:start] + b"\x88\x02" + frames[start + 2 : start + 4]
+
+
+def disconnect_status(end: ConnectionClosed) -> tuple[int, str]:
+    """Return code and reason for the `$disconnect` event, which are those of the first close frame."""
+    first = (end.rcvd if end.rcvd_then_sent else end.sent) or end.rcvd
     if first is None:
         return 1006, ""
-    if first.code == 1005:
+    if first.code == CloseCode.NO_STATUS_RCVD:
         return 1005, "Client-side close frame status not set"
     return int(first.code), first.reason
 
 
-def request_id() -> dict[str, str]:
-    """The header that AWS adds to every answer."""
+class HttpRequest(web.BaseRequest):
+    """An HTTP request whose response does not name the server's software."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        response.headers.pop("Server", None)
+
+
+class HttpSocket(web.RequestHandler):
+    """An HTTP connection. Answers a malformed request as AWS would, and does not log it as an error."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if status != HTTPStatus.BAD_REQUEST:
+            return super().handle_error(request, status, exc, message)
+        response = http_response(BAD_REQUEST)
+        response.force_close()
+        return response
+
+
+def request_id_header() -> dict[str, str]:
+    """Return the header that AWS adds to every response."""
     return {"x-amzn-RequestId": str(uuid.UUID(int=random_bits(128), version=4))}
 
 
-def refused(refusal: Refusal) -> Response:
+def refusal_headers(refusal: Refusal) -> dict[str, str]:
+    headers = {"Content-Type": "application/json", **request_id_header()}
+    return {**headers, "x-amzn-ErrorType": refusal.error_type} if refusal.error_type else headers
+
+
+def handshake_response(refusal: Refusal) -> Response:
     body = b"" if refusal.status == HTTPStatus.NOT_MODIFIED else refusal.body
-    headers = Headers({"Content-Type": "application/json", "Content-Length": str(len(body))})
-    headers["Connection"] = "close"
-    headers.update(request_id())
-    if refusal.error_type:
-        headers["x-amzn-ErrorType"] = refusal.error_type
+    headers = Headers(refusal_headers(refusal))
+    headers.update({"Content-Length": str(len(body)), "Connection": "close"})
+    if refusal in {BAD_REQUEST, gateway.UPGRADE_REQUIRED}:
+        headers.update({"Upgrade": "websocket", "Sec-WebSocket-Version": "13"})  # RFC 6455 section 4.4
     return Response(refusal.status, responses.get(refusal.status, ""), headers, body)
 
 
-def answered(refusal: Refusal | None) -> web.Response:
-    """The answer to a call of `@connections`: empty, or its refusal."""
-    headers = request_id()
+def http_response(refusal: Refusal | None) -> web.Response:
+    """Return the response to a call of `@connections`: its refusal, or an empty success."""
     if refusal is None:
-        return web.Response(headers=headers)
-    if refusal.error_type:
-        headers["x-amzn-ErrorType"] = refusal.error_type
-    return web.Response(status=refusal.status, body=refusal.body, headers=headers, content_type="application/json")
+        return web.Response(headers=request_id_header())
+    return web.Response(status=refusal.status, body=refusal.body, headers=refusal_headers(refusal))

@@ -1,4 +1,4 @@
-"""Identity and access management: evaluates policy statements, and keeps account of who used which grant.
+"""Identity and access management: evaluates policies, and records which grants are used.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
@@ -14,56 +14,59 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 ELEMENTS = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource"}
-ADMINISTRATOR = "test"  # the access key of whoever sits at the desk
+ADMINISTRATOR = "test"  # the access key of the desk's user
 
 logger = logging.getLogger(__name__)
 
 
 class PolicyError(ValueError):
-    """A statement that is not one, or has an element that cannot be evaluated here; the message names it."""
+    """A policy or statement is malformed, or cannot be evaluated locally; the message says why."""
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement of a policy; where it has `NotAction` or `NotResource`, that is `all_but`.
+    """A statement of a policy.
 
     Attributes:
         effect: `Allow` or `Deny`.
         actions: patterns, compared without case, e.g. `dynamodb:*Item`.
-        resources: patterns of ARNs; `*` is any characters, slashes and colons included, `?` is one.
+        resources: patterns of ARNs; `*` stands for any characters including slashes and colons, `?` for one.
+        not_action: the statement has `NotAction`, so it covers all other actions.
+        not_resource: the statement has `NotResource`, so it covers all other resources.
     """
 
     effect: str
     actions: tuple[str, ...]
     resources: tuple[str, ...]
-    all_actions_but: bool = False
-    all_resources_but: bool = False
+    not_action: bool = False
+    not_resource: bool = False
 
     @classmethod
     def parse(cls, statement: Any) -> Statement:
-        """PolicyError for what IAM refuses, and for conditions, which cannot be evaluated here."""
+        """Raise PolicyError for a statement that IAM refuses, or that has a condition."""
         if not isinstance(statement, dict) or statement.get("Effect") not in ("Allow", "Deny"):
-            raise PolicyError("a statement needs an Effect, Allow or Deny")
+            raise PolicyError("a statement must have an Effect, Allow or Deny")
         if unknown := statement.keys() - ELEMENTS:
-            raise PolicyError(f"{', '.join(sorted(unknown))} of a statement cannot be evaluated locally")
-        actions, all_actions_but = either(statement, "Action")
-        resources, all_resources_but = either(statement, "Resource")
-        return cls(statement["Effect"], actions, resources, all_actions_but, all_resources_but)
+            names = ascii(", ".join(sorted(unknown)))[1:-1]  # for the log: a function may have sent any characters
+            raise PolicyError(f"{names} of a statement cannot be evaluated locally")
+        actions, not_action = parse_patterns(statement, "Action")
+        resources, not_resource = parse_patterns(statement, "Resource")
+        return cls(statement["Effect"], actions, resources, not_action, not_resource)
 
     def covers(self, action: str, resource: str) -> bool:
         matches_action = any(matches(each.lower(), action.lower()) for each in self.actions)
         matches_resource = any(matches(each, resource) for each in self.resources)
-        return matches_action != self.all_actions_but and matches_resource != self.all_resources_but
+        return matches_action != self.not_action and matches_resource != self.not_resource
 
 
-def either(statement: dict[str, Any], element: str) -> tuple[tuple[str, ...], bool]:
-    """The patterns of an element or of its `Not` form, and whether it is that."""
+def parse_patterns(statement: dict[str, Any], element: str) -> tuple[tuple[str, ...], bool]:
+    """Return the patterns of an element or of its `Not` form, and whether it has the `Not` form."""
     if (element in statement) == (f"Not{element}" in statement):
-        raise PolicyError(f"a statement needs either {element} or Not{element}")
+        raise PolicyError(f"a statement must have either {element} or Not{element}")
     name = element if element in statement else f"Not{element}"
     patterns = statement[name] if isinstance(statement[name], list) else [statement[name]]
     if not all(isinstance(each, str) for each in patterns):
-        raise PolicyError(f"{name} must be a string or a list of them")
+        raise PolicyError(f"{name} must be a string or a list of strings")
     if any("${" in each for each in patterns):
         raise PolicyError(f"a policy variable in {name} cannot be evaluated locally")
     return tuple(patterns), name != element
@@ -74,26 +77,22 @@ def matches(pattern: str, value: str) -> bool:
 
 
 def parse_policy(document: Any) -> tuple[Statement, ...]:
-    """PolicyError if it is no policy document."""
+    """Return the statements of a policy document. Raise PolicyError if it is malformed."""
     if not isinstance(document, dict) or "Statement" not in document:
-        raise PolicyError("a policy document needs a Statement")
+        raise PolicyError("a policy document must have a Statement")
     statements = document["Statement"]
     return tuple(Statement.parse(each) for each in (statements if isinstance(statements, list) else [statements]))
 
 
-def effect(statements: Iterable[Statement], action: str, resource: str) -> str | None:
-    """`Deny` if any statement that covers the action denies it, else `Allow` if one does, else None."""
-    return verdict(each for each in statements if each.covers(action, resource))
-
-
-def verdict(covering: Iterable[Statement]) -> str | None:
-    effects = {statement.effect for statement in covering}
-    return next((each for each in ("Deny", "Allow") if each in effects), None)
+def evaluate(statements: Iterable[Statement], action: str, resource: str) -> str | None:
+    """Return `Deny` if a statement denies the action, else `Allow` if a statement allows it, else None."""
+    effects = {statement.effect for statement in statements if statement.covers(action, resource)}
+    return next((effect for effect in ("Deny", "Allow") if effect in effects), None)
 
 
 @dataclass(frozen=True)
 class Role:
-    """An AWS::IAM::Role with what its policies say."""
+    """An AWS::IAM::Role, with the statements of all its policies."""
 
     name: str
     statements: tuple[Statement, ...]
@@ -101,7 +100,7 @@ class Role:
 
 @dataclass(eq=False)
 class Session:
-    """A function as IAM sees it: its role, and the credentials that are its alone."""
+    """A function's session of its role, with credentials of its own, and the grants that it has used."""
 
     function: str
     role: Role
@@ -120,8 +119,12 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A call that its caller's role does not allow."""
+class Denial:
+    """A call that the caller's role does not allow.
+
+    Attributes:
+        explicit: a statement denies it.
+    """
 
     session: Session
     action: str
@@ -130,7 +133,7 @@ class Refused:
 
     @property
     def message(self) -> str:
-        """As AWS words it."""
+        """The error message of AWS."""
         reason = (
             "with an explicit deny in an identity-based policy"
             if self.explicit
@@ -140,7 +143,7 @@ class Refused:
 
     @property
     def advice(self) -> str:
-        """What to change in the stack."""
+        """The change to the stack that would allow the call."""
         if self.explicit:
             return f"remove the Deny on {self.action} for {self.resource} from role {self.session.role.name}"
         statement = {"Effect": "Allow", "Action": self.action, "Resource": self.resource}
@@ -148,64 +151,75 @@ class Refused:
 
 
 class UnknownAccessKeyError(Exception):
-    """Signed by nobody that IAM knows; the message is AWS's."""
+    """The access key is not known; the message is that of AWS."""
 
     def __init__(self) -> None:
         super().__init__("The security token included in the request is invalid.")
 
 
 class Iam:
-    """Who may do what. Without enforcement everybody may do everything, as does the administrator always."""
+    """Decides which calls a session may make. Allows everything to the administrator, and to all if not enforced."""
 
     def __init__(self, *, enforced: bool = True) -> None:
         self.enforced = enforced
         self.sessions: dict[str, Session] = {}
-        self.advice: dict[str, None] = {}  # what to change in the stack, each once and in turn
+        self.advice: dict[str, None] = {}  # changes that the stack needs, in the order in which they were found
 
     def open_session(self, function: str, role: Role, arn: str) -> Session:
         session = Session(function, role, arn)
         self.sessions[session.access_key_id] = session
         return session
 
-    def authorize(
-        self, access_key_id: str, action: str, resource: str, *, advised: str | None = None
-    ) -> Refused | None:
-        """The refusal of this call, or None.
+    def update_role(self, function: str, role: Role) -> None:
+        """Give the function's session another role. The credentials stay."""
+        for session in self.sessions.values():
+            if session.function == function:
+                session.arn = session.arn.replace(f"/{session.role.name}/", f"/{role.name}/")
+                session.role = role
 
-        `advised` is the resource to recommend in place of this one, e.g. with a wildcard for the connection id.
+    def authorize(self, access_key_id: str, action: str, resource: str, *, advised: str | None = None) -> Denial | None:
+        """Return the denial of a call, or None. Record the grants that the call uses.
+
+        Args:
+            access_key_id: of the caller.
+            action: e.g. `dynamodb:PutItem`.
+            resource: its ARN.
+            advised: the resource for the advice, e.g. with a wildcard in place of a connection's id.
 
         Raises:
-            UnknownAccessKeyError: no session's and not the administrator's.
+            UnknownAccessKeyError: the key is neither a session's nor the administrator's.
         """
         if access_key_id == ADMINISTRATOR:
             return None
         session = self.sessions.get(access_key_id)
         if session is None:
             raise UnknownAccessKeyError
-        covering = [each for each in session.role.statements if each.covers(action, resource)]
+        covering = [statement for statement in session.role.statements if statement.covers(action, resource)]
         session.used |= {
-            (each, pattern)
-            for each in covering
-            for pattern in each.actions
-            if each.all_actions_but or matches(pattern.lower(), action.lower())
+            (statement, pattern)
+            for statement in covering
+            for pattern in statement.actions
+            if statement.not_action or matches(pattern.lower(), action.lower())
         }
-        outcome = verdict(covering)
-        if outcome == "Allow" or not self.enforced:
+        effect = evaluate(covering, action, resource)
+        if effect == "Allow" or not self.enforced:
             return None
-        refused = Refused(session, action, advised or resource, explicit=outcome == "Deny")
-        self.advise(f"{session.function} may not {action}: {refused.advice}")
-        return refused
+        denial = Denial(session, action, advised or resource, explicit=effect == "Deny")
+        self.advise(f"{session.function} may not {action}: {denial.advice}")
+        return denial
 
     def advise(self, advice: str) -> None:
-        """Tells what the stack lacks."""
+        """Record and log a change that the stack needs."""
         self.advice[advice] = None
         logger.warning("%s", advice)
 
     def unused(self, services: Iterable[str]) -> Iterator[str]:
-        """Grants of these services that nobody has used, e.g. `websocket: dynamodb:DeleteItem on arn:…`."""
+        """Yield the grants of these services that were not used, e.g. `websocket: dynamodb:DeleteItem on arn:…`."""
         for session in self.sessions.values():
             for statement in session.role.statements:
+                if statement.effect == "Deny" or statement.not_action:
+                    continue
                 for pattern in statement.actions:
-                    local = pattern.partition(":")[0].lower() in services and not statement.all_actions_but
-                    if statement.effect == "Allow" and local and (statement, pattern) not in session.used:
+                    is_local = pattern.partition(":")[0].lower() in services
+                    if is_local and (statement, pattern) not in session.used:
                         yield f"{session.function}: {pattern} on {', '.join(statement.resources)}"

@@ -71,7 +71,7 @@ def api(
 
 
 def connection() -> Connection:
-    return Connection(api(*OUR_ROUTES), source_ip="127.0.0.1", user_agent=None, id=CONNECTION_ID)
+    return Connection(source_ip="127.0.0.1", user_agent=None, id=CONNECTION_ID)
 
 
 def allow(context: dict[str, Any] | None = None) -> dict[str, Any]:

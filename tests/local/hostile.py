@@ -176,7 +176,7 @@ async def unharmed(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> AsyncI
     def left() -> dict[str, Any]:
         remains = {
             "connections": len(server.connections),
-            "heads awaited": len(server._waiting),
+            "heads awaited": len(server._unselected),
             "HTTP connections": len(server._http.connections),
             "tasks": server._tasks | asyncio.all_tasks() - {asyncio.current_task()},
             "files": max(0, open_files() - files),

@@ -1,4 +1,4 @@
-"""What an authorizer's answer does to the opening handshake."""
+"""Opening handshakes, by the answer of the authorizer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ARN = METHOD_ARN.removesuffix("/prod/$connect")
 
 
 def status(decision: object) -> int:
-    """What the client gets to see of it."""
+    """Return the status that the client sees."""
     return decision.status if isinstance(decision, Refusal) else 101
 
 
@@ -26,12 +26,12 @@ def statement(resource: object = METHOD_ARN, effect: str = "Allow", action: obje
     return {"Action": action, "Effect": effect, "Resource": resource}
 
 
-def authorization(answer: object) -> dict[str, Any] | Refusal:
-    return gateway.authorization(Invocation(answer), METHOD_ARN)
+def evaluate(answer: object) -> dict[str, Any] | Refusal:
+    return gateway.evaluate_authorizer(Invocation(answer), METHOD_ARN)
 
 
 def policy_status(*statements: object) -> int:
-    return status(authorization(allow() | {"policyDocument": {"Statement": list(statements)}}))
+    return status(evaluate(allow() | {"policyDocument": {"Statement": list(statements)}}))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def policy_status(*statements: object) -> int:
         [f"{ARN}/dev/*", METHOD_ARN],
     ],
 )
-def test_allow_that_covers_the_method_lets_in(resource: object) -> None:
+def test_allow_that_covers_the_method_admits(resource: object) -> None:
     assert policy_status(statement(resource)) == 101
 
 
@@ -66,18 +66,18 @@ def test_allow_that_covers_the_method_lets_in(resource: object) -> None:
         [],
     ],
 )
-def test_allow_of_something_else_is_an_implicit_deny(resource: object) -> None:
+def test_allow_that_covers_another_resource_is_an_implicit_deny(resource: object) -> None:
     """A REST-shaped ARN has one segment more than a WebSocket method's and does not cover it."""
     assert policy_status(statement(resource)) == 403
 
 
 @pytest.mark.parametrize("action", ["execute-api:Invoke", "execute-api:*", "*", ["dynamodb:*", "execute-api:Inv?ke"]])
-def test_allow_of_invoking_lets_in(action: object) -> None:
+def test_allow_of_invoke_admits(action: object) -> None:
     assert policy_status(statement(action=action)) == 101
 
 
 @pytest.mark.parametrize("action", ["execute-api:ManageConnections", "dynamodb:*", "execute-api", []])
-def test_allow_of_another_action_does_not_let_in(action: object) -> None:
+def test_allow_of_another_action_is_an_implicit_deny(action: object) -> None:
     assert policy_status(statement(action=action)) == 403
 
 
@@ -101,7 +101,7 @@ def not_resource(resource: object, effect: str = "Allow") -> Any:
     ],
     ids=repr,
 )
-def test_not_action_and_not_resource_allow_all_the_others(covering: object, expected: int) -> None:
+def test_not_action_and_not_resource_allow_all_others(covering: object, expected: int) -> None:
     assert policy_status(covering) == expected
 
 
@@ -115,7 +115,7 @@ def test_not_action_and_not_resource_allow_all_the_others(covering: object, expe
     ],
     ids=repr,
 )
-def test_not_action_and_not_resource_deny_all_the_others(denying: object, expected: int) -> None:
+def test_not_action_and_not_resource_deny_all_others(denying: object, expected: int) -> None:
     assert policy_status(statement(), denying) == expected
 
 
@@ -128,22 +128,22 @@ def test_not_action_and_not_resource_deny_all_the_others(denying: object, expect
         [statement(), statement("*", effect="Deny", action="*")],
     ],
 )
-def test_deny_wins(statements: list[object]) -> None:
+def test_deny_overrides_allow(statements: list[object]) -> None:
     assert policy_status(*statements) == 403
 
 
-def test_deny_of_something_else_does_no_harm() -> None:
+def test_deny_that_covers_another_resource_has_no_effect() -> None:
     others = [statement(f"{ARN}/dev/*", effect="Deny"), statement("*", effect="Deny", action="dynamodb:*")]
 
     assert policy_status(statement(), *others) == 101
 
 
-def test_policy_without_statements_lets_nobody_in() -> None:
+def test_policy_without_statements_is_an_implicit_deny() -> None:
     assert policy_status() == 403
 
 
-def test_single_statement_needs_no_list() -> None:
-    assert status(authorization(allow() | {"policyDocument": {"Statement": statement()}})) == 101
+def test_policy_may_have_one_statement_without_a_list() -> None:
+    assert status(evaluate(allow() | {"policyDocument": {"Statement": statement()}})) == 101
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ def test_single_statement_needs_no_list() -> None:
     ],
     ids=["explicit", "implicit"],
 )
-def test_refusal_tells_an_explicit_deny_from_an_implicit_one(statements: list[object], message: bytes) -> None:
-    decision = authorization(allow() | {"policyDocument": {"Statement": statements}})
+def test_message_distinguishes_explicit_and_implicit_deny(statements: list[object], message: bytes) -> None:
+    decision = evaluate(allow() | {"policyDocument": {"Statement": statements}})
 
     assert decision == Refusal(403, message, "AccessDeniedException")
 
@@ -170,19 +170,19 @@ def test_refusal_tells_an_explicit_deny_from_an_implicit_one(statements: list[ob
     ("message", "expected"),
     [("Unauthorized", 401), ("unauthorized", 500), ("Unauthorized ", 500), ("[401] Unauthorized", 500), ("", 500)],
 )
-def test_authorizer_that_raises_exactly_unauthorized_means_401(message: str, expected: int) -> None:
-    decision = gateway.authorization(Invocation(error="Exception", message=message), METHOD_ARN)
+def test_only_the_error_message_unauthorized_means_401(message: str, expected: int) -> None:
+    decision = gateway.evaluate_authorizer(Invocation(error="Exception", message=message), METHOD_ARN)
 
     assert status(decision) == expected
 
 
 @pytest.mark.parametrize("error", ["Sandbox.Timedout", "Runtime.ExitError", "KeyError", gateway.NO_PERMISSION])
-def test_authorizer_that_does_not_answer_is_our_fault(error: str) -> None:
-    assert status(gateway.authorization(Invocation(error=error, message="no answer"), METHOD_ARN)) == 500
+def test_failed_authorizer_means_500(error: str) -> None:
+    assert status(gateway.evaluate_authorizer(Invocation(error=error, message="no answer"), METHOD_ARN)) == 500
 
 
 def without(*path: str) -> dict[str, Any]:
-    """The authorizer's good answer with one member missing."""
+    """Return a valid answer without one member."""
     answer = allow()
     members: Any = answer
     for step in path[:-1]:
@@ -209,8 +209,8 @@ def without(*path: str) -> dict[str, Any]:
     ],
     ids=repr,
 )
-def test_answer_without_a_valid_policy_is_our_fault(answer: object) -> None:
-    assert status(authorization(answer)) == 500
+def test_answer_without_a_valid_policy_means_500(answer: object) -> None:
+    assert status(evaluate(answer)) == 500
 
 
 CONDITION = {"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}
@@ -221,21 +221,24 @@ CONDITION = {"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}
     [
         ("Condition", CONDITION, "Condition of a statement cannot be evaluated locally"),
         ("Principal", "*", "Principal of a statement cannot be evaluated locally"),
-        ("NotAction", "dynamodb:*", "a statement needs either Action or NotAction"),
-        ("NotResource", "*", "a statement needs either Resource or NotResource"),
-        ("Action", [1], "Action must be a string or a list of them"),
-        ("Resource", None, "Resource must be a string or a list of them"),
-        *(("Effect", effect, "a statement needs an Effect, Allow or Deny") for effect in ("allow", "ALLOW", "", None)),
+        ("NotAction", "dynamodb:*", "a statement must have either Action or NotAction"),
+        ("NotResource", "*", "a statement must have either Resource or NotResource"),
+        ("Action", [1], "Action must be a string or a list of strings"),
+        ("Resource", None, "Resource must be a string or a list of strings"),
+        *(
+            ("Effect", effect, "a statement must have an Effect, Allow or Deny")
+            for effect in ("allow", "ALLOW", "", None)
+        ),
     ],
 )
 @pytest.mark.parametrize("effect", ["Allow", "Deny"])
-def test_statement_that_cannot_be_evaluated_is_our_fault_and_the_log_names_it(
+def test_statement_that_cannot_be_evaluated_means_500_and_a_log_line(
     caplog: pytest.LogCaptureFixture, effect: str, member: str, value: object, fault: str
 ) -> None:
-    """Whether it allows or denies, and whatever the other statements say: guessing could only be wrong."""
+    """Even if another statement allows: this one might deny."""
     doubtful = statement(effect=effect) | {member: value}
 
-    decision = authorization(allow() | {"policyDocument": {"Statement": [statement(), doubtful]}})
+    decision = evaluate(allow() | {"policyDocument": {"Statement": [statement(), doubtful]}})
 
     assert decision == gateway.AUTHORIZER_FAILED
     assert caplog.messages == [f"the authorizer's answer is not valid: {fault}"]
@@ -243,38 +246,73 @@ def test_statement_that_cannot_be_evaluated_is_our_fault_and_the_log_names_it(
 
 @pytest.mark.parametrize(("kilobytes", "expected"), [(7, 101), (9, 500)])
 @pytest.mark.parametrize("where", ["context", "policy"])
-def test_answer_over_8_kb_is_our_fault(where: str, kilobytes: int, expected: int) -> None:
+def test_answer_over_8_kb_means_500(where: str, kilobytes: int, expected: int) -> None:
     padding = "x" * (kilobytes * 1024)
     sid = {"Sid": padding} if where == "policy" else {}
     document = {"Statement": [statement() | sid]}
     context = {"padding": padding} if where == "context" else {}
 
-    assert status(authorization(allow(context) | {"policyDocument": document})) == expected
+    assert status(evaluate(allow(context) | {"policyDocument": document})) == expected
 
 
-def test_answer_is_measured_in_the_bytes_that_the_function_sent() -> None:
+def test_size_of_the_answer_is_that_in_utf_8() -> None:
     context = {"padding": "漢" * 2000}  # 6 KB in UTF-8, 12 KB if escaped
 
-    assert status(authorization(allow(context))) == 101
+    assert status(evaluate(allow(context))) == 101
 
 
 @pytest.mark.parametrize("principal", ["missing", None, 1, ["ada"]])
-def test_answer_without_a_principal_is_our_fault(principal: object) -> None:
+def test_answer_without_a_principal_means_500(principal: object) -> None:
     answer = without("principalId") if principal == "missing" else allow() | {"principalId": principal}
 
-    assert status(authorization(answer)) == 500
+    assert status(evaluate(answer)) == 500
 
 
 @pytest.mark.parametrize("context", [{"user": {"id": 1}}, {"groups": ["admin"]}, {"empty": {}}, ["user"], "user", 1])
-def test_context_that_is_not_flat_is_our_fault(context: object) -> None:
-    assert status(authorization(allow() | {"context": context})) == 500
+def test_nested_context_means_500(context: object) -> None:
+    assert status(evaluate(allow() | {"context": context})) == 500
+
+
+@pytest.mark.parametrize(
+    "member",
+    [{"principalId": "\ud83d"}, {"context": {"user": "\ud83d"}}, {"context": {"\ud83d": 1}}, {"other": "\udc4b\ud83d"}],
+    ids=ascii,
+)
+def test_answer_with_a_lone_surrogate_means_500_and_a_log_line(
+    caplog: pytest.LogCaptureFixture, member: dict[str, Any]
+) -> None:
+    """A function can send one as an escape of JSON, but it cannot be written in UTF-8."""
+    assert evaluate(allow() | member) == gateway.AUTHORIZER_FAILED
+    (message,) = caplog.messages
+    assert "surrogates not allowed" in message
+    assert message.isascii()
+
+
+def test_unknown_member_of_a_statement_is_logged_in_ascii(caplog: pytest.LogCaptureFixture) -> None:
+    evaluate(allow() | {"policyDocument": {"Statement": statement() | {"\ud83d\n": 1}}})
+
+    assert [message.isprintable() and message.isascii() for message in caplog.messages] == [True]
+
+
+def test_deeply_nested_answer_means_500() -> None:
+    nested: list[Any] = []
+    for _ in range(10_000):
+        nested = [nested]
+
+    assert evaluate(allow() | {"other": nested}) == gateway.AUTHORIZER_FAILED
 
 
 # The context
 
 
+def test_control_characters_are_passed_on() -> None:
+    answer = allow({"note": "line\r\n\0"}) | {"principalId": "a\nb"}
+
+    assert evaluate(answer) == {"note": "line\r\n\0", "principalId": "a\nb"}
+
+
 def test_context_values_become_strings() -> None:
-    decision = authorization(allow({"s": "x", "n": 1, "float": 1.5, "yes": True, "no": False, "null": None}))
+    decision = evaluate(allow({"s": "x", "n": 1, "float": 1.5, "yes": True, "no": False, "null": None}))
 
     strings = {"s": "x", "n": "1", "float": "1.5", "yes": "true", "no": "false", "null": None}
     assert decision == {**strings, "principalId": "ada"}
@@ -282,4 +320,4 @@ def test_context_values_become_strings() -> None:
 
 @pytest.mark.parametrize("answer", [allow(), without("context"), allow() | {"context": None}])
 def test_context_is_optional(answer: object) -> None:
-    assert authorization(answer) == {"principalId": "ada"}
+    assert evaluate(answer) == {"principalId": "ada"}

@@ -177,7 +177,7 @@ async def test_function_is_a_client_of_its_own_api(desk: Desk, client: str) -> N
     peer = desk.gateway.server.connections.get(connected["requestContext"]["connectionId"])
     assert peer
 
-    await peer.send(message["body"])
+    peer.send(message["body"].encode())
 
     assert await asked == "hello"
     assert connected["headers"]["Host"] == API

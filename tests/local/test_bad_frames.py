@@ -1,6 +1,6 @@
-"""Frames of broken and hostile clients: the gateway fails their connection and stays as it was.
+"""Frames of broken and hostile clients: the gateway fails their connection and is unharmed.
 
-What comes before the upgrade is in test_bad_input.py, too much of the right frames in test_floods.py.
+test_bad_input.py tests requests before the upgrade, test_floods.py too many valid frames.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from tests.local.hostile import (
 )
 
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
-HUGE = b"\x7f" + b"\xff" * 7  # as a length of eight bytes: the most that there can be
-SOON = 0.05  # seconds, for limits that a test waits to pass
+HUGE = b"\x7f" + b"\xff" * 7  # the highest length of eight bytes
+SOON = 0.05  # seconds, for time limits that a test waits for
 
 
 @pytest.fixture
 async def gateway(serve: Serve, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Gateway]:
-    """A gateway with our three routes, which must be unharmed by the test."""
+    """A gateway with our three routes; the test fails if it is harmed."""
     gateway = await serve()
     async with unharmed(gateway, caplog):
         yield gateway
@@ -93,7 +93,7 @@ WRONG: dict[str, tuple[bytes, int]] = {
 
 
 @pytest.mark.parametrize(("sent", "code"), WRONG.values(), ids=WRONG.keys())
-async def test_wrong_frame_fails_the_connection_without_a_word(
+async def test_wrong_frame_fails_the_connection_without_a_reason(
     gateway: Gateway, dial: Dial, sent: bytes, code: int
 ) -> None:
     """RFC 6455 sections 5 to 8."""
@@ -122,7 +122,7 @@ WRONGLY_DEFLATED: dict[str, tuple[bytes, int]] = {
 
 
 @pytest.mark.parametrize(("sent", "code"), WRONGLY_DEFLATED.values(), ids=WRONGLY_DEFLATED.keys())
-async def test_wrongly_compressed_message_fails_the_connection_and_takes_no_memory(
+async def test_wrongly_compressed_message_fails_the_connection_and_uses_little_memory(
     gateway: Gateway, dial: Dial, sent: bytes, code: int
 ) -> None:
     """RFC 7692 sections 6 and 7."""
@@ -158,7 +158,7 @@ async def test_close_frame_within_a_message_ends_the_connection(gateway: Gateway
 
 
 @pytest.mark.parametrize("sent", [frame(CLOSE), frame(0x3), HANDSHAKE, frame(TEXT, b"\xff"), frame(BINARY)], ids=repr)
-async def test_wrong_frame_in_haste_ends_the_connection_too(gateway: Gateway, dial: Dial, sent: bytes) -> None:
+async def test_wrong_frame_before_the_101_ends_the_connection(gateway: Gateway, dial: Dial, sent: bytes) -> None:
     """RFC 6455 section 4.1: a client waits for the 101."""
     client = await dial(gateway.port, HANDSHAKE + sent)
 
@@ -169,11 +169,11 @@ async def test_wrong_frame_in_haste_ends_the_connection_too(gateway: Gateway, di
     assert "$default" not in gateway.functions.invoked
 
 
-# Unusual frames that are right
+# Unusual frames that are valid
 
 
 async def test_unusual_frames_are_understood(gateway: Gateway, dial: Dial) -> None:
-    """RFC 6455 sections 5.4 to 5.6: empty fragments, control frames within a message, pongs that nobody asked for."""
+    """RFC 6455 sections 5.4 to 5.6: empty fragments, control frames within a message, unsolicited pongs."""
     client = await upgraded(gateway, dial)
     message = [
         frame(PONG, b"unasked"),
@@ -192,12 +192,12 @@ async def test_unusual_frames_are_understood(gateway: Gateway, dial: Dial) -> No
     assert await gateway.disconnect_event() == (4999, "bye")
 
 
-# Anything at all
+# Random input
 
 
 @pytest.mark.parametrize("seed", range(25))
 @pytest.mark.parametrize("extension", [b"", DEFLATE], ids=["", "deflate"])
-async def test_random_bytes_are_survived(gateway: Gateway, dial: Dial, seed: int, extension: bytes) -> None:
+async def test_random_bytes_do_no_harm(gateway: Gateway, dial: Dial, seed: int, extension: bytes) -> None:
     client = await upgraded(gateway, dial, extension)
 
     client.writer.write(random.Random(seed).randbytes(5000))  # noqa: S311 - not a secret
@@ -210,7 +210,7 @@ async def test_random_bytes_are_survived(gateway: Gateway, dial: Dial, seed: int
 
 @pytest.mark.parametrize("seed", range(50))
 @pytest.mark.parametrize("extension", [b"", DEFLATE], ids=["", "deflate"])
-async def test_random_frames_are_survived(gateway: Gateway, dial: Dial, seed: int, extension: bytes) -> None:
+async def test_random_frames_do_no_harm(gateway: Gateway, dial: Dial, seed: int, extension: bytes) -> None:
     client = await upgraded(gateway, dial, extension)
     dice = random.Random(seed)  # noqa: S311 - not a secret
 
@@ -228,7 +228,7 @@ async def test_random_frames_are_survived(gateway: Gateway, dial: Dial, seed: in
     assert code in {1000, 1002, 1003, 1005, 1006, 1007, 1009}
 
 
-# Clients that leave, and clients that should
+# Clients that leave, and clients that stay
 
 
 @pytest.mark.parametrize("leave", [reset, half_close])
@@ -285,7 +285,7 @@ STAYING = pytest.mark.parametrize(
 
 
 async def stay(gateway: Gateway, dial: Dial, sent: bytes) -> RawClient:
-    """A client that has sent this, frames only after their 101, and hears to the end but does not hang up."""
+    """Return a client that has sent this, frames after their 101, and does not close when the gateway does."""
     head, end, frames = sent.partition(b"\r\n\r\n")
     client = await dial(gateway.port, head + end)
     if frames:
@@ -297,23 +297,23 @@ async def stay(gateway: Gateway, dial: Dial, sent: bytes) -> RawClient:
 
 @STAYING
 @pytest.mark.parametrize("drip", [b"", b"x"], ids=["silent", "talking"])
-async def test_client_that_does_not_hang_up_is_hung_up_on(
+async def test_client_that_does_not_close_is_cut(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes, drip: bytes
 ) -> None:
     monkeypatch.setattr(sockets, "CLOSE_SECONDS", SOON)
     client = await stay(gateway, dial, sent)
 
     async with dripping(client, drip):
-        await eventually(lambda: not gateway.server._server.handler_tasks)
-        assert gateway.server._server.handler_tasks == set()
+        await eventually(lambda: not gateway.server._sockets)
+        assert gateway.server._sockets == set()
 
 
 @STAYING
-async def test_stop_does_not_wait_for_a_client_that_does_not_hang_up(serve: Serve, dial: Dial, sent: bytes) -> None:
+async def test_stop_does_not_wait_for_a_client_that_does_not_close(serve: Serve, dial: Dial, sent: bytes) -> None:
     gateway = await serve()
     await stay(gateway, dial, sent)
 
     async with asyncio.timeout(PATIENCE_SECONDS):
         await gateway.server.stop()
 
-    assert gateway.server._server.handler_tasks == set()
+    assert gateway.server._sockets == set()

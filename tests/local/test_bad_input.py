@@ -1,6 +1,6 @@
-"""Heads and connections of broken and hostile clients: the gateway answers or hangs up, and stays as it was.
+"""Requests and connections of broken and hostile clients: the gateway answers or closes, and is unharmed.
 
-Calls of `@connections` are in test_bad_calls.py, what comes after the upgrade in test_bad_frames.py.
+test_bad_calls.py tests calls of `@connections`, test_bad_frames.py frames after the upgrade.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from tests.local.hostile import (
     unharmed,
 )
 
-SOON = 0.05  # seconds, for limits that a test waits to pass
+SOON = 0.05  # seconds, for time limits that a test waits for
 CLOSE = b"Host: localhost\r\nConnection: close\r\n\r\n"
 UPGRADE = HANDSHAKE.removesuffix(b"\r\n")  # for another header to follow
 
 
 @pytest.fixture
 async def gateway(serve: Serve, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Gateway]:
-    """A gateway whose authorizer is asked about everybody; it must be unharmed by the test."""
+    """A gateway whose authorizer is always invoked; the test fails if it is harmed."""
     gateway = await serve(api(*OUR_ROUTES, identity_sources=()))
     async with unharmed(gateway, caplog):
         yield gateway
@@ -83,7 +83,7 @@ MALFORMED: dict[str, tuple[bytes, int | None]] = {
 
 
 @pytest.mark.parametrize(("sent", "expected"), MALFORMED.values(), ids=MALFORMED.keys())
-async def test_malformed_head_is_refused_or_cut_and_asks_no_function(
+async def test_malformed_head_is_refused_or_cut_and_invokes_no_function(
     gateway: Gateway, dial: Dial, sent: bytes, expected: int | None
 ) -> None:
     """RFC 9112 sections 2 to 5, RFC 6455 section 4.2.1."""
@@ -91,7 +91,7 @@ async def test_malformed_head_is_refused_or_cut_and_asks_no_function(
     assert gateway.functions.invoked == []
 
 
-async def test_tls_is_hung_up_on_at_once_and_the_log_says_why(
+async def test_tls_is_cut_at_once_and_the_log_says_why(
     gateway: Gateway, dial: Dial, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert await answer(gateway, dial, b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + bytes(200)) == b""
@@ -128,15 +128,15 @@ async def test_odd_target_is_refused(gateway: Gateway, dial: Dial, target: bytes
 
 
 @pytest.mark.parametrize("start", [b"GET /prod HTTP/1.1\r\n", UPGRADE], ids=["plain", "upgrade"])
-async def test_head_that_is_too_large_is_told_so(gateway: Gateway, dial: Dial, start: bytes) -> None:
+async def test_too_large_head_is_431(gateway: Gateway, dial: Dial, start: bytes) -> None:
     sent = start + b"X: " + b"x" * sockets.MAX_HEAD_BYTES + b"\r\n" + CLOSE
 
     assert status(await answer(gateway, dial, sent)) == 431
 
 
 @pytest.mark.parametrize("rest", [b" HTTP/1.1\r\n" + CLOSE, HANDSHAKE.removeprefix(b"GET /prod")], ids=["plain", "ws"])
-async def test_url_that_is_too_long_is_told_so(gateway: Gateway, dial: Dial, rest: bytes) -> None:
-    """4096 characters are what API Gateway takes."""
+async def test_too_long_url_is_414(gateway: Gateway, dial: Dial, rest: bytes) -> None:
+    """API Gateway's limit is 4096 characters."""
     assert status(await answer(gateway, dial, b"GET /prod?x=" + b"x" * 4096 + rest)) == 414
 
 
@@ -164,7 +164,7 @@ async def test_head_that_does_not_end_is_cut(
     assert gateway.functions.invoked == []
 
 
-async def test_next_head_on_a_connection_has_its_limit_too(
+async def test_next_head_on_a_connection_has_a_time_limit_too(
     serve: Serve, dial: Dial, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", SOON)
@@ -181,7 +181,7 @@ async def test_next_head_on_a_connection_has_its_limit_too(
 
 @pytest.fixture
 def many_files() -> Iterator[int]:
-    """As many connections as this process may have both ends of, up to 2000."""
+    """The number of connections, up to 2000, of which this process may have both ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 5000 if hard == resource.RLIM_INFINITY else min(5000, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
@@ -189,20 +189,20 @@ def many_files() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_thousands_that_say_nothing_do_not_keep_out_who_does(
+async def test_thousands_of_silent_connections_do_not_keep_others_out(
     gateway: Gateway, dial: Dial, many_files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "REQUEST_SECONDS", 600.0)
     for _ in range(0, many_files, 50):
         await asyncio.gather(*(dial(gateway.port) for _ in range(50)))
-    await eventually(lambda: len(gateway.server._waiting) >= many_files)
+    await eventually(lambda: len(gateway.server._unselected) >= many_files)
 
     assert await serves(gateway)
-    assert len(gateway.server._waiting) >= many_files
+    assert len(gateway.server._unselected) >= many_files
 
 
-async def test_connects_faster_than_accepted_are_survived(gateway: Gateway) -> None:
-    """The backlog is 100, and nothing accepts while this test does not await anything."""
+async def test_more_connects_than_the_backlog_do_no_harm(gateway: Gateway) -> None:
+    """The backlog is 100, and the gateway accepts nothing until this test awaits."""
     with ExitStack() as clients:
         for _ in range(300):
             client = clients.enter_context(socket.socket())
@@ -217,11 +217,11 @@ LEAVING = pytest.mark.parametrize("leave", [reset, half_close])
 
 @LEAVING
 @pytest.mark.parametrize("sent", [b"", HANDSHAKE[:50], b"POST /prod HTTP/1.1\r\nContent-Le"], ids=["", "GET", "POST"])
-async def test_client_that_leaves_before_its_head_has_come_is_forgotten(
+async def test_client_that_leaves_within_its_head_is_forgotten(
     gateway: Gateway, dial: Dial, leave: Leave, sent: bytes
 ) -> None:
     client = await dial(gateway.port, sent)
-    await eventually(lambda: gateway.server._waiting)
+    await eventually(lambda: gateway.server._unselected)
 
     leave(client)
 
@@ -229,7 +229,7 @@ async def test_client_that_leaves_before_its_head_has_come_is_forgotten(
     assert gateway.functions.invoked == []
 
 
-async def test_client_that_is_gone_before_it_is_accepted_is_survived(gateway: Gateway) -> None:
+async def test_client_that_leaves_before_it_is_accepted_does_no_harm(gateway: Gateway) -> None:
     with socket.create_connection(("127.0.0.1", gateway.port)) as client:
         client.sendall(HANDSHAKE)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)

@@ -1,4 +1,4 @@
-"""How long a connection may last: without a message, and in any case."""
+"""The idle limit and the connection limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, Ser
 GOING_AWAY = (1001, "Going away")
 LONG_SECONDS = 600.0
 SHORT_SECONDS = 0.05
-# As short as tests want it, and long enough for a busy machine to get a message through meanwhile.
+# Short for the tests, and long enough for a message on a busy machine.
 IDLE_SECONDS = 1.0
 Activity = Callable[[], Awaitable[object]]
 
@@ -33,7 +33,7 @@ async def echo(event: Event) -> Invocation:
 async def limited(
     serve: Serve, *, idle_seconds: float = LONG_SECONDS, connection_seconds: float = LONG_SECONDS
 ) -> Gateway:
-    """A gateway whose `$default` echoes, with limits that are far away unless told otherwise."""
+    """Start a gateway whose `$default` echoes, with long limits by default."""
     gateway = await serve(ECHO, limits=Limits(idle_seconds=idle_seconds, connection_seconds=connection_seconds))
     gateway.functions.behaviour["$default"] = echo
     return gateway
@@ -50,7 +50,7 @@ async def ping(peer: ClientConnection) -> None:
 
 
 async def repeat(activity: Activity) -> None:
-    """Until it fails, which is to be soon."""
+    """Repeat until it fails."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             await activity()
@@ -81,7 +81,7 @@ async def test_every_idle_connection_is_closed(serve: Serve) -> None:
 
 
 async def outlasts_an_idle_one(gateway: Gateway, peer: ClientConnection, activity: Activity) -> bool:
-    """Whether a client that does this is still connected when one that came later has been closed for idleness."""
+    """Return whether a client that does this outlives an idle client that connects later."""
     idle = await gateway.connect()
     while idle.state is State.OPEN:
         await activity()
@@ -119,7 +119,7 @@ async def test_client_that_only_pings_is_idle(serve: Serve) -> None:
     assert await closed(peer) == GOING_AWAY
 
 
-async def test_client_that_is_only_looked_up_is_idle(serve: Serve) -> None:
+async def test_client_about_which_get_connection_is_called_is_idle(serve: Serve) -> None:
     gateway = await limited(serve, idle_seconds=SHORT_SECONDS)
     peer, connection_id = await gateway.connected()
     management = gateway.management
@@ -145,7 +145,7 @@ async def test_connection_ends_at_its_limit_whatever_its_traffic(serve: Serve) -
 
 
 async def test_client_that_is_not_idle_ends_at_the_connection_limit(serve: Serve) -> None:
-    """Both limits at once, as on AWS: the later one is for who is never silent."""
+    """With both limits at once, as on AWS."""
     gateway = await limited(serve, idle_seconds=IDLE_SECONDS, connection_seconds=2 * IDLE_SECONDS)
     peer = await gateway.connect()
 
@@ -156,12 +156,12 @@ async def test_client_that_is_not_idle_ends_at_the_connection_limit(serve: Serve
     assert await gateway.disconnect_event() == GOING_AWAY
 
 
-# Who does not answer
+# Clients that do not answer the close frame
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients have to hang up at once."""
+    """Clients must close at once."""
     monkeypatch.setattr(sockets, "CLOSE_SECONDS", SHORT_SECONDS)
 
 
@@ -190,8 +190,8 @@ async def test_deleted_client_that_does_not_answer_the_close_frame_is_dropped(
     assert await gateway.disconnect_event() == (1000, "Connection Closed Normally")
 
 
-async def test_connection_that_is_due_is_gone_for_posts(serve: Serve, dial: Dial) -> None:
-    """Also while the gateway still waits for its client to hang up."""
+async def test_post_to_a_connection_that_is_due_gets_410(serve: Serve, dial: Dial) -> None:
+    """Even while the gateway waits for the client to close."""
     gateway = await limited(serve, idle_seconds=SHORT_SECONDS)
     client = await dial(gateway.port, HANDSHAKE)
     await client.read_head()

@@ -1,4 +1,4 @@
-"""How connections end, what `$disconnect` is told about it, and what a gateway that stops leaves behind."""
+"""The end of connections, the `$disconnect` event, and the end of the gateway."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ OK = Invocation({"statusCode": 200})
 REFUSED = Invocation({"statusCode": 400})
 
 
-# Who ended it, and why
+# The code and reason of the event
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1000, "Shutdown"), (1001, ""), (4001, "bye")])
-async def test_closing_client_is_quoted(gateway: Gateway, code: int, reason: str) -> None:
+async def test_code_and_reason_are_those_of_the_client(gateway: Gateway, code: int, reason: str) -> None:
     peer = await gateway.connect()
 
     await peer.close(code, reason)
@@ -29,7 +29,7 @@ async def test_closing_client_is_quoted(gateway: Gateway, code: int, reason: str
     assert await gateway.disconnect_event() == (code, reason)
 
 
-async def test_client_that_closes_without_a_code_gets_one(gateway: Gateway, dial: Dial) -> None:
+async def test_close_frame_without_a_code_means_1005(gateway: Gateway, dial: Dial) -> None:
     client = await dial(gateway.port, HANDSHAKE)
     await client.read_head()
 
@@ -40,7 +40,7 @@ async def test_client_that_closes_without_a_code_gets_one(gateway: Gateway, dial
 
 
 @pytest.mark.parametrize("way", ["reset", "end of file"])
-async def test_lost_tcp_connection_is_abnormal(gateway: Gateway, dial: Dial, way: str) -> None:
+async def test_lost_tcp_connection_means_1006(gateway: Gateway, dial: Dial, way: str) -> None:
     client = await dial(gateway.port, HANDSHAKE)
     await client.read_head()
 
@@ -52,7 +52,7 @@ async def test_lost_tcp_connection_is_abnormal(gateway: Gateway, dial: Dial, way
     assert await gateway.disconnect_event() == (1006, "")
 
 
-async def test_deleted_connection_is_closed_normally(gateway: Gateway) -> None:
+async def test_deleted_connection_means_1000(gateway: Gateway) -> None:
     peer, connection_id = await gateway.connected()
 
     await asyncio.to_thread(gateway.management.delete_connection, ConnectionId=connection_id)
@@ -61,7 +61,7 @@ async def test_deleted_connection_is_closed_normally(gateway: Gateway) -> None:
     assert await gateway.disconnect_event() == (1000, "Connection Closed Normally")
 
 
-async def test_stopping_gateway_says_goodbye(gateway: Gateway) -> None:
+async def test_stop_closes_connections_with_1001(gateway: Gateway) -> None:
     peer = await gateway.connect()
 
     await gateway.server.stop()
@@ -70,7 +70,7 @@ async def test_stopping_gateway_says_goodbye(gateway: Gateway) -> None:
     assert await gateway.disconnect_event() == (1001, "Going away")
 
 
-async def test_api_without_a_disconnect_route_forgets_all_the_same(serve: Serve) -> None:
+async def test_connection_is_removed_without_a_disconnect_route(serve: Serve) -> None:
     gateway = await serve(api("$connect", "$default"))
     peer = await gateway.connect()
 
@@ -81,7 +81,7 @@ async def test_api_without_a_disconnect_route_forgets_all_the_same(serve: Serve)
     assert gateway.functions.invoked == ["$connect"]
 
 
-async def test_failing_disconnect_route_harms_nobody(gateway: Gateway) -> None:
+async def test_failed_disconnect_route_has_no_effect(gateway: Gateway) -> None:
     gateway.functions.behaviour["$disconnect"] = Invocation(error="KeyError", message="'x'")
 
     for _ in range(2):
@@ -89,7 +89,7 @@ async def test_failing_disconnect_route_harms_nobody(gateway: Gateway) -> None:
         await gateway.disconnect_event()
 
 
-async def test_connection_is_one_and_the_same_from_connect_to_disconnect(gateway: Gateway) -> None:
+async def test_id_time_and_identity_are_the_same_in_all_events(gateway: Gateway) -> None:
     peer = await gateway.connect(user_agent_header="phone/1.0")
     await peer.send("hello")
     await peer.close()
@@ -114,7 +114,7 @@ def answer_after(event: asyncio.Event, answer: Invocation, functions: Functions,
 
 
 async def leave_during_connect(gateway: Gateway, dial: Dial, answer: Invocation) -> None:
-    """A client that is gone before its `$connect` has answered."""
+    """Open a connection that the client aborts before its `$connect` has answered."""
     gone = asyncio.Event()
     answer_after(gone, answer, gateway.functions, "$connect")
     client = await dial(gateway.port, HANDSHAKE)
@@ -149,7 +149,7 @@ async def test_refused_client_is_not_disconnected(gateway: Gateway, dial: Dial) 
     assert gateway.functions.invoked == ["$connect"]
 
 
-# The gateway's end
+# The end of the gateway
 
 
 async def stop(gateway: Gateway) -> None:
@@ -158,7 +158,7 @@ async def stop(gateway: Gateway) -> None:
 
 
 def answer_slowly(gateway: Gateway, *routes: str) -> list[tuple[str, str]]:
-    """Makes these routes take a while; returns the route and connection of each invocation that has ended."""
+    """Make these routes slow. Return a list, to which each invocation adds its route and connection at its end."""
     ended: list[tuple[str, str]] = []
 
     async def slow(event: Event) -> Invocation:
@@ -171,7 +171,7 @@ def answer_slowly(gateway: Gateway, *routes: str) -> list[tuple[str, str]]:
     return ended
 
 
-async def test_stop_waits_for_messages_and_disconnects_on_their_way(gateway: Gateway) -> None:
+async def test_stop_waits_for_messages_and_for_disconnect(gateway: Gateway) -> None:
     ended = answer_slowly(gateway, "$default", "$disconnect")
     peers = [await gateway.connected() for _ in range(2)]
     for peer, _ in peers:
@@ -183,7 +183,7 @@ async def test_stop_waits_for_messages_and_disconnects_on_their_way(gateway: Gat
     assert set(ended) == {(route, connection_id) for route in ("$default", "$disconnect") for _, connection_id in peers}
 
 
-async def test_stop_during_a_handshake_still_runs_its_disconnect(gateway: Gateway, dial: Dial) -> None:
+async def test_stop_during_a_handshake_runs_its_disconnect(gateway: Gateway, dial: Dial) -> None:
     ended = answer_slowly(gateway, "$disconnect")
     stopping = asyncio.Event()
     answer_after(stopping, OK, gateway.functions, "$connect")
@@ -214,7 +214,7 @@ async def test_stop_closes_clients_of_every_kind(
         assert client.reader.at_eof()
 
 
-async def test_stop_does_not_wait_for_a_client_that_says_goodbye_and_stays(gateway: Gateway, dial: Dial) -> None:
+async def test_stop_does_not_wait_for_a_client_that_sends_a_close_frame_and_stays(gateway: Gateway, dial: Dial) -> None:
     client = await dial(gateway.port, HANDSHAKE)
     await client.read_head()
     client.writer.write(CLOSE_WITHOUT_A_CODE)

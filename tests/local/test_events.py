@@ -1,4 +1,4 @@
-"""The events that functions get: exactly the documented shapes, of which tests/events has an example each."""
+"""The events for functions. tests/events has an example of each documented shape."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ ADDED = {
 }
 
 
+API = api(*OUR_ROUTES)
+
+
 def connection(**facts: Any) -> Connection:
-    return Connection(**{"api": api(*OUR_ROUTES), "source_ip": "203.0.113.7", "user_agent": None, **facts})
+    return Connection(**{"source_ip": "203.0.113.7", "user_agent": None, **facts})
 
 
 def handshake(query: str = "", headers: Iterable[tuple[str, str]] = ()) -> Handshake:
@@ -40,12 +43,12 @@ def handshake(query: str = "", headers: Iterable[tuple[str, str]] = ()) -> Hands
 # The whole event
 
 
-def as_in(example: Event) -> Connection:
-    """The connection that the example tells of."""
+def parse_example(example: Event) -> tuple[Api, Connection]:
+    """Return the API and the connection of the example."""
     context = example["requestContext"]
     authorizer = {name: value for name, value in context.get("authorizer", {}).items() if name != "integrationLatency"}
-    return Connection(
-        Api(context["apiId"], context["stage"], "$request.body.action", {}, account=Account("123456789012")),
+    api = Api(context["apiId"], context["stage"], "$request.body.action", {}, account=Account("123456789012"))
+    return api, Connection(
         source_ip=context["identity"]["sourceIp"],
         user_agent=context["identity"]["userAgent"],
         id=context["connectionId"],
@@ -54,8 +57,8 @@ def as_in(example: Event) -> Connection:
     )
 
 
-def handshake_of(example: Event) -> Handshake:
-    """The request that a client sent to cause the example: names in its own spelling, nothing that the gateway adds."""
+def rebuild_handshake(example: Event) -> Handshake:
+    """Return the request that causes the example: headers in lower case, without those that the gateway adds."""
     sent = [(name.lower(), value) for name, value in example["headers"].items()]
     ((parameter, value),) = example["queryStringParameters"].items()
     return Handshake(
@@ -67,9 +70,9 @@ def handshake_of(example: Event) -> Handshake:
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes it the time of the example."""
+    """Sets the clock to the time of the example."""
     return lambda example: monkeypatch.setattr(
-        events, "milliseconds", lambda: example["requestContext"]["requestTimeEpoch"]
+        events, "unix_milliseconds", lambda: example["requestContext"]["requestTimeEpoch"]
     )
 
 
@@ -77,21 +80,21 @@ def test_authorizer_event_is_the_documented_one(at: Any, authorizer_event: Event
     example = authorizer_event()
     at(example)
 
-    assert events.authorizer_event(as_in(example), handshake_of(example)) == example
+    assert events.build_authorizer_event(*parse_example(example), rebuild_handshake(example)) == example
 
 
 def test_connect_event_is_the_documented_one(at: Any, connect_event: EventFactory) -> None:
     example = connect_event()
     at(example)
 
-    assert events.connect_event(as_in(example), handshake_of(example), latency=21) == example
+    assert events.build_connect_event(*parse_example(example), rebuild_handshake(example), latency=21) == example
 
 
 def test_message_event_is_the_documented_one(at: Any, message_event: EventFactory) -> None:
     example = message_event()
     at(example)
 
-    event = events.message_event(as_in(example), "$default", "hello")
+    event = events.build_message_event(*parse_example(example), "$default", "hello")
 
     assert event == message_event(**ids(event, "messageId"))
 
@@ -100,47 +103,50 @@ def test_disconnect_event_is_the_documented_one(at: Any, disconnect_event: Event
     example = disconnect_event()
     at(example)
 
-    event = events.disconnect_event(as_in(example), code=1005, reason="Client-side close frame status not set")
+    event = events.build_disconnect_event(
+        *parse_example(example), code=1005, reason="Client-side close frame status not set"
+    )
 
     assert event == disconnect_event(**ids(event))
 
 
 def ids(event: Event, *more: str) -> dict[str, str]:
-    """The ids that are made anew with every event."""
+    """Return the ids that each event has for itself."""
     return {name: event["requestContext"][name] for name in ("requestId", "extendedRequestId", *more)}
 
 
 # Each of the four
 
 
-def all_events(connection: Connection, handshake: Handshake) -> list[Event]:
+def build_all(connection: Connection, handshake: Handshake, api: Api = API) -> list[Event]:
+    latency = None if connection.authorizer is None else 1
     return [
-        events.authorizer_event(connection, handshake),
-        events.connect_event(connection, handshake, latency=None if connection.authorizer is None else 1),
-        events.message_event(connection, "$default", "hello"),
-        events.disconnect_event(connection, code=1000, reason=""),
+        events.build_authorizer_event(api, connection, handshake),
+        events.build_connect_event(api, connection, handshake, latency=latency),
+        events.build_message_event(api, connection, "$default", "hello"),
+        events.build_disconnect_event(api, connection, code=1000, reason=""),
     ]
 
 
 def test_ids_look_like_those_of_aws() -> None:
-    contexts = [event["requestContext"] for event in all_events(connection(), handshake())]
+    contexts = [event["requestContext"] for event in build_all(connection(), handshake())]
 
     found = [context[name] for context in contexts for name in ("connectionId", "requestId")]
     assert [each for each in [*found, contexts[2]["messageId"]] if not ID.fullmatch(each)] == []
 
 
-def test_ids_end_as_those_of_aws_however_they_are_drawn() -> None:
+def test_ids_end_like_those_of_aws() -> None:
     assert {new_id()[-2] for _ in range(1000)} == {"A", "Q", "g", "w"}
 
 
 def test_extended_request_id_is_the_request_id() -> None:
-    for event in all_events(connection(), handshake()):
+    for event in build_all(connection(), handshake()):
         assert event["requestContext"]["extendedRequestId"] == event["requestContext"]["requestId"]
 
 
-def test_authorizer_and_connect_route_see_one_request_and_the_others_each_their_own() -> None:
+def test_authorizer_and_connect_route_share_a_request_id_and_others_have_their_own() -> None:
     authorizer, connect, *others = [
-        event["requestContext"]["requestId"] for event in all_events(connection(), handshake())
+        event["requestContext"]["requestId"] for event in build_all(connection(), handshake())
     ]
 
     assert authorizer == connect
@@ -150,13 +156,13 @@ def test_authorizer_and_connect_route_see_one_request_and_the_others_each_their_
 def test_connection_keeps_its_id_and_time_in_all_its_events() -> None:
     client = connection()
 
-    facts = [event["requestContext"] for event in all_events(client, handshake())]
+    facts = [event["requestContext"] for event in build_all(client, handshake())]
 
     assert {(each["connectionId"], each["connectedAt"]) for each in facts} == {(client.id, client.connected_at)}
 
 
 def test_request_time_is_the_second_of_its_epoch_in_utc() -> None:
-    for event in all_events(connection(), handshake()):
+    for event in build_all(connection(), handshake()):
         context = event["requestContext"]
         time = datetime.strptime(context["requestTime"], "%d/%b/%Y:%H:%M:%S %z")
         assert time == datetime.fromtimestamp(context["requestTimeEpoch"] // 1000, UTC)
@@ -164,7 +170,7 @@ def test_request_time_is_the_second_of_its_epoch_in_utc() -> None:
 
 
 def test_event_names_its_route_and_type() -> None:
-    contexts = [event["requestContext"] for event in all_events(connection(), handshake())]
+    contexts = [event["requestContext"] for event in build_all(connection(), handshake())]
 
     assert [(context["routeKey"], context["eventType"]) for context in contexts] == [
         ("$connect", "CONNECT"),
@@ -175,32 +181,32 @@ def test_event_names_its_route_and_type() -> None:
 
 
 def nulls(value: Any, path: str = "") -> list[str]:
-    """Where in a document there is a null."""
+    """Return the paths of nulls in a document."""
     if isinstance(value, dict):
         return [found for name, item in value.items() for found in nulls(item, f"{path}.{name}")]
     return [path] if value is None else []
 
 
-def test_what_does_not_apply_is_absent_and_not_null() -> None:
-    everything = all_events(connection(user_agent=None, authorizer=None), handshake())
+def test_field_that_does_not_apply_is_absent_and_not_null() -> None:
+    everything = build_all(connection(user_agent=None, authorizer=None), handshake())
 
     assert nulls(dict(enumerate(everything))) == []
     assert all("authorizer" not in event["requestContext"] for event in everything)
     assert all(event["requestContext"]["identity"] == {"sourceIp": "203.0.113.7"} for event in everything)
 
 
-def test_null_of_the_authorizers_context_stays() -> None:
+def test_null_in_the_context_of_the_authorizer_stays_null() -> None:
     client = connection(authorizer={"principalId": "ada", "team": None})
 
-    _, *events_after_it = all_events(client, handshake())
+    _, *events_after_it = build_all(client, handshake())
 
     assert [event["requestContext"]["authorizer"]["team"] for event in events_after_it] == [None] * 3
 
 
-def test_only_the_connect_route_sees_how_long_the_authorizer_took() -> None:
+def test_only_the_connect_event_has_the_latency_of_the_authorizer() -> None:
     client = connection(authorizer={"principalId": "ada"})
 
-    _, *with_authorizer = [event["requestContext"].get("authorizer") for event in all_events(client, handshake())]
+    _, *with_authorizer = [event["requestContext"].get("authorizer") for event in build_all(client, handshake())]
 
     principal = {"principalId": "ada"}
     assert with_authorizer == [{**principal, "integrationLatency": 1}, principal, principal]
@@ -208,20 +214,22 @@ def test_only_the_connect_route_sees_how_long_the_authorizer_took() -> None:
 
 @pytest.mark.parametrize("body", ["hello", "", " {} ", '{"b":1,\n"a":2}', "こんにちは 👋", '{"action": "x"}\r\n'])
 def test_message_arrives_as_it_was_sent(body: str) -> None:
-    assert events.message_event(connection(), "$default", body)["body"] == body
+    assert events.build_message_event(API, connection(), "$default", body)["body"] == body
 
 
 # Stage variables
 
 
 def test_stage_variables_are_in_every_event() -> None:
-    client = connection(api=api(*OUR_ROUTES, stage_variables={"tenant": "acme"}))
+    served = api(*OUR_ROUTES, stage_variables={"tenant": "acme"})
 
-    assert [event["stageVariables"] for event in all_events(client, handshake())] == [{"tenant": "acme"}] * 4
+    assert [event["stageVariables"] for event in build_all(connection(), handshake(), served)] == [
+        {"tenant": "acme"}
+    ] * 4
 
 
 def test_without_stage_variables_only_the_authorizer_has_the_map() -> None:
-    authorizer, *others = all_events(connection(), handshake())
+    authorizer, *others = build_all(connection(), handshake())
 
     assert authorizer["stageVariables"] == {}
     assert not any("stageVariables" in event for event in others)
@@ -231,11 +239,11 @@ def test_without_stage_variables_only_the_authorizer_has_the_map() -> None:
 
 
 def queries(query: str) -> list[tuple[Any, Any]]:
-    """Both maps of the authorizer's event and of the connect route's; None for a map that is not there."""
+    """Return both query maps of the authorizer event and of the connect event; None for an absent map."""
     request = handshake(query)
     both = (
-        events.authorizer_event(connection(), request),
-        events.connect_event(connection(), request, latency=None),
+        events.build_authorizer_event(API, connection(), request),
+        events.build_connect_event(API, connection(), request, latency=None),
     )
     names = ("queryStringParameters", "multiValueQueryStringParameters")
     return [(event.get(names[0]), event.get(names[1])) for event in both]
@@ -263,8 +271,8 @@ def test_without_a_query_only_the_authorizer_has_the_maps() -> None:
 
 
 def headers(*sent: tuple[str, str]) -> dict[str, list[str]]:
-    """What the connect route sees of them."""
-    event = events.connect_event(connection(), handshake(headers=sent), latency=None)
+    """Return the headers of the connect event."""
+    event = events.build_connect_event(API, connection(), handshake(headers=sent), latency=None)
     assert event["headers"] == {name: values[-1] for name, values in event["multiValueHeaders"].items()}
     return dict(event["multiValueHeaders"])
 
@@ -292,12 +300,12 @@ def test_repeated_header_has_all_its_values() -> None:
     assert headers(("test", "1"), ("test", "2"))["test"] == ["1", "2"]
 
 
-def test_connection_headers_are_for_the_authorizer_only() -> None:
+def test_only_the_authorizer_event_has_hop_by_hop_headers() -> None:
     sent = (("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket"), ("Content-Length", "0"))
     request = handshake(headers=sent)
 
-    authorizer = events.authorizer_event(connection(), request)["headers"]
-    connect = events.connect_event(connection(), request, latency=None)["headers"]
+    authorizer = events.build_authorizer_event(API, connection(), request)["headers"]
+    connect = events.build_connect_event(API, connection(), request, latency=None)["headers"]
 
     assert authorizer.items() - connect.items() == {
         ("Connection", "upgrade"),
@@ -307,12 +315,12 @@ def test_connection_headers_are_for_the_authorizer_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions", "User-Agent"])
-def test_header_is_there_only_if_it_was_sent(name: str) -> None:
+def test_optional_header_is_present_only_if_it_was_sent(name: str) -> None:
     assert name not in headers()
     assert headers((name.lower(), "value"))[name] == ["value"]
 
 
-def test_gateway_says_whom_it_speaks_for() -> None:
+def test_gateway_replaces_host_and_forwarding_headers() -> None:
     seen = headers(("host", "127.0.0.1:4510"), ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "http"))
 
     assert seen["Host"] == ["localapi00.execute-api.us-east-1.amazonaws.com"]
@@ -329,17 +337,17 @@ def test_trace_header_keeps_the_clients_root_and_nothing_else(sent: str) -> None
 
 
 @pytest.mark.parametrize("sent", [(), ("",), ("Sampled=1",), ("Root=1-65c66e5f",), (f"{ROOT}0",), (ROOT.upper(),)])
-def test_trace_header_has_a_new_root_where_the_client_has_sent_none(sent: tuple[str, ...]) -> None:
+def test_trace_header_has_a_new_root_if_the_client_sent_none(sent: tuple[str, ...]) -> None:
     (trace,) = headers(*[("x-amzn-trace-id", value) for value in sent])["X-Amzn-Trace-Id"]
 
     assert TRACE_HEADER.fullmatch(trace)
     assert trace != ROOT
 
 
-def test_authorizer_and_connect_route_see_one_trace() -> None:
+def test_authorizer_and_connect_route_share_a_trace() -> None:
     request = handshake()
 
-    authorizer, connect, *_ = all_events(connection(), request)
+    authorizer, connect, *_ = build_all(connection(), request)
 
     assert authorizer["headers"]["X-Amzn-Trace-Id"] == connect["headers"]["X-Amzn-Trace-Id"]
 
@@ -348,8 +356,8 @@ def test_every_handshake_has_a_trace_of_its_own() -> None:
     assert headers()["X-Amzn-Trace-Id"] != headers()["X-Amzn-Trace-Id"]
 
 
-def test_no_other_aws_header_is_made_up() -> None:
+def test_gateway_adds_no_other_header() -> None:
     added = {"Host", "X-Amzn-Trace-Id", "X-Forwarded-For", "X-Forwarded-Port", "X-Forwarded-Proto"}
 
     assert headers().keys() == added
-    assert not any("X-Amzn-Trace-Id" in event.get("headers", {}) for event in all_events(connection(), handshake())[2:])
+    assert not any("X-Amzn-Trace-Id" in event.get("headers", {}) for event in build_all(connection(), handshake())[2:])

@@ -1,4 +1,4 @@
-"""Clients that send more than anybody answers, or do not read what they are sent: memory is bounded, others are served."""
+"""Clients that send faster than functions answer, or do not read: memory is bounded, and others are served."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.local.hostile import (
     upgraded,
 )
 
-SOON = 0.05  # seconds, for limits that a test waits to pass
+SOON = 0.05  # seconds, for time limits that a test waits for
 IN_FLIGHT = 10
 UNSENT_BYTES = 1_000_000  # more than the gateway keeps for a client, less than a flood
 PINGS = frame(PING, b"x" * 125) * 1000
@@ -43,15 +43,15 @@ ECHO = Invocation({"statusCode": 200, "body": "x" * 10_000})
 async def gateway(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
-    """A gateway that takes few messages at once and has a two-way route; it must be unharmed by the test."""
+    """A gateway with few messages in flight and a two-way route; the test fails if it is harmed."""
     monkeypatch.setattr(server, "MAX_IN_FLIGHT", IN_FLIGHT)
     gateway = await serve(api(*OUR_ROUTES, "echo", routes={"echo": {"two_way": True}}))
     async with unharmed(gateway, caplog):
         yield gateway
 
 
-async def deaf(gateway: Gateway, dial: Dial) -> tuple[RawClient, ClientSocket, str]:
-    """A client that does not read, the gateway's side of it, and the connection's id."""
+async def connect_deaf(gateway: Gateway, dial: Dial) -> tuple[RawClient, ClientSocket, str]:
+    """Return a client that does not read, the gateway's socket of it, and the connection's id."""
     client = await upgraded(gateway, dial)
     connection_id = (await gateway.functions.event("$connect"))["requestContext"]["connectionId"]
     client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
@@ -61,10 +61,10 @@ async def deaf(gateway: Gateway, dial: Dial) -> tuple[RawClient, ClientSocket, s
     return client, peer.socket, connection_id
 
 
-# Messages faster than answers
+# Messages faster than functions
 
 
-async def test_messages_beyond_what_is_in_flight_wait_and_none_is_lost(gateway: Gateway, dial: Dial) -> None:
+async def test_messages_over_the_limit_in_flight_wait_and_none_is_lost(gateway: Gateway, dial: Dial) -> None:
     may_answer = hold(gateway, "$default")
     client = await upgraded(gateway, dial)
     client.writer.write(b"".join(frame(TEXT, b"%d" % number) for number in range(500)))
@@ -78,7 +78,7 @@ async def test_messages_beyond_what_is_in_flight_wait_and_none_is_lost(gateway: 
     assert bodies[-1] == "499"
 
 
-async def test_flood_of_large_messages_takes_no_more_memory_than_is_in_flight(gateway: Gateway, dial: Dial) -> None:
+async def test_flood_of_large_messages_uses_little_memory(gateway: Gateway, dial: Dial) -> None:
     may_answer = hold(gateway, "$default")
     client = await upgraded(gateway, dial)
     large = frame(TEXT, b"x" * 32_768)
@@ -95,7 +95,7 @@ async def test_flood_of_large_messages_takes_no_more_memory_than_is_in_flight(ga
 
 
 @pytest.mark.parametrize("in_turn", [False, True])
-async def test_stop_does_not_begin_the_messages_that_wait(
+async def test_stop_does_not_handle_messages_that_wait(
     serve: Serve, dial: Dial, monkeypatch: pytest.MonkeyPatch, in_turn: bool
 ) -> None:
     monkeypatch.setattr(server, "MAX_IN_FLIGHT", IN_FLIGHT)
@@ -114,7 +114,7 @@ async def test_stop_does_not_begin_the_messages_that_wait(
     assert gateway.functions.invoked.count("$default") == begun
 
 
-async def test_client_that_leaves_amid_its_flood_is_disconnected(gateway: Gateway, dial: Dial) -> None:
+async def test_client_that_leaves_during_its_flood_is_disconnected(gateway: Gateway, dial: Dial) -> None:
     may_answer = hold(gateway, "echo")
     client = await upgraded(gateway, dial)
     async with dripping(client, MESSAGES, 0):
@@ -130,15 +130,15 @@ async def test_client_that_leaves_amid_its_flood_is_disconnected(gateway: Gatewa
 
 
 @pytest.mark.parametrize("flood", [PINGS, MESSAGES, BOTH], ids=["pings", "messages", "both"])
-async def test_client_that_does_not_read_is_not_read_from_until_it_does(
+async def test_gateway_does_not_read_from_a_client_that_does_not_read(
     gateway: Gateway, dial: Dial, flood: bytes
 ) -> None:
-    """Each ping is answered by a pong, each message here by another, or by nothing, which must not end the pause."""
+    """Pings have pongs and messages have replies, or nothing, which must not end the pause."""
     gateway.functions.behaviour["echo"] = ECHO
-    client, peer, _ = await deaf(gateway, dial)
+    client, peer, _ = await connect_deaf(gateway, dial)
 
     async with dripping(client, flood, 0):
-        await eventually(lambda: peer.paused)
+        await eventually(lambda: peer._unread_timer)
         assert await serves(gateway)
 
     assert not peer.transport.is_reading()
@@ -147,7 +147,7 @@ async def test_client_that_does_not_read_is_not_read_from_until_it_does(
 
     client.writer.transport.resume_reading()  # type: ignore[attr-defined] # it is a socket's
     hearing = asyncio.create_task(heard(client))
-    await eventually(lambda: not peer.paused and client.writer.transport.get_write_buffer_size() == 0)
+    await eventually(lambda: not peer._unread_timer and client.writer.transport.get_write_buffer_size() == 0)
     client.writer.write(frame(TEXT, b"good again"))
     while (await gateway.functions.event("$default"))["body"] != "good again":
         pass
@@ -159,7 +159,7 @@ async def test_client_that_does_not_read_for_too_long_is_cut(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "UNREAD_SECONDS", SOON)
-    client, _, _ = await deaf(gateway, dial)
+    client, _, _ = await connect_deaf(gateway, dial)
 
     async with dripping(client, PINGS, 0):
         assert await gateway.disconnect_event() == (1006, "")
@@ -170,19 +170,19 @@ async def test_stop_does_not_wait_for_a_client_that_does_not_read(
 ) -> None:
     monkeypatch.setattr(sockets, "UNREAD_SECONDS", 10 * SOON)
     gateway = await serve()
-    client, peer, _ = await deaf(gateway, dial)
+    client, peer, _ = await connect_deaf(gateway, dial)
 
     async with dripping(client, PINGS, 0):
-        await eventually(lambda: peer.paused)
+        await eventually(lambda: peer._unread_timer)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await gateway.server.stop()
 
     assert len(gateway.server.connections) == 0
 
 
-async def test_posts_to_a_client_that_does_not_read_are_refused_until_it_does(gateway: Gateway, dial: Dial) -> None:
+async def test_posts_to_a_client_that_does_not_read_are_refused_until_it_reads(gateway: Gateway, dial: Dial) -> None:
     """429 is LimitExceededException, "the client is sending more than the allowed number of requests per unit of time"."""
-    client, peer, connection_id = await deaf(gateway, dial)
+    client, peer, connection_id = await connect_deaf(gateway, dial)
     call = post(connection_id, b"Connection: close\r\nContent-Length: 131072\r\n", b"x" * 131_072)
     delivered = 0
 
@@ -199,8 +199,8 @@ async def test_posts_to_a_client_that_does_not_read_are_refused_until_it_does(ga
     assert status(await heard(await dial(gateway.port, call))) == 200
 
 
-async def test_client_that_hangs_up_with_posts_unread_is_disconnected(gateway: Gateway, dial: Dial) -> None:
-    client, peer, connection_id = await deaf(gateway, dial)
+async def test_client_that_closes_with_unread_posts_is_disconnected(gateway: Gateway, dial: Dial) -> None:
+    client, peer, connection_id = await connect_deaf(gateway, dial)
     call = post(connection_id, b"Connection: close\r\nContent-Length: 131072\r\n", b"x" * 131_072)
     while peer.transport.get_write_buffer_size() == 0:
         assert status(await heard(await dial(gateway.port, call))) == 200

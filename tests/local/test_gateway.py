@@ -1,8 +1,9 @@
-"""The gateway's decisions, without a socket; those about authorizers and routes are in files of their own."""
+"""The gateway's decisions without a socket. Authorizers and route selection have files of their own."""
 
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from local.apigateway import events, gateway
 from local.apigateway.api import Authorizer, Route
 from local.apigateway.events import Connection, Handshake
-from local.apigateway.gateway import Refusal
+from local.apigateway.gateway import IntegrationError, ProxyResponse, Refusal
 from local.errors import TemplateError
 from local.lambda_.invocation import Invocation
 from tests.local.conftest import AUTHORIZER, CONNECTION_ID, OUR_ROUTES, WEBSOCKET, api, connection
@@ -23,7 +24,7 @@ TWO_WAY = Route("ask", WEBSOCKET, two_way=True)
 
 
 def status(decision: object) -> int:
-    """What the client gets to see of a decision about its handshake."""
+    """Return the status that the client sees."""
     return decision.status if isinstance(decision, Refusal) else 101
 
 
@@ -41,32 +42,33 @@ def status(decision: object) -> int:
         "context",
     ],
 )
-def test_identity_source_that_cannot_be_evaluated_is_named(source: str) -> None:
+def test_error_names_the_identity_source_its_route_and_the_rule(source: str) -> None:
     with pytest.raises(TemplateError) as error:
-        gateway.check(api(*OUR_ROUTES, identity_sources=("route.request.header.Auth", source)))
+        gateway.check_identity_sources(api(*OUR_ROUTES, identity_sources=("route.request.header.Auth", source)))
 
-    assert f" {source} " in str(error.value)
+    assert str(error.value).startswith(
+        f"route $connect: identity source {source} of its authorizer cannot be evaluated"
+    )
+    assert "it must be route.request.header.NAME, " in str(error.value)
 
 
 def has_identity(
     *sources: str, query: str = "", headers: tuple[tuple[str, str], ...] = (), variables: dict[str, str] | None = None
 ) -> bool:
     handshake = Handshake(f"/prod?{query}", headers)
-    client = Connection(
-        api(*OUR_ROUTES, stage_variables=variables or {}), "203.0.113.7", handshake.header("User-Agent")
-    )
-    event = events.authorizer_event(client, handshake)
+    client = Connection("203.0.113.7", handshake.header("User-Agent"))
+    event = events.build_authorizer_event(api(*OUR_ROUTES, stage_variables=variables or {}), client, handshake)
     return gateway.has_identity(Authorizer(AUTHORIZER, sources), handshake, event)
 
 
 @pytest.mark.parametrize("sent", ["Auth", "auth", "AUTH"])
-def test_identity_header_is_found_whatever_its_case(sent: str) -> None:
+def test_case_of_an_identity_header_does_not_matter(sent: str) -> None:
     """RFC 9110 section 5.1."""
     assert has_identity("route.request.header.Auth", headers=((sent, "secret"),))
 
 
 @pytest.mark.parametrize("headers", [(), (("Auth", ""),), (("Other", "secret"),)])
-def test_identity_header_must_be_there_and_not_empty(headers: tuple[tuple[str, str], ...]) -> None:
+def test_identity_header_must_have_a_value(headers: tuple[tuple[str, str], ...]) -> None:
     assert not has_identity("route.request.header.Auth", headers=headers)
 
 
@@ -82,7 +84,7 @@ def test_identity_header_must_be_there_and_not_empty(headers: tuple[tuple[str, s
         ("", False),
     ],
 )
-def test_identity_parameter_must_be_there_and_not_empty(query: str, found: bool) -> None:
+def test_identity_parameter_must_have_a_value(query: str, found: bool) -> None:
     assert has_identity("route.request.querystring.idToken", query=query) is found
 
 
@@ -90,7 +92,7 @@ def test_identity_parameter_must_be_there_and_not_empty(query: str, found: bool)
     ("variables", "found"),
     [({"tenant": "acme"}, True), ({"tenant": ""}, False), ({"Tenant": "acme"}, False), ({}, False)],
 )
-def test_identity_stage_variable_must_be_there_and_not_empty(variables: dict[str, str], found: bool) -> None:
+def test_identity_stage_variable_must_have_a_value(variables: dict[str, str], found: bool) -> None:
     assert has_identity("stageVariables.tenant", variables=variables) is found
 
 
@@ -106,11 +108,11 @@ def test_identity_stage_variable_must_be_there_and_not_empty(variables: dict[str
         ("context.nothing", False),
     ],
 )
-def test_identity_in_the_context_must_be_there_and_not_empty(source: str, found: bool) -> None:
+def test_identity_in_the_context_must_have_a_value(source: str, found: bool) -> None:
     assert has_identity(source) is found
 
 
-def test_identity_in_the_context_depends_on_the_client() -> None:
+def test_identity_in_the_context_may_depend_on_the_client() -> None:
     assert has_identity("context.identity.userAgent", headers=(("User-Agent", "phone/1.0"),))
 
 
@@ -123,16 +125,17 @@ def test_every_identity_source_is_needed(left_out: str) -> None:
     assert has_identity(*sources, **client) is (left_out == "nothing")
 
 
-def test_authorizer_without_identity_sources_is_asked_about_everyone() -> None:
+def test_authorizer_without_identity_sources_is_always_invoked() -> None:
     assert has_identity()
 
 
-# The URL
+# The request
 
 
-def misdirected(target: str, *, host: str = "localhost", **facts: Any) -> int | None:
-    """The status of a handshake with this URL; None if it may go on."""
-    refusal = gateway.misdirected(api(*OUR_ROUTES, **facts), Handshake(target, (("host", host),)))
+def refuse(target: str, *hosts: str, **facts: Any) -> int | None:
+    """Return the status with which a handshake is refused because of its URL or Host."""
+    handshake = Handshake(target, tuple(("host", host) for host in hosts or ("localhost",)))
+    refusal = gateway.check_request(api(*OUR_ROUTES, **facts), handshake)
     return refusal.status if refusal else None
 
 
@@ -152,22 +155,169 @@ def misdirected(target: str, *, host: str = "localhost", **facts: Any) -> int | 
         ("/prod//", 403),
     ],
 )
-def test_websocket_is_at_the_stage_with_or_without_a_slash(target: str, expected: int | None) -> None:
-    assert misdirected(target) == expected
+def test_path_must_be_the_stage_with_or_without_a_slash(target: str, expected: int | None) -> None:
+    assert refuse(target) == expected
 
 
-def test_stage_that_was_never_deployed_is_forbidden() -> None:
-    assert misdirected("/prod", deployed=False) == 403
+def test_stage_without_a_deployment_is_forbidden() -> None:
+    assert refuse("/prod", deployed=False) == 403
+
+
+def test_request_must_have_one_host() -> None:
+    assert refuse("/prod", "localhost", "localhost") == 400
 
 
 @pytest.mark.parametrize(
     ("length", "expected"), [(4096, None), (4097, 414), (5000, 414)], ids=["at the limit", "just over", "over"]
 )
 @pytest.mark.parametrize("host", ["localhost", "localapi00.execute-api.us-east-1.amazonaws.com"])
-def test_url_is_limited_as_the_client_writes_it(host: str, length: int, expected: int | None) -> None:
+def test_length_of_the_whole_url_is_limited(host: str, length: int, expected: int | None) -> None:
     target = "/prod?a=".ljust(length - len(f"wss://{host}"), "x")
 
-    assert misdirected(target, host=host) == expected
+    assert refuse(target, host) == expected
+
+
+# Proxy responses
+
+NOT_TEXT = base64.b64encode(b"\xff").decode()
+DEEP: list[Any] = []
+for _ in range(10_000):
+    DEEP = [DEEP]
+STATUS_CODE = "statusCode must be a number from 200 to 599"
+HEADER_VALUE = "the value of a header must be a string, a number or a boolean"
+MULTI_VALUE_HEADERS = "multiValueHeaders must be an object of lists"
+BASE64 = "body must be text in base64, because isBase64Encoded is set"
+
+
+def because(reason: str, *answers: object) -> list[tuple[object, str]]:
+    """Return answers with the reason in the log."""
+    return [(answer, reason) for answer in answers]
+
+
+def having(**members: list[Any]) -> list[dict[str, Any]]:
+    """Return proxy responses with one of these values for the member."""
+    ((name, values),) = members.items()
+    return [{"statusCode": 200, name: value} for value in values]
+
+
+MALFORMED = [
+    *because("it must be an object", None, "OK", 200, []),
+    *because(STATUS_CODE, {}, {"body": "OK"}),
+    *because(STATUS_CODE, *having(statusCode=[None, "OK", True, 100, 600, 2000, -200, 200.5, [200], {}, DEEP])),
+    *because(STATUS_CODE, *having(statusCode=["٢٠٠", "\ud83d"])),
+    *because(
+        '"ConnectionId" is not a member of a proxy response', {"statusCode": 200, "Data": "x", "ConnectionId": "y"}
+    ),
+    *because('"\\ud83d\\n" is not a member of a proxy response', {"statusCode": 200, "\ud83d\n": 1}),
+    *because("body must be a string", *having(body=[{"a": 1}, 1, 0, [], False])),
+    *because(
+        "headers must be an object", *having(headers=[["Sec-WebSocket-Protocol"], "Sec-WebSocket-Protocol: chat", []])
+    ),
+    *because(HEADER_VALUE, *having(headers=[{"a": ["b"]}, {"a": {}}, {"a": DEEP}])),
+    *because(HEADER_VALUE, *having(multiValueHeaders=[{"a": [["b"]]}, {"a": [{}]}])),
+    *because(MULTI_VALUE_HEADERS, *having(multiValueHeaders=[["chat"], "", {"a": "b"}])),
+    *because(BASE64, *({**each, "isBase64Encoded": True} for each in having(body=["a!", "é", "\ud83d", NOT_TEXT]))),
+]
+malformed = pytest.mark.parametrize(("answer", "reason"), MALFORMED)
+
+
+@malformed
+def test_malformed_answer_to_connect_means_502_and_a_log_line(
+    caplog: pytest.LogCaptureFixture, answer: object, reason: str
+) -> None:
+    assert status(gateway.evaluate_connect(Invocation(answer))) == 502
+    assert caplog.messages == [f"the answer of $connect is not valid: {reason}"]
+
+
+@malformed
+def test_malformed_answer_to_a_message_is_an_error_and_a_log_line(
+    caplog: pytest.LogCaptureFixture, answer: object, reason: str
+) -> None:
+    assert error_of(Invocation(answer), ONE_WAY) == "Internal server error"
+    assert caplog.messages == [f"the answer of route send is not valid: {reason}"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"statusCode": 200},
+        {"statusCode": "200", "body": None, "headers": None, "multiValueHeaders": None, "isBase64Encoded": None},
+        {
+            "statusCode": 599,
+            "body": "",
+            "headers": {},
+            "multiValueHeaders": {"a": ["b", "c"]},
+            "isBase64Encoded": False,
+        },
+        {"statusCode": 200, "headers": {"a": 1, "b": True, "c": None}, "multiValueHeaders": {"a": [1, None]}},
+        {"statusCode": 200, "headers": {"X-Name": "満室\r\n"}},
+        {"statusCode": 200, "body": "aGVsbG8=", "isBase64Encoded": True},
+        {"statusCode": 200, "body": "not base64", "isBase64Encoded": False},
+    ],
+    ids=ascii,
+)
+def test_proxy_response_is_valid(answer: object) -> None:
+    """https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html."""
+    ProxyResponse.parse(answer)
+
+
+# Answers that are valid and cannot be sent
+
+TOO_LARGE = "x" * (128 * 1024 + 1)
+UNSENDABLE = pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({"body": "a\ud83d"}, "body cannot be written in UTF-8: "),
+        ({"body": "\udc4b\ud83d"}, "body cannot be written in UTF-8: "),
+        ({"body": TOO_LARGE}, "body has 131073 bytes, and the limit of a message is 131072"),
+        ({"body": "é" + TOO_LARGE[3:] + "é"}, "body has 131074 bytes, "),
+        ({"body": base64.b64encode(TOO_LARGE.encode()).decode(), "isBase64Encoded": True}, "body has 131073 bytes, "),
+    ],
+    ids=["half a pair", "pair in the wrong order", "large", "large in UTF-8", "large in base64"],
+)
+
+
+@UNSENDABLE
+def test_reply_that_cannot_be_sent_is_an_error_and_a_log_line(
+    caplog: pytest.LogCaptureFixture, answer: dict[str, object], reason: str
+) -> None:
+    assert error_of(Invocation({"statusCode": 200, **answer}), TWO_WAY) == "Internal server error"
+    assert [message.startswith(f"the answer of route ask is not valid: {reason}") for message in caplog.messages] == [
+        True
+    ]
+    assert caplog.text.isascii()
+
+
+@UNSENDABLE
+def test_refusal_that_cannot_be_sent_means_502_and_a_log_line(
+    caplog: pytest.LogCaptureFixture, answer: dict[str, object], reason: str
+) -> None:
+    assert gateway.evaluate_connect(Invocation({"statusCode": 400, **answer})) == gateway.INTEGRATION_FAILED
+    assert [message.startswith(f"the answer of $connect is not valid: {reason}") for message in caplog.messages] == [
+        True
+    ]
+
+
+@UNSENDABLE
+def test_body_that_is_not_sent_may_be_anything(answer: dict[str, object], reason: str) -> None:
+    invocation = Invocation({"statusCode": 200, **answer})
+
+    assert gateway.evaluate_reply(invocation, ONE_WAY) is None
+    assert gateway.evaluate_connect(invocation) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", " ", "chat, log", "chat room", "chat\r\nX: y", "chat\n", "chat\0", "chät", "満室", "\ud83d", "a" + "\x7f"],
+)
+@pytest.mark.parametrize("name", ["headers", "multiValueHeaders"])
+def test_illegal_subprotocol_means_502_and_a_log_line(caplog: pytest.LogCaptureFixture, name: str, value: str) -> None:
+    """A subprotocol is one token: RFC 6455 section 4.1."""
+    header = {"Sec-WebSocket-Protocol": value if name == "headers" else [value]}
+
+    assert gateway.evaluate_connect(Invocation({"statusCode": 200, name: header})) == gateway.INTEGRATION_FAILED
+    reason = "header Sec-WebSocket-Protocol must be one subprotocol, a token of RFC 9110"
+    assert caplog.messages == [f"the answer of $connect is not valid: {reason}"]
 
 
 # $connect
@@ -186,8 +336,8 @@ def test_url_is_limited_as_the_client_writes_it(host: str, length: int, expected
         ({"statusCode": 501}, 501),
     ],
 )
-def test_connect_route_decides_by_its_status(answer: object, expected: int) -> None:
-    assert status(gateway.connected(Invocation(answer))) == expected
+def test_status_of_connect_decides(answer: object, expected: int) -> None:
+    assert status(gateway.evaluate_connect(Invocation(answer))) == expected
 
 
 @pytest.mark.parametrize(
@@ -200,130 +350,55 @@ def test_connect_route_decides_by_its_status(answer: object, expected: int) -> N
     ],
     ids=["exception", "crash", "timeout", "no permission"],
 )
-def test_handshake_fails_with_the_connect_route(invocation: Invocation, expected: int) -> None:
-    assert status(gateway.connected(invocation)) == expected
+def test_handshake_fails_if_connect_fails(invocation: Invocation, expected: int) -> None:
+    assert status(gateway.evaluate_connect(invocation)) == expected
 
 
-NO_TEXT = base64.b64encode(b"\xff").decode()
-# Each with what the log says of it.
-MALFORMED: list[tuple[object, str]] = [
-    (None, "it is no object"),
-    ("OK", "it is no object"),
-    (200, "it is no object"),
-    ([], "it is no object"),
-    ({}, "statusCode is null"),
-    ({"body": "OK"}, "statusCode is null"),
-    ({"statusCode": None}, "statusCode is null"),
-    ({"statusCode": "OK"}, 'statusCode is "OK"'),
-    ({"statusCode": True}, "statusCode is true"),
-    ({"statusCode": 100}, "statusCode is 100"),
-    ({"statusCode": 2000}, "statusCode is 2000"),
-    ({"statusCode": [200]}, "statusCode is [200]"),
-    ({"statusCode": 200, "Data": "x", "ConnectionId": "y"}, "ConnectionId, Data is no part of a proxy response"),
-    ({"statusCode": 200, "body": {"a": 1}}, "body is no string"),
-    ({"statusCode": 200, "body": 1}, "body is no string"),
-    ({"statusCode": 200, "headers": ["Sec-WebSocket-Protocol"]}, "headers is no object"),
-    ({"statusCode": 200, "headers": "Sec-WebSocket-Protocol: chat"}, "headers is no object"),
-    ({"statusCode": 200, "multiValueHeaders": ["chat"]}, "multiValueHeaders is no object of lists"),
-    ({"statusCode": 200, "multiValueHeaders": {"a": "b"}}, "multiValueHeaders is no object of lists"),
-    ({"statusCode": 200, "isBase64Encoded": True, "body": "a!"}, "body is no text in base64"),
-    ({"statusCode": 200, "isBase64Encoded": True, "body": "é"}, "body is no text in base64"),
-    ({"statusCode": 200, "isBase64Encoded": True, "body": NO_TEXT}, "body is no text in base64"),
-]
-malformed = pytest.mark.parametrize(("answer", "fault"), MALFORMED, ids=repr)
-
-
-@malformed
-def test_malformed_answer_of_the_connect_route_is_a_bad_gateway(
-    caplog: pytest.LogCaptureFixture, answer: object, fault: str
-) -> None:
-    assert status(gateway.connected(Invocation(answer))) == 502
-    assert caplog.messages == [f"the answer of $connect is not valid: {fault}"]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"statusCode": 200},
-        {"statusCode": "200", "body": None, "headers": None, "multiValueHeaders": None, "isBase64Encoded": None},
-        {
-            "statusCode": 599,
-            "body": "",
-            "headers": {},
-            "multiValueHeaders": {"a": ["b", "c"]},
-            "isBase64Encoded": False,
-        },
-        {"statusCode": 200, "body": "aGVsbG8=", "isBase64Encoded": True},
-        {"statusCode": 200, "body": "not base64", "isBase64Encoded": False},
-    ],
-    ids=repr,
-)
-def test_proxy_response_has_no_fault(answer: object) -> None:
-    """https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html."""
-    assert gateway.malformed(answer) is None
-
-
-def test_refusing_connect_route_says_why() -> None:
-    decision = gateway.connected(Invocation({"statusCode": 400, "body": "no room"}))
+def test_refusal_of_connect_has_its_body() -> None:
+    decision = gateway.evaluate_connect(Invocation({"statusCode": 400, "body": "no room"}))
 
     assert decision == Refusal(400, b"no room")
 
 
-def test_refusing_connect_route_may_say_it_in_base64() -> None:
+def test_refusal_of_connect_may_be_in_base64() -> None:
     answer = {"statusCode": 400, "body": base64.b64encode("満室".encode()).decode(), "isBase64Encoded": True}
 
-    assert gateway.connected(Invocation(answer)) == Refusal(400, "満室".encode())
+    assert gateway.evaluate_connect(Invocation(answer)) == Refusal(400, "満室".encode())
 
 
-@pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "sec-websocket-protocol"])
-def test_only_the_subprotocol_of_the_connect_route_reaches_the_client(name: str) -> None:
-    headers = {name: "chat", "X-Other": "dropped", "Set-Cookie": "dropped"}
-
-    assert gateway.connected(Invocation({"statusCode": 200, "headers": headers})) == {name: "chat"}
+CHAT = {"Sec-WebSocket-Protocol": "chat"}
 
 
 @pytest.mark.parametrize(
-    ("answer", "chosen"),
+    ("answer", "subprotocol"),
     [
+        ({}, None),
+        ({"headers": {**CHAT, "X-Other": "dropped", "Set-Cookie": "dropped"}}, "chat"),
+        ({"headers": {"sec-websocket-protocol": "chat"}}, "chat"),
+        ({"headers": {"Sec-WebSocket-Protocol": "not!offered"}}, "not!offered"),
+        ({"headers": {"Sec-WebSocket-Protocol": 13}}, "13"),
+        ({"headers": {"Sec-WebSocket-Protocol": True}}, "true"),
+        ({"headers": {"Sec-WebSocket-Protocol": None}}, None),
         ({"multiValueHeaders": {"Sec-WebSocket-Protocol": ["chat"]}}, "chat"),
         ({"multiValueHeaders": {"Sec-WebSocket-Protocol": ["log", "chat"]}}, "chat"),
-        (
-            {
-                "headers": {"Sec-WebSocket-Protocol": "chat"},
-                "multiValueHeaders": {"Sec-WebSocket-Protocol": ["log"], "X-Other": ["dropped"]},
-            },
-            "chat",
-        ),
+        ({"multiValueHeaders": {"Sec-WebSocket-Protocol": []}}, None),
+        ({"headers": CHAT, "multiValueHeaders": {"Sec-WebSocket-Protocol": ["log"], "X-Other": ["dropped"]}}, "chat"),
+        ({"headers": {"sec-websocket-protocol": "b"}, "multiValueHeaders": {"Sec-WebSocket-Protocol": ["a"]}}, "b"),
     ],
-    ids=["one", "last of two", "headers first"],
+    ids=ascii,
 )
-def test_subprotocol_may_be_a_multi_value_header(answer: dict[str, object], chosen: str) -> None:
-    headers = gateway.connected(Invocation({"statusCode": 200, **answer}))
-
-    assert headers == {"Sec-WebSocket-Protocol": chosen}
+def test_connect_selects_the_subprotocol(answer: dict[str, object], subprotocol: str | None) -> None:
+    assert gateway.evaluate_connect(Invocation({"statusCode": 200, **answer})) == subprotocol
 
 
-@pytest.mark.parametrize("values", [{}, {"Sec-WebSocket-Protocol": []}])
-def test_without_a_value_no_subprotocol_is_chosen(values: dict[str, list[str]]) -> None:
-    assert gateway.connected(Invocation({"statusCode": 200, "multiValueHeaders": values})) == {}
+# Replies to messages
 
 
-def test_subprotocol_that_is_null_is_none() -> None:
-    assert gateway.connected(Invocation({"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": None}})) == {}
-
-
-def test_subprotocol_is_one_header_however_often_and_however_it_is_spelt() -> None:
-    answer = {"headers": {"sec-websocket-protocol": "b"}, "multiValueHeaders": {"Sec-WebSocket-Protocol": ["a"]}}
-
-    assert gateway.connected(Invocation({"statusCode": 200, **answer})) == {"sec-websocket-protocol": "b"}
-
-
-# What the client is told of its message
-
-
-@pytest.mark.parametrize("answer", [{"statusCode": 200}, {"statusCode": 500, "body": "failed"}, {"statusCode": 301}])
-def test_answer_to_a_message_is_not_shown_whatever_its_status(answer: object) -> None:
-    assert gateway.message_error(Invocation(answer), TWO_WAY) is None
+def error_of(invocation: Invocation, route: Route) -> str:
+    """Return the error that the client is told."""
+    with pytest.raises(IntegrationError) as error:
+        gateway.evaluate_reply(invocation, route)
+    return str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -331,42 +406,21 @@ def test_answer_to_a_message_is_not_shown_whatever_its_status(answer: object) ->
     [
         ({"statusCode": 200, "body": "hello"}, "hello"),
         ({"statusCode": 500, "body": "failed"}, "failed"),
+        ({"statusCode": 301, "body": "moved"}, "moved"),
         ({"statusCode": 200, "body": "44GT", "isBase64Encoded": True}, "こ"),
         ({"statusCode": 200, "body": "44GT", "isBase64Encoded": False}, "44GT"),
+        ({"statusCode": 200, "body": json.loads('"\\ud83d\\udc4b"')}, "👋"),
         ({"statusCode": 200, "body": ""}, ""),
         ({"statusCode": 200, "body": None}, ""),
         ({"statusCode": 200}, ""),
+        ({"statusCode": 200, "body": TOO_LARGE[1:]}, TOO_LARGE[1:]),
     ],
-    ids=["text", "non-2xx", "base64", "not base64", "empty", "null", "none"],
+    ids=["text", "500", "301", "base64", "not base64", "surrogate pair", "empty", "null", "none", "at the limit"],
 )
 def test_two_way_route_sends_its_body_and_a_one_way_route_nothing(answer: object, sent: str) -> None:
-    """The body goes out whatever the status; without one an empty message does."""
-    assert gateway.reply(Invocation(answer), TWO_WAY) == sent
-    assert gateway.reply(Invocation(answer), ONE_WAY) is None
-
-
-@malformed
-def test_malformed_answer_to_a_message_is_an_error(
-    caplog: pytest.LogCaptureFixture, answer: object, fault: str
-) -> None:
-    assert gateway.message_error(Invocation(answer), ONE_WAY) == "Internal server error"
-    assert caplog.messages == [f"a function's answer is not valid: {fault}"]
-
-
-@pytest.mark.parametrize("encoded", [False, True])
-def test_two_way_route_sends_no_more_than_a_message_may_have(caplog: pytest.LogCaptureFixture, encoded: bool) -> None:
-    def answering(size: int) -> Invocation:
-        body = base64.b64encode(b"x" * size).decode() if encoded else "x" * (size - 2) + "é"
-        return Invocation({"statusCode": 200, "body": body, "isBase64Encoded": encoded})
-
-    assert gateway.message_error(answering(128 * 1024), TWO_WAY) is None
-    assert gateway.message_error(answering(128 * 1024 + 1), ONE_WAY) is None
-    assert caplog.messages == []
-
-    assert gateway.message_error(answering(128 * 1024 + 1), TWO_WAY) == "Internal server error"
-    assert caplog.messages == [
-        "a function's answer is not valid: its body has over 131072 bytes, the limit of a message"
-    ]
+    """A two-way route sends its body with any status, and an empty message without a body."""
+    assert gateway.evaluate_reply(Invocation(answer), TWO_WAY) == sent.encode()
+    assert gateway.evaluate_reply(Invocation(answer), ONE_WAY) is None
 
 
 @pytest.mark.parametrize(
@@ -380,7 +434,7 @@ def test_two_way_route_sends_no_more_than_a_message_may_have(caplog: pytest.LogC
     ids=["exception", "crash", "no permission", "timeout"],
 )
 def test_client_is_told_that_its_message_failed_but_not_why(invocation: Invocation, message: str) -> None:
-    assert gateway.message_error(invocation, TWO_WAY) == message
+    assert error_of(invocation, TWO_WAY) == message
 
 
 @pytest.mark.parametrize(
@@ -389,6 +443,6 @@ def test_client_is_told_that_its_message_failed_but_not_why(invocation: Invocati
 def test_error_frame_is_byte_for_byte_that_of_aws(message: str) -> None:
     event = {"requestContext": {"requestId": "XDmGEE2RoE0FRdQ="}}
 
-    frame = gateway.error_frame(message, connection(), event)
+    frame = gateway.format_error_frame(message, connection(), event)
 
     assert frame == f'{{"message": "{message}", "connectionId":"{CONNECTION_ID}", "requestId":"XDmGEE2RoE0FRdQ="}}'

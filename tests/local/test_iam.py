@@ -1,4 +1,4 @@
-"""Policy statements and what they allow, who is refused with which words, and which grants nobody has used."""
+"""Policies, denied calls with their advice, and unused grants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from local.aws.iam import (
     Session,
     Statement,
     UnknownAccessKeyError,
-    effect,
+    evaluate,
     matches,
     parse_policy,
 )
@@ -29,7 +29,7 @@ VALID: dict[str, Any] = {"Effect": "Allow", "Action": "dynamodb:PutItem", "Resou
 
 
 def statement(**elements: Any) -> Statement:
-    """A valid statement with elements replaced; None drops one."""
+    """Return a valid statement with elements replaced; None removes one."""
     return Statement.parse({name: value for name, value in {**VALID, **elements}.items() if value is not None})
 
 
@@ -52,16 +52,16 @@ def deny(*actions: str, on: str = TABLE) -> Statement:
         ({"Action": ["a:B", "c:*"], "Resource": ["x", "y"]}, Statement("Allow", ("a:B", "c:*"), ("x", "y"))),
         (
             {"Action": None, "NotAction": "a:B"},
-            Statement("Allow", ("a:B",), (TABLE,), all_actions_but=True),
+            Statement("Allow", ("a:B",), (TABLE,), not_action=True),
         ),
         (
             {"Resource": None, "NotResource": ["x"]},
-            Statement("Allow", ("dynamodb:PutItem",), ("x",), all_resources_but=True),
+            Statement("Allow", ("dynamodb:PutItem",), ("x",), not_resource=True),
         ),
     ],
     ids=str,
 )
-def test_statement_is_read_in_all_its_forms(elements: dict[str, Any], parsed: Statement) -> None:
+def test_statement_is_parsed(elements: dict[str, Any], parsed: Statement) -> None:
     assert statement(**elements) == parsed
 
 
@@ -83,13 +83,13 @@ def test_statement_is_read_in_all_its_forms(elements: dict[str, Any], parsed: St
     ],
     ids=str,
 )
-def test_statement_that_cannot_be_evaluated_is_refused_by_name(elements: dict[str, Any], named: str) -> None:
+def test_error_names_the_element_that_cannot_be_evaluated(elements: dict[str, Any], named: str) -> None:
     with pytest.raises(PolicyError, match=named):
         statement(**elements)
 
 
 @pytest.mark.parametrize("value", [None, "Allow", [VALID], 1])
-def test_statement_is_an_object(value: object) -> None:
+def test_statement_must_be_an_object(value: object) -> None:
     with pytest.raises(PolicyError, match="Effect"):
         Statement.parse(value)
 
@@ -102,7 +102,7 @@ def test_policy_has_one_statement_or_a_list_of_them() -> None:
 
 
 @pytest.mark.parametrize("document", [None, [], "Allow", {}, {"Version": "2012-10-17"}])
-def test_policy_without_a_statement_is_refused(document: object) -> None:
+def test_policy_must_have_a_statement(document: object) -> None:
     with pytest.raises(PolicyError, match="Statement"):
         parse_policy(document)
 
@@ -127,7 +127,7 @@ def test_policy_without_a_statement_is_refused(document: object) -> None:
     ],
 )
 def test_star_is_anything_and_question_mark_one_character(pattern: str, value: str) -> None:
-    """Brackets are themselves: in IAM they mean nothing."""
+    """Brackets have no meaning in IAM."""
     assert matches(pattern, value)
 
 
@@ -145,7 +145,7 @@ def test_star_is_anything_and_question_mark_one_character(pattern: str, value: s
         ("table/rooms", "table/Rooms"),
     ],
 )
-def test_everything_else_must_be_equal(pattern: str, value: str) -> None:
+def test_other_characters_must_be_equal(pattern: str, value: str) -> None:
     assert not matches(pattern, value)
 
 
@@ -169,17 +169,19 @@ def test_one_of_several_actions_and_resources_is_enough() -> None:
     assert several.covers("dynamodb:PutItem", TABLE)
 
 
-def test_not_action_covers_every_other_action() -> None:
-    all_but = statement(Action=None, NotAction=["dynamodb:Delete*", "iam:*"])
+def test_not_action_covers_all_other_actions() -> None:
+    statement_ = statement(Action=None, NotAction=["dynamodb:Delete*", "iam:*"])
 
-    covered = [all_but.covers(f"dynamodb:{operation}", TABLE) for operation in ("PutItem", "DeleteItem", "deletetable")]
+    covered = [
+        statement_.covers(f"dynamodb:{operation}", TABLE) for operation in ("PutItem", "DeleteItem", "deletetable")
+    ]
     assert covered == [True, False, False]
 
 
-def test_not_resource_covers_every_other_resource() -> None:
-    all_but = statement(Resource=None, NotResource=[OTHER, "arn:aws:s3:::*"])
+def test_not_resource_covers_all_other_resources() -> None:
+    statement_ = statement(Resource=None, NotResource=[OTHER, "arn:aws:s3:::*"])
 
-    covered = [all_but.covers("dynamodb:PutItem", resource) for resource in (TABLE, OTHER, "arn:aws:s3:::bucket")]
+    covered = [statement_.covers("dynamodb:PutItem", resource) for resource in (TABLE, OTHER, "arn:aws:s3:::bucket")]
     assert covered == [True, False, False]
 
 
@@ -200,9 +202,9 @@ def test_not_resource_covers_every_other_resource() -> None:
     ],
     ids=str,
 )
-def test_deny_beats_allow_and_nothing_is_allowed_by_itself(statements: list[Statement], expected: str | None) -> None:
+def test_deny_overrides_allow_and_the_default_is_neither(statements: list[Statement], expected: str | None) -> None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html."""
-    assert effect(statements, "dynamodb:PutItem", TABLE) == expected
+    assert evaluate(statements, "dynamodb:PutItem", TABLE) == expected
 
 
 # Authorization
@@ -220,33 +222,33 @@ def test_role_may_do_what_its_policies_allow() -> None:
     assert iam.advice == {}
 
 
-def test_role_is_refused_what_no_policy_allows_in_the_words_of_aws() -> None:
+def test_implicit_denial_has_the_message_of_aws() -> None:
     iam = Iam()
     key = session(iam, allow("dynamodb:PutItem")).access_key_id
 
-    refused = iam.authorize(key, "dynamodb:Query", f"{TABLE}/index/userIdIndex")
+    denial = iam.authorize(key, "dynamodb:Query", f"{TABLE}/index/userIdIndex")
 
-    assert refused
-    assert refused.message == (
+    assert denial
+    assert denial.message == (
         f"User: {SESSION_ARN} is not authorized to perform: dynamodb:Query on resource: {TABLE}/index/userIdIndex "
         "because no identity-based policy allows the dynamodb:Query action"
     )
 
 
-def test_role_is_refused_what_a_policy_denies_in_the_words_of_aws() -> None:
+def test_explicit_denial_has_the_message_of_aws() -> None:
     iam = Iam()
     key = session(iam, allow("dynamodb:*"), deny("dynamodb:PutItem")).access_key_id
 
-    refused = iam.authorize(key, "dynamodb:PutItem", TABLE)
+    denial = iam.authorize(key, "dynamodb:PutItem", TABLE)
 
-    assert refused
-    assert refused.message == (
+    assert denial
+    assert denial.message == (
         f"User: {SESSION_ARN} is not authorized to perform: dynamodb:PutItem on resource: {TABLE} "
         "with an explicit deny in an identity-based policy"
     )
 
 
-def test_refusal_says_which_statement_to_add(caplog: pytest.LogCaptureFixture) -> None:
+def test_advice_for_an_implicit_denial_is_to_add_a_statement(caplog: pytest.LogCaptureFixture) -> None:
     iam = Iam()
     key = session(iam).access_key_id
 
@@ -261,21 +263,21 @@ def test_refusal_says_which_statement_to_add(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == [expected]
 
 
-def test_statement_to_add_is_json_and_allows_the_call_and_the_next() -> None:
+def test_advised_statement_allows_the_call() -> None:
     iam = Iam()
     key = session(iam).access_key_id
-    refused = iam.authorize(key, "execute-api:ManageConnections", f"{POSTS}a", advised=f"{POSTS}*")
-    assert refused
-    _, _, advised = refused.advice.partition("the statement ")
+    denial = iam.authorize(key, "execute-api:ManageConnections", f"{POSTS}a", advised=f"{POSTS}*")
+    assert denial
+    _, _, advised = denial.advice.partition("the statement ")
 
     added = session(iam, Statement.parse(json.loads(advised))).access_key_id
 
-    assert (refused.resource, refused.explicit) == (f"{POSTS}*", False)
+    assert (denial.resource, denial.explicit) == (f"{POSTS}*", False)
     assert iam.authorize(added, "execute-api:ManageConnections", f"{POSTS}a") is None
     assert iam.authorize(added, "execute-api:ManageConnections", f"{POSTS}b") is None
 
 
-def test_explicit_deny_is_to_be_removed_since_no_statement_helps() -> None:
+def test_advice_for_an_explicit_denial_is_to_remove_the_deny() -> None:
     iam = Iam()
 
     iam.authorize(session(iam, deny("*", on="*")).access_key_id, "dynamodb:PutItem", TABLE)
@@ -285,7 +287,7 @@ def test_explicit_deny_is_to_be_removed_since_no_statement_helps() -> None:
     ]
 
 
-def test_advice_is_given_once_and_in_turn() -> None:
+def test_advice_is_kept_once_and_in_order() -> None:
     iam = Iam()
     key = session(iam).access_key_id
 
@@ -295,17 +297,17 @@ def test_advice_is_given_once_and_in_turn() -> None:
     assert [advice.split()[3] for advice in iam.advice] == ["dynamodb:PutItem:", "dynamodb:DeleteItem:"]
 
 
-def test_each_role_is_asked_for_itself() -> None:
+def test_each_session_has_its_own_role() -> None:
     iam = Iam()
     guard = session(iam, function="authorizer")
     rooms = session(iam, allow("dynamodb:PutItem"))
 
-    refused = [iam.authorize(each.access_key_id, "dynamodb:PutItem", TABLE) for each in (guard, rooms)]
+    denials = [iam.authorize(each.access_key_id, "dynamodb:PutItem", TABLE) for each in (guard, rooms)]
 
-    assert [each and each.session for each in refused] == [guard, None]
+    assert [denial and denial.session for denial in denials] == [guard, None]
 
 
-def test_sessions_share_no_credentials() -> None:
+def test_each_session_has_its_own_credentials() -> None:
     iam = Iam()
     one, other = session(iam).environment(), session(iam).environment()
 
@@ -315,7 +317,7 @@ def test_sessions_share_no_credentials() -> None:
 
 
 @pytest.mark.parametrize("enforced", [True, False])
-def test_access_key_of_nobody_is_unknown(enforced: bool) -> None:
+def test_unknown_access_key_is_an_error(enforced: bool) -> None:
     iam = Iam(enforced=enforced)
     session(iam, allow("*", on="*"))
 
@@ -331,14 +333,42 @@ def test_administrator_may_do_everything() -> None:
 
 
 @pytest.mark.parametrize("statements", [(), (deny("*", on="*"),)], ids=["implicit", "explicit"])
-def test_everybody_may_do_everything_where_iam_is_off(statements: tuple[Statement, ...]) -> None:
+def test_everything_is_allowed_if_iam_is_not_enforced(statements: tuple[Statement, ...]) -> None:
     iam = Iam(enforced=False)
 
     assert iam.authorize(session(iam, *statements).access_key_id, "dynamodb:PutItem", TABLE) is None
     assert iam.advice == {}
 
 
-# Grants that nobody has used
+# Changed roles
+
+
+def test_session_with_another_role_keeps_its_credentials() -> None:
+    iam = Iam()
+    rooms = session(iam, allow("dynamodb:PutItem"))
+    other = session(iam, allow("dynamodb:PutItem"), function="other")
+    before = rooms.environment()
+
+    iam.update_role("websocket", Role("NewRole", (allow("dynamodb:GetItem"),)))
+
+    assert rooms.environment() == before
+    assert rooms.arn == SESSION_ARN.replace("WebSocketRole", "NewRole")
+    assert iam.authorize(rooms.access_key_id, "dynamodb:GetItem", TABLE) is None
+    assert iam.authorize(rooms.access_key_id, "dynamodb:PutItem", TABLE)
+    assert iam.authorize(other.access_key_id, "dynamodb:PutItem", TABLE) is None
+
+
+def test_statement_of_the_new_role_that_was_used_before_stays_used() -> None:
+    iam = Iam()
+    key = session(iam, allow("dynamodb:PutItem")).access_key_id
+    iam.authorize(key, "dynamodb:PutItem", TABLE)
+
+    iam.update_role("websocket", Role("WebSocketRole", (allow("dynamodb:PutItem"), allow("dynamodb:GetItem"))))
+
+    assert [*iam.unused(["dynamodb"])] == [f"websocket: dynamodb:GetItem on {TABLE}"]
+
+
+# Unused grants
 
 
 def test_unused_grants_are_listed_with_function_and_resources() -> None:
@@ -352,7 +382,7 @@ def test_unused_grants_are_listed_with_function_and_resources() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["dynamodb:*", "DynamoDB:*Item", "dynamodb:PutIte?", "dynamodb:putitem"])
-def test_pattern_is_used_as_soon_as_anything_matches_it(pattern: str) -> None:
+def test_pattern_is_used_as_soon_as_a_call_matches_it(pattern: str) -> None:
     iam = Iam()
     key = session(iam, allow(pattern)).access_key_id
     before = [*iam.unused(["dynamodb"])]
@@ -362,7 +392,7 @@ def test_pattern_is_used_as_soon_as_anything_matches_it(pattern: str) -> None:
     assert (before, [*iam.unused(["dynamodb"])]) == ([f"websocket: {pattern} on {TABLE}"], [])
 
 
-def test_refused_call_uses_no_grant() -> None:
+def test_denied_call_uses_no_grant() -> None:
     iam = Iam()
     key = session(iam, allow("dynamodb:PutItem", on=OTHER), allow("dynamodb:GetItem")).access_key_id
 
@@ -371,7 +401,7 @@ def test_refused_call_uses_no_grant() -> None:
     assert len([*iam.unused(["dynamodb"])]) == 2
 
 
-def test_grants_count_as_used_where_iam_is_off_too() -> None:
+def test_grants_are_recorded_as_used_if_iam_is_not_enforced() -> None:
     iam = Iam(enforced=False)
     key = session(iam, allow("dynamodb:PutItem", "dynamodb:GetItem")).access_key_id
 
@@ -380,7 +410,7 @@ def test_grants_count_as_used_where_iam_is_off_too() -> None:
     assert [*iam.unused(["dynamodb"])] == [f"websocket: dynamodb:GetItem on {TABLE}"]
 
 
-def test_same_grant_of_two_functions_is_used_by_each_for_itself() -> None:
+def test_grant_of_two_functions_may_be_unused_by_one() -> None:
     iam = Iam()
     key = session(iam, allow("dynamodb:PutItem"), function="one").access_key_id
     session(iam, allow("dynamodb:PutItem"), function="other")
@@ -390,21 +420,21 @@ def test_same_grant_of_two_functions_is_used_by_each_for_itself() -> None:
     assert [*iam.unused(["dynamodb"])] == [f"other: dynamodb:PutItem on {TABLE}"]
 
 
-def test_services_that_are_not_run_locally_are_left_out() -> None:
+def test_grants_of_other_services_are_left_out() -> None:
     iam = Iam()
     session(iam, allow("logs:PutLogEvents", "xray:*", "*", on="*"), allow("DynamoDB:GetItem"))
 
     assert [*iam.unused(["dynamodb"])] == [f"websocket: DynamoDB:GetItem on {TABLE}"]
 
 
-def test_denials_and_not_actions_are_no_grants_to_be_used() -> None:
+def test_denies_and_not_actions_are_left_out() -> None:
     iam = Iam()
     session(iam, deny("dynamodb:*"), statement(Action=None, NotAction="dynamodb:GetItem"))
 
     assert [*iam.unused(["dynamodb"])] == []
 
 
-def test_policy_variable_is_refused() -> None:
+def test_policy_variable_cannot_be_evaluated() -> None:
     resource = "arn:aws:dynamodb:*:*:table/${aws:PrincipalTag/team}"
 
     with pytest.raises(PolicyError, match="a policy variable in Resource"):

@@ -1,29 +1,23 @@
-"""Throttles and the lives of connections, with a clock that tests turn."""
+"""Throttles, and the limits of connections, with a clock that the tests set."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from local.apigateway.api import Throttle
-from local.apigateway.connections import Connections
+from local.apigateway.connections import Connections, Peer
+from local.apigateway.events import Connection
 from local.apigateway.limits import Limits, TokenBucket
 from tests.conftest import Clock
 
-
-@dataclass(frozen=True)
-class Phone:
-    """A connection that has nothing but its id."""
-
-    id: str
+UNUSED: Any = None  # by the registry
+ADA, BOB, EVE = (Peer(Connection("127.0.0.1", None, id=name), UNUSED, UNUSED) for name in ("ada", "bob", "eve"))
 
 
-ADA, BOB, EVE = Phone("ada"), Phone("bob"), Phone("eve")
-
-
-def taken(bucket: TokenBucket, now: float) -> int:
-    """How many are let through at one moment."""
+def take_all(bucket: TokenBucket, now: float) -> int:
+    """Return how many requests are let through at this time."""
     count = 0
     while bucket.take(now):
         count += 1
@@ -33,7 +27,7 @@ def taken(bucket: TokenBucket, now: float) -> int:
 # Throttles
 
 
-def test_burst_is_let_through_at_once_and_no_more() -> None:
+def test_burst_is_let_through_at_once_but_not_more() -> None:
     bucket = TokenBucket(Throttle(rate=10, burst=3))
 
     assert [bucket.take(0.0) for _ in range(5)] == [True, True, True, False, False]
@@ -41,19 +35,19 @@ def test_burst_is_let_through_at_once_and_no_more() -> None:
 
 def test_throttle_refills_at_its_rate() -> None:
     bucket = TokenBucket(Throttle(rate=4, burst=8))
-    taken(bucket, 0.0)
+    take_all(bucket, 0.0)
 
-    assert [taken(bucket, now) for now in (0.0, 0.25, 1.0, 2.0)] == [0, 1, 3, 4]
+    assert [take_all(bucket, now) for now in (0.0, 0.25, 1.0, 2.0)] == [0, 1, 3, 4]
 
 
-def test_rest_never_saves_up_more_than_the_burst() -> None:
+def test_bucket_never_contains_more_than_the_burst() -> None:
     bucket = TokenBucket(Throttle(rate=100, burst=2))
-    taken(bucket, 0.0)
+    take_all(bucket, 0.0)
 
-    assert taken(bucket, 3600.0) == 2
+    assert take_all(bucket, 3600.0) == 2
 
 
-def test_refused_request_costs_nothing() -> None:
+def test_refused_request_takes_no_token() -> None:
     bucket = TokenBucket(Throttle(rate=1, burst=1))
     bucket.take(0.0)
 
@@ -62,25 +56,25 @@ def test_refused_request_costs_nothing() -> None:
     assert (refused, bucket.take(1.0)) == ([False] * 3, True)
 
 
-def test_rate_below_one_lets_one_through_after_its_time() -> None:
+def test_rate_may_be_below_one_a_second() -> None:
     bucket = TokenBucket(Throttle(rate=0.5, burst=1))
     bucket.take(0.0)
 
     assert [bucket.take(now) for now in (1.0, 2.0, 3.0, 4.0)] == [False, True, False, True]
 
 
-def test_first_request_may_come_at_any_time_of_the_clock() -> None:
+def test_clock_may_start_at_any_time() -> None:
     assert TokenBucket(Throttle(rate=1, burst=1)).take(-50.0)
 
 
 @pytest.mark.parametrize("throttle", [Throttle(rate=0, burst=0), Throttle(rate=100, burst=0)])
-def test_throttle_without_a_burst_lets_nobody_through(throttle: Throttle) -> None:
+def test_throttle_without_a_burst_refuses_everything(throttle: Throttle) -> None:
     bucket = TokenBucket(throttle)
 
-    assert [taken(bucket, now) for now in (0.0, 3600.0)] == [0, 0]
+    assert [take_all(bucket, now) for now in (0.0, 3600.0)] == [0, 0]
 
 
-# The lives of connections
+# Connections
 
 
 @pytest.fixture
@@ -89,12 +83,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def connections(clock: Clock) -> Connections[Phone]:
+def connections(clock: Clock) -> Connections:
     """Idle after 10 s, over after 60 s."""
     return Connections(Limits(idle_seconds=10, connection_seconds=60), clock)
 
 
-def test_connection_is_found_by_its_id_until_it_is_removed(connections: Connections[Phone]) -> None:
+def test_connection_is_found_by_its_id_until_it_is_removed(connections: Connections) -> None:
     connections.add(ADA)
 
     found = [connections.get("ada"), connections.get("bob")]
@@ -104,18 +98,18 @@ def test_connection_is_found_by_its_id_until_it_is_removed(connections: Connecti
     assert (connections.get("ada"), len(connections), connections.next_due()) == (None, 0, None)
 
 
-def test_connection_is_due_once_it_was_idle_for_too_long(connections: Connections[Phone], clock: Clock) -> None:
+def test_connection_is_due_once_at_its_idle_limit(connections: Connections, clock: Clock) -> None:
     connections.add(ADA)
 
     clock.now = 1009.9
-    before = connections.due()
+    before = connections.remove_due()
     clock.now = 1010.0
 
-    assert (before, connections.due(), connections.due()) == ([], [ADA], [])
+    assert (before, connections.remove_due(), connections.remove_due()) == ([], [ADA], [])
     assert (connections.get("ada"), len(connections)) == (None, 0)
 
 
-def test_message_starts_the_idle_time_anew(connections: Connections[Phone], clock: Clock) -> None:
+def test_message_starts_the_idle_time_anew(connections: Connections, clock: Clock) -> None:
     connections.add(ADA)
     connections.add(BOB)
     clock.now = 1009.0
@@ -123,23 +117,23 @@ def test_message_starts_the_idle_time_anew(connections: Connections[Phone], cloc
 
     due = []
     for clock.now in (1010.0, 1018.0, 1019.0):
-        due.append(connections.due())
+        due.append(connections.remove_due())
 
     assert due == [[BOB], [], [ADA]]
 
 
-def test_who_was_silent_longest_is_due_first(connections: Connections[Phone], clock: Clock) -> None:
-    for phone in (ADA, BOB, EVE):
-        connections.add(phone)
-    for clock.now, phone in ((1001.0, BOB), (1002.0, ADA), (1003.0, BOB)):
-        connections.touch(phone.id)
+def test_longest_idle_connection_is_due_first(connections: Connections, clock: Clock) -> None:
+    for peer in (ADA, BOB, EVE):
+        connections.add(peer)
+    for clock.now, peer in ((1001.0, BOB), (1002.0, ADA), (1003.0, BOB)):
+        connections.touch(peer.id)
 
     clock.now = 1100.0
 
-    assert connections.due() == [EVE, ADA, BOB]
+    assert connections.remove_due() == [EVE, ADA, BOB]
 
 
-def test_connection_limit_ends_even_who_talks_all_the_time(connections: Connections[Phone], clock: Clock) -> None:
+def test_active_connection_is_due_at_the_connection_limit(connections: Connections, clock: Clock) -> None:
     """The quota of two hours holds whatever the traffic."""
     connections.add(ADA)
 
@@ -147,12 +141,12 @@ def test_connection_limit_ends_even_who_talks_all_the_time(connections: Connecti
     for second in range(1, 61):
         clock.now = 1000.0 + second
         connections.touch("ada")
-        due += connections.due()
+        due += connections.remove_due()
 
     assert (due, clock.now) == ([ADA], 1060.0)
 
 
-def test_silent_and_talking_connections_may_be_due_together(connections: Connections[Phone], clock: Clock) -> None:
+def test_idle_and_active_connections_may_be_due_together(connections: Connections, clock: Clock) -> None:
     connections.add(ADA)
     clock.now = 1050.0
     connections.touch("ada")
@@ -160,18 +154,18 @@ def test_silent_and_talking_connections_may_be_due_together(connections: Connect
 
     clock.now = 1060.0
 
-    assert sorted(phone.id for phone in connections.due()) == ["ada", "bob"]
+    assert sorted(peer.id for peer in connections.remove_due()) == ["ada", "bob"]
 
 
-def test_connection_over_both_limits_is_due_once(connections: Connections[Phone], clock: Clock) -> None:
+def test_connection_over_both_limits_is_due_once(connections: Connections, clock: Clock) -> None:
     connections.add(ADA)
 
     clock.now = 1060.0
 
-    assert connections.due() == [ADA]
+    assert connections.remove_due() == [ADA]
 
 
-def test_next_due_is_the_sooner_of_both_limits(connections: Connections[Phone], clock: Clock) -> None:
+def test_next_due_is_the_sooner_of_both_limits(connections: Connections, clock: Clock) -> None:
     due = [connections.next_due()]
     connections.add(ADA)
     due.append(connections.next_due())
@@ -182,7 +176,7 @@ def test_next_due_is_the_sooner_of_both_limits(connections: Connections[Phone], 
     assert due == [None, 1010.0, 1015.0, 1060.0]
 
 
-def test_next_due_is_that_of_the_one_who_is_silent_longest(connections: Connections[Phone], clock: Clock) -> None:
+def test_next_due_is_that_of_the_longest_idle_connection(connections: Connections, clock: Clock) -> None:
     connections.add(ADA)
     clock.now = 1003.0
     connections.add(BOB)
@@ -192,17 +186,17 @@ def test_next_due_is_that_of_the_one_who_is_silent_longest(connections: Connecti
     assert connections.next_due() == 1013.0
 
 
-def test_removed_connection_is_never_due(connections: Connections[Phone], clock: Clock) -> None:
+def test_removed_connection_is_never_due(connections: Connections, clock: Clock) -> None:
     connections.add(ADA)
     connections.add(BOB)
     connections.remove("ada")
 
     clock.now = 2000.0
 
-    assert connections.due() == [BOB]
+    assert connections.remove_due() == [BOB]
 
 
-def test_connection_that_has_gone_is_not_missed(connections: Connections[Phone]) -> None:
+def test_unknown_connection_may_be_touched_and_removed(connections: Connections) -> None:
     connections.touch("ada")
     connections.remove("ada")
 
@@ -220,7 +214,7 @@ def test_limits_are_those_of_aws_unless_told_otherwise() -> None:
     assert limits.requests == Throttle(rate=10_000, burst=5_000)
 
 
-def test_fast_clock_shortens_the_lives_of_connections_only() -> None:
+def test_clock_speed_shortens_only_the_limits_of_connections() -> None:
     limits = Limits(new_connections=Throttle(1, 2), requests=Throttle(3, 4))
 
     compressed = limits.compressed(3600)

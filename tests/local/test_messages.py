@@ -1,4 +1,4 @@
-"""Messages from clients: where they go, what comes back, and which are too much."""
+"""Messages from clients: routes, replies, order and limits."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ FRAME = 32 * 1024
 MESSAGE = 128 * 1024
 
 
-async def test_message_reaches_its_route_as_it_was_sent(serve: Serve) -> None:
+async def test_message_arrives_at_its_route_unchanged(serve: Serve) -> None:
     gateway = await serve(api("$default", "send"))
     peer = await gateway.connect()
 
-    await peer.send('{"text": "こんにちは",\n"action": "send"}')
-    await peer.send("plain")
+    messages = ['{"text": "こんにちは",\n"action": "send"}', "plain", r'{"action": "\ud83d"}']
+    for message in messages:
+        await peer.send(message)
 
-    events = [await gateway.functions.event(route) for route in ("send", "$default")]
-    assert [event["body"] for event in events] == ['{"text": "こんにちは",\n"action": "send"}', "plain"]
+    events = [await gateway.functions.event(route) for route in ("send", "$default", "$default")]
+    assert [event["body"] for event in events] == messages
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ async def test_message_reaches_its_route_as_it_was_sent(serve: Serve) -> None:
     ],
     ids=["error", "unknown keys", "null", "timeout"],
 )
-async def test_client_is_told_of_a_failed_message_and_stays_connected(
+async def test_client_gets_an_error_frame_for_a_failed_message_and_stays_connected(
     gateway: Gateway, answer: Invocation, message: str
 ) -> None:
     peer, connection_id = await gateway.connected()
@@ -65,7 +66,7 @@ async def test_message_without_a_route_is_forbidden_and_the_client_stays_connect
     assert (await gateway.functions.event("send"))["body"] == '{"action": "send"}'
 
 
-async def test_client_is_told_when_a_routes_own_time_has_passed(serve: Serve) -> None:
+async def test_client_gets_an_error_frame_after_the_time_limit_of_the_route(serve: Serve) -> None:
     gateway = await serve(api(*OUR_ROUTES, routes={"$default": {"timeout_seconds": 0.05}}))
     gateway.functions.behaviour["$default"] = blocked(asyncio.Event(), "hello")
     peer = await gateway.connect()
@@ -75,7 +76,7 @@ async def test_client_is_told_when_a_routes_own_time_has_passed(serve: Serve) ->
     assert (await received(peer)).startswith('{"message": "Endpoint request timed out", "connectionId":"')
 
 
-# Answers
+# Replies
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ ASK = '{"action": "ask"}'
     ],
     ids=["text", "JSON", "base64", "500", "301", "empty", "none"],
 )
-async def test_two_way_route_answers_with_its_body(two_way: Gateway, answer: dict[str, Any], sent: str) -> None:
+async def test_two_way_route_sends_its_body(two_way: Gateway, answer: dict[str, Any], sent: str) -> None:
     two_way.functions.behaviour["ask"] = Invocation(answer)
     peer = await two_way.connect()
 
@@ -113,7 +114,7 @@ async def test_two_way_route_answers_with_its_body(two_way: Gateway, answer: dic
 
 
 @pytest.mark.parametrize("status", [200, 500])
-async def test_one_way_route_does_not_answer(two_way: Gateway, status: int) -> None:
+async def test_one_way_route_sends_nothing(two_way: Gateway, status: int) -> None:
     two_way.functions.behaviour["$default"] = Invocation({"statusCode": status, "body": "not for the client"})
     two_way.functions.behaviour["ask"] = Invocation({"statusCode": 200, "body": "for the client"})
     peer = await two_way.connect()
@@ -132,10 +133,12 @@ async def test_one_way_route_does_not_answer(two_way: Gateway, status: int) -> N
         Invocation({"body": "no status"}),
         Invocation({"statusCode": 200, "body": {"a": 1}}),
         Invocation({"statusCode": 200, "body": "/w==", "isBase64Encoded": True}),
+        Invocation({"statusCode": 200, "body": "\ud83d"}),
+        Invocation({"statusCode": 200, "body": "x" * (MESSAGE + 1)}),
     ],
-    ids=["error", "no status", "body is no string", "body is no text"],
+    ids=["error", "no status", "object", "not UTF-8", "lone surrogate", "too large"],
 )
-async def test_failed_two_way_route_sends_the_error_alone(two_way: Gateway, answer: Invocation) -> None:
+async def test_failed_two_way_route_sends_only_an_error_frame(two_way: Gateway, answer: Invocation) -> None:
     two_way.functions.behaviour["ask"] = answer
     peer = await two_way.connect()
 
@@ -148,7 +151,7 @@ async def test_failed_two_way_route_sends_the_error_alone(two_way: Gateway, answ
     assert await received(peer) == "works"
 
 
-async def test_answers_go_to_their_own_connection(two_way: Gateway) -> None:
+async def test_reply_goes_to_the_connection_of_its_message(two_way: Gateway) -> None:
     async def own_id(event: Event) -> Invocation:
         return Invocation({"statusCode": 200, "body": event["requestContext"]["connectionId"]})
 
@@ -173,11 +176,11 @@ async def test_body_of_a_two_way_connect_route_is_not_sent(serve: Serve) -> None
     assert await received(peer) == "answered"
 
 
-# One after the other, or not
+# Order
 
 
 def blocked(until: asyncio.Event, body: str) -> Behaviour:
-    """A function that answers with what it is sent, but this message only then."""
+    """Return a function that echoes messages, but waits for an event before it echoes one of them."""
 
     async def answer(event: Event) -> Invocation:
         if event["body"] == body:
@@ -199,7 +202,7 @@ async def test_message_does_not_wait_for_the_one_before(gateway: Gateway) -> Non
     assert bodies == ["first", "second"]
 
 
-async def test_answers_need_not_come_in_the_order_of_their_messages(serve: Serve) -> None:
+async def test_replies_may_come_in_another_order_than_their_messages(serve: Serve) -> None:
     gateway = await serve(api("$default", routes={"$default": {"two_way": True}}))
     may_end = asyncio.Event()
     gateway.functions.behaviour["$default"] = blocked(may_end, "first")
@@ -215,7 +218,7 @@ async def test_answers_need_not_come_in_the_order_of_their_messages(serve: Serve
 
 
 async def pong(peer: ClientConnection) -> None:
-    """Returns when the gateway has seen everything that the client has sent."""
+    """Wait until the gateway has received everything that the client has sent."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         await (await peer.ping())
 
@@ -236,7 +239,7 @@ async def test_in_turn_a_message_waits_for_the_one_before(serve: Serve) -> None:
     assert [await received(peer), await received(peer)] == ["first", "second"]
 
 
-async def test_in_turn_other_connections_do_not_wait(serve: Serve) -> None:
+async def test_in_turn_messages_of_other_connections_do_not_wait(serve: Serve) -> None:
     gateway = await serve(api("$default", routes={"$default": {"two_way": True}}), in_turn=True)
     may_end = asyncio.Event()
     gateway.functions.behaviour["$default"] = blocked(may_end, "first")
@@ -276,7 +279,7 @@ async def test_larger_frame_closes_the_connection(gateway: Gateway, compression:
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
-async def test_message_up_to_128_kb_is_delivered_in_one_piece(gateway: Gateway, compression: Any) -> None:
+async def test_message_up_to_128_kb_is_delivered(gateway: Gateway, compression: Any) -> None:
     peer = await gateway.connect(compression=compression)
 
     await peer.send(["x" * FRAME] * 4)
@@ -294,7 +297,7 @@ async def test_larger_message_closes_the_connection(gateway: Gateway, compressio
     assert "$default" not in gateway.functions.invoked
 
 
-async def test_size_of_a_message_is_that_of_its_bytes(gateway: Gateway) -> None:
+async def test_size_of_a_frame_is_that_of_its_bytes(gateway: Gateway) -> None:
     peer = await gateway.connect()
 
     await peer.send("é" * (FRAME // 2 + 1))
@@ -323,7 +326,7 @@ async def test_text_that_is_not_utf_8_closes_the_connection(gateway: Gateway) ->
     assert "$default" not in gateway.functions.invoked
 
 
-async def test_ping_is_answered_by_the_gateway_itself(gateway: Gateway) -> None:
+async def test_gateway_answers_pings(gateway: Gateway) -> None:
     peer = await gateway.connect()
     payload = os.urandom(125)
 

@@ -1,4 +1,4 @@
-"""Who may call whom: API Gateway the functions, and the functions' roles `@connections`."""
+"""Permissions: of API Gateway to invoke functions, and of functions to call `@connections`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ASK = (AUTHORIZER, f"{API_ARN}/authorizers/authorizer")
 
 
 async def permitted(serve: Serve, *permissions: tuple[str, str], iam: Iam | None = None) -> Gateway:
-    """A gateway that may invoke what these permissions say."""
+    """Start a gateway with these permissions."""
     guarded = api(*OUR_ROUTES, identity_sources=(), permissions=frozenset(permissions))
     return await serve(guarded, iam=iam)
 
@@ -40,7 +40,7 @@ async def permitted(serve: Serve, *permissions: tuple[str, str], iam: Iam | None
 # Functions
 
 
-async def test_authorizer_without_a_permission_is_our_fault_and_the_source_is_named(serve: Serve) -> None:
+async def test_authorizer_without_a_permission_means_500_and_advice(serve: Serve) -> None:
     gateway = await permitted(serve, CONNECT)
 
     assert await refused(gateway) == 500
@@ -50,7 +50,7 @@ async def test_authorizer_without_a_permission_is_our_fault_and_the_source_is_na
     ]
 
 
-async def test_connect_route_without_a_permission_is_our_fault_and_the_source_is_named(serve: Serve) -> None:
+async def test_connect_route_without_a_permission_means_500_and_advice(serve: Serve) -> None:
     gateway = await permitted(serve, ASK)
 
     assert await refused(gateway) == 500
@@ -59,7 +59,7 @@ async def test_connect_route_without_a_permission_is_our_fault_and_the_source_is
     assert advice.endswith(f"add an AWS::Lambda::Permission with SourceArn {API_ARN}/prod/$connect")
 
 
-async def test_message_without_a_permission_is_an_error_and_the_source_is_named(serve: Serve) -> None:
+async def test_message_without_a_permission_is_an_error_and_gives_advice(serve: Serve) -> None:
     gateway = await permitted(serve, ASK, CONNECT)
     peer = await gateway.connect()
 
@@ -73,7 +73,7 @@ async def test_message_without_a_permission_is_an_error_and_the_source_is_named(
     )
 
 
-async def test_disconnect_route_without_a_permission_is_named_too(serve: Serve) -> None:
+async def test_disconnect_route_without_a_permission_gives_advice(serve: Serve) -> None:
     gateway = await permitted(serve, ASK, CONNECT)
     peer = await gateway.connect()
 
@@ -85,7 +85,7 @@ async def test_disconnect_route_without_a_permission_is_named_too(serve: Serve) 
     assert advice.endswith(f"SourceArn {API_ARN}/prod/$disconnect")
 
 
-async def test_permission_for_every_route_is_enough(serve: Serve) -> None:
+async def test_permission_may_cover_every_route(serve: Serve) -> None:
     gateway = await permitted(serve, ASK, (WEBSOCKET, f"{API_ARN}/*"))
     peer = await gateway.connect()
 
@@ -95,7 +95,7 @@ async def test_permission_for_every_route_is_enough(serve: Serve) -> None:
     assert list(gateway.server.iam.advice) == []
 
 
-async def test_without_iam_permissions_are_not_looked_at(serve: Serve) -> None:
+async def test_permissions_are_not_checked_if_iam_is_not_enforced(serve: Serve) -> None:
     gateway = await permitted(serve, iam=Iam(enforced=False))
     peer = await gateway.connect()
 
@@ -118,12 +118,12 @@ def iam() -> Iam:
 
 @pytest.fixture
 async def managed(serve: Serve, iam: Iam) -> Gateway:
-    """A gateway that knows the roles of `iam`."""
+    """A gateway with this `iam`."""
     return await serve(iam=iam)
 
 
 def function(iam: Iam, *statements: Statement) -> Session:
-    """A function whose role has these statements."""
+    """Open the session of a function whose role has these statements."""
     return iam.open_session("rooms", Role("Chat-Role", statements), SESSION_ARN)
 
 
@@ -139,7 +139,7 @@ async def call(gateway: Gateway, session: Session, operation: str, connection_id
     return await asyncio.to_thread(getattr(management, operation), ConnectionId=connection_id, **parameters)
 
 
-async def test_function_may_do_what_its_role_allows(managed: Gateway, iam: Iam) -> None:
+async def test_function_may_make_a_call_that_its_role_allows(managed: Gateway, iam: Iam) -> None:
     peer, connection_id = await managed.connected()
 
     await call(managed, function(iam, POST), "post_to_connection", connection_id, Data=b"hello")
@@ -149,7 +149,7 @@ async def test_function_may_do_what_its_role_allows(managed: Gateway, iam: Iam) 
 
 
 @pytest.mark.parametrize(("operation", "method"), [("get_connection", "GET"), ("delete_connection", "DELETE")])
-async def test_function_may_not_do_what_its_role_does_not_allow(
+async def test_function_may_not_make_a_call_that_its_role_does_not_allow(
     managed: Gateway, iam: Iam, operation: str, method: str
 ) -> None:
     _, connection_id = await managed.connected()
@@ -163,7 +163,7 @@ async def test_function_may_not_do_what_its_role_does_not_allow(
     assert f'"Resource": "{API_ARN}/prod/{method}/@connections/*"' in advice
 
 
-async def test_refusal_is_worded_as_by_aws(managed: Gateway, iam: Iam, dial: Dial) -> None:
+async def test_refusal_has_the_message_of_aws(managed: Gateway, iam: Iam, dial: Dial) -> None:
     """With the account masked and a placeholder for the connection, as captured from AWS."""
     _, connection_id = await managed.connected()
     session = function(iam)
@@ -178,7 +178,7 @@ async def test_refusal_is_worded_as_by_aws(managed: Gateway, iam: Iam, dial: Dia
     }
 
 
-async def test_key_of_nobody_is_refused(managed: Gateway, dial: Dial) -> None:
+async def test_unknown_access_key_is_refused(managed: Gateway, dial: Dial) -> None:
     _, connection_id = await managed.connected()
     nobody = Credentials("AKIDEXAMPLE", "secret")
 
@@ -187,7 +187,7 @@ async def test_key_of_nobody_is_refused(managed: Gateway, dial: Dial) -> None:
     assert (status, headers["x-amzn-errortype"]) == (403, "UnrecognizedClientException")
 
 
-async def test_refusal_does_not_tell_whether_the_connection_is_there(managed: Gateway, iam: Iam) -> None:
+async def test_refusal_does_not_tell_whether_the_connection_exists(managed: Gateway, iam: Iam) -> None:
     _, connection_id = await managed.connected()
 
     for each in (connection_id, new_id(), "not-an-id"):
@@ -195,7 +195,7 @@ async def test_refusal_does_not_tell_whether_the_connection_is_there(managed: Ga
             await call(managed, function(iam), "get_connection", each)
 
 
-async def test_without_iam_every_function_may_post(serve: Serve) -> None:
+async def test_every_function_may_post_if_iam_is_not_enforced(serve: Serve) -> None:
     iam = Iam(enforced=False)
     gateway = await serve(iam=iam)
     peer, connection_id = await gateway.connected()

@@ -1,4 +1,4 @@
-"""Clients that connect while somebody pushes to them, with the real gateway and a real DynamoDB."""
+"""Clients that connect during a push to their user, with the real gateway and a real DynamoDB."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def push_of_demo(database: LocalAws, url: str) -> Push:
 
 
 class Pusher:
-    """Pushes to a user without a pause."""
+    """Pushes to a user without pauses."""
 
     def __init__(self, push: Push, user_id: str) -> None:
         self._push = push
@@ -68,7 +68,7 @@ class Pusher:
                 self._one_ended.notify_all()
 
     async def whole_push(self) -> None:
-        """Wait until a push has ended that begins from now on: the one that is running does not count."""
+        """Wait for a push that begins after this call. The one that is running does not count."""
         async with self._one_ended:
             enough = self._ended + 2
             await self._one_ended.wait_for(lambda: self._ended >= enough)

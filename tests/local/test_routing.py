@@ -1,4 +1,4 @@
-"""Which route a message takes, by every form of expression that API Gateway knows."""
+"""Selects routes of messages by every form of route selection expression."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_MESSAGE = 128 * 1024
 
 
 def route_key(body: str, *routes: str, expression: str = ACTION) -> str | None:
-    return RouteSelection.parse(expression).route_key(routes, body)
+    return RouteSelection.parse(expression).select(routes, body)
 
 
 # Expressions
@@ -51,7 +51,7 @@ def test_expression_reaches_any_value_of_the_message(expression: str, selected: 
         "kebab-case": "kebab",
     }
 
-    assert RouteSelection.parse(expression).value(json.dumps(message)) == selected
+    assert RouteSelection.parse(expression).evaluate(json.dumps(message)) == selected
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_expression_reaches_any_value_of_the_message(expression: str, selected: 
         ("${request.body.a.deeper}-${request.body.a[0]}", "-"),
     ],
 )
-def test_values_and_text_are_joined_and_what_is_missing_is_empty(expression: str, value: str) -> None:
-    assert RouteSelection.parse(expression).value('{"a": "x", "b": "y"}') == value
+def test_values_are_joined_with_text_and_missing_values_are_empty(expression: str, value: str) -> None:
+    assert RouteSelection.parse(expression).evaluate('{"a": "x", "b": "y"}') == value
 
 
 def test_text_around_values_is_part_of_the_route_key() -> None:
@@ -116,11 +116,12 @@ def test_escaped_default_sends_everything_to_the_default_route(body: str) -> Non
         "a$b",
     ],
 )
-def test_expression_that_cannot_be_evaluated_is_named(expression: str) -> None:
+def test_error_names_the_expression_and_the_rule(expression: str) -> None:
     with pytest.raises(TemplateError) as error:
         RouteSelection.parse(expression)
 
     assert f" {expression} " in str(error.value)
+    assert "it must be $request.body.NAME" in str(error.value)
 
 
 # Values
@@ -160,7 +161,7 @@ def test_route_is_an_exact_match_or_the_default(body: str, selected: str) -> Non
         ('[1, true, ["b"]]', "[1, true, [b]]"),
     ],
 )
-def test_value_that_is_no_string_becomes_one(value: str, selected: str) -> None:
+def test_value_becomes_a_string(value: str, selected: str) -> None:
     """Arrays by AWS's documentation; numbers and booleans, of which it says nothing, as they are written in JSON."""
     assert route_key(f'{{"action": {value}}}', selected, *OURS) == selected
     assert route_key(f'{{"action": {value}}}', *OURS) == "$default"
@@ -174,7 +175,7 @@ def test_null_or_object_selects_the_default_route(value: str) -> None:
 def test_null_in_a_longer_key_is_empty() -> None:
     expression = "${request.body.a}-${request.body.b}"
 
-    assert RouteSelection.parse(expression).value('{"a": "x", "b": null}') == "x-"
+    assert RouteSelection.parse(expression).evaluate('{"a": "x", "b": null}') == "x-"
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ def test_index_leads_through_arrays_only(body: str, selected: str) -> None:
 @pytest.mark.parametrize(
     "body", ["send", '"send"', "1", "null", "", " ", '{"action": "send"', '{"action": "send"}}', '{"action": "send",}']
 )
-def test_message_that_is_no_json_object_takes_the_default_route(body: str) -> None:
+def test_message_that_is_not_a_json_object_takes_the_default_route(body: str) -> None:
     assert route_key(body, "send", *OURS) == "$default"
 
 
@@ -222,7 +223,7 @@ def test_array_takes_the_default_route(expression: str) -> None:
 
 
 @pytest.mark.parametrize("body", ["hello", '{"action": "other"}', '{"action": "$default"}', "[]", "{}"])
-def test_message_without_a_route_selects_none_where_there_is_no_default(body: str) -> None:
+def test_message_selects_no_route_if_there_is_no_default(body: str) -> None:
     assert route_key(body, "$connect", "send") is None
 
 
@@ -271,7 +272,7 @@ def test_only_the_keys_may_be_unquoted(body: str, selected: str) -> None:
     assert route_key(body, "send", *OURS) == selected
 
 
-# Messages that were made to do harm
+# Malicious messages
 
 
 @pytest.mark.parametrize("depth", [10, 400, 800, 1500, 20_000, MAX_MESSAGE // 2 - 20])
@@ -288,7 +289,7 @@ def test_number_of_any_length_selects_some_route() -> None:
 
 @pytest.fixture
 def patience() -> Iterator[None]:
-    """Fails a test that would keep the event loop busy."""
+    """Fails a test that keeps the event loop busy."""
 
     def fail(*_: object) -> None:
         pytest.fail(f"it took over {PATIENCE_SECONDS} s")

@@ -1,4 +1,4 @@
-"""The opening handshake, by real clients."""
+"""Opening handshakes, by real clients."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ DENY = {**allow(), "policyDocument": {"Statement": [{"Action": "*", "Effect": "D
 
 @pytest.fixture
 async def guarded(serve: Serve) -> Gateway:
-    """A gateway whose authorizer wants an idToken in the query string."""
+    """A gateway whose authorizer has an idToken in the query string as its identity source."""
     return await serve(api(*OUR_ROUTES, identity_sources=ID_TOKEN))
 
 
 # The opening handshake
 
 
-async def test_handshake_is_decided_by_authorizer_and_connect_route_in_turn(guarded: Gateway) -> None:
+async def test_authorizer_is_invoked_before_the_connect_route(guarded: Gateway) -> None:
     await guarded.connect("?idToken=abc")
 
     assert guarded.functions.invoked == ["authorizer", "$connect"]
 
 
-async def test_what_the_authorizer_says_is_in_every_later_event(guarded: Gateway) -> None:
+async def test_context_of_the_authorizer_is_in_every_later_event(guarded: Gateway) -> None:
     guarded.functions.behaviour["authorizer"] = Invocation(allow({"n": 1, "yes": True, "s": "x"}))
 
     async with await guarded.connect("?idToken=abc") as peer:
@@ -58,7 +58,7 @@ async def test_what_the_authorizer_says_is_in_every_later_event(guarded: Gateway
     assert [connect, *others] == [{"principalId": "ada", "n": "1", "yes": "true", "s": "x"}] * 3
 
 
-async def test_each_handshake_is_authorized_anew(guarded: Gateway) -> None:
+async def test_each_handshake_invokes_the_authorizer(guarded: Gateway) -> None:
     for _ in range(2):
         await guarded.connect("?idToken=abc")
 
@@ -66,7 +66,7 @@ async def test_each_handshake_is_authorized_anew(guarded: Gateway) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?idToken=", "?other=abc"])
-async def test_handshake_without_identity_is_refused_without_asking(guarded: Gateway, query: str) -> None:
+async def test_handshake_without_identity_is_refused_without_an_invocation(guarded: Gateway, query: str) -> None:
     assert await refused(guarded, query) == 401
     assert guarded.functions.invoked == []
 
@@ -79,10 +79,13 @@ async def test_handshake_without_identity_is_refused_without_asking(guarded: Gat
         (Invocation(error="Exception", message="Unauthorized"), 401),
         (Invocation(error="KeyError", message="'kid'"), 500),
         (Invocation({"statusCode": 401}), 500),
+        (Invocation(allow({"name": "\ud83d"})), 500),
     ],
-    ids=["deny", "implicit deny", "Unauthorized", "error", "no policy"],
+    ids=["deny", "implicit deny", "Unauthorized", "error", "no policy", "lone surrogate"],
 )
-async def test_refusal_of_the_authorizer_is_final(guarded: Gateway, answer: Invocation, status: int) -> None:
+async def test_handshake_that_the_authorizer_refuses_does_not_invoke_connect(
+    guarded: Gateway, answer: Invocation, status: int
+) -> None:
     guarded.functions.behaviour["authorizer"] = answer
 
     assert await refused(guarded, "?idToken=abc") == status
@@ -98,16 +101,35 @@ async def test_refusal_of_the_authorizer_is_final(guarded: Gateway, answer: Invo
         (Invocation({"statusCode": 501}), 501),
         (Invocation(error="KeyError", message="'x'"), 502),
         (Invocation({"body": "no status"}), 502),
+        (Invocation({"statusCode": 400, "body": "\ud83d"}), 502),
+        (Invocation({"statusCode": 400, "body": "x" * 131_073}), 502),
+        (Invocation({"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "chat\r\nX-Other: x"}}), 502),
+        (Invocation({"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "満室"}}), 502),
         (Invocation(error="Sandbox.Timedout", message="Task timed out"), 504),
     ],
-    ids=["301", "401", "499", "501", "error", "malformed", "timeout"],
+    ids=["301", "401", "499", "501", "error", "malformed", "surrogate", "large", "header", "not latin-1", "timeout"],
 )
-async def test_refusal_of_the_connect_route_is_final(gateway: Gateway, answer: Invocation, status: int) -> None:
+async def test_handshake_that_connect_refuses_opens_no_connection(
+    gateway: Gateway, answer: Invocation, status: int
+) -> None:
     gateway.functions.behaviour["$connect"] = answer
 
     assert await refused(gateway) == status
     assert gateway.functions.invoked == ["$connect"]
     assert len(gateway.server.connections) == 0
+
+
+async def test_handshake_that_fails_by_our_fault_is_a_500_and_a_log_line(
+    serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    gateway = await serve()
+    monkeypatch.setattr(gateway.server, "invoke", fail)
+
+    assert await refused(gateway) == 500
+    assert "the handshake of " in caplog.text
 
 
 async def hang(_: Event) -> Invocation:
@@ -116,21 +138,21 @@ async def hang(_: Event) -> Invocation:
 
 
 @pytest.mark.parametrize(("route", "status"), [("authorizer", 500), ("$connect", 504)])
-async def test_handshake_waits_only_so_long(serve: Serve, route: str, status: int) -> None:
+async def test_handshake_has_a_time_limit(serve: Serve, route: str, status: int) -> None:
     gateway = await serve(api(*OUR_ROUTES, identity_sources=ID_TOKEN), limits=Limits(integration_seconds=0.05))
     gateway.functions.behaviour[route] = hang
 
     assert await refused(gateway, "?idToken=abc") == status
 
 
-async def test_connect_route_may_have_less_time(serve: Serve) -> None:
+async def test_connect_route_may_have_a_shorter_time_limit(serve: Serve) -> None:
     gateway = await serve(api(*OUR_ROUTES, routes={"$connect": {"timeout_seconds": 0.05}}))
     gateway.functions.behaviour["$connect"] = hang
 
     assert await refused(gateway) == 504
 
 
-async def test_api_without_a_connect_route_lets_everybody_in(serve: Serve) -> None:
+async def test_api_without_a_connect_route_accepts_everybody(serve: Serve) -> None:
     gateway = await serve(api("$default"))
 
     async with await gateway.connect() as peer:
@@ -152,7 +174,7 @@ async def test_unknown_stage_is_forbidden(gateway: Gateway, path: str) -> None:
     assert gateway.functions.invoked == []
 
 
-async def test_stage_that_was_never_deployed_is_forbidden(serve: Serve) -> None:
+async def test_stage_without_a_deployment_is_forbidden(serve: Serve) -> None:
     gateway = await serve(api(*OUR_ROUTES, deployed=False))
 
     assert await refused(gateway) == 403
@@ -161,7 +183,7 @@ async def test_stage_that_was_never_deployed_is_forbidden(serve: Serve) -> None:
 
 @pytest.mark.parametrize("length", [4097, 8000, 9000, 15_000])
 async def test_url_over_4096_characters_is_too_long(gateway: Gateway, dial: Dial, length: int) -> None:
-    """API Gateway's limit; the two longest are also beyond what websockets would read of a line."""
+    """The two longest also exceed the limit of the WebSocket library for a line."""
     query = b"?idToken=".ljust(length - len(f"wss://127.0.0.1:{gateway.port}/prod"), b"x")
     handshake = HANDSHAKE.replace(b"/prod", b"/prod" + query).replace(b"localhost", b"127.0.0.1:%d" % gateway.port)
 
@@ -171,7 +193,7 @@ async def test_url_over_4096_characters_is_too_long(gateway: Gateway, dial: Dial
     assert gateway.functions.invoked == []
 
 
-async def test_url_of_4096_characters_is_read(gateway: Gateway) -> None:
+async def test_url_of_4096_characters_is_accepted(gateway: Gateway) -> None:
     token = "x" * (4096 - len(f"wss://127.0.0.1:{gateway.port}/prod?idToken="))
 
     await gateway.connect(f"?idToken={token}")
@@ -193,7 +215,7 @@ KEY = b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
     ],
     ids=["no key", "bad key", "old version", "no connection header"],
 )
-async def test_request_that_is_no_websocket_handshake_does_not_reach_the_functions(
+async def test_request_that_is_not_a_websocket_handshake_invokes_no_function(
     gateway: Gateway, dial: Dial, headers: bytes, status: int
 ) -> None:
     """RFC 6455 section 4.2.1."""
@@ -204,7 +226,7 @@ async def test_request_that_is_no_websocket_handshake_does_not_reach_the_functio
     assert gateway.functions.invoked == []
 
 
-async def test_client_of_another_version_is_told_which_is_spoken(gateway: Gateway, dial: Dial) -> None:
+async def test_client_of_another_version_is_told_the_supported_one(gateway: Gateway, dial: Dial) -> None:
     """RFC 6455 section 4.4."""
     headers = UPGRADE + b"Sec-WebSocket-Version: 8\r\n" + KEY
     client = await dial(gateway.port, b"GET /prod HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n")
@@ -212,10 +234,10 @@ async def test_client_of_another_version_is_told_which_is_spoken(gateway: Gatewa
     assert b"\r\nSec-WebSocket-Version: 13\r\n" in await client.read_all()
 
 
-# What the functions and the client get to see
+# Events and responses
 
 
-async def test_every_identity_source_is_looked_up_where_it_says(serve: Serve) -> None:
+async def test_every_kind_of_identity_source_is_evaluated(serve: Serve) -> None:
     sources = ("route.request.header.Auth", *ID_TOKEN, "stageVariables.tenant", "context.identity.sourceIp")
     gateway = await serve(api(*OUR_ROUTES, identity_sources=sources, stage_variables={"tenant": "acme"}))
 
@@ -225,7 +247,7 @@ async def test_every_identity_source_is_looked_up_where_it_says(serve: Serve) ->
     assert await refused(gateway, "?idToken=abc") == 401
 
 
-async def test_client_may_bring_the_root_of_its_trace(guarded: Gateway) -> None:
+async def test_client_may_send_the_root_of_its_trace(guarded: Gateway) -> None:
     root = "Root=1-65c66e5f-1a2b3c4d5e6f708192a3b4c5"
     sent = {"x-amzn-trace-id": f"{root};Parent=53995c3f42cd8ad8;Sampled=1"}
 
@@ -264,7 +286,7 @@ async def test_every_refusal_has_a_request_id_of_its_own(
     assert first != second
 
 
-async def test_refusal_says_why_as_json(guarded: Gateway) -> None:
+async def test_refusal_is_json_with_a_message(guarded: Gateway) -> None:
     with pytest.raises(InvalidStatus) as error:
         await guarded.connect()
 
@@ -277,9 +299,9 @@ async def test_refusal_says_why_as_json(guarded: Gateway) -> None:
 # Subprotocol and extensions
 
 
-async def test_subprotocol_is_chosen_by_the_connect_route(gateway: Gateway) -> None:
-    chosen = {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "chat", "X-Other": "dropped"}}
-    gateway.functions.behaviour["$connect"] = Invocation(chosen)
+async def test_connect_route_selects_the_subprotocol(gateway: Gateway) -> None:
+    selected = {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "chat", "X-Other": "dropped"}}
+    gateway.functions.behaviour["$connect"] = Invocation(selected)
 
     peer = await gateway.connect(subprotocols=["log", "chat"])
 
@@ -288,7 +310,7 @@ async def test_subprotocol_is_chosen_by_the_connect_route(gateway: Gateway) -> N
     assert "X-Other" not in peer.response.headers
 
 
-async def test_subprotocol_is_not_chosen_by_the_gateway(gateway: Gateway) -> None:
+async def test_gateway_selects_no_subprotocol(gateway: Gateway) -> None:
     peer = await gateway.connect(subprotocols=["chat"])
 
     event = await gateway.functions.event("$connect")
@@ -298,14 +320,14 @@ async def test_subprotocol_is_not_chosen_by_the_gateway(gateway: Gateway) -> Non
 
 
 @pytest.mark.parametrize("offer", ["permessage-deflate", "permessage-deflate; client_max_window_bits"])
-async def test_compression_is_agreed_on_as_aws_does(gateway: Gateway, dial: Dial, offer: str) -> None:
-    """RFC 7692; AWS was seen to choose 12 bits for itself and to leave the client its own."""
+async def test_compression_is_negotiated_as_by_aws(gateway: Gateway, dial: Dial, offer: str) -> None:
+    """RFC 7692; AWS was seen to select 12 bits for itself, and to set no limit for the client."""
     header = f"Sec-WebSocket-Extensions: {offer}\r\n\r\n".encode()
 
     head = await (await dial(gateway.port, HANDSHAKE[:-2] + header)).read_head()
 
-    (agreed,) = [line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-extensions:")]
-    assert agreed.partition(b": ")[2] == b"permessage-deflate; server_max_window_bits=12"
+    (negotiated,) = [line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-extensions:")]
+    assert negotiated.partition(b": ")[2] == b"permessage-deflate; server_max_window_bits=12"
 
 
 async def test_compressed_messages_go_both_ways(serve: Serve) -> None:
@@ -320,7 +342,7 @@ async def test_compressed_messages_go_both_ways(serve: Serve) -> None:
     assert await received(peer) == "answered " * 1000
 
 
-async def test_client_without_compression_is_answered_without(gateway: Gateway) -> None:
+async def test_compression_is_not_used_if_the_client_does_not_offer_it(gateway: Gateway) -> None:
     peer = await gateway.connect(compression=None)
 
     assert peer.response is not None

@@ -43,7 +43,7 @@ def test_policies_add_up(read: Read) -> None:
 
     found = role_of(read, inline, No=resource("IAM::Policy", PolicyName="no", PolicyDocument=deny, Roles=[ROLE]))
 
-    assert found.statements == (PUT, Statement("Deny", ("dynamodb:*",), ("*",), all_resources_but=True))
+    assert found.statements == (PUT, Statement("Deny", ("dynamodb:*",), ("*",), not_resource=True))
 
 
 @pytest.mark.parametrize("type_", ["IAM::Policy", "IAM::ManagedPolicy"])

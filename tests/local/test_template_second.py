@@ -99,7 +99,7 @@ def test_functions_have_their_settings_and_what_their_roles_allow() -> None:
     read = Statement("Allow", ("dynamodb:Query",), (TABLE, f"{TABLE}/index/*"))
     write = Statement("Allow", ("dynamodb:PutItem", "dynamodb:UpdateItem"), (TABLE,))
     post = Statement("Allow", ("execute-api:ManageConnections",), (f"{EXECUTE}/v1/*/@connections/*",))
-    deny = Statement("Deny", ("dynamodb:*", "execute-api:*", "logs:*"), ("*",), all_actions_but=True)
+    deny = Statement("Deny", ("dynamodb:*", "execute-api:*", "logs:*"), ("*",), not_action=True)
     url = "https://localapi00.execute-api.us-east-1.amazonaws.com/v1"
 
     assert Template.read(TEMPLATE).resolve().functions == {

@@ -1,4 +1,4 @@
-"""What is too fast: at the handshake, for a message, for `@connections`."""
+"""Throttles of handshakes, messages and calls of `@connections`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.local.conftest import OUR_ROUTES, PATIENCE_SECONDS, Gateway, Serve, a
 
 
 def times(burst: int) -> Throttle:
-    """Lets so many through and then no more."""
+    """Return a throttle that lets so many requests through and then no more."""
     return Throttle(rate=0, burst=burst)
 
 
 def management(gateway: Gateway) -> Any:
-    """A boto3 client that does not try again by itself."""
+    """Return a boto3 client without retries."""
     url = f"http://127.0.0.1:{gateway.port}/prod"
     once = Config(retries={"total_max_attempts": 1})
     return boto3.client(
@@ -66,7 +66,7 @@ async def test_too_many_new_connections_of_the_route_are_refused(serve: Serve) -
     assert gateway.functions.invoked == ["$connect", "$default"]
 
 
-async def test_new_connections_are_limited_where_there_is_no_connect_route_too(serve: Serve) -> None:
+async def test_new_connections_are_limited_without_a_connect_route_too(serve: Serve) -> None:
     gateway = await serve(api("$default"), limits=Limits(new_connections=times(1)))
 
     await gateway.connect()
@@ -74,7 +74,7 @@ async def test_new_connections_are_limited_where_there_is_no_connect_route_too(s
     assert await refused(gateway) == 429
 
 
-async def test_authorizer_is_not_asked_about_one_connection_too_many(serve: Serve) -> None:
+async def test_authorizer_is_not_invoked_for_a_refused_connection(serve: Serve) -> None:
     guarded = api(*OUR_ROUTES, identity_sources=())
     gateway = await serve(guarded, limits=Limits(new_connections=times(1)))
 
@@ -84,7 +84,7 @@ async def test_authorizer_is_not_asked_about_one_connection_too_many(serve: Serv
     assert gateway.functions.invoked.count("authorizer") == 1
 
 
-async def test_handshake_that_is_too_fast_is_told_so(serve: Serve) -> None:
+async def test_refusal_of_a_handshake_is_that_of_aws(serve: Serve) -> None:
     gateway = await serve(limits=Limits(new_connections=times(0)))
 
     with pytest.raises(InvalidStatus) as error:
@@ -94,7 +94,7 @@ async def test_handshake_that_is_too_fast_is_told_so(serve: Serve) -> None:
     assert error.value.response.body == b'{"message":"Too Many Requests"}'
 
 
-async def test_handshake_for_another_stage_costs_nothing(serve: Serve) -> None:
+async def test_handshake_for_another_stage_does_not_count(serve: Serve) -> None:
     gateway = await serve(limits=Limits(new_connections=times(1)))
 
     assert await refused(gateway, "/x") == 403
@@ -122,7 +122,7 @@ async def test_handshake_succeeds_again_after_a_while(serve: Serve) -> None:
 # Messages
 
 
-async def test_client_that_is_too_fast_is_told_so_and_stays_connected(serve: Serve) -> None:
+async def test_client_gets_an_error_frame_for_each_message_too_many_and_stays_connected(serve: Serve) -> None:
     gateway = await serve(api("$connect", "$default", "send", routes={"$default": {"throttle": times(1)}}))
     peer, connection_id = await gateway.connected()
 
@@ -161,7 +161,7 @@ async def test_messages_share_the_limit_of_the_account(serve: Serve) -> None:
     assert gateway.functions.invoked == ["$default"]
 
 
-async def test_message_without_a_route_is_forbidden_however_fast(serve: Serve) -> None:
+async def test_message_without_a_route_is_not_throttled(serve: Serve) -> None:
     gateway = await serve(api("send"), limits=Limits(requests=times(0)))
     peer = await gateway.connect()
 
@@ -170,7 +170,7 @@ async def test_message_without_a_route_is_forbidden_however_fast(serve: Serve) -
     assert (await received(peer)).startswith('{"message": "Forbidden"')
 
 
-async def test_disconnect_route_is_run_however_fast(serve: Serve) -> None:
+async def test_disconnect_is_not_throttled(serve: Serve) -> None:
     gateway = await serve(api(*OUR_ROUTES, routes={"$disconnect": {"throttle": times(0)}}))
     peer = await gateway.connect()
 
@@ -200,7 +200,7 @@ async def test_call_over_the_limit_of_the_account_is_refused(
     assert gateway.server.connections.get(connection_id)
 
 
-async def test_call_that_was_refused_is_known_to_boto3_by_name(serve: Serve) -> None:
+async def test_boto3_raises_limit_exceeded_exception(serve: Serve) -> None:
     gateway = await serve(limits=Limits(requests=times(1)))
     _, connection_id = await gateway.connected()
     client = management(gateway)

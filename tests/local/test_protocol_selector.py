@@ -1,4 +1,4 @@
-"""What is neither a WebSocket handshake nor a call of `@connections`, and clients without manners."""
+"""Requests that are neither a WebSocket handshake nor a call of `@connections`, and heads that come slowly or never."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from local.apigateway import sockets
 from tests.local.conftest import DESK, HANDSHAKE, Dial, Gateway, RawClient, request
 
-# Requests that are not for it
+# Requests without an upgrade
 
 
 @pytest.mark.parametrize("path", ["/prod", "/prod/", "/prod?idToken=abc", "/prod/1", "/prod/1/2"])
@@ -28,10 +28,10 @@ async def test_plain_request_to_another_stage_is_forbidden(gateway: Gateway, dia
     assert status == 403
 
 
-# Clients without manners
+# Heads
 
 
-async def test_request_may_come_byte_by_byte(gateway: Gateway, dial: Dial) -> None:
+async def test_handshake_may_come_byte_by_byte(gateway: Gateway, dial: Dial) -> None:
     client = await dial(gateway.port)
     for byte in HANDSHAKE:
         client.writer.write(bytes([byte]))
@@ -43,7 +43,9 @@ async def test_request_may_come_byte_by_byte(gateway: Gateway, dial: Dial) -> No
 @pytest.mark.parametrize(
     "sent", [b"", b"GET /prod HTTP/1.1\r\nHost: loc", HANDSHAKE[:-2]], ids=["nothing", "part", "most"]
 )
-async def test_slow_head_is_closed(gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+async def test_connection_without_a_head_is_cut_after_a_while(
+    gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
     monkeypatch.setattr(sockets, "REQUEST_SECONDS", 0.05)
     client = await dial(gateway.port, sent)
 
@@ -51,7 +53,7 @@ async def test_slow_head_is_closed(gateway: Gateway, dial: Dial, monkeypatch: py
     assert gateway.functions.invoked == []
 
 
-async def test_limit_for_the_head_does_not_touch_who_has_sent_it(
+async def test_time_limit_of_heads_does_not_end_open_connections(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "REQUEST_SECONDS", 0.05)
@@ -69,7 +71,7 @@ LINE = b"X-Padding: " + b"x" * 1000 + b"\r\n"
 
 @pytest.mark.parametrize("start", [b"GET /prod HTTP/1.1\r\n", HANDSHAKE[:-2]], ids=["http", "websocket"])
 @pytest.mark.parametrize("padding", [LINE * 20, LINE * 200, b"X: " + b"x" * 100_000], ids=["long", "longer", "line"])
-async def test_huge_head_does_not_hang(
+async def test_huge_head_ends_the_connection(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, start: bytes, padding: bytes
 ) -> None:
     monkeypatch.setattr(sockets, "REQUEST_SECONDS", 0.05)
@@ -80,13 +82,13 @@ async def test_huge_head_does_not_hang(
 
 
 async def ended(client: RawClient) -> None:
-    """Returns when the gateway has closed the connection, in whatever way."""
+    """Wait until the gateway has closed or reset the connection."""
     with suppress(ConnectionResetError):
         await client.read_all()
 
 
 @pytest.mark.parametrize("sent", [b"hello", b"\x00\x01"], ids=repr)
-async def test_what_is_not_http_is_a_bad_request(gateway: Gateway, dial: Dial, sent: bytes) -> None:
+async def test_bytes_that_are_not_http_are_a_bad_request(gateway: Gateway, dial: Dial, sent: bytes) -> None:
     client = await dial(gateway.port, sent + b"\r\n\r\n")
 
     assert b" 400 " in (await client.read_all()).partition(b"\r\n")[0]
@@ -95,7 +97,7 @@ async def test_what_is_not_http_is_a_bad_request(gateway: Gateway, dial: Dial, s
 @pytest.mark.parametrize(
     "line", ["OPTIONS * HTTP/1.1", "CONNECT localhost:80 HTTP/1.1", "GET http://localhost/ HTTP/1.1", "GET // HTTP/1.1"]
 )
-async def test_odd_target_is_refused_and_not_an_accident(gateway: Gateway, dial: Dial, line: str) -> None:
+async def test_odd_target_is_refused_without_a_server_error(gateway: Gateway, dial: Dial, line: str) -> None:
     """RFC 9112 section 3.2."""
     client = await dial(gateway.port, f"{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
 
