@@ -112,7 +112,7 @@ synth: setup ## synthesize and validate the stack
 
 .PHONY: lock
 lock: ## lock what the requirements' .in files ask for; other versions stay
-	@command -v $(firstword $(UV)) >/dev/null || { echo "make lock needs uv: python3 -m pip install uv, or make lock UV=path/to/uv" >&2; exit 1; }
+	@command -v $(firstword $(UV)) >/dev/null || { echo "make lock needs uv, https://docs.astral.sh/uv/; make lock UV=path/to/uv takes one that is elsewhere" >&2; exit 1; }
 	@for name in images/authorizer/requirements images/websocket/requirements tests/conformance/images/probe/requirements requirements/dev requirements/browser requirements/aws; do \
 	  $(UV_COMPILE) $$name.in --output-file $$name.txt || exit 1; \
 	done

@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
 import argparse
 import asyncio
+import os
 import sys
 import traceback
 from collections.abc import Coroutine, Sequence
@@ -21,6 +22,8 @@ from local.arguments import build_options, check_context, parse_arguments
 from local.errors import CommandError, LaunchError, TemplateError, explain
 from local.progress import Progress
 
+TERMINAL_SECONDS = 1.0  # between two looks
+
 
 def main(words: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(sys.argv[1:] if words is None else words)
@@ -28,8 +31,8 @@ def main(words: Sequence[str] | None = None) -> int:
         check_context(arguments)
     try:
         return run(arguments)
-    except (CommandError, LaunchError, TemplateError) as error:
-        print(error, file=sys.stderr)
+    except (CommandError, LaunchError, TemplateError, OSError) as error:
+        print(explain(error), file=sys.stderr)
     except Exception as error:  # noqa: BLE001 - a user is told in one line, the traceback is in a file
         write_traceback(error)
         print(f"\n{explain(error)}\nLogs: {paths.LOGS.relative_to(paths.ROOT)}/", file=sys.stderr)
@@ -71,13 +74,28 @@ def run_until_stopped(work: Coroutine[Any, Any, None]) -> bool:
 
 async def wait_until_stopped(work: Coroutine[Any, Any, None]) -> bool:
     task = asyncio.ensure_future(work)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancelling() or task.cancel())
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    watcher = None
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # it is for nohup
+        numbers.append(signal.SIGHUP)
+        watcher = asyncio.create_task(cancel_with_terminal(task))  # the loop holds tasks weakly
+    for number in numbers:
+        asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancelling() or task.cancel())
     await asyncio.wait([task])
+    if watcher:
+        watcher.cancel()
     if not task.cancelled():
         task.result()
     return task.cancelled()
+
+
+async def cancel_with_terminal(task: asyncio.Task[None]) -> None:
+    """Cancel a task when its terminal is closed: if make leads the session, only make gets SIGHUP, and waits for us."""
+    with suppress(OSError):  # there is no terminal
+        if os.tcgetpgrp(1) == os.getpgrp():
+            while os.isatty(1):
+                await asyncio.sleep(TERMINAL_SECONDS)
+            task.cancelling() or task.cancel()
 
 
 def write_traceback(error: Exception) -> None:

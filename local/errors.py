@@ -20,8 +20,8 @@ def explain(error: BaseException) -> str:
             return explain(error.exceptions[0])
         case TimeoutError() if not str(error):
             return "no answer in time"
-        case OSError(filename=str(filename), strerror=str(reason)):
-            return f"{filename}: {reason}"
+        case OSError(strerror=str(reason)):
+            return f"{error.filename}: {reason}" if error.filename else reason
         case ArithmeticError() | AttributeError() | LookupError() | NameError() | TypeError() | ValueError():
             return f"{type(error).__name__}: {error}"
     return str(error) or type(error).__name__

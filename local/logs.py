@@ -83,5 +83,6 @@ def log_to_file(name: str) -> None:
 
 
 def quieten() -> None:
-    logging.getLogger("botocore").setLevel(logging.WARNING)
+    for name in ("botocore", "watchfiles"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.raiseExceptions = False  # a full disk must not print a traceback for each record

@@ -86,9 +86,13 @@ def write(port: int, state: State) -> None:
     file = find_file(port)
     new = file.with_suffix(".new")
     new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        json.dump(dataclasses.asdict(state), stream, indent=2)
-    new.replace(file)
+    new.touch(mode=0o600)
+    try:
+        new.write_text(json.dumps(dataclasses.asdict(state), indent=2))
+        new.replace(file)
+    except OSError as error:
+        new.unlink()
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 def claim(port: int, ports: dict[str, int]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
 import subprocess
+import termios
 import time
 from pathlib import Path
 from typing import Self
@@ -27,6 +29,7 @@ class Terminal:
             stdout=inside,
             stderr=inside,
             start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY),  # noqa: PLW1509 - these tests start no threads
         )
         os.close(inside)
 
@@ -34,19 +37,26 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.type("\x03")
+        if self._screen >= 0:
+            self.type("\x03")
         try:
             self._process.wait(PATIENCE_SECONDS)
         finally:
             self._process.kill()
+            self.close()
+
+    def close(self) -> None:
+        """Close the terminal, as the user closes its window."""
+        if self._screen >= 0:
             os.close(self._screen)
+        self._screen = -1
 
     def type(self, text: str) -> None:
         os.write(self._screen, text.encode())
 
-    def expect(self, text: str) -> None:
+    def expect(self, text: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Waits until the text appears after what was expected before."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + seconds
         while text not in self._shown:
             readable, *_ = select.select([self._screen], [], [], max(0.0, deadline - time.monotonic()))
             assert readable, f"{text!r} has not appeared, this has: {self._shown!r}"

@@ -93,9 +93,8 @@ PORT = "must be a port number from 0 (any that is free) to 65535, it is"
           for value in ("credential", "=subprotocol", "=", "")),
         (["up", "--functions=lambda"], "--functions must be auto, process or image, it is 'lambda'"),
         (["up", "--iam", "maybe"], "--iam must be enforce or off, it is 'maybe'"),
-        (["up", "--template", "missing.json"], "--template must be a file, 'missing.json' is none"),
-        (["up", "--template", "tests"], "--template must be a file, 'tests' is none"),
-        (["up", "--images", "missing"], "--images must be a folder, 'missing' is none"),
+        (["up", "--template", "missing.json"], "--template must be a file, and 'missing.json' does not exist"),
+        (["up", "--images", "missing"], "--images must be a folder, and 'missing' is none"),
         *((["up", f"--dynamodb-url={value}"], f"--dynamodb-url must be a URL such as http://127.0.0.1:8000, it is {value!r}")
           for value in ("", "localhost:8000", "ftp://localhost", "http://", "http://[", "http://localhost:port")),
         (["up", "--port"], "--port needs a value"),
