@@ -105,6 +105,7 @@ def time_edits(folder: Path, url: str, rounds: int) -> Iterator[float]:
                     break
             else:
                 raise SystemExit(f"the new code does not answer after {EDIT_SECONDS:.0f} s")
+        handler.write_text(source)  # the stack is unchanged at the next start
 
 
 def spread(seconds: list[float]) -> str:

@@ -122,6 +122,10 @@ async def test_changed_settings_and_routes_are_applied(desk: Desk) -> None:
         function["Properties"]["Environment"]["Variables"]["MAX_MESSAGE_BYTES"] = "3"
         keepalive = next(each for each in resources.values() if each["Properties"].get("RouteKey") == "keepalive")
         keepalive["Properties"]["RouteKey"] = "stay"
+        for permission in (
+            each["Properties"] for each in resources.values() if each["Type"] == "AWS::Lambda::Permission"
+        ):
+            permission["SourceArn"] = json.loads(json.dumps(permission["SourceArn"]).replace("keepalive", "stay"))
 
     printed = await desk.edit_template(change, printed="stack applied")
 
