@@ -26,7 +26,7 @@ def write_instructions(system: System, options: Options, *, user: str, no_token:
         "In another terminal, from here:",
         *(f"  {line}" for line in write_lines_to_paste(system, no_token, flags)),
     ]
-    limits = options.limits.compressed(options.clock_speed)
+    limits = options.limits.speed_up(options.clock_speed)
     if limits != Limits():
         lines += ["", f"Connections end after {limits.idle_seconds:g} s idle, {limits.connection_seconds:g} s in all."]
     return "\n".join(("", *lines, "", "Ctrl-C ends everything."))

@@ -12,9 +12,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from local.apigateway.limits import Limits
-from local.apigateway.sockets import GRACE_SECONDS
 from local.errors import LaunchError, TemplateError
-from local.ports import bind_localhost
+from local.ports import SHUTDOWN_SECONDS, bind_localhost
 
 FLAG = "--page-port"
 HASHED = "/assets/"  # Vite puts a hash of their content into the names of these files
@@ -85,7 +84,7 @@ class PageServer:
         application.on_response_prepare.append(self._add_headers)
         application.router.add_get("/config.json", self._serve_config)
         application.router.add_get("/{name:.*}", self._serve_file)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=GRACE_SECONDS)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
         for listener in self._listeners:
             await web.SockSite(self._runner, listener).start()

@@ -11,6 +11,7 @@ from local.state import find_owner
 
 NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 ATTEMPTS = 10
+SHUTDOWN_SECONDS = 0.1  # for the last responses of an HTTP server; aiohttp takes 0 for "wait for ever"
 
 
 def find_port(port: int, flag: str) -> int:

@@ -122,7 +122,7 @@ class System:
 
     def unused_grants(self) -> list[str]:
         """What the functions' roles allow and nobody has done so far."""
-        return sorted(self.iam.unused(LOCAL_SERVICES))
+        return sorted(self.iam.unused_grants(LOCAL_SERVICES))
 
 
 @asynccontextmanager
@@ -130,7 +130,7 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
     """Run the whole system; at the end close its connections, run `$disconnect`, and end every process."""
     paths.LOGS.mkdir(parents=True, exist_ok=True)
     iam = Iam(enforced=options.iam)
-    limits = options.limits.compressed(options.clock_speed)
+    limits = options.limits.speed_up(options.clock_speed)
     async with AsyncExitStack() as exits:
         given = Template.read(options.template) if options.template else None
         page = bind_page(options, given)

@@ -35,7 +35,7 @@ class Limits:
     new_connections: Throttle = NEW_CONNECTIONS
     requests: Throttle = ACCOUNT_THROTTLE
 
-    def compressed(self, clock_speed: float) -> Limits:
+    def speed_up(self, clock_speed: float) -> Limits:
         """Return the limits with connections that end so many times sooner. Functions keep their time."""
         return dataclasses.replace(
             self,

@@ -25,6 +25,7 @@ from local.apigateway.routing import RouteSelection
 from local.apigateway.sockets import ClientSocket, HttpRequest, HttpSocket, ProtocolSelector, http_response
 from local.aws.iam import Iam
 from local.lambda_.invocation import Invocation
+from local.ports import SHUTDOWN_SECONDS
 
 KEEP_ALIVE_SECONDS = 75.0  # for a client's next request on the same HTTP connection
 MAX_IN_FLIGHT = 256  # messages of one connection whose functions have not answered; others wait
@@ -94,7 +95,7 @@ class GatewayServer:
             await asyncio.wait(remaining)
         if self._next_due:
             self._next_due.cancel()
-        await self._http.shutdown(sockets.GRACE_SECONDS)
+        await self._http.shutdown(SHUTDOWN_SECONDS)
         await self._server.wait_closed()
 
     def update(self, api: Api) -> None:

@@ -34,7 +34,6 @@ MAX_WAITING = 16  # messages of a client that wait; with more it is not read fro
 WRITE_BUFFER_BYTES = 512 * 1024  # unsent to a client; with more it is not read from
 UNREAD_SECONDS = 10.0  # for a client to read on when the write buffer is full
 CLOSE_SECONDS = 1.0  # for a client to answer a close frame and to close
-GRACE_SECONDS = 0.1  # for answers at the end; aiohttp takes 0 for "wait for ever"
 TLS_HANDSHAKE = b"\x16\x03"
 DATA_OPCODES = {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}
 # AWS was seen to select 12 bits.

@@ -22,12 +22,12 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from local.apigateway.sockets import GRACE_SECONDS
 from local.aws.account import Account
 from local.aws.iam import ADMINISTRATOR, Iam
 from local.aws.names import LocalNames
 from local.aws.resolver import sitecustomize
 from local.aws.signature import Signature, SignatureError
+from local.ports import SHUTDOWN_SECONDS
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # DynamoDB itself takes 16 MB
 REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d")
@@ -144,7 +144,7 @@ class AwsEndpoint:
     async def stop(self) -> None:
         await self._names.stop()
         self._server.close()
-        await self._http.shutdown(GRACE_SECONDS)
+        await self._http.shutdown(SHUTDOWN_SECONDS)
         await self._client.close()
 
     def route_gateway(self, domain_name: str, port: int) -> None:

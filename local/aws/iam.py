@@ -213,7 +213,7 @@ class Iam:
         self.advice[advice] = None
         logger.warning("%s", advice)
 
-    def unused(self, services: Iterable[str]) -> Iterator[str]:
+    def unused_grants(self, services: Iterable[str]) -> Iterator[str]:
         """Yield the grants of these services that were not used, e.g. `websocket: dynamodb:DeleteItem on arn:…`."""
         for session in self.sessions.values():
             for statement in session.role.statements:

@@ -365,7 +365,7 @@ def test_statement_of_the_new_role_that_was_used_before_stays_used() -> None:
 
     iam.update_role("websocket", Role("WebSocketRole", (allow("dynamodb:PutItem"), allow("dynamodb:GetItem"))))
 
-    assert [*iam.unused(["dynamodb"])] == [f"websocket: dynamodb:GetItem on {TABLE}"]
+    assert [*iam.unused_grants(["dynamodb"])] == [f"websocket: dynamodb:GetItem on {TABLE}"]
 
 
 # Unused grants
@@ -378,18 +378,18 @@ def test_unused_grants_are_listed_with_function_and_resources() -> None:
 
     iam.authorize(key, "dynamodb:PutItem", TABLE)
 
-    assert [*iam.unused(["dynamodb"])] == [f"websocket: dynamodb:DeleteItem on {TABLE}, {TABLE}/index/*"]
+    assert [*iam.unused_grants(["dynamodb"])] == [f"websocket: dynamodb:DeleteItem on {TABLE}, {TABLE}/index/*"]
 
 
 @pytest.mark.parametrize("pattern", ["dynamodb:*", "DynamoDB:*Item", "dynamodb:PutIte?", "dynamodb:putitem"])
 def test_pattern_is_used_as_soon_as_a_call_matches_it(pattern: str) -> None:
     iam = Iam()
     key = session(iam, allow(pattern)).access_key_id
-    before = [*iam.unused(["dynamodb"])]
+    before = [*iam.unused_grants(["dynamodb"])]
 
     iam.authorize(key, "dynamodb:PutItem", TABLE)
 
-    assert (before, [*iam.unused(["dynamodb"])]) == ([f"websocket: {pattern} on {TABLE}"], [])
+    assert (before, [*iam.unused_grants(["dynamodb"])]) == ([f"websocket: {pattern} on {TABLE}"], [])
 
 
 def test_denied_call_uses_no_grant() -> None:
@@ -398,7 +398,7 @@ def test_denied_call_uses_no_grant() -> None:
 
     iam.authorize(key, "dynamodb:PutItem", TABLE)
 
-    assert len([*iam.unused(["dynamodb"])]) == 2
+    assert len([*iam.unused_grants(["dynamodb"])]) == 2
 
 
 def test_grants_are_recorded_as_used_if_iam_is_not_enforced() -> None:
@@ -407,7 +407,7 @@ def test_grants_are_recorded_as_used_if_iam_is_not_enforced() -> None:
 
     iam.authorize(key, "dynamodb:PutItem", TABLE)
 
-    assert [*iam.unused(["dynamodb"])] == [f"websocket: dynamodb:GetItem on {TABLE}"]
+    assert [*iam.unused_grants(["dynamodb"])] == [f"websocket: dynamodb:GetItem on {TABLE}"]
 
 
 def test_grant_of_two_functions_may_be_unused_by_one() -> None:
@@ -417,21 +417,21 @@ def test_grant_of_two_functions_may_be_unused_by_one() -> None:
 
     iam.authorize(key, "dynamodb:PutItem", TABLE)
 
-    assert [*iam.unused(["dynamodb"])] == [f"other: dynamodb:PutItem on {TABLE}"]
+    assert [*iam.unused_grants(["dynamodb"])] == [f"other: dynamodb:PutItem on {TABLE}"]
 
 
 def test_grants_of_other_services_are_left_out() -> None:
     iam = Iam()
     session(iam, allow("logs:PutLogEvents", "xray:*", "*", on="*"), allow("DynamoDB:GetItem"))
 
-    assert [*iam.unused(["dynamodb"])] == [f"websocket: DynamoDB:GetItem on {TABLE}"]
+    assert [*iam.unused_grants(["dynamodb"])] == [f"websocket: DynamoDB:GetItem on {TABLE}"]
 
 
 def test_denies_and_not_actions_are_left_out() -> None:
     iam = Iam()
     session(iam, deny("dynamodb:*"), statement(Action=None, NotAction="dynamodb:GetItem"))
 
-    assert [*iam.unused(["dynamodb"])] == []
+    assert [*iam.unused_grants(["dynamodb"])] == []
 
 
 def test_policy_variable_cannot_be_evaluated() -> None:

@@ -217,10 +217,10 @@ def test_limits_are_those_of_aws_unless_told_otherwise() -> None:
 def test_clock_speed_shortens_only_the_limits_of_connections() -> None:
     limits = Limits(new_connections=Throttle(1, 2), requests=Throttle(3, 4))
 
-    compressed = limits.compressed(3600)
+    faster = limits.speed_up(3600)
 
-    assert (compressed.idle_seconds, compressed.connection_seconds) == (1 / 6, 2)
-    assert (compressed.integration_seconds, compressed.new_connections, compressed.requests) == (
+    assert (faster.idle_seconds, faster.connection_seconds) == (1 / 6, 2)
+    assert (faster.integration_seconds, faster.new_connections, faster.requests) == (
         limits.integration_seconds,
         limits.new_connections,
         limits.requests,

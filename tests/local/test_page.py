@@ -244,7 +244,7 @@ def test_local_settings_lead_to_the_local_gateway_and_the_local_user_pool() -> N
 
 
 def test_local_settings_have_the_limits_of_a_compressed_clock() -> None:
-    limits = Limits(idle_seconds=30).compressed(600)
+    limits = Limits(idle_seconds=30).speed_up(600)
 
     settings = local_settings(
         OUTPUT, websocket_url="ws://127.0.0.1:1/prod", aws_url="http://127.0.0.1:2", limits=limits

@@ -145,7 +145,7 @@ async def test_function_may_make_a_call_that_its_role_allows(managed: Gateway, i
     await call(managed, function(iam, POST), "post_to_connection", connection_id, Data=b"hello")
 
     assert await received(peer) == "hello"
-    assert list(iam.unused(["execute-api"])) == []
+    assert list(iam.unused_grants(["execute-api"])) == []
 
 
 @pytest.mark.parametrize(("operation", "method"), [("get_connection", "GET"), ("delete_connection", "DELETE")])

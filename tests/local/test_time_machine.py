@@ -28,7 +28,7 @@ from tests.local.conftest import PATIENCE_SECONDS, received
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 
 CLOCK_SPEED = 720.0
-LIMITS = Limits().compressed(CLOCK_SPEED)
+LIMITS = Limits().speed_up(CLOCK_SPEED)
 PAUSE_SECONDS = LIMITS.idle_seconds / 20
 TWO_HOURS = 2 * 60 * 60
 VANISHED = "L0SM9cOFvHcCIhw="
