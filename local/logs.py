@@ -55,6 +55,8 @@ def shorten(line: str) -> list[str] | None:
         return None
     error = ": ".join(str(record[name]) for name in ("errorType", "errorMessage") if record.get(name))
     message = ": ".join(write_value(each) for each in (record.get("message"), error) if each)
+    if message.startswith("LAMBDA_WARNING"):  # the runtime's, with five sentences of advice that concern AWS only
+        message = message.partition(". ")[0]
     extra = " ".join(f"{name}={write_value(value)}" for name, value in record.items() if name not in NOT_SHOWN)
     trace = record.get("stackTrace")
     return [

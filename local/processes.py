@@ -38,8 +38,7 @@ def list_processes() -> dict[int, Process]:
 
 def is_running(pid: int, command: str) -> bool:
     """Return whether the process still runs; another one that got its id later has another command line."""
-    process = list_processes().get(pid)
-    return process is not None and process.command == command
+    return bool(running_of({pid: command}))
 
 
 def find_descendants(pid: int) -> dict[int, str]:
@@ -55,14 +54,24 @@ def find_descendants(pid: int) -> dict[int, str]:
 
 
 def end_processes(commands: dict[int, str]) -> dict[int, str]:
-    """End those of these processes that still run, the hard way if they do not go by themselves; return them."""
-    running = {pid: command for pid, command in commands.items() if is_running(pid, command)}
-    for number, seconds in ((signal.SIGTERM, END_SECONDS), (signal.SIGKILL, END_SECONDS)):
-        deadline = time.monotonic() + seconds
-        for pid, command in running.items():
-            if is_running(pid, command):
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, number)
-        while any(is_running(*each) for each in running.items()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-    return running
+    """End those of these processes that do not end by themselves within seconds; return them."""
+    wait_for_end(commands)  # a reaper may be at work
+    left = running_of(commands)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in running_of(left):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+        wait_for_end(left)
+    return left
+
+
+def wait_for_end(commands: dict[int, str]) -> None:
+    deadline = time.monotonic() + END_SECONDS
+    while running_of(commands) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def running_of(commands: dict[int, str]) -> dict[int, str]:
+    """Return those of these processes that run."""
+    processes = list_processes()
+    return {pid: command for pid, command in commands.items() if pid in processes and processes[pid].command == command}

@@ -49,6 +49,8 @@ def record(**changes: Any) -> dict[str, Any]:
          "WARNING connection rejected reason=missing_group"),
         (record(message={"a": [1, "é"]}), 'INFO {"a": [1, "é"]}'),
         (record(message=""), "INFO"),
+        (record(message="LAMBDA_WARNING: Unhandled exception. The most likely cause is"),
+         "INFO LAMBDA_WARNING: Unhandled exception"),
         (record(level="ERROR", message="it failed", errorType="KeyError", errorMessage="'x'", location="/a.py:f:3"),
          "ERROR it failed: KeyError: 'x'"),
         ({"timestamp": "", "level": "ERROR", "errorMessage": "no", "errorType": "ValueError", "requestId": "8476a536"},
