@@ -38,7 +38,7 @@ def list_processes() -> dict[int, Process]:
 
 def is_running(pid: int, command: str) -> bool:
     """Return whether the process still runs; another one that got its id later has another command line."""
-    return bool(running_of({pid: command}))
+    return bool(select_running({pid: command}))
 
 
 def find_descendants(pid: int) -> dict[int, str]:
@@ -56,9 +56,9 @@ def find_descendants(pid: int) -> dict[int, str]:
 def end_processes(commands: dict[int, str]) -> dict[int, str]:
     """End those of these processes that do not end by themselves within seconds; return them."""
     wait_for_end(commands)  # a reaper may be at work
-    left = running_of(commands)
+    left = select_running(commands)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in running_of(left):
+        for pid in select_running(left):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
         wait_for_end(left)
@@ -67,11 +67,11 @@ def end_processes(commands: dict[int, str]) -> dict[int, str]:
 
 def wait_for_end(commands: dict[int, str]) -> None:
     deadline = time.monotonic() + END_SECONDS
-    while running_of(commands) and time.monotonic() < deadline:
+    while select_running(commands) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
-def running_of(commands: dict[int, str]) -> dict[int, str]:
+def select_running(commands: dict[int, str]) -> dict[int, str]:
     """Return those of these processes that run."""
     processes = list_processes()
     return {pid: command for pid, command in commands.items() if pid in processes and processes[pid].command == command}
