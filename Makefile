@@ -83,6 +83,10 @@ bench: setup ## measure cold start and warm path of both functions; FLAGS="--sub
 bench-gateway: setup ## measure the local gateway against a bare echo server
 	@$(VENV)/python -m benchmarks.gateway
 
+.PHONY: bench-edit
+bench-edit: page setup ## measure how soon `make up` is ready, and an edited handler answers; FLAGS="--functions process" for one way
+	@$(VENV)/python -m benchmarks.edit_loop $(FLAGS)
+
 .PHONY: check
 check: setup frontend/node_modules/stamp .venv/stamp-browser ## formatter, linter, types, links in the docs
 	$(VENV)/ruff format --check --quiet $(SOURCES)
