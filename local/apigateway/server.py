@@ -105,7 +105,7 @@ class GatewayServer:
             TemplateError: it cannot be served, so the one from before stays in force.
             ValueError: it describes another API or stage, which needs a restart.
         """
-        for fact in ("id", "stage", "account"):
+        for fact in ("id", "stage", "arn"):
             before, after = getattr(self.api, fact), getattr(api, fact)
             if before != after:
                 raise ValueError(f"the API's {fact} was {before} and is {after}, which needs a restart")

@@ -113,13 +113,14 @@ async def test_changed_throttle_starts_anew(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fact", "value"), [("id", "otherapi00"), ("stage", "dev"), ("account", Account("123456789012"))], ids=str
+    ("named", "change"),
+    [("id", {"id": "otherapi00"}), ("stage", {"stage": "dev"}), ("arn", {"account": Account("123456789012")})],
 )
-async def test_another_stage_needs_a_restart(gateway: Gateway, fact: str, value: Any) -> None:
+async def test_another_stage_needs_a_restart(gateway: Gateway, named: str, change: dict[str, Any]) -> None:
     before = gateway.server.api
 
-    with pytest.raises(ValueError, match=f"^the API's {fact} was .*, which needs a restart$"):
-        gateway.server.update(dataclasses.replace(before, **{fact: value}))
+    with pytest.raises(ValueError, match=f"^the API's {named} was .*, which needs a restart$"):
+        gateway.server.update(dataclasses.replace(before, **change))
 
     assert gateway.server.api == before
 
