@@ -12,9 +12,12 @@ from typing import NamedTuple
 
 PROC = Path("/proc")
 END_SECONDS = 3.0
+COMMAND_CHARACTERS = 120  # enough to know a process again; what follows may be secret, as the variables of `docker run`
 
 
 class Process(NamedTuple):
+    """A process: the id of its parent, and how its command line begins."""
+
     parent: int
     command: str
 
@@ -25,14 +28,14 @@ def list_processes() -> dict[int, Process]:
         ps = ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="]
         lines = subprocess.run(ps, capture_output=True, text=True, check=False).stdout.splitlines()
         rows = [line.split(maxsplit=2) for line in lines]
-        return {int(row[0]): Process(int(row[1]), row[2]) for row in rows if len(row) == 3}
+        return {int(row[0]): Process(int(row[1]), row[2][:COMMAND_CHARACTERS]) for row in rows if len(row) == 3}
     found = {}
     for folder in PROC.glob("[0-9]*"):
         with suppress(OSError):  # it has just ended
             parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
             command = (folder / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
             if command:
-                found[int(folder.name)] = Process(parent, command)
+                found[int(folder.name)] = Process(parent, command[:COMMAND_CHARACTERS])
     return found
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -169,7 +170,7 @@ def test_what_a_killed_one_has_left_is_ended_and_named(other: subprocess.Popen[b
 
 def test_what_does_not_go_by_itself_is_killed(other: subprocess.Popen[bytes]) -> None:
     command = ["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.1; done"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as stubborn:
+    with subprocess.Popen(command, stdout=PIPE) as stubborn:
         assert stubborn.stdout
         stubborn.stdout.readline()
         state.save(PORT, running(other, children={stubborn.pid: " ".join(command)}))
@@ -192,7 +193,7 @@ def test_port_is_known_by_its_owner_until_that_ends(other: subprocess.Popen[byte
 
 
 def test_descendants_are_found_at_every_level() -> None:
-    with subprocess.Popen(["sh", "-c", "sleep 600 & echo; wait"], stdout=subprocess.PIPE) as shell:
+    with subprocess.Popen(["sh", "-c", "sleep 600 & echo; wait"], stdout=PIPE) as shell:
         assert shell.stdout
         shell.stdout.readline()
         found = find_descendants(os.getpid())
@@ -202,6 +203,21 @@ def test_descendants_are_found_at_every_level() -> None:
 
     assert found[shell.pid] == "sh -c sleep 600 & echo; wait"
     assert "sleep 600" in found.values()
+
+
+def test_secrets_at_the_end_of_a_command_line_are_not_kept() -> None:
+    with subprocess.Popen(
+        ["sh", "-c", "echo; read line", "a" * 120, "--env=SECRET=secret"], stdin=PIPE, stdout=PIPE
+    ) as shell:
+        assert shell.stdout
+        shell.stdout.readline()
+        found = find_descendants(os.getpid())[shell.pid]
+
+        assert is_running(shell.pid, found)
+        shell.kill()
+
+    assert found.startswith("sh -c echo; read line aaa")
+    assert "secret" not in found
 
 
 def test_process_that_has_ended_does_not_run_even_if_nobody_has_asked_for_its_status() -> None:
