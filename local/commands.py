@@ -44,17 +44,17 @@ def get_token(port: int, email: str) -> str:
     Raises:
         CommandError: nobody here knows the user's password, or the user cannot sign in.
     """
-    email = check_email(email)
+    email, flags = check_email(email), state.write_flags(port)
     running = state.find_running(port)
     users = open_user_pool(running)
     known = running.users.get(email)
     found = users.find(email)
     if found is None:
-        raise CommandError(f"there is no user {email}: add one with `make user EMAIL={email}`")
+        raise CommandError(f"there is no user {email}: add one with `make user EMAIL={email}{flags}`")
     if known is None:
         raise CommandError(
             f"nobody here knows the password of {found}, who signed up on the page: sign in there, "
-            "or add another user with `make user EMAIL=…`"
+            f"or add another user with `make user EMAIL=…{flags}`"
         )
     return users.id_token(email, known)
 
@@ -65,7 +65,7 @@ def add_user(port: int, email: str, groups: list[str]) -> str:
     Raises:
         CommandError: the address is taken, or the user pool does not take this user.
     """
-    email = check_email(email)
+    email, flags = check_email(email), state.write_flags(port)
     for group in groups:
         if not GROUP.fullmatch(group):
             raise CommandError(f"a group's name has 1 to 128 characters without spaces, it is {group!r}")
@@ -73,7 +73,9 @@ def add_user(port: int, email: str, groups: list[str]) -> str:
         users = open_user_pool(running)
         if found := users.find(email):
             if email in running.users:
-                raise CommandError(f"there is a user {found} already, its token is `make -s token EMAIL={email}`")
+                raise CommandError(
+                    f"there is a user {found} already, its token is `make -s token EMAIL={email}{flags}`"
+                )
             raise CommandError(f"there is a user {found} already, who signed up on the page: take another address")
         # Saved first: if this command is killed, no user is left whose password nobody knows.
         running.users[email] = make_password()
@@ -85,7 +87,6 @@ def add_user(port: int, email: str, groups: list[str]) -> str:
             raise
     member = f", in the group{'s' if groups[1:] else ''} {' and '.join(groups)}" if groups else ""
     new = f" (new: {' and '.join(created)})" if created else ""
-    flags = "" if port == state.PORT else f" LOCAL_FLAGS=--port={port}"
     return f"{email} can sign in{member}{new}. Token: make -s token EMAIL={email}{flags}"
 
 

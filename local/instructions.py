@@ -10,7 +10,7 @@ from typing import Any
 from local import example
 from local.apigateway.limits import Limits
 from local.page import PAGE_CONFIG
-from local.state import PORT
+from local.state import write_flags
 from local.system import Options, System
 
 UNKNOWN = "…"  # what only the reader knows
@@ -18,7 +18,7 @@ UNKNOWN = "…"  # what only the reader knows
 
 def write_instructions(system: System, options: Options, *, user: str, no_token: str | None = None) -> str:
     """Return the text for a running system; `no_token` says why `make token` cannot print one of the user."""
-    flags = "" if system.port == PORT else f" LOCAL_FLAGS=--port={system.port}"
+    flags = write_flags(system.port)
     lines = [
         *describe_page(system, options),
         *describe_addresses(system, user, no_token, flags),

@@ -56,6 +56,11 @@ class State:
         return is_running(self.pid, self.command)
 
 
+def write_flags(port: int) -> str:
+    """Return what a make command needs to mean this `make up`, with a space before it."""
+    return "" if port == PORT else f" LOCAL_FLAGS=--port={port}"
+
+
 def find_file(port: int) -> Path:
     return paths.STATE / f"up-{port}.json"
 

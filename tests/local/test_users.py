@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
@@ -132,6 +133,20 @@ def test_user_who_does_not_exist_is_told_with_the_command_that_adds_one(up: Up) 
 
     there_is = "there is no user bob@example.com: add one with `make user EMAIL=bob@example.com`"
     assert refusal(get_token, "bob@example.com") == there_is
+
+
+def test_commands_that_are_named_have_the_port(up: Up) -> None:
+    users = up()
+    other = dataclasses.replace(state.find_running(PORT), ports={"--port": 4600})
+    state.save(4600, other)
+
+    told = add_user(4600, "bob@example.com", [])
+    with pytest.raises(CommandError) as error:
+        get_token(4600, "carol@example.com")
+
+    assert told.endswith("Token: make -s token EMAIL=bob@example.com LOCAL_FLAGS=--port=4600")
+    assert str(error.value).endswith("`make user EMAIL=carol@example.com LOCAL_FLAGS=--port=4600`")
+    assert users.find("bob@example.com") == "bob@example.com"
 
 
 def test_user_whose_password_was_changed_on_the_page_is_told(up: Up) -> None:
