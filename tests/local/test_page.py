@@ -266,7 +266,7 @@ async def refusal(options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     """What is said of a page that cannot be served; a synthesis would be too late."""
     monkeypatch.setattr(paths, "STATE", tmp_path)
     monkeypatch.setattr(paths, "LOGS", tmp_path / "logs")
-    monkeypatch.setattr(local_system, "synthesize", None)
+    monkeypatch.setattr(local_system, "get_template", None)
     with pytest.raises(LaunchError) as error:
         async with run_system(options, Progress(io.StringIO())):
             pass
