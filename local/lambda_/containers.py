@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import uuid
 from asyncio.subprocess import DEVNULL, PIPE
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pathlib import Path
 from local.errors import LaunchError
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from local.lambda_.launched import Launch, Launched, Output, describe_exit
+from local.lambda_.launched import Launch, Launched, Output, describe_exit, shown
 from local.paths import ROOT
 from local.reaper import Reaper
 
@@ -30,6 +31,7 @@ LABEL = f"local-run={uuid.uuid4()}"  # on every container of this run
 SIGNALLED = 128  # exit status of `docker run` after a signal, minus the signal
 REGISTRY_SECONDS = 15.0
 DOCKER_SECONDS = 20.0
+COMPLAINT_LINES = 8
 BASE_ADVICE = "the base image cannot be had: connect to its registry, or set BASE_IMAGE to an image that is here"
 CONNECT = """
 import socket
@@ -124,9 +126,18 @@ class Containers:
                     os.killpg(process.pid, signal.SIGKILL)  # if the local run ends before the build
                 self._reaper.release(process.pid)
             if status != 0:
-                raise LaunchError(f"docker buildx bake: {complaint}")
+                raise LaunchError(f"docker buildx bake: {self._localize(complaint)}")
             built = json.loads(metadata.read_text())
         return {target: built[target]["containerimage.config.digest"] for target in targets}
+
+    def _localize(self, text: str) -> str:
+        """Replace paths of handlers in an image by those of the user's files."""
+
+        def replace(path: re.Match[str]) -> str:
+            file = self._source / path[1] / f"{path[1]}.py"
+            return shown(file) if file.is_file() else path[0]
+
+        return re.sub(r"(?:/out/)?var/task/(\w+)\.py", replace, text)
 
     async def _check_network(self, image: str) -> None:
         """Raise LaunchError if a container cannot connect to this process; an image without Python is not checked."""
@@ -166,12 +177,14 @@ class Containers:
 
 
 async def read_complaint(output: Output) -> str:
-    """Return the last line of a build's output, with advice if the base image cannot be had.
+    """Return what the failed step of a build has printed, or its last line; with advice if there is no base image.
 
     Raises:
         LaunchError: a registry does not answer; BuildKit would wait for minutes.
     """
     last, asked = "", dict[str, str]()  # the base images that registries are asked for, by step
+    printed: defaultdict[str, list[str]] = defaultdict(list)  # by step
+    failed: list[str] = []
     lines = output.lines()
     while True:
         try:
@@ -184,11 +197,17 @@ async def read_complaint(output: Output) -> str:
         if line is None:
             break
         last = line.strip() or last
+        if found := re.match(r"(#\d+) \d+\.\d+ (.*\S)", line):
+            printed[found[1]].append(found[2])
+        elif found := re.match(r"(#\d+) ERROR", line):
+            failed = printed[found[1]]
         if found := re.match(r"(#\d+) .*load metadata for (\S+)", line):
             asked[found[1]] = found[2]
         elif found := re.match(r"(#\d+) (?:DONE|ERROR|CANCELED|CACHED)", line):
             asked.pop(found[1], None)
-    return f"{last}; {BASE_ADVICE}" if "failed to resolve source metadata" in last else last
+    if "failed to resolve source metadata" in last:
+        return f"{last}; {BASE_ADVICE}"
+    return "\n".join(failed[-COMPLAINT_LINES:]) or last
 
 
 async def ask_docker(*arguments: str) -> str:

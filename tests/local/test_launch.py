@@ -184,6 +184,32 @@ async def test_images_that_cannot_be_built_are_an_error(
         await containers.prepare({"rooms"})
 
 
+BROKEN_HANDLER = """
+echo '#11 [code 2/2] RUN python -m compileall /out/var/task'
+echo "#11 0.387 *** Error compiling '/out/var/task/rooms.py'..."
+echo '#11 0.387   File "var/task/rooms.py", line 3'
+echo "#11 0.387 SyntaxError: '{' was never closed"
+echo '#11 ERROR: process "/bin/sh -c python" did not complete successfully: exit code: 1'
+echo 'ERROR: failed to solve: process "/bin/sh -c python" did not complete successfully: exit code: 1'
+exit 1
+"""
+
+
+async def test_failed_step_of_a_build_is_shown_with_the_users_file(engine: Engine, images: Path) -> None:
+    engine(BROKEN_HANDLER)
+    containers = Containers(source=images)
+
+    with pytest.raises(LaunchError) as error:
+        await containers.prepare({"rooms"})
+
+    file = images / "rooms" / "rooms.py"
+    assert str(error.value) == (
+        f"docker buildx bake: *** Error compiling '{file}'...\n"
+        f'  File "{file}", line 3\n'
+        "SyntaxError: '{' was never closed"
+    )
+
+
 NO_BASE = """
 echo '#3 [context base] load metadata for docker.io/library/python:3.13-slim'
 echo '#3 ERROR: no such host'
