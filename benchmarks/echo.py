@@ -11,7 +11,7 @@ import time
 from functools import cache
 from hashlib import sha256
 from hmac import digest
-from typing import Any
+from typing import Any, BinaryIO
 
 GATEWAY = os.environ["GATEWAY"]
 HOST, _, PORT = GATEWAY.partition(":")
@@ -19,12 +19,17 @@ SECRET = os.environ["AWS_SECRET_ACCESS_KEY"]
 TOKEN = os.environ["AWS_SESSION_TOKEN"]
 SIGNED = "host;x-amz-date;x-amz-security-token"
 
-gateway = socket.create_connection((HOST, int(PORT)))
-answers = gateway.makefile("rb")
+
+@cache
+def connect() -> tuple[socket.socket, BinaryIO]:
+    """Connect at the first message, because the gateway cuts a connection that sends nothing for ten seconds."""
+    gateway = socket.create_connection((HOST, int(PORT)))
+    return gateway, gateway.makefile("rb")
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, int]:
     connection = event["requestContext"]
+    gateway, answers = connect()
     gateway.sendall(post(f"/{connection['stage']}/@connections/{connection['connectionId']}", event["body"].encode()))
     status = answers.readline().split()[1]
     if status != b"200":
