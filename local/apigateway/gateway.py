@@ -67,7 +67,7 @@ INTEGRATION_TIMED_OUT = Refusal.of(HTTPStatus.GATEWAY_TIMEOUT, "Endpoint request
 
 
 def check_identity_sources(api: Api) -> None:
-    """Raise TemplateError for an identity source that is of none of API Gateway's kinds."""
+    """Raise TemplateError for an identity source that is not valid at API Gateway."""
     for route in api.routes.values():
         for source in route.authorizer.identity_sources if route.authorizer else ():
             if not IDENTITY_SOURCE.fullmatch(source):

@@ -49,7 +49,7 @@ class RouteSelection:
         )
 
     def evaluate(self, message: str) -> str | None:
-        """Return the expression's value, in which a missing path is empty; None if the message has none."""
+        """Return the expression's value, in which a missing path is empty; None if the message is not a JSON object."""
         if all(isinstance(part, str) for part in self.parts):
             return "".join(str(part) for part in self.parts)
         try:

@@ -58,9 +58,14 @@ def api(
     routes: Mapping[str, Mapping[str, Any]] = {},
     **facts: Any,
 ) -> Api:
-    """An API with these routes; `$connect` has an authorizer if there are identity sources, be it none of them.
+    """Return an API with these routes.
 
-    `routes` has what is special about some of them, e.g. `{"$default": {"two_way": True}}`.
+    Args:
+        route_keys: of the routes.
+        identity_sources: of the authorizer of `$connect`; None for no authorizer.
+        expression: selects the route of a message.
+        routes: attributes of some routes, e.g. `{"$default": {"two_way": True}}`.
+        facts: other attributes of the API.
     """
     authorizer = None if identity_sources is None else Authorizer(AUTHORIZER, identity_sources)
     built = {
@@ -75,7 +80,7 @@ def connection() -> Connection:
 
 
 def allow(context: dict[str, Any] | None = None) -> dict[str, Any]:
-    """An authorizer's answer to whoever comes."""
+    """Return an authorizer's answer that allows the connection."""
     statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": METHOD_ARN}
     document = {"Version": "2012-10-17", "Statement": [statement]}
     return {"principalId": "ada", "policyDocument": document, "context": context or {}}
@@ -112,7 +117,7 @@ Behaviour = Invocation | Callable[[Event], Awaitable[Invocation]]
 
 
 class Functions:
-    """Functions in this process: each route, and the authorizer, answers as the test says and keeps its events."""
+    """Functions in this process: a test sets how each route and the authorizer behave, and reads their events."""
 
     def __init__(self) -> None:
         self.invoked: list[str] = []
@@ -127,14 +132,14 @@ class Functions:
         return behaviour if isinstance(behaviour, Invocation) else await behaviour(event)
 
     async def event(self, name: str) -> Event:
-        """The next event of a route, or of the authorizer."""
+        """Return the next event of a route, or of the authorizer."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self._events[name].get()
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway that listens, and the functions behind it."""
+    """A gateway that listens, with its functions."""
 
     server: GatewayServer
     functions: Functions
@@ -152,13 +157,13 @@ class Gateway:
         return await connect(f"{self.url}{query}", **options)
 
     async def connected(self, **options: Any) -> tuple[ClientConnection, str]:
-        """A client, and its connection's id."""
+        """Return a client, and its connection's id."""
         peer = await self.connect(**options)
         event = await self.functions.event("$connect")
         return peer, event["requestContext"]["connectionId"]
 
     async def disconnect_event(self) -> tuple[int, str]:
-        """Code and reason of the next `$disconnect` event."""
+        """Return code and reason of the next `$disconnect` event."""
         context = (await self.functions.event("$disconnect"))["requestContext"]
         return context["disconnectStatusCode"], context["disconnectReason"]
 
@@ -214,14 +219,14 @@ async def received(peer: ClientConnection) -> str:
 
 
 async def closed(peer: ClientConnection) -> tuple[int | None, str | None]:
-    """Code and reason of the gateway's close frame."""
+    """Return code and reason of the gateway's close frame."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         await peer.wait_closed()
     return peer.close_code, peer.close_reason
 
 
 async def refused(gateway: Gateway, query: str = "") -> int:
-    """The status of a handshake that does not get its 101."""
+    """Return the status of a handshake that is refused."""
     with pytest.raises(InvalidStatus) as error:
         await gateway.connect(query)
     return error.value.response.status_code
@@ -229,7 +234,7 @@ async def refused(gateway: Gateway, query: str = "") -> int:
 
 @dataclass(frozen=True)
 class RawClient:
-    """A TCP connection, for what no proper client would do."""
+    """A TCP connection, for input that a proper client does not send."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -239,7 +244,7 @@ class RawClient:
             return await self.reader.readuntil(b"\r\n\r\n")
 
     async def read_all(self) -> bytes:
-        """Everything up to the end of the connection; then hangs up too, as proper clients do."""
+        """Read to the end of the connection, then close it too."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             read = await self.reader.read()
         self.writer.close()
@@ -251,7 +256,7 @@ Dial = Callable[..., Awaitable[RawClient]]
 
 @pytest.fixture
 async def dial() -> AsyncIterator[Dial]:
-    """Opens TCP connections to a port and sends these bytes; closes them after the test."""
+    """Open TCP connections to a port, and send these bytes. They are closed after the test."""
     clients: list[RawClient] = []
 
     async def dialled(port: int, sent: bytes = b"") -> RawClient:

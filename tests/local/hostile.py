@@ -1,4 +1,4 @@
-"""What the tests of bad input share: bytes that no proper client sends, and the proof that they leave nothing behind."""
+"""Shared by the tests of bad input: bytes that no proper client sends, and a check that they do no harm."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from local.lambda_.invocation import Invocation
 from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, RawClient, sign
 
-# Python's and its libraries' own, but for the one header in which AWS names an exception of its model.
+# Traces of Python and its libraries. One header is left out: in it AWS names an exception of its model.
 INTERNALS = re.compile(
     rb"Traceback|File \"|\.py\b|\b[A-Z]\w*(?:Error|Exception)\b|aiohttp|asyncio|websockets|[Pp]ython|\bb'|0x[0-9a-f]{6}"
 )
@@ -31,7 +31,7 @@ RSV1, RSV2, RSV3 = 0x40, 0x20, 0x10
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, masked: bool = True) -> bytes:
-    """A client's frame, right or wrong; its masking key is zero, which leaves the payload as it is."""
+    """Return a client's frame, valid or not. Its masking key is zero, so the payload stays readable."""
     start = bytes([fin << 7 | rsv | opcode])
     mask_bit = masked << 7
     if len(payload) < 126:
@@ -44,24 +44,24 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, 
 
 
 def close_frame(code: int) -> bytes:
-    """The gateway's: with a code, without a reason."""
+    """Return the gateway's close frame with a code and without a reason."""
     return b"\x88\x02" + struct.pack("!H", code)
 
 
 def post(connection_id: str, headers: bytes, body: bytes = b"") -> bytes:
-    """PostToConnection with what is special about its headers."""
+    """Return a PostToConnection with additional headers."""
     return call("POST", connection_id, headers, body)
 
 
 def call(method: str, connection_id: str, headers: bytes = b"", body: bytes = b"") -> bytes:
-    """A signed call of `@connections`."""
+    """Return a signed call of `@connections`."""
     line = f"{method} /prod/@connections/{connection_id}"
     signed = "\r\n".join(sign(line, body)).encode()
     return b"%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n%s\r\n%s" % (line.encode(), signed, headers, body)
 
 
 async def heard(client: RawClient) -> bytes:
-    """All that the gateway says until it hangs up, in whatever way; nothing of it is about its inner life."""
+    """Return everything that the gateway sends until it closes. Fail if that reveals internals."""
     said = b""
     async with asyncio.timeout(PATIENCE_SECONDS):
         try:
@@ -75,28 +75,28 @@ async def heard(client: RawClient) -> bytes:
 
 
 async def answer(gateway: Gateway, dial: Dial, sent: bytes) -> bytes:
-    """As `heard`, by a client that sends this."""
+    """Send this on a new connection; return everything that the gateway sends until it closes."""
     return await heard(await dial(gateway.port, sent))
 
 
 def status(answer: bytes) -> int | None:
-    """An answer's status; None if there was no answer."""
+    """Return the status of a response; None for no response."""
     return int(answer.split()[1]) if answer else None
 
 
 def reset(client: RawClient) -> None:
-    """Vanishes: the other side gets an RST."""
+    """Abort the connection with an RST."""
     client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
     client.writer.transport.abort()
 
 
 def half_close(client: RawClient) -> None:
-    """Sends a FIN and goes on listening."""
+    """Send a FIN, and keep reading."""
     client.writer.write_eof()
 
 
 def hold(gateway: Gateway, route: str) -> asyncio.Event:
-    """Makes the function of a route, or the authorizer, wait for the event that this returns."""
+    """Let the function of a route, or the authorizer, wait for the event that this returns."""
     may_answer = asyncio.Event()
     answer = gateway.functions.behaviour.get(route, OK)
     assert isinstance(answer, Invocation)
@@ -111,7 +111,7 @@ def hold(gateway: Gateway, route: str) -> asyncio.Event:
 
 @asynccontextmanager
 async def dripping(client: RawClient, drip: bytes, seconds: float = 0.005) -> AsyncIterator[None]:
-    """Meanwhile the client sends these bytes again and again."""
+    """Send these bytes again and again in the background."""
 
     async def send() -> None:
         with suppress(ConnectionError):
@@ -127,7 +127,7 @@ async def dripping(client: RawClient, drip: bytes, seconds: float = 0.005) -> As
 
 
 async def upgraded(gateway: Gateway, dial: Dial, extensions: bytes = b"") -> RawClient:
-    """A connection after its 101."""
+    """Return a connection after its 101."""
     client = await dial(gateway.port, HANDSHAKE.removesuffix(b"\r\n") + extensions + b"\r\n")
     assert status(await client.read_head()) == 101
     return client
@@ -135,7 +135,7 @@ async def upgraded(gateway: Gateway, dial: Dial, extensions: bytes = b"") -> Raw
 
 @contextmanager
 def peak_memory() -> Iterator[Callable[[], int]]:
-    """Measures, in bytes, how much more is allocated at once than at the start."""
+    """Measure the peak of the memory in bytes that is allocated from here on."""
     tracemalloc.start()
     peak = 0
     try:
@@ -146,7 +146,7 @@ def peak_memory() -> Iterator[Callable[[], int]]:
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    """Returns when this is true; a test may then fail with what it finds instead."""
+    """Wait until the condition is true, or for PATIENCE_SECONDS; the test then asserts it."""
     for _ in range(round(PATIENCE_SECONDS / 0.01)):
         if condition():
             return
@@ -158,7 +158,7 @@ def open_files() -> int:
 
 
 async def serves(gateway: Gateway) -> bool:
-    """Whether a proper client gets through."""
+    """Return True after a new client has connected and sent a message."""
     async with await gateway.connect() as peer:
         await peer.send("hello from the next one")
         while (await gateway.functions.event("$default"))["body"] != "hello from the next one":
@@ -168,7 +168,7 @@ async def serves(gateway: Gateway) -> bool:
 
 @asynccontextmanager
 async def unharmed(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
-    """Once its clients are gone the gateway is as it was, serves the next one, and has had no error to log."""
+    """Check at the end that the gateway has kept no connection, task or file, serves clients, and logged no error."""
     server = gateway.server
     files = open_files()
     behaviour = dict(gateway.functions.behaviour)

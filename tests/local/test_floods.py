@@ -51,7 +51,7 @@ async def gateway(
 
 
 async def connect_deaf(gateway: Gateway, dial: Dial) -> tuple[RawClient, ClientSocket, str]:
-    """Return a client that does not read, the gateway's socket of it, and the connection's id."""
+    """Return a client that does not read, the gateway's socket, and the connection's id."""
     client = await upgraded(gateway, dial)
     connection_id = (await gateway.functions.event("$connect"))["requestContext"]["connectionId"]
     client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
