@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from local.apigateway.limits import Limits
 from local.apigateway.server import GatewayServer
 from local.assembly import find_cached_template, synthesize_template
 from local.aws.endpoint import AwsEndpoint
-from local.aws.iam import Iam
+from local.aws.iam import SERVICES, Iam
 from local.aws.ministack import LocalAws
 from local.aws.resources import Created, create_resources
 from local.aws.ttl import sweep
@@ -29,10 +28,6 @@ from local.page import PAGE_CONFIG, PageServer, local_settings, parse_page_confi
 from local.paths import ROOT
 from local.ports import find_port
 from local.progress import Progress
-
-LOCAL_SERVICES = ("cognito-idp", "dynamodb", "execute-api")  # what functions can be seen to call
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,7 +117,7 @@ class System:
 
     def unused_grants(self) -> list[str]:
         """What the functions' roles allow and nobody has done so far."""
-        return sorted(self.iam.unused_grants(LOCAL_SERVICES))
+        return sorted(self.iam.unused_grants(SERVICES))
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 ELEMENTS = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource"}
+SERVICES = ("cognito-idp", "dynamodb", "execute-api")  # that functions can be seen to call
 ADMINISTRATOR = "test"  # the access key of the desk's user
 
 logger = logging.getLogger(__name__)
@@ -76,12 +77,26 @@ def matches(pattern: str, value: str) -> bool:
     return fnmatchcase(value, pattern.replace("[", "[[]"))
 
 
-def parse_policy(document: Any) -> tuple[Statement, ...]:
-    """Return the statements of a policy document. Raise PolicyError if it is malformed."""
+def parse_policy(document: Any, services: Iterable[str] = ("*",)) -> tuple[Statement, ...]:
+    """Return the statements of a policy document that cover actions of these services; others are not judged.
+
+    Raises:
+        PolicyError: it is malformed, or cannot be evaluated locally.
+    """
     if not isinstance(document, dict) or "Statement" not in document:
         raise PolicyError("a policy document must have a Statement")
-    statements = document["Statement"]
-    return tuple(Statement.parse(each) for each in (statements if isinstance(statements, list) else [statements]))
+    statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
+    return tuple(Statement.parse(each) for each in statements if may_cover(each, services))
+
+
+def may_cover(statement: Any, services: Iterable[str]) -> bool:
+    """Return whether a statement may cover an action of one of these services; `*` is any service."""
+    actions = statement.get("Action") if isinstance(statement, dict) else None
+    named = [actions] if isinstance(actions, str) else actions
+    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+        return True  # for the parser to refuse
+    prefixes = [each.partition(":")[0].lower() for each in named]
+    return any(service == "*" or matches(prefix, service) for prefix in prefixes for service in services)
 
 
 def evaluate(statements: Iterable[Statement], action: str, resource: str) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
 from local.apigateway.api import ACCOUNT_THROTTLE, INTEGRATION_SECONDS, Api, Authorizer, Route, Throttle
-from local.aws.iam import PolicyError, Role, Statement, parse_policy
+from local.aws.iam import SERVICES, PolicyError, Role, Statement, parse_policy
 from local.cloudformation.document import Document
 from local.cloudformation.resource_types import CREATED
 from local.cloudformation.stack import Stack
@@ -180,7 +180,7 @@ class Template(Document):
         statements = [managed(arn, logical_id) for arn in attached if arn not in here]
         for policy_id, document in documents:
             try:
-                statements += parse_policy(document)
+                statements += parse_policy(document, SERVICES)
             except PolicyError as error:
                 raise TemplateError(f"{policy_id}: {error}") from error
         return Role(name, tuple(statements))

@@ -46,6 +46,29 @@ def test_policies_add_up(read: Read) -> None:
     assert found.statements == (PUT, Statement("Deny", ("dynamodb:*",), ("*",), not_resource=True))
 
 
+@pytest.mark.parametrize("action", ["s3:GetObject", ["kms:Decrypt", "S3:*"]])
+def test_statement_about_services_that_are_not_run_is_not_judged(read: Read, action: object) -> None:
+    other = {
+        "Effect": "Allow",
+        "Action": action,
+        "Resource": "*",
+        "Condition": {"Bool": {"aws:SecureTransport": "true"}},
+    }
+    document = {"Statement": [other, *POLICY["Statement"]]}
+
+    found = role_of(read, role(Policies=[{"PolicyName": "both", "PolicyDocument": document}]))
+
+    assert found.statements == (PUT,)
+
+
+@pytest.mark.parametrize("action", ["*", "d*:PutItem", ["s3:*", "dynamodb:GetItem"]])
+def test_condition_of_a_statement_that_may_cover_a_local_service_is_refused(read: Read, action: object) -> None:
+    statement = {"Effect": "Allow", "Action": action, "Resource": "*", "Condition": {"Bool": {"x": "true"}}}
+
+    with pytest.raises(TemplateError, match=r"^Role: Condition of a statement cannot be evaluated locally"):
+        role_of(read, role(Policies=[{"PolicyName": "p", "PolicyDocument": {"Statement": statement}}]))
+
+
 @pytest.mark.parametrize("type_", ["IAM::Policy", "IAM::ManagedPolicy"])
 def test_policy_of_another_role_does_not_count(read: Read, type_: str) -> None:
     others = resource(type_, PolicyDocument=POLICY, Roles=[{"Ref": "Other"}])
