@@ -9,6 +9,7 @@ export PIP_RETRIES ?= 2
 export PIP_DEFAULT_TIMEOUT ?= 10
 export npm_config_fetch_retries ?= 2
 export npm_config_fetch_retry_mintimeout ?= 1000
+export npm_config_fetch_timeout ?= 30000
 NO_NETWORK = { echo "setup: the packages in $(@D) could not be installed; is there a network?" >&2; exit 1; }
 
 # Arguments of a command come from make's command line only: many shells have an EMAIL of their own.

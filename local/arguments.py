@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -15,7 +14,8 @@ from urllib.parse import urlsplit
 
 from infra.context import read_context
 from local import paths
-from local.errors import explain
+from local.cloudformation.synthesis import read_cdk_json
+from local.errors import TemplateError
 from local.state import PORT
 
 if TYPE_CHECKING:
@@ -211,12 +211,10 @@ def check_context(arguments: argparse.Namespace) -> None:
         if context:
             raise SystemExit("--context is of the synthesis, and --template is synthesized already: use one of them")
         return
-    file = paths.ROOT / "cdk.json"
     try:
-        values = json.loads(file.read_text())["context"]
-        read_context(values | context)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise SystemExit(f"{file.name} cannot be read: {explain(error)}") from error
+        read_context(read_cdk_json(paths.ROOT)["context"] | context)
+    except TemplateError as error:
+        raise SystemExit(str(error)) from error
 
 
 def build_options(arguments: argparse.Namespace) -> Options:

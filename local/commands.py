@@ -122,6 +122,8 @@ def post(port: int, message: str, connection_id: str | None) -> str:
     Raises:
         CommandError: `@connections` refuses; the message has its status.
     """
+    if not message:
+        raise CommandError("MESSAGE is missing: make -s post MESSAGE='hello'")
     running = state.find_running(port)
     connection_id = connection_id or find_connection(port)
     management = client("apigatewaymanagementapi", running.callback_url, running.region)

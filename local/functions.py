@@ -15,7 +15,7 @@ from local.lambda_.containers import Containers, has_engine
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
 from local.lambda_.processes import Processes
-from local.lambda_.runner import FunctionRunner
+from local.lambda_.runner import FunctionRunner, InitError
 
 Way = Literal["auto", "process", "image"]
 
@@ -43,6 +43,7 @@ class Functions:
         self._containers = Containers(mounts, source=source)
         self._launcher: Processes | Containers = self._processes
         self._runners: dict[str, FunctionRunner] = {}
+        self._stale: set[str] = set()  # targets whose newest source does not run
 
     @property
     def targets(self) -> set[str]:
@@ -63,6 +64,7 @@ class Functions:
             LaunchError: the functions cannot be run as asked for.
             InitError: the init phase of one failed.
         """
+        self._environment = environment
         functions = {arn: self._with_timeout(function) for arn, function in functions.items()}
         launches, fallback = await self._build_or_fall_back({each.target for each in functions.values()})
         for arn, function in functions.items():
@@ -76,20 +78,30 @@ class Functions:
         return self._runners[arn].invoke(event)
 
     async def reload(self, targets: set[str]) -> None:
-        """Run the sources of these bake targets as they are now.
+        """Run the sources of these bake targets as they are now, and of those that failed before.
 
         Raises:
-            LaunchError: an image cannot be built.
-            InitError: the init phase of the new code failed. In both cases the code from before keeps serving.
+            LaunchError: code cannot be built, or its init phase failed; the code from before keeps serving.
         """
-        launches = await self._launcher.prepare(targets)
-        for runner in self._runners.values():
-            if runner.function.target in targets:
-                await runner.replace(launches[runner.function.target])
+        self._stale |= targets
+        errors = []
+        for target in sorted(self._stale):
+            try:
+                launches = await self._launcher.prepare({target})
+                for runner in self._runners.values():
+                    if runner.function.target == target:
+                        await runner.replace(launches[target])
+            except (LaunchError, InitError) as error:
+                errors.append(str(error))
+            else:
+                self._stale.discard(target)
+        if errors:
+            raise LaunchError("\n".join(errors))
 
     async def update(self, arn: str, function: Function) -> None:
         """Give a function other settings. InitError if it does not start with them: it keeps those from before."""
         runner = self._runners[arn]
+        runner.environment = self._environment(function)
         await runner.replace(runner.launch, self._with_timeout(function))
 
     async def stop(self) -> None:

@@ -10,10 +10,13 @@ from pathlib import Path
 from watchfiles import DefaultFilter, awatch
 
 from local import paths
+from local.apigateway.gateway import check_identity_sources
+from local.apigateway.routing import RouteSelection
 from local.assembly import find_cached_template, synthesize_template
 from local.cloudformation.stack import Stack
 from local.cloudformation.template import Template
-from local.progress import Progress, StepFailed
+from local.errors import explain
+from local.progress import Progress
 from local.system import Options, System
 
 DEBOUNCE_MILLISECONDS = 200  # an editor may write several files
@@ -62,18 +65,18 @@ async def collect(changed: asyncio.Queue[Path], folders: Iterable[Path], only: s
 
 async def apply_files(files: set[Path], system: System, options: Options, progress: Progress) -> None:
     """Apply changed files. A failure is printed, and what ran before keeps running."""
-    sources = {file for file in files if file.is_relative_to(options.images)}
+    sources = {file for file in files if options.images in file.parents}
     try:
         targets = changed_targets(sources, options.images, system.functions.targets)
-        if not system.functions.in_images and any(file.name.startswith("requirements") for file in sources):
+        if not system.functions.in_images and any(file.name == "requirements.txt" for file in sources):
             progress.say("Requirements have changed: press Ctrl-C and start again with `make up`, which installs them.")
         elif targets:
             with progress.step(f"{', '.join(sorted(targets))} reloaded"):
                 await system.functions.reload(targets)
-        if files - sources:
+        if any(not file.is_relative_to(options.images) for file in files):
             await apply_changed_stack(system, options, progress)
-    except StepFailed as error:
-        progress.say(f"{error}\nWhat ran before keeps running.")
+    except Exception as error:  # noqa: BLE001 - the next change must be seen
+        progress.say(f"{explain(error)}\nWhat ran before keeps running.")
 
 
 def changed_targets(files: set[Path], folder: Path, targets: set[str]) -> set[str]:
@@ -83,12 +86,16 @@ def changed_targets(files: set[Path], folder: Path, targets: set[str]) -> set[st
 
 
 async def apply_changed_stack(system: System, options: Options, progress: Progress) -> None:
-    path = options.template or await asyncio.to_thread(find_cached_template, options.context)
-    if path is None:
-        with progress.step("stack synthesized"):
-            path = await asyncio.to_thread(synthesize_template, options.context)
+    path = options.template or await synthesize(options, progress)
     with progress.step("stack applied") as step:
         step.result = "; ".join(await apply_template(Template.read(path), system)) or "nothing has changed"
+
+
+async def synthesize(options: Options, progress: Progress) -> Path:
+    with progress.step("stack synthesized"):
+        if cached := await asyncio.to_thread(find_cached_template, options.context):
+            return cached
+        return await asyncio.to_thread(synthesize_template, options.context)
 
 
 async def apply_template(template: Template, system: System) -> list[str]:
@@ -103,6 +110,8 @@ async def apply_template(template: Template, system: System) -> list[str]:
     stack = template.resolve(system.stack.outputs)
     if reasons := list(restart_reasons(system, template, stack)):
         raise RestartNeeded(f"{'; '.join(reasons)}: press Ctrl-C and start again")
+    check_identity_sources(stack.api)
+    RouteSelection.parse(stack.api.route_selection_expression)
     changes = []
     for arn, function in stack.functions.items():
         before = system.stack.functions[arn]

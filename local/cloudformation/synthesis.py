@@ -8,6 +8,7 @@ import shlex
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from local.errors import TemplateError
 
@@ -23,8 +24,27 @@ def synthesize(root: Path, outdir: Path, context: Mapping[str, str] | None = Non
     Raises:
         TemplateError: the app failed, or has not exactly one stack.
     """
-    run_app(json.loads((root / "cdk.json").read_text())["app"], root, outdir, context)
+    run_app(read_cdk_json(root)["app"], root, outdir, context)
     return find_template(outdir)
+
+
+def read_cdk_json(root: Path) -> dict[str, Any]:
+    """Return the content of `root`/cdk.json.
+
+    Raises:
+        TemplateError: it is missing, is not JSON, or lacks `app` or `context`.
+    """
+    file = root / "cdk.json"
+    try:
+        content = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise TemplateError(f"{file}, line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise TemplateError(f"{file} cannot be read: {error}") from error
+    for name, type_, kind in (("app", str, "a command"), ("context", dict, "an object")):
+        if not isinstance(content, dict) or not isinstance(content.get(name), type_):
+            raise TemplateError(f"{file}: {name} must be {kind}")
+    return dict(content)
 
 
 def find_template(outdir: Path) -> Path:
@@ -45,7 +65,7 @@ def run_app(app: str, root: Path, outdir: Path, context: Mapping[str, str] | Non
     environment = {
         **os.environ,
         "CDK_OUTDIR": str(outdir),
-        "CDK_CONTEXT_JSON": json.dumps(json.loads((root / "cdk.json").read_text())["context"] | dict(context or {})),
+        "CDK_CONTEXT_JSON": json.dumps(read_cdk_json(root)["context"] | dict(context or {})),
         "CDK_VALIDATION": "false",  # half of the time; `npx cdk synth` and the tests do it
     }
     synthesis = subprocess.run(shlex.split(app), cwd=root, env=environment, capture_output=True, text=True, check=False)

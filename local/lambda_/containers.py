@@ -128,7 +128,7 @@ class Containers:
             if status != 0:
                 raise LaunchError(f"docker buildx bake: {self._localize(complaint)}")
             built = json.loads(metadata.read_text())
-        return {target: built[target]["containerimage.config.digest"] for target in targets}
+        return {target: await find_image_id(built[target]) for target in targets}
 
     def _localize(self, text: str) -> str:
         """Replace paths of handlers in an image by those of the user's files."""
@@ -210,6 +210,12 @@ async def read_complaint(output: Output) -> str:
     return "\n".join(failed[-COMPLAINT_LINES:]) or last
 
 
+async def find_image_id(built: dict[str, str]) -> str:
+    """Return the id by which the engine knows a built image: containerd's image store does not use the config digest."""
+    inspected = await ask_docker("image", "inspect", "--format={{.Id}}", built.get("image.name", ""))
+    return inspected.strip() or built["containerimage.config.digest"]
+
+
 async def ask_docker(*arguments: str) -> str:
     """Return what a docker command prints, which is nothing if it fails."""
     try:
@@ -228,4 +234,8 @@ def has_engine() -> bool:
     if shutil.which("docker") is None:
         return False
     commands = (["docker", "info"], ["docker", "buildx", "version"])
-    return all(subprocess.run(command, capture_output=True, check=False).returncode == 0 for command in commands)
+    try:
+        ran = [subprocess.run(each, capture_output=True, check=False, timeout=DOCKER_SECONDS) for each in commands]
+    except subprocess.TimeoutExpired:
+        return False
+    return all(each.returncode == 0 for each in ran)

@@ -175,6 +175,8 @@ class ExecutionEnvironment:
         self._current = None
         if not self.initialized.done():
             self.initialized.set_result(None)
+        if self._ending:
+            return  # it is being killed: an invocation would be lost
         self._on_ready(self, partial(self._begin, answer))
 
     def _begin(self, answer: Answer, pending: Pending) -> None:

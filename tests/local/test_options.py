@@ -152,12 +152,21 @@ def test_wrong_context_is_refused_before_anything_starts(arguments: str, message
     assert str(end.value.code).startswith(message)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}"])
-def test_cdk_json_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{", r", line 1, column 2: Expecting property name"),
+        ("[]", r": app must be a command"),
+        ('{"app": "python app.py"}', r": context must be an object"),
+    ],
+)
+def test_fault_of_cdk_json_is_named_with_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, fault: str
+) -> None:
     (tmp_path / "cdk.json").write_text(text)
     monkeypatch.setattr(paths, "ROOT", tmp_path)
 
-    with pytest.raises(SystemExit, match=r"^cdk\.json cannot be read: "):
+    with pytest.raises(SystemExit, match=f"cdk\\.json{fault}"):
         check_context(parse_arguments(["up", f"--images={tmp_path}"]))
 
 

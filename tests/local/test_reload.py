@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -112,6 +113,29 @@ async def test_code_that_does_not_start_is_shown_and_the_last_good_code_serves(d
     assert "No module named 'no_such_module'" in missing
     assert "Traceback" not in syntax + missing
     assert await desk.ask() == {"good": "hello"}
+
+
+async def test_function_is_reloaded_although_another_one_does_not_start(desk: Desk) -> None:
+    authorizer = desk.handler.parents[1] / "authorizer" / "authorizer.py"
+    source = authorizer.read_text()
+    authorizer.write_text("import no_such_module\n")
+    both = await desk.edit_handler(ECHO, 'echo = {"both": body}', printed="What ran before keeps running.")
+
+    assert "No module named 'no_such_module'" in both
+    assert await desk.ask() == {"both": "hello"}
+
+    until = asyncio.ensure_future(desk.until_printed("✓ authorizer reloaded"))
+    await asyncio.sleep(0)
+    authorizer.write_text(source)
+    await until
+
+
+async def test_change_of_the_folder_itself_does_not_end_the_watch(desk: Desk) -> None:
+    os.utime(desk.handler.parents[1])
+
+    await desk.edit_handler(ECHO, 'echo = {"touched": body}', printed="✓ websocket reloaded")
+
+    assert await desk.ask() == {"touched": "hello"}
 
 
 async def test_changed_settings_and_routes_are_applied(desk: Desk) -> None:
