@@ -116,7 +116,7 @@ async def apply_template(template: Template, system: System) -> list[str]:
     for arn, function in stack.functions.items():
         before = system.stack.functions[arn]
         if function.role != before.role:
-            system.iam.update_role(function.target, function.role)
+            system.iam.update_role(function.name, function.role)
             changes.append(f"role of {function.target}")
         if dataclasses.replace(function, role=before.role) != before:
             await system.functions.update(arn, function)

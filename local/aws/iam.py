@@ -185,10 +185,10 @@ class Iam:
         self.sessions[session.access_key_id] = session
         return session
 
-    def update_role(self, function: str, role: Role) -> None:
-        """Give the function's session another role. The credentials stay."""
+    def update_role(self, function_name: str, role: Role) -> None:
+        """Give the sessions of a function another role. The credentials stay."""
         for session in self.sessions.values():
-            if session.function == function:
+            if session.arn.endswith(f"/{function_name}"):
                 session.arn = session.arn.replace(f"/{session.role.name}/", f"/{role.name}/")
                 session.role = role
 

@@ -346,10 +346,12 @@ def test_everything_is_allowed_if_iam_is_not_enforced(statements: tuple[Statemen
 def test_session_with_another_role_keeps_its_credentials() -> None:
     iam = Iam()
     rooms = session(iam, allow("dynamodb:PutItem"))
-    other = session(iam, allow("dynamodb:PutItem"), function="other")
+    other = iam.open_session(
+        "websocket", Role("Other", (allow("dynamodb:PutItem"),)), "arn:aws:sts::0:assumed-role/Other/Alias"
+    )
     before = rooms.environment()
 
-    iam.update_role("websocket", Role("NewRole", (allow("dynamodb:GetItem"),)))
+    iam.update_role("WebSocketFunction", Role("NewRole", (allow("dynamodb:GetItem"),)))
 
     assert rooms.environment() == before
     assert rooms.arn == SESSION_ARN.replace("WebSocketRole", "NewRole")
@@ -363,7 +365,7 @@ def test_statement_of_the_new_role_that_was_used_before_stays_used() -> None:
     key = session(iam, allow("dynamodb:PutItem")).access_key_id
     iam.authorize(key, "dynamodb:PutItem", TABLE)
 
-    iam.update_role("websocket", Role("WebSocketRole", (allow("dynamodb:PutItem"), allow("dynamodb:GetItem"))))
+    iam.update_role("WebSocketFunction", Role("WebSocketRole", (allow("dynamodb:PutItem"), allow("dynamodb:GetItem"))))
 
     assert [*iam.unused_grants(["dynamodb"])] == [f"websocket: dynamodb:GetItem on {TABLE}"]
 
