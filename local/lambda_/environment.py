@@ -76,6 +76,7 @@ class ExecutionEnvironment:
         variables: dict[str, str],
         *,
         on_ready: Callable[[ExecutionEnvironment, Begin], None],
+        on_exit: Callable[[ExecutionEnvironment], None],
         on_end: Callable[[ExecutionEnvironment], None],
     ) -> None:
         """Start it.
@@ -85,7 +86,8 @@ class ExecutionEnvironment:
             launch: starts the process.
             variables: that it gets besides those of Lambda and the template.
             on_ready: called when it can begin an invocation, with what begins it.
-            on_end: called when it has ended.
+            on_exit: called when its process has exited: it cannot begin an invocation any more.
+            on_end: called when everything that it has left is gone.
         """
         self.function = function
         self.launch = launch
@@ -95,6 +97,7 @@ class ExecutionEnvironment:
         self._last_lines: deque[str] = deque(maxlen=3)  # of the init phase's log
         self._given = variables
         self._on_ready = on_ready
+        self._on_exit = on_exit
         self._on_end = on_end
         self._ending = False
         self._current: Pending | None = None
@@ -142,6 +145,7 @@ class ExecutionEnvironment:
         init_limit = asyncio.get_running_loop().call_later(INIT_SECONDS, self._give_up_init)
         logging_ = asyncio.create_task(self._log(launched))
         await launched.process.wait()
+        self._on_exit(self)
         init_limit.cancel()
         if self._killing:
             await self._killing

@@ -80,7 +80,7 @@ class FunctionRunner:
 
     def _add(self, function: Function, launch: Launch, generation: int) -> ExecutionEnvironment:
         environment = ExecutionEnvironment(
-            function, launch, self.environment, on_ready=self._on_ready, on_end=self._on_end
+            function, launch, self.environment, on_ready=self._on_ready, on_exit=self._on_exit, on_end=self._on_end
         )
         self._generations[environment] = generation
         return environment
@@ -104,6 +104,9 @@ class FunctionRunner:
         for environment in self._idle:
             environment.end()
         self._idle.clear()
+
+    def _on_exit(self, environment: ExecutionEnvironment) -> None:
+        self._idle.pop(environment, None)
 
     def _on_end(self, environment: ExecutionEnvironment) -> None:
         """If that was its init phase, the invocation that it was started for ends too."""

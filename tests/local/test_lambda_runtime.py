@@ -267,6 +267,29 @@ async def test_environment_that_dies_as_its_turn_comes_is_replaced(run: Run) -> 
     assert worked.answer == [runtime.processes[1].pid, "hello"]
 
 
+async def test_environment_whose_remains_are_still_removed_gets_no_invocation(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removing, removed = asyncio.Event(), asyncio.Event()
+    clean_up = Launched.clean_up
+
+    async def clean_up_slowly(launched: Launched) -> Invocation:
+        removing.set()
+        await removed.wait()
+        return await clean_up(launched)
+
+    monkeypatch.setattr(Launched, "clean_up", clean_up_slowly)
+    runtime = run(ECHO)
+    await runtime.start()
+
+    runtime.processes[0].kill()
+    await removing.wait()
+    worked = await runtime.invoke("hello")
+    removed.set()
+
+    assert worked.answer == [runtime.processes[1].pid, "hello"]
+
+
 async def test_end_is_logged_as_on_lambda(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     invocation = await run(FRAIL).invoke("exit")
 
