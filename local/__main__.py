@@ -22,7 +22,7 @@ from local.arguments import build_options, check_context, parse_arguments
 from local.errors import CommandError, LaunchError, TemplateError, explain
 from local.progress import Progress
 
-TERMINAL_SECONDS = 1.0  # between two looks
+TERMINAL_SECONDS = 1.0  # between checks of the terminal
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -76,7 +76,7 @@ async def wait_until_stopped(work: Coroutine[Any, Any, None]) -> bool:
     task = asyncio.ensure_future(work)
     numbers = [signal.SIGINT, signal.SIGTERM]
     watcher = None
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # it is for nohup
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
         numbers.append(signal.SIGHUP)
         watcher = asyncio.create_task(cancel_with_terminal(task))  # the loop holds tasks weakly
     for number in numbers:

@@ -71,7 +71,22 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
         parsers[arguments.command].error(f"{unknown[0]} is unknown")
+    if arguments.command in {"up", "demo"}:
+        check_ports(parsers[arguments.command], arguments)
     return arguments
+
+
+def check_ports(parser: Parser, arguments: argparse.Namespace) -> None:
+    """Exit with one line if two parts would listen on one port."""
+    flags: dict[int, str] = {}
+    for flag, port in (
+        ("--port", arguments.port),
+        ("--aws-port", arguments.aws_port),
+        ("--page-port", arguments.page_port),
+    ):
+        if port and port in flags:
+            parser.error(f"{flags[port]} and {flag} must differ, both are {port}")
+        flags[port] = flag
 
 
 def add_options(parser: argparse.ArgumentParser, command: str) -> None:

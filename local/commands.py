@@ -69,7 +69,7 @@ def add_user(port: int, email: str, groups: list[str]) -> str:
     for group in groups:
         if not GROUP.fullmatch(group):
             raise CommandError(f"a group's name has 1 to 128 characters without spaces, it is {group!r}")
-    with state.changing(port) as running:
+    with state.update_running(port) as running:
         users = open_user_pool(running)
         if found := users.find(email):
             if email in running.users:

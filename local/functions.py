@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +44,7 @@ class Functions:
         self._containers = Containers(mounts, source=source)
         self._launcher: Processes | Containers = self._processes
         self._runners: dict[str, FunctionRunner] = {}
+        self.read_at = 0.0  # Unix time of the start, when the sources were read
         self._stale: set[str] = set()  # targets whose newest source does not run
 
     @property
@@ -65,6 +67,7 @@ class Functions:
             InitError: the init phase of one failed.
         """
         self._environment = environment
+        self.read_at = time.time()
         functions = {arn: self._with_timeout(function) for arn, function in functions.items()}
         launches, fallback = await self._build_or_fall_back({each.target for each in functions.values()})
         for arn, function in functions.items():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from watchfiles import DefaultFilter, awatch
+from watchfiles import Change, DefaultFilter, awatch
 
 from local import paths
 from local.apigateway.gateway import check_identity_sources
@@ -42,6 +43,8 @@ async def watch(system: System, options: Options, progress: Progress) -> None:
         tasks.create_task(collect(changed, sources))
         # A single file is watched by its folder, because editors replace the file.
         tasks.create_task(collect(changed, {file.parent for file in files}, only={str(file) for file in files}))
+        for file in find_edited_since(system.functions.read_at, options.images):
+            changed.put_nowait(file)
         while True:
             batch = {await changed.get()}
             while not changed.empty():
@@ -61,6 +64,15 @@ async def collect(changed: asyncio.Queue[Path], folders: Iterable[Path], only: s
     ):
         for _, path in changes:
             changed.put_nowait(Path(path))
+
+
+def find_edited_since(seconds: float, folder: Path) -> Iterator[Path]:
+    """Yield the files that were edited while the system started."""
+    ignore = DefaultFilter()
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # an editor's file may go at any time
+            if file.is_file() and file.stat().st_mtime > seconds and ignore(Change.modified, str(file)):
+                yield file
 
 
 async def apply_files(files: set[Path], system: System, options: Options, progress: Progress) -> None:

@@ -66,7 +66,7 @@ def find_file(port: int) -> Path:
 
 
 @contextmanager
-def locked() -> Iterator[None]:
+def lock_states() -> Iterator[None]:
     """Let one process at a time change state files."""
     folder = os.open(paths.STATE, os.O_RDONLY)
     try:
@@ -107,7 +107,7 @@ def claim(port: int, ports: dict[str, int]) -> list[str]:
         LaunchError: another one runs there.
     """
     paths.STATE.mkdir(parents=True, exist_ok=True)
-    with locked():
+    with lock_states():
         before = read(port)
         if before and before.is_running:
             raise LaunchError(
@@ -120,20 +120,20 @@ def claim(port: int, ports: dict[str, int]) -> list[str]:
 
 
 def save(port: int, state: State) -> None:
-    with locked():
+    with lock_states():
         write(port, state)
 
 
 def remove(port: int) -> None:
-    with locked():
+    with lock_states():
         find_file(port).unlink(missing_ok=True)
 
 
 @contextmanager
-def changing(port: int) -> Iterator[State]:
+def update_running(port: int) -> Iterator[State]:
     """Give the state of a running `make up` to change; other commands wait, so that no change is lost."""
     find_running(port)  # its folder may not exist
-    with locked():
+    with lock_states():
         state = find_running(port)
         try:
             yield state

@@ -39,7 +39,7 @@ class Options:
         context: of that synthesis, over cdk.json's.
         images: the folder of the functions' sources, one folder a bake target.
         port: of the gateway, 0 for any that is free.
-        aws_port: of the local Cognito and DynamoDB, likewise.
+        aws_port: of the local Cognito and DynamoDB, 0 for any that is free.
         page_port: of the page, 0 for any that is free; None serves no page.
         page: the folder of the built page.
         functions: in the built images, as plain processes, or images where there is an engine to build them.

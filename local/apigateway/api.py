@@ -65,7 +65,7 @@ class Api:
     account: Account = Account()  # noqa: RUF009 - frozen
 
     def may_invoke(self, function_arn: str, source: str) -> bool:
-        """Whether API Gateway may call the function for this route or authorizer."""
+        """Return whether API Gateway may call the function for this route or authorizer."""
         return self.permissions is None or any(
             allowed == function_arn and matches(pattern, source) for allowed, pattern in self.permissions
         )

@@ -52,26 +52,26 @@ class Management:
         try:
             signature = Signature.parse(request.raw_path, request.headers)
             signature.check(self.iam, "execute-api", self.api.account.region)
-            data = await posted(request)
+            data = await read_body(request)
             if isinstance(data, Refusal):
                 return http_response(data)
             signature.verify(self.iam, request.method, request.raw_path, request.headers, data)
         except SignatureError as error:
             return http_response(Refusal.of(HTTPStatus.FORBIDDEN, str(error), error.type))
-        peer = self._forbidden(request.method, connection_id, signature) or self._addressed(connection_id)
+        peer = self._check_permission(request.method, connection_id, signature) or self._find_peer(connection_id)
         if isinstance(peer, Refusal):
             return http_response(peer)
         match request.method:
             case "POST":
                 return http_response(self._post(peer, data))
             case "GET":
-                return web.json_response(described(peer), headers=request_id_header())
+                return web.json_response(describe_connection(peer), headers=request_id_header())
             case _:
                 self.connections.remove(connection_id)
                 peer.socket.close(1000, "Connection Closed Normally")
                 return web.Response(status=204, headers=request_id_header())
 
-    def _addressed(self, connection_id: str) -> Peer | Refusal:
+    def _find_peer(self, connection_id: str) -> Peer | Refusal:
         if not self.requests.take(time.monotonic()):
             return LIMIT_EXCEEDED
         if not CONNECTION_ID.fullmatch(connection_id):
@@ -79,7 +79,7 @@ class Management:
         peer = self.connections.get(connection_id)
         return GONE if peer is None or not peer.socket.is_open else peer
 
-    def _forbidden(self, method: str, connection_id: str, signature: Signature) -> Refusal | None:
+    def _check_permission(self, method: str, connection_id: str, signature: Signature) -> Refusal | None:
         """Return the refusal of an unknown method, or of a caller who may not make this call."""
         if method not in {"POST", "GET", "DELETE"}:
             return UNKNOWN_METHOD
@@ -106,7 +106,7 @@ class Management:
         return None if peer.send(data) else GONE
 
 
-async def posted(request: web.BaseRequest) -> bytes | Refusal:
+async def read_body(request: web.BaseRequest) -> bytes | Refusal:
     """A request's body, unless it is too large, too slow or broken; no more of it is kept than may be posted."""
     if (request.content_length or 0) > MAX_MESSAGE_BYTES:
         return TOO_LARGE
@@ -129,15 +129,15 @@ async def posted(request: web.BaseRequest) -> bytes | Refusal:
     return TOO_LARGE if len(data) > MAX_MESSAGE_BYTES else bytes(data)
 
 
-def described(peer: Peer) -> dict[str, Any]:
+def describe_connection(peer: Peer) -> dict[str, Any]:
     """GetConnection's answer."""
     connection = peer.connection
     return {
-        "connectedAt": iso(connection.connected_at / 1000),
+        "connectedAt": format_time(connection.connected_at / 1000),
         "identity": connection.identity,
-        "lastActiveAt": iso(peer.last_active_at),
+        "lastActiveAt": format_time(peer.last_active_at),
     }
 
 
-def iso(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -53,7 +53,7 @@ class UnknownCallError(ValueError):
 
 
 def calls(service: str, target: str, body: bytes, account: Account = NO_ACCOUNT) -> Iterator[Call]:
-    """What a call needs to be allowed, e.g. one grant for each table of a transaction.
+    """Yield the grants that a call needs, e.g. one for each table of a transaction.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html
 
@@ -79,12 +79,12 @@ def calls(service: str, target: str, body: bytes, account: Account = NO_ACCOUNT)
 
 @cache
 def cognito_model() -> Any:
-    """botocore's ServiceModel; reading it takes longer than a call."""
+    """Return botocore's ServiceModel; reading it takes longer than a call."""
     return botocore.session.get_session().get_service_model("cognito-idp")
 
 
 def is_public(target: str) -> bool:
-    """Whether a call needs no signature, as a user's own sign-in; the service's model says so."""
+    """Return whether a call needs no signature, such as a user's own sign-in; the service's model says so."""
     model = cognito_model()
     prefix, _, operation = target.rpartition(".")
     known = prefix == model.metadata["targetPrefix"] and operation in model.operation_names
@@ -110,7 +110,7 @@ def dynamodb_calls(operation: str, parameters: dict[str, Any], account: Account)
 
 
 def table_arn(name: object, account: Account) -> str:
-    """Of a table's name, or the ARN that may stand in its place."""
+    """Return the ARN of a table, given its name or its ARN."""
     text = str(name)
     return text if text.startswith("arn:") else account.arn("AWS::DynamoDB::Table", text)
 
@@ -164,22 +164,24 @@ class AwsEndpoint:
         return [self._names.files]
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
-        signature, fault = parsed(request)
-        host, service, region = self._addressed(request, signature)
-        if message := self._missing(host, service, region):
+        signature, fault = parse_signature(request)
+        host, service, region = self._find_service(request, signature)
+        if message := self._explain_missing(host, service, region):
             self._tell(message, signature)
-            return not_run(request, service, message)
+            return build_not_implemented_response(request, service, message)
         if (request.content_length or 0) > MAX_REQUEST_BYTES:
-            return failure(413, "RequestEntityTooLarge", f"a request has at most {MAX_REQUEST_BYTES} bytes")
+            return build_error_response(
+                413, "RequestEntityTooLarge", f"a request has at most {MAX_REQUEST_BYTES} bytes"
+            )
         body = await request.content.read()
         target = request.headers.get("X-Amz-Target", "")
         if signature:
-            refusal = self._refusal(request, signature, service, target, body)
+            refusal = self._authorize(request, signature, service, target, body)
         else:
             refusal = fault if target and not is_public(target) else None
         return refusal or await self._pass_on(request, service, body, signed=signature is not None)
 
-    def _addressed(self, request: web.BaseRequest, signature: Signature | None) -> tuple[str, str, str]:
+    def _find_service(self, request: web.BaseRequest, signature: Signature | None) -> tuple[str, str, str]:
         """Return the host, service and region that a call is for, by its host name or else by its signature."""
         host = request.headers.get("Host", "").partition(":")[0].lower().rstrip(".")
         if sitecustomize.is_aws(host):
@@ -188,7 +190,7 @@ class AwsEndpoint:
             return host, signature.service, signature.region
         return host, "cognito-idp", self.account.region
 
-    def _missing(self, host: str, service: str, region: str) -> str | None:
+    def _explain_missing(self, host: str, service: str, region: str) -> str | None:
         """Say why a call is for something that is not run locally; None if it is for something that is."""
         if service in self.urls and region == self.account.region:
             return None
@@ -209,7 +211,7 @@ class AwsEndpoint:
             session = self.iam.sessions.get(signature.access_key_id) if signature else None
             logger.warning("%s%s", f"{session.function}: " if session else "", message)
 
-    def _refusal(
+    def _authorize(
         self, request: web.BaseRequest, signature: Signature, service: str, target: str, body: bytes
     ) -> web.Response | None:
         """Return the answer to a call that is signed wrongly or that its caller may not make."""
@@ -218,11 +220,11 @@ class AwsEndpoint:
             signature.verify(self.iam, request.method, request.raw_path, request.headers, body)
             for action, resource in list(calls(service, target, body, self.account)):
                 if refused := self.iam.authorize(signature.access_key_id, action, resource):
-                    return failure(400, "AccessDeniedException", refused.message)
+                    return build_error_response(400, "AccessDeniedException", refused.message)
         except SignatureError as error:
-            return failure(400, error.type, str(error))
+            return build_error_response(400, error.type, str(error))
         except (UnknownCallError, AttributeError, TypeError) as error:
-            return failure(501, "NotImplemented", f"not evaluated: {error}")
+            return build_error_response(501, "NotImplemented", f"not evaluated: {error}")
         return None
 
     async def _pass_on(self, request: web.BaseRequest, service: str, body: bytes, *, signed: bool) -> web.Response:
@@ -242,15 +244,15 @@ class AwsEndpoint:
                     headers={**kept, "Content-Type": answer.headers.get("Content-Type", "application/json")},
                 )
         except ClientError as error:
-            return failure(503, "ServiceUnavailable", f"the local {service} does not answer: {error}")
+            return build_error_response(503, "ServiceUnavailable", f"the local {service} does not answer: {error}")
 
 
-def parsed(request: web.BaseRequest) -> tuple[Signature | None, web.Response | None]:
+def parse_signature(request: web.BaseRequest) -> tuple[Signature | None, web.Response | None]:
     """Return the signature of a request, or the answer to a call that needs one."""
     try:
         return Signature.parse(request.raw_path, request.headers), None
     except SignatureError as error:
-        return None, failure(400, error.type, str(error))
+        return None, build_error_response(400, error.type, str(error))
 
 
 def service_and_region(host: str) -> tuple[str, str]:
@@ -261,18 +263,18 @@ def service_and_region(host: str) -> tuple[str, str]:
     return labels[-1].removesuffix("-fips") or host, region
 
 
-def not_run(request: web.BaseRequest, service: str, message: str) -> web.Response:
+def build_not_implemented_response(request: web.BaseRequest, service: str, message: str) -> web.Response:
     """Return an error that the SDK of the service understands."""
     error = f"<Error><Code>NotImplemented</Code><Message>{escape(message)}</Message></Error>"
     if request.content_type == "application/x-www-form-urlencoded":
         return web.Response(status=501, text=f"<Response><Errors>{error}</Errors></Response>", content_type="text/xml")
     if service in REST_XML:
         return web.Response(status=501, text=error, content_type="application/xml")
-    return failure(501, "NotImplemented", message)
+    return build_error_response(501, "NotImplemented", message)
 
 
-def failure(status: int, error: str, message: str) -> web.Response:
-    """An error as services with a JSON protocol write it."""
+def build_error_response(status: int, error: str, message: str) -> web.Response:
+    """Return an error as services with a JSON protocol write it."""
     body = json.dumps({"__type": error, "message": message})
     return web.Response(
         status=status, text=body, content_type="application/x-amz-json-1.0", headers={"x-amzn-ErrorType": error}

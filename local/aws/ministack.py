@@ -53,7 +53,7 @@ class LocalAws:
         return {"cognito-idp": self.url, "dynamodb": self.dynamodb_url} if self.started else {}
 
     async def start(self) -> None:
-        """Returns when it answers; LaunchError if it does not."""
+        """Start ministack and wait until it answers; LaunchError if it does not."""
         python = VENVS / "aws" / "bin" / "python"
         if not python.exists():
             raise LaunchError(f"{VENVS.relative_to(ROOT)}/aws is missing: run `make setup`")

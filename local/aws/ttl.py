@@ -24,7 +24,7 @@ Identity = tuple[tuple[str, str], ...]
 
 
 class Expiry:
-    """Which items are over. What is left of an item's time when it is first seen passes `clock_speed` times faster.
+    """Select expired items. The time that an item has left when it is first seen passes `clock_speed` times faster.
 
     Args:
         key: the names of the table's key attributes.
@@ -38,7 +38,7 @@ class Expiry:
         self._ends: dict[Identity, float] = {}
 
     def expired(self, items: Iterable[Item], now: float) -> list[Item]:
-        """Of all items of the table at `now`, those to delete; items without a number there never are."""
+        """Return those of all items of the table to delete at `now`; items without a number there are never deleted."""
         ends: dict[Identity, float] = {}
         expired = []
         for item in items:
@@ -54,7 +54,7 @@ class Expiry:
 
 
 async def sweep(dynamodb: Any, table_name: str, attribute: str, clock_speed: float = 1.0) -> None:
-    """Deletes a table's expired items, until it is cancelled."""
+    """Delete a table's expired items, until cancelled."""
     expiry: Expiry | None = None
     while True:
         await asyncio.sleep(max(SWEEP_SECONDS / clock_speed, MIN_SWEEP_SECONDS))
@@ -66,7 +66,7 @@ async def sweep(dynamodb: Any, table_name: str, attribute: str, clock_speed: flo
 
 
 def key_of(dynamodb: Any, table_name: str) -> list[str]:
-    """The names of the table's key attributes."""
+    """Return the names of the table's key attributes."""
     return [each["AttributeName"] for each in dynamodb.describe_table(TableName=table_name)["Table"]["KeySchema"]]
 
 

@@ -33,7 +33,7 @@ class Users:
         Raises:
             CommandError: the user pool does not take this user; nothing was created.
         """
-        with explained(f"{email} cannot be added"):
+        with raise_command_errors(f"{email} cannot be added"):
             name = self._choose_name(email)
             attributes = [{"Name": "email", "Value": email}, {"Name": "email_verified", "Value": "true"}]
             self.cognito.admin_create_user(
@@ -74,7 +74,7 @@ class Users:
 
     def find(self, email: str) -> str | None:
         """Return the address of the user who has it, in whatever case; None if nobody has it."""
-        with explained("the users cannot be listed"):
+        with raise_command_errors("the users cannot be listed"):
             found = self.cognito.list_users(UserPoolId=self.user_pool_id, Filter=f'email = "{email}"')["Users"]
         attributes = (each for user in found for each in user["Attributes"])
         addresses = (str(each["Value"]) for each in attributes if each["Name"] == "email")
@@ -117,7 +117,7 @@ class Users:
             client_secret=None if app_client_id else self.app_client.get("ClientSecret"),
             client=self.cognito,
         )
-        with explained(f"{email} cannot sign in"):
+        with raise_command_errors(f"{email} cannot sign in"):
             try:
                 return str(sign_in.authenticate_user()["AuthenticationResult"]["IdToken"])
             except (WarrantException, KeyError, NotImplementedError) as error:
@@ -125,7 +125,7 @@ class Users:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def raise_command_errors(what: str) -> Iterator[None]:
     """Turn AWS's errors into a CommandError with AWS's message."""
     try:
         yield

@@ -62,7 +62,9 @@ def get_attribute(scope: Scope, argument: Any, where: str) -> str:
 
 def join(scope: Scope, argument: Any, where: str) -> str:
     separator, items = argument
-    parts = [scalar(each) for each in expect(list, evaluate(scope, items, where), f"{where}: Fn::Join", "over a list")]
+    parts = [
+        format_scalar(each) for each in expect(list, evaluate(scope, items, where), f"{where}: Fn::Join", "over a list")
+    ]
     return str(separator).join(parts)
 
 
@@ -74,10 +76,10 @@ def substitute(scope: Scope, argument: Any, where: str) -> str:
         if name.startswith("!"):
             return "${" + name[1:] + "}"
         if name in variables:
-            return scalar(evaluate(scope, variables[name], where))
+            return format_scalar(evaluate(scope, variables[name], where))
         if "." in name:
             return get_attribute(scope, name, where)
-        return scalar(scope.reference(name, where))
+        return format_scalar(scope.reference(name, where))
 
     return re.sub(r"\$\{([^}]+)\}", replace, template)
 
@@ -93,7 +95,7 @@ def select(scope: Scope, argument: Any, where: str) -> Any:
 
 def split(scope: Scope, argument: Any, where: str) -> list[str]:
     separator, value = argument
-    return scalar(evaluate(scope, value, where)).split(separator)
+    return format_scalar(evaluate(scope, value, where)).split(separator)
 
 
 def find_in_map(scope: Scope, argument: Any, where: str) -> Any:
@@ -111,7 +113,7 @@ def choose(scope: Scope, argument: Any, where: str) -> Any:
     return evaluate(scope, yes if scope.condition(condition, where) else no, where)
 
 
-def truth(scope: Scope, argument: Any, where: str) -> bool:
+def evaluate_boolean(scope: Scope, argument: Any, where: str) -> bool:
     """Return the value of an operand of Fn::And, Fn::Or or Fn::Not."""
     value = evaluate(scope, argument, where)
     if text(value) not in {"true", "false"}:
@@ -119,17 +121,17 @@ def truth(scope: Scope, argument: Any, where: str) -> bool:
     return text(value) == "true"
 
 
-def equal(scope: Scope, argument: Any, where: str) -> bool:
+def are_equal(scope: Scope, argument: Any, where: str) -> bool:
     one, other = evaluate(scope, argument, where)
-    return one == other if isinstance(one, list) else scalar(one) == scalar(other)
+    return one == other if isinstance(one, list) else format_scalar(one) == format_scalar(other)
 
 
 def negate(scope: Scope, argument: Any, where: str) -> bool:
     (operand,) = argument
-    return not truth(scope, operand, where)
+    return not evaluate_boolean(scope, operand, where)
 
 
-def scalar(value: Any) -> str:
+def format_scalar(value: Any) -> str:
     """Return a part of a text; TypeError for an object or a list."""
     if not isinstance(value, Scalar):
         raise TypeError(value)
@@ -138,16 +140,18 @@ def scalar(value: Any) -> str:
 
 FUNCTIONS: dict[str, Callable[[Any, Any, str], Any]] = {
     "Condition": lambda scope, name, where: scope.condition(name, where),
-    "Fn::And": lambda scope, operands, where: all(truth(scope, each, where) for each in operands),
-    "Fn::Base64": lambda scope, value, where: base64.b64encode(scalar(evaluate(scope, value, where)).encode()).decode(),
-    "Fn::Equals": equal,
+    "Fn::And": lambda scope, operands, where: all(evaluate_boolean(scope, each, where) for each in operands),
+    "Fn::Base64": lambda scope, value, where: base64.b64encode(
+        format_scalar(evaluate(scope, value, where)).encode()
+    ).decode(),
+    "Fn::Equals": are_equal,
     "Fn::FindInMap": find_in_map,
     "Fn::GetAtt": get_attribute,
     "Fn::If": choose,
     "Fn::Join": join,
     "Fn::Length": lambda scope, value, where: len(evaluate(scope, value, where)),
     "Fn::Not": negate,
-    "Fn::Or": lambda scope, operands, where: any(truth(scope, each, where) for each in operands),
+    "Fn::Or": lambda scope, operands, where: any(evaluate_boolean(scope, each, where) for each in operands),
     "Fn::Select": select,
     "Fn::Split": split,
     "Fn::Sub": substitute,

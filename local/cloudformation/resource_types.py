@@ -218,7 +218,7 @@ CREATED = (
     "AWS::DynamoDB::Table",
     "AWS::DynamoDB::GlobalTable",
 )
-# Neither receive nor make a call while the API is used, even if they refer to a function. `*` ends a prefix.
+# These types make no call and receive none while the API is used, even if they refer to a function. `*` ends a prefix.
 WITHOUT_EFFECT = (
     "AWS::ApiGateway::Account", "AWS::ApiGatewayV2::Deployment", "AWS::ApplicationAutoScaling::*",
     "AWS::CDK::Metadata", "AWS::CloudFormation::WaitConditionHandle", "AWS::CloudWatch::*", "AWS::CodeDeploy::*",

@@ -177,7 +177,7 @@ class Template(Document):
         documents = [(logical_id, policy["PolicyDocument"]) for policy in properties.get("Policies", ())]
         documents += [(each, self.properties(each).get("PolicyDocument")) for each in self._policies_of(name, attached)]
         here = {self.physical_id(policy_id) for policy_id in self._ids("AWS::IAM::ManagedPolicy")}
-        statements = [managed(arn, logical_id) for arn in attached if arn not in here]
+        statements = [read_managed_policy(arn, logical_id) for arn in attached if arn not in here]
         for policy_id, document in documents:
             try:
                 statements += parse_policy(document, SERVICES)
@@ -265,7 +265,7 @@ class Template(Document):
         settings = {**stage.get("DefaultRouteSettings", {}), **stage.get("RouteSettings", {}).get(key, {})}
         return Route(
             key=key,
-            function_arn=self._invoked(integration.get("IntegrationUri", ""), integration_id, stage),
+            function_arn=self._find_invoked_function(integration.get("IntegrationUri", ""), integration_id, stage),
             authorizer=self._authorizer(logical_id, properties, stage) if kind == "CUSTOM" else None,
             two_way=self._is_two_way(logical_id, properties),
             timeout_seconds=integration.get("TimeoutInMillis", INTEGRATION_SECONDS * 1000) / 1000,
@@ -296,7 +296,7 @@ class Template(Document):
         if properties["AuthorizerType"] != "REQUEST":
             raise TemplateError(f"{logical_id}: AuthorizerType {properties['AuthorizerType']} cannot be run locally")
         return Authorizer(
-            function_arn=self._invoked(properties["AuthorizerUri"], logical_id, stage),
+            function_arn=self._find_invoked_function(properties["AuthorizerUri"], logical_id, stage),
             identity_sources=tuple(properties.get("IdentitySource", ())),
             id=self.physical_id(logical_id),
         )
@@ -308,7 +308,7 @@ class Template(Document):
             raise TemplateError(f"{where}: {reference or 'nothing'} is no {type_} of the template")
         return found[0]
 
-    def _invoked(self, uri: str, where: str, stage: dict[str, Any]) -> str:
+    def _find_invoked_function(self, uri: str, where: str, stage: dict[str, Any]) -> str:
         """Return the ARN of the function that a URI invokes, with the stage's variables filled in."""
         variables = stage.get("StageVariables", {})
         filled = STAGE_VARIABLE.sub(lambda match: variables.get(match[1], match[0]), uri)
@@ -321,7 +321,7 @@ class Template(Document):
         return arn
 
 
-def managed(arn: str, where: str) -> Statement:
+def read_managed_policy(arn: str, where: str) -> Statement:
     """Return what one of AWS's own policies allows."""
     actions = MANAGED_POLICIES.get(arn.partition(":policy/")[2])
     if actions is None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from local.errors import LaunchError
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from local.lambda_.launched import Launch, Launched, Output, describe_exit, shown
+from local.lambda_.launched import Launch, Launched, Output, describe_exit, format_path
 from local.paths import ROOT
 from local.reaper import Reaper
 
@@ -32,7 +32,7 @@ SIGNALLED = 128  # exit status of `docker run` after a signal, minus the signal
 REGISTRY_SECONDS = 15.0
 DOCKER_SECONDS = 20.0
 COMPLAINT_LINES = 8
-BASE_ADVICE = "the base image cannot be had: connect to its registry, or set BASE_IMAGE to an image that is here"
+BASE_ADVICE = "the base image cannot be pulled: connect to its registry, or set BASE_IMAGE to an image that is here"
 CONNECT = """
 import socket
 try:
@@ -50,12 +50,12 @@ class Container(Launched):
     memory_mb: int = 0
 
     async def kill(self) -> None:
-        await ask_docker("rm", "--force", self.name)
+        await run_docker("rm", "--force", self.name)
         await super().kill()
 
     async def clean_up(self) -> Invocation:
-        out_of_memory = await ask_docker("inspect", "--format={{.State.OOMKilled}}", self.name) == "true\n"
-        await ask_docker("rm", "--force", self.name)
+        out_of_memory = await run_docker("inspect", "--format={{.State.OOMKilled}}", self.name) == "true\n"
+        await run_docker("rm", "--force", self.name)
         end = await super().clean_up()
         status = self.process.returncode or 0
         if out_of_memory:
@@ -104,8 +104,8 @@ class Containers:
         """Remove what is left of this run: containers, and images that later builds have replaced."""
         await self._reaper.stop()
         if replaced := self._replaced - {*self._images.values()}:
-            unnamed = await ask_docker("image", "ls", "--quiet", "--no-trunc", "--filter=dangling=true")
-            await ask_docker("image", "rm", *replaced.intersection(unnamed.split()))
+            unnamed = await run_docker("image", "ls", "--quiet", "--no-trunc", "--filter=dangling=true")
+            await run_docker("image", "rm", *replaced.intersection(unnamed.split()))
 
     async def _bake(self, targets: set[str]) -> dict[str, str]:
         """Return the image's ID of each target."""
@@ -118,7 +118,7 @@ class Containers:
             process = await output.start("docker", *bake, cwd=ROOT)
             self._reaper.watch(process.pid)
             try:
-                complaint = await read_complaint(output)
+                complaint = await read_build_error(output)
                 status = await process.wait()
             finally:
                 output.close()
@@ -135,7 +135,7 @@ class Containers:
 
         def replace(path: re.Match[str]) -> str:
             file = self._source / path[1] / f"{path[1]}.py"
-            return shown(file) if file.is_file() else path[0]
+            return format_path(file) if file.is_file() else path[0]
 
         return re.sub(r"(?:/out/)?var/task/(\w+)\.py", replace, text)
 
@@ -145,7 +145,7 @@ class Containers:
         async with server:
             address = str(server.sockets[0].getsockname())
             run = ("run", "--rm", "--network=host", f"--label={LABEL}", "--entrypoint=python", image)
-            answer = await ask_docker(*run, "-ISc", CONNECT.replace("ADDRESS", address))
+            answer = await run_docker(*run, "-ISc", CONNECT.replace("ADDRESS", address))
         if answer.strip() == "unreachable":
             reason = "the containers cannot reach this machine's 127.0.0.1, because the engine runs elsewhere"
             raise LaunchError(
@@ -176,7 +176,7 @@ class Containers:
         return Container(process, output, "/var/task", self._source / function.target, self._reaper, name, memory)
 
 
-async def read_complaint(output: Output) -> str:
+async def read_build_error(output: Output) -> str:
     """Return what the failed step of a build has printed, or its last line; with advice if there is no base image.
 
     Raises:
@@ -212,11 +212,11 @@ async def read_complaint(output: Output) -> str:
 
 async def find_image_id(built: dict[str, str]) -> str:
     """Return the id by which the engine knows a built image: containerd's image store does not use the config digest."""
-    inspected = await ask_docker("image", "inspect", "--format={{.Id}}", built.get("image.name", ""))
+    inspected = await run_docker("image", "inspect", "--format={{.Id}}", built.get("image.name", ""))
     return inspected.strip() or built["containerimage.config.digest"]
 
 
-async def ask_docker(*arguments: str) -> str:
+async def run_docker(*arguments: str) -> str:
     """Return what a docker command prints, which is nothing if it fails."""
     try:
         docker = await asyncio.create_subprocess_exec("docker", *arguments, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)

@@ -112,7 +112,7 @@ class ExecutionEnvironment:
         return self._launched.localize(explanation) if self._launched else explanation
 
     def end(self) -> None:
-        """Let the process end, the hard way if it does not go by itself."""
+        """Send SIGTERM to the process, and SIGKILL after STOP_SECONDS."""
         self._ending = True
         if self._launched and self._launched.process.returncode is None:
             self._launched.terminate()
@@ -202,7 +202,7 @@ class ExecutionEnvironment:
             self._current.settle(invocation)
 
     def _time_out(self, pending: Pending) -> None:
-        """As on Lambda: the invocation fails, and its environment with whatever state it had is gone."""
+        """Fail the invocation and kill the environment with all its state, as Lambda does."""
         message = f"{pending.request_id} Task timed out after {self.function.timeout_seconds:.2f} seconds"
         logger.warning("%s: %s", self.function.target, message)
         pending.settle(Invocation(error="Sandbox.Timedout", message=message))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from local.lambda_.launched import Launched, shown
+from local.lambda_.launched import Launched, format_path
 
 # The texts of ImportError, of which awslambdaric reports no stack trace.
 NO_MODULE = re.compile(r"No module named '([\w.]+)'")
@@ -19,7 +19,7 @@ def find_lines(message: str, trace: Iterable[str], launched: Launched) -> list[s
     uniform = [re.sub(r'(File ".*") Line (\d+)', r"\1, line \2", entry) for entry in trace]  # of a syntax error
     own = [local for entry in uniform if (local := launched.localize(entry)) != entry]
     if not own and (folder := launched.source):
-        own = list(find_imports(folder, message)) or [f'  File "{shown(folder / folder.name)}.py"']
+        own = list(find_imports(folder, message)) or [f'  File "{format_path(folder / folder.name)}.py"']
     return [line.rstrip("\n") for line in own]
 
 
@@ -40,7 +40,7 @@ def find_imports(folder: Path, message: str) -> Iterator[str]:
         for node in nodes:
             if any(f"{name}.".startswith(f"{wanted}.") for name in imported_names(node)):
                 statement = source.splitlines()[node.lineno - 1].strip()  # type: ignore[attr-defined]
-                yield f'  File "{shown(file)}", line {node.lineno}\n    {statement}'  # type: ignore[attr-defined]
+                yield f'  File "{format_path(file)}", line {node.lineno}\n    {statement}'  # type: ignore[attr-defined]
 
 
 def imported_names(node: ast.AST) -> list[str]:

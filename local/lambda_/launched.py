@@ -107,7 +107,7 @@ class Launched:
 
         def replace(path: re.Match[str]) -> str:
             file = source / path[1]
-            return shown(file) if file.is_file() else path[0]
+            return format_path(file) if file.is_file() else path[0]
 
         return re.sub(rf"{re.escape(self.task_root)}/([\w./-]+)", replace, text)
 
@@ -126,6 +126,6 @@ def describe_exit(status: int) -> str:
     return f"Runtime exited with error: signal: {name.partition(':')[0].lower()}"  # macOS has "Killed: 9"
 
 
-def shown(path: Path) -> str:
+def format_path(path: Path) -> str:
     """Return a path as the user would write it here."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

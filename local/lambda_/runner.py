@@ -109,7 +109,7 @@ class FunctionRunner:
         self._idle.pop(environment, None)
 
     def _on_end(self, environment: ExecutionEnvironment) -> None:
-        """If that was its init phase, the invocation that it was started for ends too."""
+        """Fail one waiting invocation if the init phase failed."""
         generation = self._generations.pop(environment)
         self._idle.pop(environment, None)
         if environment.init_error and generation == self._generation and self._waiting:

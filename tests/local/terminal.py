@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import termios
 import time
@@ -13,6 +14,12 @@ from pathlib import Path
 from typing import Self
 
 PATIENCE_SECONDS = 30.0
+
+
+def take_terminal() -> None:
+    """Make standard input the terminal of this session. Whoever runs the tests may ignore SIGHUP, as nohup does."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY)
 
 
 class Terminal:
@@ -29,7 +36,7 @@ class Terminal:
             stdout=inside,
             stderr=inside,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY),  # noqa: PLW1509 - these tests start no threads
+            preexec_fn=take_terminal,  # noqa: PLW1509 - these tests start no threads
         )
         os.close(inside)
 

@@ -221,7 +221,7 @@ exit 1
 async def test_base_image_that_cannot_be_had_is_an_error_with_advice(containers: Containers, engine: Engine) -> None:
     engine(NO_BASE)
 
-    with pytest.raises(LaunchError, match=r"no such host; the base image cannot be had: .* set BASE_IMAGE"):
+    with pytest.raises(LaunchError, match=r"no such host; the base image cannot be pulled: .* set BASE_IMAGE"):
         await containers.prepare({"rooms"})
 
 

@@ -170,6 +170,14 @@ def test_fault_of_cdk_json_is_named_with_the_file(
         check_context(parse_arguments(["up", f"--images={tmp_path}"]))
 
 
+def test_two_parts_cannot_have_one_port(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["up", "--page-port=4510"])
+
+    assert capsys.readouterr().err.startswith("--port and --page-port must differ, both are 4510; try ")
+    assert parse_arguments(["up", "--port=0", "--aws-port=0", "--page-port=0"])
+
+
 def test_wrong_argument_waits_for_no_slow_import() -> None:
     """A second would pass before the error."""
     program = "import sys; from local import __main__; print({'boto3', 'aiohttp', 'aws_cdk'} & {*sys.modules})"

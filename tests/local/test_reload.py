@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from local import paths
 from local.example import build_handshake
 from local.progress import Progress
-from local.reload import changed_targets, watch
+from local.reload import changed_targets, find_edited_since, watch
 from local.system import Options, System, cancel, run_system
 from tests.conftest import ROOT
 from tests.local.conftest import PATIENCE_SECONDS, received
@@ -188,6 +188,14 @@ async def test_stack_that_cannot_be_run_is_named_and_changes_nothing(desk: Desk)
     printed = await desk.edit_template(change, printed="What ran before keeps running.")
 
     assert "has no Target" in printed
+
+
+async def test_file_that_was_edited_during_the_start_is_found(tmp_path: Path) -> None:
+    for name, seconds in (("before.py", 99), ("after.py", 101), ("after.pyc", 101)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (seconds, seconds))
+
+    assert [file.name for file in find_edited_since(100, tmp_path)] == ["after.py"]
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_several_commands_at_once_lose_nothing(other: subprocess.Popen[bytes]) -
     program = (
         "import pathlib, sys, time; from local import paths, state\n"
         "paths.STATE = pathlib.Path(sys.argv[1])\n"
-        "with state.changing(4510) as running:\n"
+        "with state.update_running(4510) as running:\n"
         "    time.sleep(0.05)\n"
         "    running.users[sys.argv[2]] = 'secret'\n"
     )
@@ -130,7 +130,7 @@ def test_change_of_one_that_has_ended_brings_nothing_back(other: subprocess.Pope
     state.save(PORT, running(other))
     state.remove(PORT)
 
-    with pytest.raises(CommandError), state.changing(PORT):
+    with pytest.raises(CommandError), state.update_running(PORT):
         pytest.fail("it has ended")
 
     assert list(folder.iterdir()) == []

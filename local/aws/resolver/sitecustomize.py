@@ -2,7 +2,7 @@
 
 The local run puts its folder on PYTHONPATH; no image contains it. A name of AWS resolves to the loopback address, and
 its HTTPS port to the one in LOCAL_AWS_PORT, where the local run speaks TLS. Other ports are refused. All other names
-resolve as ever.
+resolve as before.
 
 Covered is what resolves names by Python's socket module: http.client, urllib, urllib3, requests, botocore, asyncio,
 aiohttp, httpx, websockets. Not covered is what brings a resolver of its own: uvloop, aiodns (aiohttp uses it if it is
@@ -41,7 +41,7 @@ SUFFIXES = (
 )
 LOOPBACK = "127.0.0.1"
 HTTPS = {"443", "https"}
-UNSAID = {"None", "0", ""}
+UNSPECIFIED = {"None", "0", ""}
 
 refused: set[str] = set()
 
@@ -54,12 +54,12 @@ def localize(host: Any, port: Any) -> tuple[Any, Any]:
     """
     if not is_aws(host):
         return host, port
-    said = text(port)
-    if said in HTTPS:
+    port_text = text(port)
+    if port_text in HTTPS:
         return LOOPBACK, int(os.environ["LOCAL_AWS_PORT"])
-    if said in UNSAID:
+    if port_text in UNSPECIFIED:
         return LOOPBACK, port
-    message = f"{text(host)}:{said} is not run locally: AWS is reached by HTTPS only"
+    message = f"{text(host)}:{port_text} is not run locally: AWS is reached by HTTPS only"
     if message not in refused:
         refused.add(message)
         print(message, file=sys.stderr)
