@@ -16,10 +16,11 @@ from tests.local.conftest import PATIENCE_SECONDS, alive
 
 # Starts two process groups, one of which ends before this process does.
 PARENT = """
-import subprocess, sys, time
+import signal, subprocess, sys, time
 from pathlib import Path
 from local.reaper import Reaper
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it, as nohup does
 reaper = Reaper(Path(sys.argv[1]), label="no-such-label")
 ended, child = (
     subprocess.Popen(["sh", "-c", f"sleep 600 & echo $!; {rest}"], stdout=subprocess.PIPE, start_new_session=True)
