@@ -42,8 +42,10 @@ def synthesize_template(context: Mapping[str, str]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as new:
         synthesize(paths.ROOT, Path(new) / "cdk.out", context)
-        shutil.rmtree(folder, ignore_errors=True)  # what is left of one that could not be used
-        with suppress(OSError):  # another run was faster
+        with suppress(TemplateError):
+            return find_template(folder)  # another run was faster
+        shutil.rmtree(folder, ignore_errors=True)  # it is incomplete
+        with suppress(OSError):
             (Path(new) / "cdk.out").rename(folder)
     for old in sorted(folder.parent.glob("[0-9a-f]*"), key=lambda each: each.stat().st_mtime)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)

@@ -11,8 +11,6 @@ from pathlib import Path
 from watchfiles import Change, DefaultFilter, awatch
 
 from local import paths
-from local.apigateway.gateway import check_identity_sources
-from local.apigateway.routing import RouteSelection
 from local.assembly import find_cached_template, synthesize_template
 from local.cloudformation.stack import Stack
 from local.cloudformation.template import Template
@@ -122,9 +120,11 @@ async def apply_template(template: Template, system: System) -> list[str]:
     stack = template.resolve(system.stack.outputs)
     if reasons := list(restart_reasons(system, template, stack)):
         raise RestartNeeded(f"{'; '.join(reasons)}: press Ctrl-C and start again")
-    check_identity_sources(stack.api)
-    RouteSelection.parse(stack.api.route_selection_expression)
     changes = []
+    api_has_changed = stack.api != system.stack.api
+    if api_has_changed:
+        system.server.update(stack.api)
+        system.stack = dataclasses.replace(system.stack, api=stack.api)
     for arn, function in stack.functions.items():
         before = system.stack.functions[arn]
         if function.role != before.role:
@@ -134,11 +134,8 @@ async def apply_template(template: Template, system: System) -> list[str]:
             await system.functions.update(arn, function)
             changes.append(f"settings of {function.target}")
         system.stack = dataclasses.replace(system.stack, functions={**system.stack.functions, arn: function})
-    if stack.api != system.stack.api:
-        system.server.update(stack.api)
-        changes.append("API")
     system.stack, system.template = stack, template
-    return changes
+    return [*changes, *(["API"] if api_has_changed else [])]
 
 
 def restart_reasons(system: System, template: Template, stack: Stack) -> Iterator[str]:

@@ -14,7 +14,7 @@ from local.apigateway.limits import Limits
 from local.apigateway.server import GatewayServer
 from local.assembly import find_cached_template, synthesize_template
 from local.aws.endpoint import AwsEndpoint
-from local.aws.iam import SERVICES, Iam
+from local.aws.iam import SERVICES, Iam, Session
 from local.aws.ministack import LocalAws
 from local.aws.resources import Created, create_resources
 from local.aws.ttl import sweep
@@ -116,7 +116,7 @@ class System:
         return Users(self.aws.url, self.user_pool_id, self.app_client_id)
 
     def unused_grants(self) -> list[str]:
-        """What the functions' roles allow and nobody has done so far."""
+        """Return what the functions' roles allow and no function has used so far."""
         return sorted(self.iam.unused_grants(SERVICES))
 
 
@@ -168,12 +168,13 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
             step.result = system.websocket_url
 
         with progress.step("functions started") as step:
+            sessions = {arn: open_session(iam, stack, function) for arn, function in stack.functions.items()}
 
             def environment(function: Function) -> dict[str, str]:
                 return {
                     **endpoint.environment(function.environment),
                     **endpoint_variables(system, endpoint_url),
-                    **open_session(iam, stack, function),
+                    **sessions[function.arn].environment(),
                 }
 
             step.result = await functions.start(stack.functions, environment)
@@ -222,11 +223,11 @@ async def cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-def open_session(iam: Iam, stack: Stack, function: Function) -> dict[str, str]:
-    """Return the variables with a function's own credentials."""
+def open_session(iam: Iam, stack: Stack, function: Function) -> Session:
+    """Open a session of a function's role, with credentials of its own."""
     account = stack.account
     arn = f"arn:{account.partition}:sts::{account.id}:assumed-role/{function.role.name}/{function.name}"
-    return iam.open_session(function.target, function.role, arn).environment()
+    return iam.open_session(function.target, function.role, arn)
 
 
 def endpoint_variables(system: System, endpoint_url: str) -> dict[str, str]:

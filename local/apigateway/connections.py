@@ -67,7 +67,7 @@ class Connections:
         return peer
 
     def touch(self, connection_id: str) -> None:
-        """Start the connection's idle time anew."""
+        """Restart the connection's idle timer."""
         if connection_id in self._active:
             self._active[connection_id] = self.clock()
             self._active.move_to_end(connection_id)

@@ -48,7 +48,7 @@ class Management:
     requests: TokenBucket
 
     async def serve(self, request: web.BaseRequest, connection_id: str) -> web.Response:
-        """Answer a call, whoever makes it."""
+        """Answer a call, after checking its signature and its caller's permission."""
         try:
             signature = Signature.parse(request.raw_path, request.headers)
             signature.check(self.iam, "execute-api", self.api.account.region)

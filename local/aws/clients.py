@@ -14,5 +14,5 @@ CREDENTIALS = {"aws_access_key_id": ADMINISTRATOR, "aws_secret_access_key": ADMI
 
 
 def client(service: str, url: str, region: str = Account.region) -> Any:
-    """Return a boto3 client of a local endpoint, whatever proxy the desk has."""
+    """Return a boto3 client of a local endpoint; it ignores the machine's proxies."""
     return boto3.client(service, endpoint_url=url, region_name=region, config=Config(proxies={}), **CREDENTIALS)

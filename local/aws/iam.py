@@ -202,7 +202,7 @@ class Iam:
             advised: the resource for the advice, e.g. with a wildcard in place of a connection's id.
 
         Raises:
-            UnknownAccessKeyError: the key is neither a session's nor the administrator's.
+            UnknownAccessKeyError: no session has the key, and it is not the administrator's.
         """
         if access_key_id == ADMINISTRATOR:
             return None

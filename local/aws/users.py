@@ -73,7 +73,7 @@ class Users:
         return created
 
     def find(self, email: str) -> str | None:
-        """Return the address of the user who has it, in whatever case; None if nobody has it."""
+        """Return a user's address as it is stored, ignoring case; None if no user has it."""
         with raise_command_errors("the users cannot be listed"):
             found = self.cognito.list_users(UserPoolId=self.user_pool_id, Filter=f'email = "{email}"')["Users"]
         attributes = (each for user in found for each in user["Attributes"])

@@ -1,6 +1,6 @@
 """A CloudFormation template: its parameters, conditions and resources, and what refers to them.
 
-Whatever would be run wrongly is an error that names it. What has no effect on a desk is not judged.
+An error names what would be run wrongly. What has no effect locally is not judged.
 """
 
 from __future__ import annotations

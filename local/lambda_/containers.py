@@ -83,7 +83,7 @@ class Containers:
         self._reaper = Reaper(label=LABEL)
 
     async def prepare(self, targets: set[str]) -> dict[str, Launch]:
-        """Build the images of these targets; return how to launch each, whatever is built later.
+        """Build the images of these targets; return how to launch each. Later builds do not change these launches.
 
         Raises:
             LaunchError: the images cannot be built, or their containers cannot reach this process.

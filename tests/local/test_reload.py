@@ -152,6 +152,9 @@ async def test_changed_settings_and_routes_are_applied(desk: Desk) -> None:
 
     assert "settings of websocket; API" in printed
     assert before == {"keepalive": True}
+    assert len(desk.system.iam.sessions) == len(
+        desk.system.stack.functions
+    )  # those from before, with what they have used
     assert [*(await desk.ask('{"action": "keepalive"}')).values()] == [
         '{"action": "keepalive"}'
     ]  # the echo of $default
