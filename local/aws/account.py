@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
 
-import botocore.session
+from local.aws.models import get_session
 
 TABLE = "arn:{partition}:dynamodb:{region}:{account}:table/{id}"
 ARNS = {
@@ -29,7 +29,7 @@ ARNS = {
 @cache
 def partitions() -> list[dict[str, Any]]:
     """Return the partitions of AWS, as botocore knows them."""
-    return list(botocore.session.get_session().get_data("partitions")["partitions"])
+    return list(get_session().get_data("partitions")["partitions"])
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,11 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-import botocore.session
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, web
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -24,6 +22,7 @@ from botocore.credentials import Credentials
 
 from local.aws.account import Account
 from local.aws.iam import ADMINISTRATOR, Iam
+from local.aws.models import load_service_model
 from local.aws.names import LocalNames
 from local.aws.resolver import sitecustomize
 from local.aws.signature import Signature, SignatureError
@@ -77,15 +76,9 @@ def calls(service: str, target: str, body: bytes, account: Account = NO_ACCOUNT)
         raise UnknownCallError(f"{service} cannot be evaluated locally")
 
 
-@cache
-def cognito_model() -> Any:
-    """Return botocore's ServiceModel; reading it takes longer than a call."""
-    return botocore.session.get_session().get_service_model("cognito-idp")
-
-
 def is_public(target: str) -> bool:
     """Return whether a call needs no signature, such as a user's own sign-in; the service's model says so."""
-    model = cognito_model()
+    model = load_service_model("cognito-idp")
     prefix, _, operation = target.rpartition(".")
     known = prefix == model.metadata["targetPrefix"] and operation in model.operation_names
     return known and model.operation_model(operation).auth_type == "none"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import botocore.session
 from botocore.model import Shape, ShapeResolver
 
+from local.aws.models import load_service_model
 from local.cloudformation.values import coerce
 from local.errors import TemplateError
 
@@ -45,7 +45,7 @@ def shapes(source: str) -> dict[str, Shape]:
     service, *operations = source.split()
     if service == "iam":
         return dict(POLICY_SHAPES.get_shape_by_name("Properties").members)
-    model = botocore.session.get_session().get_service_model(service)
+    model = load_service_model(service)
     inputs = [model.operation_model(operation).input_shape.members for operation in operations]
     return {name: shape for members in inputs for name, shape in members.items()}
 
