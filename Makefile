@@ -44,7 +44,7 @@ token: ## print an ID token of the user of `make up`, or of EMAIL=bob@example.co
 
 .PHONY: user
 user: ## add a user to `make up`: EMAIL=bob@example.com, and GROUP=admins for a group
-	@$(VENV)/python -m local user $(LOCAL_FLAGS) $(foreach group,$(call given,GROUP),--group='$(group)') -- $(call quoted,EMAIL)
+	@$(VENV)/python -m local user $(LOCAL_FLAGS) $(foreach group,$(call given,GROUP),--group='$(subst ','\'',$(group))') -- $(call quoted,EMAIL)
 
 .PHONY: connection
 connection: ## print the id of the newest connection of `make up`

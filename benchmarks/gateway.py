@@ -28,8 +28,8 @@ from local.apigateway.server import GatewayServer
 from local.aws.iam import Iam, Role, Statement
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from local.lambda_.launched import Launched, Output
 from local.lambda_.runner import FunctionRunner
+from local.lambda_.runtime_process import Output, RuntimeProcess
 from local.paths import ROOT, VENVS
 
 HERE = Path(__file__).resolve().parent
@@ -91,14 +91,14 @@ async def serve_gateway(environments: int) -> None:
     await runners[0].stop()
 
 
-async def launched(function: Function, environment: dict[str, str]) -> Launched:
+async def launched(function: Function, environment: dict[str, str]) -> RuntimeProcess:
     output = Output()
     python = VENVS / "websocket" / "bin" / "python"
     task_root = {"PATH": os.defpath, "LAMBDA_TASK_ROOT": str(HERE)}
     process = await output.start(
         python, "-m", "awslambdaric", "echo.handler", cwd=HERE, env={**environment, **task_root}
     )
-    return Launched(process, output)
+    return RuntimeProcess(process, output)
 
 
 # The clients

@@ -1,1 +1,1 @@
-"""The whole system on a desk: the synthesized template, run without an AWS account."""
+"""Runs the synthesized template on this machine, without an AWS account."""

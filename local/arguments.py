@@ -201,13 +201,13 @@ def parse_setting(text: str) -> tuple[str, str]:
 
 def parse_file(text: str) -> Path:
     if not text or not Path(text).exists():
-        raise argparse.ArgumentTypeError(f"must be a file, and {text!r} does not exist")
+        raise argparse.ArgumentTypeError(f"must be a file, {text!r} does not exist")
     return Path(text)
 
 
 def parse_folder(text: str) -> Path:
     if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"must be a folder, and {text!r} is none")
+        raise argparse.ArgumentTypeError(f"must be a folder, {text!r} is not")
     return Path(text).resolve()
 
 

@@ -18,7 +18,7 @@ from local.lambda_.invocation import Invocation
 from local.lambda_.processes import Processes
 from local.lambda_.runner import FunctionRunner, InitError
 
-Way = Literal["auto", "process", "image"]
+LaunchMode = Literal["auto", "process", "image"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Functions:
     """Runs a stack's functions, in the built images or as plain processes.
 
     Args:
-        way: images, processes, or images where there is an engine to build them.
+        mode: images, processes, or images where there is an engine to build them.
         source: the folder of the functions' sources, one folder for each bake target.
         environments: execution environments of each function.
         timeout: of every function in seconds, instead of the template's.
@@ -35,9 +35,9 @@ class Functions:
     """
 
     def __init__(
-        self, *, way: Way, source: Path, environments: int, timeout: float | None = None, mounts: list[Path]
+        self, *, mode: LaunchMode, source: Path, environments: int, timeout: float | None = None, mounts: list[Path]
     ) -> None:
-        self.way = way
+        self.mode = mode
         self.environments = environments
         self.timeout = timeout
         self._processes = Processes(source, paths.STATE / "functions")
@@ -117,11 +117,11 @@ class Functions:
     async def _build_or_fall_back(self, targets: set[str]) -> tuple[dict[str, Any], str]:
         """Build the images, or prepare processes; return the launches, and a note why there are no images."""
         fallback = ""
-        if self.way == "image" or (self.way == "auto" and await asyncio.to_thread(has_engine)):
+        if self.mode == "image" or (self.mode == "auto" and await asyncio.to_thread(has_engine)):
             try:
                 launches = await self._containers.prepare(targets)
             except LaunchError as error:
-                if self.way == "image":
+                if self.mode == "image":
                     raise
                 logger.warning("no images, so plain processes are run: %s", error)
                 fallback = ", the images could not be built: the log says why"

@@ -1,4 +1,4 @@
-"""Processes of this machine: which belong to a run, and the end of those that it has left."""
+"""Processes of this machine: lists them, finds those that one has started, and ends them."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Reaper:
         self._tell(f"-{pid}")
 
     async def stop(self) -> None:
-        """End and remove now what is left."""
+        """End the processes and remove containers and folders now."""
         if process := self._process:
             self._process = None
             await asyncio.to_thread(process.communicate)
@@ -57,7 +57,7 @@ class Reaper:
 
 
 def reap(lines: Iterable[str], label: str, folders: list[str]) -> None:
-    """Read `+pid` and `-pid` to the end, then end and remove what is left."""
+    """Read `+pid` and `-pid` until the end of the input; then end the remaining processes, and remove containers and folders."""
     pids: set[int] = set()
     for line in lines:
         (pids.add if line.startswith("+") else pids.discard)(int(line[1:]))

@@ -75,24 +75,30 @@ def find_edited_since(seconds: float, folder: Path) -> Iterator[Path]:
 
 async def apply_files(files: set[Path], system: System, options: Options, progress: Progress) -> None:
     """Apply changed files. A failure is printed, and what ran before keeps running."""
-    sources = {file for file in files if options.images in file.parents}
+    functions = system.functions
+    sources = {file.relative_to(options.images) for file in files if options.images in file.parents}
     try:
-        targets = changed_targets(sources, options.images, system.functions.targets)
-        if not system.functions.in_images and any(file.name == "requirements.txt" for file in sources):
-            progress.say("Requirements have changed: press Ctrl-C and start again with `make up`, which installs them.")
-        elif targets:
+        targets = changed_targets(sources, functions.targets, in_images=functions.in_images)
+        waiting = {target for target in targets if Path(target, "requirements.txt") in sources}
+        if waiting and not functions.in_images:
+            names = ", ".join(sorted(waiting))
+            progress.say(
+                f"The requirements of {names} have changed: press Ctrl-C and run `make up` again, which installs them."
+            )
+            targets -= waiting
+        if targets:
             with progress.step(f"{', '.join(sorted(targets))} reloaded"):
-                await system.functions.reload(targets)
+                await functions.reload(targets)
         if any(not file.is_relative_to(options.images) for file in files):
             await apply_changed_stack(system, options, progress)
     except Exception as error:  # noqa: BLE001 - the next change must be seen
         progress.say(f"{explain(error)}\nWhat ran before keeps running.")
 
 
-def changed_targets(files: set[Path], folder: Path, targets: set[str]) -> set[str]:
-    """Return the bake targets that have one of these files."""
-    names = {file.relative_to(folder).parts[0] for file in files}
-    return targets if names & {*OF_EVERY_IMAGE} else targets & names
+def changed_targets(files: set[Path], targets: set[str], *, in_images: bool) -> set[str]:
+    """Return the bake targets that have one of these files, which are relative to the sources' folder."""
+    folders = {file.parts[0] for file in files}
+    return targets if in_images and folders & {*OF_EVERY_IMAGE} else targets & folders
 
 
 async def apply_changed_stack(system: System, options: Options, progress: Progress) -> None:

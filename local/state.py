@@ -101,7 +101,7 @@ def write(port: int, state: State) -> None:
 
 
 def claim(port: int, ports: dict[str, int]) -> list[str]:
-    """Note that this process starts `make up` on a port; end what a killed one has left, and return what that was.
+    """Note that this process starts `make up` on a port; end the processes of a killed one, and return them.
 
     Raises:
         LaunchError: another one runs there.

@@ -22,7 +22,7 @@ from local.aws.users import Users
 from local.cloudformation.resource_types import CREATED
 from local.cloudformation.stack import Stack
 from local.cloudformation.template import Template
-from local.functions import Functions, Way
+from local.functions import Functions, LaunchMode
 from local.lambda_.function import Function
 from local.page import PAGE_CONFIG, PageServer, local_settings, parse_page_config
 from local.paths import ROOT
@@ -59,7 +59,7 @@ class Options:
     aws_port: int = 0
     page_port: int | None = None
     page: Path = ROOT / "frontend" / "dist"
-    functions: Way = "auto"
+    functions: LaunchMode = "auto"
     environments: int = 2
     dynamodb_url: str | None = None
     iam: bool = True
@@ -152,7 +152,7 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
         endpoint_url = await endpoint.start()
         exits.push_async_callback(endpoint.stop)
         functions = Functions(
-            way=options.functions,
+            mode=options.functions,
             source=options.images,
             environments=options.environments,
             timeout=options.function_timeout,

@@ -41,11 +41,11 @@ async def up(options: Options, progress: Progress) -> None:
 
 
 def claim_port(options: Options, progress: Progress) -> None:
-    """Refuse a second `make up` on a port before anything starts, and end what a killed one has left."""
+    """Refuse a second `make up` on a port before anything starts, and end the processes of a killed one."""
     ports = {"--port": options.port, "--aws-port": options.aws_port, "--page-port": options.page_port}
     left = state.claim(options.port, {flag: port for flag, port in ports.items() if port})
     if left:
-        progress.say(f"Ended what a killed `make up` has left: {', '.join(left)}")
+        progress.say(f"Ended processes of an earlier `make up` that was killed: {', '.join(left)}")
 
 
 def start_beside(exits: AsyncExitStack, work: Coroutine[Any, Any, None], progress: Progress, otherwise: str) -> None:

@@ -27,9 +27,9 @@ from local.cloudformation.template import Template
 from local.lambda_.containers import Containers
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from local.lambda_.launched import Launch
 from local.lambda_.processes import Processes
 from local.lambda_.runner import FunctionRunner
+from local.lambda_.runtime_process import Launch
 from tests.conftest import (
     APP_CLIENT_ID,
     EXECUTION_ENVIRONMENT,

@@ -15,7 +15,7 @@ from typing import Any
 
 ELEMENTS = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource"}
 SERVICES = ("cognito-idp", "dynamodb", "execute-api")  # that functions can be seen to call
-ADMINISTRATOR = "test"  # the access key of the desk's user
+ADMINISTRATOR = "test"  # the access key of this machine's user
 
 logger = logging.getLogger(__name__)
 

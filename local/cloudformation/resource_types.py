@@ -58,7 +58,7 @@ class ResourceType:
         source: of the properties' types, see `shapes`.
         read: the properties that are read; empty for all that the source has.
         required: those that a resource must have.
-        ignored: properties without an effect on a desk, at any depth.
+        ignored: properties without an effect on the local run, at any depth.
         harmless: the one value with which a property has no effect.
         renamed: the names of properties in the source, where it has another.
     """
@@ -220,7 +220,8 @@ CREATED = (
 )
 # These types make no call and receive none while the API is used, even if they refer to a function. `*` ends a prefix.
 WITHOUT_EFFECT = (
-    "AWS::ApiGateway::Account", "AWS::ApiGatewayV2::Deployment", "AWS::ApplicationAutoScaling::*",
+    "AWS::ApiGateway::Account", "AWS::ApiGatewayV2::ApiMapping", "AWS::ApiGatewayV2::Deployment",
+    "AWS::ApiGatewayV2::DomainName", "AWS::ApiGatewayV2::Model", "AWS::ApplicationAutoScaling::*",
     "AWS::CDK::Metadata", "AWS::CloudFormation::WaitConditionHandle", "AWS::CloudWatch::*", "AWS::CodeDeploy::*",
     "AWS::Cognito::IdentityPool*", "AWS::Cognito::LogDeliveryConfiguration", "AWS::Cognito::ManagedLoginBranding",
     "AWS::Cognito::UserPoolDomain", "AWS::Cognito::UserPoolIdentityProvider", "AWS::Cognito::UserPoolResourceServer",

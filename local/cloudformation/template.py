@@ -17,28 +17,13 @@ from local.errors import TemplateError
 from local.lambda_.function import Function
 
 DEFAULT_ROUTE_SELECTION = "$request.body.action"
-# What AWS's own policies for logs and traces allow; others cannot be known here.
+# AWS's own policies that allow nothing of the services that are run; what others allow is unknown here.
 # https://docs.aws.amazon.com/aws-managed-policy/latest/reference/policy-list.html
-MANAGED_POLICIES = {
-    "service-role/AWSLambdaBasicExecutionRole": ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"),
-    "service-role/AWSLambdaVPCAccessExecutionRole": (
-        "logs:CreateLogGroup",
-        "logs:CreateLogStream",
-        "logs:PutLogEvents",
-        "ec2:CreateNetworkInterface",
-        "ec2:DescribeNetworkInterfaces",
-        "ec2:DescribeSubnets",
-        "ec2:DeleteNetworkInterface",
-        "ec2:AssignPrivateIpAddresses",
-        "ec2:UnassignPrivateIpAddresses",
-    ),
-    "AWSXRayDaemonWriteAccess": (
-        "xray:PutTraceSegments",
-        "xray:PutTelemetryRecords",
-        "xray:GetSamplingRules",
-        "xray:GetSamplingTargets",
-        "xray:GetSamplingStatisticSummaries",
-    ),
+POLICIES_WITHOUT_EFFECT = {
+    "AWSXRayDaemonWriteAccess",
+    "CloudWatchLambdaInsightsExecutionRolePolicy",
+    "service-role/AWSLambdaBasicExecutionRole",
+    "service-role/AWSLambdaVPCAccessExecutionRole",
 }
 # Lambda refuses these. https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 RESERVED_VARIABLES = {
@@ -177,7 +162,11 @@ class Template(Document):
         documents = [(logical_id, policy["PolicyDocument"]) for policy in properties.get("Policies", ())]
         documents += [(each, self.properties(each).get("PolicyDocument")) for each in self._policies_of(name, attached)]
         here = {self.physical_id(policy_id) for policy_id in self._ids("AWS::IAM::ManagedPolicy")}
-        statements = [read_managed_policy(arn, logical_id) for arn in attached if arn not in here]
+        for policy in attached:
+            if policy not in here and policy.partition(":policy/")[2] not in POLICIES_WITHOUT_EFFECT:
+                rule = "what it allows is unknown locally; write its statements into a policy"
+                raise TemplateError(f"{logical_id}: {policy}: {rule}")
+        statements: list[Statement] = []
         for policy_id, document in documents:
             try:
                 statements += parse_policy(document, SERVICES)
@@ -319,11 +308,3 @@ class Template(Document):
         if arn not in self._functions():
             raise TemplateError(f"{where}: {arn} is no function, alias or version of the template, so it cannot be run")
         return arn
-
-
-def read_managed_policy(arn: str, where: str) -> Statement:
-    """Return what one of AWS's own policies allows."""
-    actions = MANAGED_POLICIES.get(arn.partition(":policy/")[2])
-    if actions is None:
-        raise TemplateError(f"{where}: what {arn} allows is unknown locally; write its statements into a policy")
-    return Statement("Allow", actions, ("*",))

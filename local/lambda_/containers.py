@@ -23,7 +23,7 @@ from pathlib import Path
 from local.errors import LaunchError
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from local.lambda_.launched import Launch, Launched, Output, describe_exit, format_path
+from local.lambda_.runtime_process import Launch, Output, RuntimeProcess, describe_exit, format_path
 from local.paths import ROOT
 from local.reaper import Reaper
 
@@ -43,7 +43,7 @@ except OSError:
 
 
 @dataclass(frozen=True)
-class Container(Launched):
+class Container(RuntimeProcess):
     """A container and the `docker run` that attends it, which passes SIGTERM on."""
 
     name: str = ""
@@ -101,7 +101,7 @@ class Containers:
         return {target: partial(self._launch, image) for target, image in images.items()}
 
     async def stop(self) -> None:
-        """Remove what is left of this run: containers, and images that later builds have replaced."""
+        """Remove this run's containers, and its images that later builds have replaced."""
         await self._reaper.stop()
         if replaced := self._replaced - {*self._images.values()}:
             unnamed = await run_docker("image", "ls", "--quiet", "--no-trunc", "--filter=dangling=true")
@@ -153,7 +153,7 @@ class Containers:
                 "that (Docker Desktop has), or run the functions as processes: --functions process"
             )
 
-    async def _launch(self, image: str, function: Function, variables: dict[str, str]) -> Launched:
+    async def _launch(self, image: str, function: Function, variables: dict[str, str]) -> RuntimeProcess:
         name = f"local-{function.target}-{uuid.uuid4().hex[:8]}"
         memory = max(function.memory_mb, 128)
         output = Output()

@@ -22,7 +22,7 @@ from local.lambda_.function import Function
 from local.lambda_.http import HttpConnection
 from local.lambda_.init_errors import find_lines
 from local.lambda_.invocation import Invocation, Pending
-from local.lambda_.launched import Launch, Launched
+from local.lambda_.runtime_process import Launch, RuntimeProcess
 from local.lambda_.variables import collect_variables
 
 API = "/2018-06-01/runtime"
@@ -87,7 +87,7 @@ class ExecutionEnvironment:
             variables: that it gets besides those of Lambda and the template.
             on_ready: called when it can begin an invocation, with what begins it.
             on_exit: called when its process has exited: it cannot begin an invocation any more.
-            on_end: called when everything that it has left is gone.
+            on_end: called when its process has ended and is cleaned up.
         """
         self.function = function
         self.launch = launch
@@ -101,7 +101,7 @@ class ExecutionEnvironment:
         self._on_end = on_end
         self._ending = False
         self._current: Pending | None = None
-        self._launched: Launched | None = None
+        self._launched: RuntimeProcess | None = None
         self._killing: asyncio.Task[None] | None = None
         self._life = asyncio.create_task(self._live())
 
@@ -138,8 +138,8 @@ class ExecutionEnvironment:
             if server:
                 server.close()
 
-    async def _attend(self, launched: Launched) -> None:
-        """Return when the process has ended and everything that it has left is gone."""
+    async def _attend(self, launched: RuntimeProcess) -> None:
+        """Wait until the process has ended, and clean up."""
         if self._ending:
             self.end()
         init_limit = asyncio.get_running_loop().call_later(INIT_SECONDS, self._give_up_init)
@@ -237,7 +237,7 @@ class ExecutionEnvironment:
         if self._launched and self._launched.process.returncode is None and not self._killing:
             self._killing = asyncio.create_task(self._launched.kill())
 
-    async def _log(self, launched: Launched) -> None:
+    async def _log(self, launched: RuntimeProcess) -> None:
         log = logging.getLogger(f"function.{self.function.target}")
         async for line in launched.output.lines():
             text = launched.localize(line)

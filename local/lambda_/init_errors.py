@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from local.lambda_.launched import Launched, format_path
+from local.lambda_.runtime_process import RuntimeProcess, format_path
 
 # The texts of ImportError, of which awslambdaric reports no stack trace.
 NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 NO_NAME = re.compile(r"cannot import name '(\w+)' from (?:partially initialized module )?'([\w.]+)'")
 
 
-def find_lines(message: str, trace: Iterable[str], launched: Launched) -> list[str]:
+def find_lines(message: str, trace: Iterable[str], launched: RuntimeProcess) -> list[str]:
     """Return the entries of an error's stack trace that are in the user's own files, or the imports that failed."""
     uniform = [re.sub(r'(File ".*") Line (\d+)', r"\1, line \2", entry) for entry in trace]  # of a syntax error
     own = [local for entry in uniform if (local := launched.localize(entry)) != entry]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from local.errors import LaunchError
 from local.lambda_.function import Function
-from local.lambda_.launched import Launch, Launched, Output
+from local.lambda_.runtime_process import Launch, Output, RuntimeProcess
 from local.paths import ROOT, VENVS
 from local.reaper import Reaper
 
@@ -62,7 +62,7 @@ class Processes:
             raise LaunchError(f"{source} cannot be copied: {error}") from error
         return copy
 
-    async def _launch(self, snapshot: Path, function: Function, variables: dict[str, str]) -> Launched:
+    async def _launch(self, snapshot: Path, function: Function, variables: dict[str, str]) -> RuntimeProcess:
         output = Output()
         process = await output.start(
             VENVS / function.target / "bin" / "python",
@@ -73,4 +73,4 @@ class Processes:
             env={**IMAGE, **variables, "LAMBDA_TASK_ROOT": str(snapshot)},
         )
         self._reaper.watch(process.pid)
-        return Launched(process, output, str(snapshot), self._source / function.target, self._reaper)
+        return RuntimeProcess(process, output, str(snapshot), self._source / function.target, self._reaper)

@@ -10,7 +10,7 @@ from typing import Any
 from local.lambda_.environment import Begin, ExecutionEnvironment
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation, Pending
-from local.lambda_.launched import Launch
+from local.lambda_.runtime_process import Launch
 
 
 class InitError(Exception):

@@ -32,9 +32,9 @@ from local.cloudformation.synthesis import synthesize
 from local.cloudformation.template import Template
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from local.lambda_.launched import Launch, Launched
 from local.lambda_.processes import Processes
 from local.lambda_.runner import FunctionRunner
+from local.lambda_.runtime_process import Launch, RuntimeProcess
 from tests.conftest import ROOT
 from tests.local.parts import Resource
 
@@ -306,12 +306,12 @@ class Runtime:
     source: Path
     launcher: Processes
     runner: FunctionRunner = field(init=False)
-    launched: list[Launched] = field(default_factory=list)
+    launched: list[RuntimeProcess] = field(default_factory=list)
 
     def write(self, source: str) -> None:
         (self.source / "websocket.py").write_text(source)
 
-    async def launch(self, function: Function, variables: dict[str, str]) -> Launched:
+    async def launch(self, function: Function, variables: dict[str, str]) -> RuntimeProcess:
         """Launch from a snapshot of the source as it is at the first launch."""
         self.runner.launch = await self.prepare()
         return await self.runner.launch(function, variables)
@@ -319,7 +319,7 @@ class Runtime:
     async def prepare(self) -> Launch:
         launch = (await self.launcher.prepare({"websocket"}))["websocket"]
 
-        async def recorded(function: Function, variables: dict[str, str]) -> Launched:
+        async def recorded(function: Function, variables: dict[str, str]) -> RuntimeProcess:
             launched = await launch(function, variables)
             self.launched.append(launched)
             return launched

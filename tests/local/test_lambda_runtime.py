@@ -12,8 +12,8 @@ from local.lambda_ import environment as lambda_runtime
 from local.lambda_ import processes
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from local.lambda_.launched import LOG_LINE_BYTES, Launched
 from local.lambda_.runner import InitError
+from local.lambda_.runtime_process import LOG_LINE_BYTES, RuntimeProcess
 from tests.local.conftest import PATIENT, Gate, Run
 
 ECHO = """
@@ -271,14 +271,14 @@ async def test_environment_whose_remains_are_still_removed_gets_no_invocation(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     removing, removed = asyncio.Event(), asyncio.Event()
-    clean_up = Launched.clean_up
+    clean_up = RuntimeProcess.clean_up
 
-    async def clean_up_slowly(launched: Launched) -> Invocation:
+    async def clean_up_slowly(launched: RuntimeProcess) -> Invocation:
         removing.set()
         await removed.wait()
         return await clean_up(launched)
 
-    monkeypatch.setattr(Launched, "clean_up", clean_up_slowly)
+    monkeypatch.setattr(RuntimeProcess, "clean_up", clean_up_slowly)
     runtime = run(ECHO)
     await runtime.start()
 
@@ -356,7 +356,7 @@ async def test_stop_ends_a_process_that_is_just_being_launched(run: Run) -> None
     launching, may_launch = asyncio.Event(), asyncio.Event()
     launched = runtime.runner.launch
 
-    async def slow(function: Function, variables: dict[str, str]) -> Launched:
+    async def slow(function: Function, variables: dict[str, str]) -> RuntimeProcess:
         launching.set()
         await may_launch.wait()
         return await launched(function, variables)

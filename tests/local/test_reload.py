@@ -202,16 +202,23 @@ async def test_file_that_was_edited_during_the_start_is_found(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("files", "targets"),
+    ("files", "as_processes", "as_images"),
     [
-        (["websocket/websocket.py"], {"websocket"}),
-        (["websocket/websocket.py", "authorizer/requirements.txt"], {"websocket", "authorizer"}),
-        (["rie/Dockerfile"], set()),
-        (["Dockerfile"], {"websocket", "authorizer"}),
-        (["build/trim_packages.py"], {"websocket", "authorizer"}),
+        (["websocket/websocket.py"], {"websocket"}, {"websocket"}),
+        (
+            ["websocket/websocket.py", "authorizer/requirements.txt"],
+            {"websocket", "authorizer"},
+            {"websocket", "authorizer"},
+        ),
+        (["rie/Dockerfile"], set(), set()),
+        (["Dockerfile"], set(), {"websocket", "authorizer"}),
+        (["build/trim_packages.py"], set(), {"websocket", "authorizer"}),
     ],
 )
-async def test_file_belongs_to_its_target_or_to_every_image(files: list[str], targets: set[str]) -> None:
-    folder = Path("/images")
+async def test_file_belongs_to_its_target_or_to_every_image(
+    files: list[str], as_processes: set[str], as_images: set[str]
+) -> None:
+    changed, targets = {Path(file) for file in files}, {"websocket", "authorizer"}
 
-    assert changed_targets({folder / file for file in files}, folder, {"websocket", "authorizer"}) == targets
+    assert changed_targets(changed, targets, in_images=False) == as_processes
+    assert changed_targets(changed, targets, in_images=True) == as_images

@@ -12,7 +12,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 from local import paths
 from local.demo import push
 from local.example import build_handshake
+from local.functions import LaunchMode
 from local.lambda_.containers import LABEL
 from local.progress import Progress
 from local.system import Options, System, run_system
@@ -33,7 +34,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito"),
 ]
 
-Way = Literal["process", "image"]
 Context = dict[str, str]
 
 AS_IN_CDK_JSON: Context = {}
@@ -65,21 +65,21 @@ class Desk:
     ],
     ids=["process", "process, subprotocol", "image, subprotocol"],
 )
-def run(request: pytest.FixtureRequest) -> tuple[Way, Context]:
+def run(request: pytest.FixtureRequest) -> tuple[LaunchMode, Context]:
     """How the functions are run, and with which choices of the stack."""
-    way, context = request.param
-    if way == "image":
+    mode, context = request.param
+    if mode == "image":
         request.getfixturevalue("engine")
-    return way, context
+    return mode, context
 
 
 @pytest.fixture(scope="module")
-def way(run: tuple[Way, Context]) -> Way:
+def mode(run: tuple[LaunchMode, Context]) -> LaunchMode:
     return run[0]
 
 
 @pytest.fixture(scope="module")
-def by_subprotocol(run: tuple[Way, Context]) -> bool:
+def by_subprotocol(run: tuple[LaunchMode, Context]) -> bool:
     """Whether the token comes as a subprotocol; then a user has two connections at the most."""
     return run[1] is SUBPROTOCOL_AND_TWO_CONNECTIONS
 
@@ -95,11 +95,11 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desk(run: tuple[Way, Context], own_state: None) -> AsyncIterator[Desk]:
+async def desk(run: tuple[LaunchMode, Context], own_state: None) -> AsyncIterator[Desk]:
     others = descendants(os.getpid())
-    way, context = run
+    mode, context = run
     async with AsyncExitStack() as stack:
-        options = Options(functions=way, context=context)
+        options = Options(functions=mode, context=context)
         system = await stack.enter_async_context(run_system(options, Progress(io.StringIO())))
         yield Desk(system, stack, others)
 
@@ -287,7 +287,7 @@ def containers(processes: dict[int, str]) -> list[str]:
     return re.findall(r"--name=(local-\S+)", "\n".join(processes.values()))
 
 
-async def test_end_closes_what_is_open_and_leaves_nothing_running(desk: Desk, way: Way, token: str) -> None:
+async def test_end_closes_what_is_open_and_leaves_nothing_running(desk: Desk, mode: LaunchMode, token: str) -> None:
     """The last test: afterwards there is no system any more."""
     peer = await connect(**build_handshake(desk.system, token))
     processes = desk.processes()
@@ -301,5 +301,5 @@ async def test_end_closes_what_is_open_and_leaves_nothing_running(desk: Desk, wa
     assert (peer.close_code, peer.close_reason) == (1001, "Going away")
     assert len(processes) >= 3  # the local AWS and two functions
     assert alive(processes) == []
-    assert bool(names) is (way == "image")
+    assert bool(names) is (mode == "image")
     assert [name for name in names if docker("inspect", name).returncode == 0] == []

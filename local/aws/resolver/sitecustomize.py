@@ -87,7 +87,7 @@ def getaddrinfo(  # noqa: PLR0917 - as the original
 ) -> Any:
     local = localize(host, port)
     if local != (host, port):
-        flags &= ~_socket.AI_ADDRCONFIG  # which hides the loopback address from a desk without a network
+        flags &= ~_socket.AI_ADDRCONFIG  # which hides the loopback address where there is no network
     return resolve(*local, family, type, proto, flags)
 
 

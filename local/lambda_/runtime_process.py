@@ -66,7 +66,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Launched:
+class RuntimeProcess:
     """The process of an execution environment, which leads a process group.
 
     Attributes:
@@ -93,8 +93,8 @@ class Launched:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     async def clean_up(self) -> Invocation:
-        """Remove what the ended process has left; return the error that its end is, in Lambda's words."""
-        await Launched.kill(self)
+        """End the processes that the ended one has started; return how it ended as an error, in Lambda's words."""
+        await RuntimeProcess.kill(self)
         if self.reaper:
             self.reaper.release(self.process.pid)
         return Invocation(error="Runtime.ExitError", message=describe_exit(self.process.returncode or 0))
@@ -113,7 +113,7 @@ class Launched:
 
 
 # Starts `python -m awslambdaric` for a function, given its environment variables.
-Launch = Callable[[Function, dict[str, str]], Awaitable[Launched]]
+Launch = Callable[[Function, dict[str, str]], Awaitable[RuntimeProcess]]
 
 
 def describe_exit(status: int) -> str:
