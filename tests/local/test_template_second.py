@@ -95,7 +95,6 @@ def test_api_has_its_routes_stage_and_permissions() -> None:
 
 
 def test_functions_have_their_settings_and_what_their_roles_allow() -> None:
-    logs = Statement("Allow", ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"), ("*",))
     read = Statement("Allow", ("dynamodb:Query",), (TABLE, f"{TABLE}/index/*"))
     write = Statement("Allow", ("dynamodb:PutItem", "dynamodb:UpdateItem"), (TABLE,))
     post = Statement("Allow", ("execute-api:ManageConnections",), (f"{EXECUTE}/v1/*/@connections/*",))
@@ -103,7 +102,7 @@ def test_functions_have_their_settings_and_what_their_roles_allow() -> None:
     url = "https://localapi00.execute-api.us-east-1.amazonaws.com/v1"
 
     assert Template.read(TEMPLATE).resolve().functions == {
-        DOOR: Function("chat-DoorFunction", DOOR, "door", {}, 3, 128, {}, Role("chat-DoorRole", (logs,))),
+        DOOR: Function("chat-DoorFunction", DOOR, "door", {}, 3, 128, {}, Role("chat-DoorRole", ())),
         ROOMS: Function(
             "chat-RoomFunction",
             ROOMS,
@@ -112,7 +111,7 @@ def test_functions_have_their_settings_and_what_their_roles_allow() -> None:
             timeout_seconds=20,
             memory_mb=1024,
             logging={},
-            role=Role("chat-RoomRole", (logs, write, post, deny, read)),
+            role=Role("chat-RoomRole", (write, post, deny, read)),
         ),
         HISTORY: Function(
             "chat-HistoryFunction", HISTORY, "history", {}, 3, 128, {}, Role("chat-HistoryRole", (read,))
