@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from local import paths
 from local.errors import CommandError, LaunchError
-from local.processes import end_processes, is_running, list_processes
+from local.processes import end_processes, is_running, read_command
 
 PORT = 4510  # of `make up` without --port
 
@@ -49,7 +49,7 @@ class State:
     @classmethod
     def of_this_process(cls, ports: dict[str, int], **facts: Any) -> Self:
         pid = os.getpid()
-        return cls(pid, list_processes()[pid].command, ports, **facts)
+        return cls(pid, read_command(pid), ports, **facts)
 
     @property
     def is_running(self) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from local import paths, state
 from local.errors import CommandError, LaunchError
-from local.processes import find_descendants, is_running, list_processes
+from local.processes import find_descendants, is_running
 from local.state import State
 from tests.conftest import ROOT
 
@@ -227,12 +227,3 @@ def test_process_that_has_ended_does_not_run_even_if_nobody_has_asked_for_its_st
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
         assert not is_running(process.pid, "sleep 600")
-
-
-def test_processes_are_listed_by_ps_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("local.processes.PROC", tmp_path)
-
-    listed = list_processes()[os.getpid()]
-
-    assert listed.parent == os.getppid()
-    assert "pytest" in listed.command
