@@ -91,7 +91,7 @@ class Document:
         content = parse(path)
         refuse_transforms(path, content.get("Transform", []))
         template = cls(
-            path.name.partition(".")[0],
+            re.sub("[^A-Za-z0-9]+", "-", path.name.partition(".")[0]).strip("-") or "local",
             resources=section(path, content, "Resources"),
             outputs=section(path, content, "Outputs"),
             parameters=section(path, content, "Parameters"),

@@ -59,7 +59,7 @@ class ResourceType:
         read: the properties that are read; empty for all that the source has.
         required: those that a resource must have.
         ignored: properties without an effect on the local run, at any depth.
-        harmless: the one value with which a property has no effect.
+        harmless: the value with which a property has no effect; another value is refused unless the property is read.
         renamed: the names of properties in the source, where it has another.
     """
 
@@ -77,12 +77,13 @@ class ResourceType:
             TemplateError: it has the wrong type, or would change what is run.
         """
         known, renamed = shapes(self.source), self.renamed.get(name, name)
+        if name in self.harmless and value == self.harmless[name]:
+            return {}
         if renamed in known:
             value = coerce(known[renamed], value, f"{where}: {name}", self.ignored.split())
-        if name in self.harmless:
-            if value == self.harmless[name]:
-                return {}
-        elif renamed in (self.read.split() or known):
+        if name in self.harmless and value == self.harmless[name]:
+            return {}
+        if renamed in (self.read.split() or known.keys() - self.harmless.keys()):
             return {renamed: value}
         raise TemplateError(f"{where}: {name} cannot be run locally; leave it out of the local run")
 
@@ -143,6 +144,7 @@ RUN = {
     "AWS::Cognito::UserPoolGroup": ResourceType("cognito-idp CreateGroup", required="UserPoolId"),
     "AWS::DynamoDB::Table": ResourceType(
         "dynamodb CreateTable UpdateTimeToLive",
+        harmless={"TimeToLiveSpecification": {"Enabled": False}},
         read=(
             "AttributeDefinitions BillingMode DeletionProtectionEnabled GlobalSecondaryIndexes KeySchema"
             " LocalSecondaryIndexes ProvisionedThroughput TableName TimeToLiveSpecification"
@@ -155,6 +157,7 @@ RUN = {
     ),
     "AWS::DynamoDB::GlobalTable": ResourceType(
         "dynamodb CreateTable UpdateTimeToLive",
+        harmless={"TimeToLiveSpecification": {"Enabled": False}},
         read="AttributeDefinitions GlobalSecondaryIndexes KeySchema LocalSecondaryIndexes TableName TimeToLiveSpecification",
         required="KeySchema",
         ignored=(
@@ -221,15 +224,17 @@ CREATED = (
 # These types make no call and receive none while the API is used, even if they refer to a function. `*` ends a prefix.
 WITHOUT_EFFECT = (
     "AWS::ApiGateway::Account", "AWS::ApiGatewayV2::ApiMapping", "AWS::ApiGatewayV2::Deployment",
-    "AWS::ApiGatewayV2::DomainName", "AWS::ApiGatewayV2::Model", "AWS::ApplicationAutoScaling::*",
-    "AWS::CDK::Metadata", "AWS::CloudFormation::WaitConditionHandle", "AWS::CloudWatch::*", "AWS::CodeDeploy::*",
+    "AWS::ApiGatewayV2::DomainName", "AWS::ApiGatewayV2::IntegrationResponse", "AWS::ApiGatewayV2::Model",
+    "AWS::ApiGatewayV2::VpcLink", "AWS::ApplicationAutoScaling::*",
+    "AWS::CDK::Metadata", "AWS::CloudFormation::WaitCondition*", "AWS::CloudWatch::*", "AWS::CodeDeploy::*",
     "AWS::Cognito::IdentityPool*", "AWS::Cognito::LogDeliveryConfiguration", "AWS::Cognito::ManagedLoginBranding",
     "AWS::Cognito::UserPoolDomain", "AWS::Cognito::UserPoolIdentityProvider", "AWS::Cognito::UserPoolResourceServer",
     "AWS::Cognito::UserPoolRiskConfigurationAttachment", "AWS::Cognito::UserPoolUICustomizationAttachment",
     "AWS::EC2::*", "AWS::IAM::*", "AWS::Lambda::CodeSigningConfig", "AWS::Lambda::EventInvokeConfig",
     "AWS::Lambda::LayerVersion*", "AWS::Logs::LogGroup", "AWS::Logs::LogStream", "AWS::Logs::MetricFilter",
     "AWS::Logs::QueryDefinition", "AWS::Logs::ResourcePolicy", "AWS::SSM::Parameter", "AWS::SecretsManager::*",
-    "Custom::CDKBucketDeployment", "Custom::DescribeCognitoUserPoolClient", "Custom::LogRetention",
+    "Custom::CDKBucketDeployment", "Custom::DescribeCognitoUserPoolClient", "Custom::ECRAutoDeleteImages",
+    "Custom::LogRetention",
     "Custom::S3AutoDeleteObjects", "Custom::VpcRestrictDefaultSG",
 )  # fmt: skip
 # Of these services, other types than those above would change what is run.

@@ -39,7 +39,8 @@ STAGE_VARIABLE = re.compile(r"\$\{stageVariables\.(\w+)\}")
 # A name or a full or partial ARN, with the alias or version at the end.
 FUNCTION = re.compile(
     r"(?:arn:[\w-]+:lambda:(?P<region>[\w-]+):)?(?:(?P<account>\d{12}):)?(?:function:)?"
-    r"(?P<name>[\w-]+)(?::(?P<qualifier>[\w$-]+))?"
+    r"(?P<name>[\w-]+)(?::(?P<qualifier>[\w$-]+))?",
+    re.ASCII,
 )
 
 
@@ -101,6 +102,8 @@ class Template(Document):
             if not VARIABLE.fullmatch(name):
                 rule = "a letter, followed by at least one letter, digit or _"
                 raise TemplateError(f"{logical_id}: Environment: {name} must be {rule}; rename the variable")
+        if (size := sum(len(f"{name}{value}".encode(errors="replace")) for name, value in environment.items())) > 4096:
+            raise TemplateError(f"{logical_id}: Environment has {size} bytes; Lambda takes at most 4096")
         return Function(
             name=self.physical_id(logical_id),
             arn=arn,
@@ -227,10 +230,10 @@ class Template(Document):
     def _permissions(self) -> Iterator[tuple[str, str]]:
         """Yield function ARN, and pattern of the route or authorizer for which API Gateway may invoke it."""
         for logical_id in self._ids("AWS::Lambda::Permission"):
-            if self.properties(logical_id, "Principal").get("Principal") != "apigateway.amazonaws.com":
+            if self.properties(logical_id, "Principal").get("Principal") not in {"apigateway.amazonaws.com", "*"}:
                 continue
             properties = self.properties(logical_id)
-            to_invoke = properties["Action"] in {"lambda:InvokeFunction", "lambda:*"}
+            to_invoke = properties["Action"] in {"lambda:InvokeFunction", "lambda:*", "*"}
             if to_invoke and properties.get("SourceAccount", self.account.id) == self.account.id:
                 yield self.function_arn(properties["FunctionName"], logical_id), properties.get("SourceArn", "*")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Container, Sized
 from typing import Any, TypeVar
 
@@ -55,6 +56,8 @@ def coerce_text(shape: Shape, value: Any, where: str) -> str:
     if result is None or result not in (shape.enum or [result]):
         raise wrong(where, " or ".join(shape.enum) if shape.enum else "a text", value)
     check_length(shape, result, where, "character(s)")
+    if reference := re.search(r"\{\{resolve:.*?\}\}", result):
+        raise TemplateError(f"{where}: the dynamic reference {reference[0]} is not resolved locally; use a value there")
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -38,7 +39,7 @@ def collect_variables(function: Function, given: Mapping[str, str], runtime_api:
     defaults = {"AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR", "TZ": ":UTC"}
     variables = {**defaults, **function.environment, **given, **reserved}
     for name, value in variables.items():
-        if not isinstance(value, str) or "\0" in name + value or "=" in name:
-            rule = "a name has no '=', and a value is text without null characters"
+        if not isinstance(value, str) or re.search(r"[\0\ud800-\udfff]", name + value) or "=" in name:
+            rule = "a name has no '=', and a value is text without null characters and lone surrogates"
             raise ValueError(f"environment variable {name!r} cannot be set: {rule}")
     return variables

@@ -156,8 +156,8 @@ def test_property_and_item_without_a_value_are_left_out(write: Write) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (["a"], ' must be a text, it is ["a"]'),
-        (None, " must be a text, it is null"),
+        (["a"], '.Variables.VALUE must be a text, it is ["a"]'),
+        (None, ".Variables.VALUE must be a text, it is null"),
         ({"Ref": "Secret"}, ": parameter Secret has no Default; give it one for the local run"),
         (
             {"Ref": "BootstrapVersion"},
@@ -178,6 +178,10 @@ def test_property_and_item_without_a_value_are_left_out(write: Write) -> None:
             ': Fn::Join has wrong arguments: ["", [{"a": {"Ref": "Rooms"}}]]',
         ),
         ({"Fn::Join": ["", "x"]}, ': Fn::Join must be over a list, it is "x"'),
+        (
+            {"Fn::Sub": "{{resolve:ssm:/${Rooms}/key}}"},
+            ".Variables.VALUE: the dynamic reference {{resolve:ssm:/Chat-Rooms/key}} is not resolved locally; use a value there",
+        ),
         ({"Fn::Select": [2, ["a"]]}, ': Fn::Select has wrong arguments: [2, ["a"]]'),
     ],
     ids=str,
@@ -188,8 +192,7 @@ def test_variable_without_a_known_value_is_refused(write: Write, value: object, 
     with pytest.raises(TemplateError) as error:
         template.resolve()
 
-    where = "Rooms: Environment" + ("" if message.startswith(":") else ".Variables.VALUE")
-    assert str(error.value) == where + message
+    assert str(error.value) == f"Rooms: Environment{message}"
 
 
 # What is run
@@ -272,6 +275,12 @@ def test_unusual_but_right_template_is_run(
         resource("SSM::Parameter", Value={"Ref": "Socket"}),
         resource("IAM::InstanceProfile", Roles=[{"Ref": "Role"}]),
         resource("Cognito::UserPoolDomain", Domain="x"),
+        resource("ApiGatewayV2::Model", Schema={"type": "object"}),
+        resource(
+            "DynamoDB::Table",
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            TimeToLiveSpecification={"Enabled": False},
+        ),
         resource("Lambda::Function", Code={"ZipFile": "x"}, Handler="index.handler", Layers=["x"]),
         {"Type": "Custom::LogRetention", "Properties": {"ServiceToken": arn("Rooms")}},
         resource("Lambda::Permission", Action="x", Principal="s3.amazonaws.com", FunctionName={"Fn::ImportValue": "x"}),
@@ -302,6 +311,18 @@ def test_permission_names_its_function_in_any_form(write: Write, function_name: 
     assert not api.may_invoke(GUARD, f"{api.arn}/report")
 
 
+def test_permission_may_name_every_principal_and_action(write: Write) -> None:
+    api = Template.read(write(may_invoke("Chat-Rooms", Principal="*", Action="*"))).resolve().api
+
+    assert api.may_invoke(ROOMS, f"{api.arn}/joinRoom")
+
+
+def test_stack_is_named_by_its_file(write: Write) -> None:
+    file = write({})
+
+    assert Template.read(file.rename(file.with_name("my template (1).json"))).name == "my-template-1"
+
+
 @pytest.mark.parametrize(
     ("function_name", "allowed"),
     [({"Ref": "Live"}, True), ("Chat-Rooms:live", True), ({"Ref": "Rooms"}, False)],
@@ -327,7 +348,7 @@ LEAVE_OUT = "cannot be run locally; leave it out of the local run"
         ({"X": resource("Events::Rule", Targets=[{"Arn": {"Fn::Sub": "${Rooms.Arn}"}}])}, "X: AWS::Events::Rule refers to Rooms, which it could not invoke locally; leave it out of the local run"),
         ({"X": resource("Lambda::EventSourceMapping")}, f"X: AWS::Lambda::EventSourceMapping {LEAVE_OUT}"),
         ({"X": resource("CloudFormation::Stack")}, f"X: AWS::CloudFormation::Stack {LEAVE_OUT}"),
-        ({"X": resource("ApiGatewayV2::IntegrationResponse")}, f"X: AWS::ApiGatewayV2::IntegrationResponse {LEAVE_OUT}"),
+        ({"X": resource("Lambda::Url")}, f"X: AWS::Lambda::Url {LEAVE_OUT}"),
         ({"X": resource("Serverless::Function")}, f"X: AWS::Serverless::Function {LEAVE_OUT}"),
         ({"X": {"Type": "Custom::Thing"}}, f"X: Custom::Thing {LEAVE_OUT}"),
         # Functions
@@ -337,6 +358,8 @@ LEAVE_OUT = "cannot be run locally; leave it out of the local run"
         (rooms(Environment=[]), "Rooms: Environment must be an object, it is []"),
         (rooms(Environment={"Variables": {"AWS_REGION": "x"}}), "Rooms: Environment: Lambda sets the variable AWS_REGION itself; rename yours"),
         (rooms(Environment={"Variables": {"MY-TABLE": "x"}}), "Rooms: Environment: MY-TABLE must be a letter, followed by at least one letter, digit or _; rename the variable"),
+        (rooms(Environment={"Variables": {"TEXT": "ä" * 2047}}), "Rooms: Environment has 4098 bytes; Lambda takes at most 4096"),
+        (rooms(FunctionName="Füße"), "ToRooms: arn:aws:lambda:us-east-1:000000000000:function:Füße is neither the name nor the ARN of a function"),
         (rooms(LoggingConfig={"LogFormat": "json"}), 'Rooms: LoggingConfig.LogFormat must be JSON or Text, it is "json"'),
         (rooms(Layers=["x"]), f"Rooms: Layers {LEAVE_OUT}"),
         (rooms(FileSystemConfigs=[{"Arn": "x", "LocalMountPath": "y"}]), f"Rooms: FileSystemConfigs {LEAVE_OUT}"),
