@@ -25,6 +25,7 @@ from local.errors import TemplateError
 # The property that is a resource's name, if it has one; otherwise a name is made up.
 NAMES = {
     "AWS::ApiGatewayV2::Stage": "StageName",
+    "AWS::Cognito::UserPoolDomain": "Domain",
     "AWS::Cognito::UserPoolGroup": "GroupName",
     "AWS::DynamoDB::GlobalTable": "TableName",
     "AWS::DynamoDB::Table": "TableName",

@@ -29,6 +29,7 @@ POLICY_SHAPES = ShapeResolver(
                 "ManagedPolicyArns": {"shape": "Texts"},
                 "ManagedPolicyName": {"shape": "Text"},
                 "Path": {"shape": "Text"},
+                "PermissionsBoundary": {"shape": "Text"},
                 "Policies": {"shape": "Policies"},
                 "PolicyDocument": {"shape": "Document"},
                 "RoleName": {"shape": "Text"},
@@ -85,6 +86,10 @@ class ResourceType:
             return {}
         if renamed in (self.read.split() or known.keys() - self.harmless.keys()):
             return {renamed: value}
+        if renamed not in known:
+            raise TemplateError(
+                f"{where}: {name} is not known here; leave it out of the local run, or correct its name"
+            )
         raise TemplateError(f"{where}: {name} cannot be run locally; leave it out of the local run")
 
 
@@ -141,7 +146,7 @@ RUN = {
     "AWS::Cognito::UserPoolClient": ResourceType(
         "cognito-idp CreateUserPoolClient", required="UserPoolId", ignored="AnalyticsConfiguration"
     ),
-    "AWS::Cognito::UserPoolGroup": ResourceType("cognito-idp CreateGroup", required="UserPoolId"),
+    "AWS::Cognito::UserPoolGroup": ResourceType("cognito-idp CreateGroup", required="UserPoolId", ignored="RoleArn"),
     "AWS::DynamoDB::Table": ResourceType(
         "dynamodb CreateTable UpdateTimeToLive",
         harmless={"TimeToLiveSpecification": {"Enabled": False}},

@@ -45,7 +45,9 @@ def coerce(shape: Shape, value: Any, where: str, ignored: Container[str] = ()) -
 def coerce_structure(shape: StructureShape, value: dict[str, Any], where: str, ignored: Container[str]) -> Any:
     value = {name: each for name, each in value.items() if name not in ignored}
     if unknown := sorted(value.keys() - shape.members.keys()):
-        raise TemplateError(f"{where}: {', '.join(unknown)} is not known here; has it been misspelled?")
+        raise TemplateError(
+            f"{where}: {', '.join(unknown)} is not known here; leave it out of the local run, or correct its name"
+        )
     if missing := [name for name in shape.required_members if name not in value]:
         raise TemplateError(f"{where}: {', '.join(missing)} is missing")
     return {name: coerce(shape.members[name], each, f"{where}.{name}", ignored) for name, each in value.items()}

@@ -125,6 +125,7 @@ SECTIONS: dict[str, Any] = {
         ({"Ref": "News"}, "arn:aws:sns:us-east-1:000000000000:Chat-News"),
         ({"Fn::GetAtt": ["Events", "Arn"]}, "arn:aws:kinesis:us-east-1:000000000000:Chat-Events"),
         ({"Ref": "Live"}, f"{ROOMS}:live"),
+        ({"Ref": "SignIn"}, "chat-sign-in"),
     ],
     ids=str,
 )
@@ -133,6 +134,7 @@ def test_variable_has_the_text_that_cloudformation_would_give_it(write: Write, v
         "Users": resource("Cognito::UserPool"),
         "Photos": resource("S3::Bucket", BucketName="photos"),
         "Inbox": resource("SQS::Queue"),
+        "SignIn": resource("Cognito::UserPoolDomain", Domain="chat-sign-in"),
         "News": resource("SNS::Topic"),
         "Events": resource("Kinesis::Stream"),
         "Live": resource("Lambda::Alias", FunctionName={"Ref": "Rooms"}, FunctionVersion="$LATEST", Name="live"),
@@ -275,6 +277,7 @@ def test_unusual_but_right_template_is_run(
         resource("SSM::Parameter", Value={"Ref": "Socket"}),
         resource("IAM::InstanceProfile", Roles=[{"Ref": "Role"}]),
         resource("Cognito::UserPoolDomain", Domain="x"),
+        resource("Cognito::UserPoolGroup", UserPoolId="x", RoleArn=arn("Role")),
         resource("ApiGatewayV2::Model", Schema={"type": "object"}),
         resource(
             "DynamoDB::Table",
@@ -338,6 +341,7 @@ def test_alias_is_invoked_by_its_own_permission(write: Write, function_name: obj
 
 
 LEAVE_OUT = "cannot be run locally; leave it out of the local run"
+FIX_NAME = "leave it out of the local run, or correct its name"
 
 
 @pytest.mark.parametrize(
@@ -378,7 +382,7 @@ LEAVE_OUT = "cannot be run locally; leave it out of the local run"
         ({"Socket": resource("ApiGatewayV2::Api", ProtocolType="HTTP")}, "Socket: ProtocolType must be WEBSOCKET"),
         ({"Socket": resource("ApiGatewayV2::Api", ProtocolType="WEBSOCKET", DisableExecuteApiEndpoint=True)}, f"Socket: DisableExecuteApiEndpoint {LEAVE_OUT}"),
         ({"Beta": stage(ClientCertificateId="x")}, f"Beta: ClientCertificateId {LEAVE_OUT}"),
-        ({"Beta": stage(DefaultRouteSettings={"Typo": 1})}, "Beta: DefaultRouteSettings: Typo is not known here; has it been misspelled?"),
+        ({"Beta": stage(DefaultRouteSettings={"Typo": 1})}, f"Beta: DefaultRouteSettings: Typo is not known here; {FIX_NAME}"),
         ({"Beta": stage(RouteSettings={"typo": {}})}, "Beta: RouteSettings has typo, which is no route"),
         ({"Join": route("joinRoom", "ToRooms", ApiId="abc")}, "Join: ApiId abc is not the API of the template, Socket"),
         ({"Join": route("report", "ToRooms")}, "Report: another route has the RouteKey report, too"),
@@ -415,11 +419,11 @@ LEAVE_OUT = "cannot be run locally; leave it out of the local run"
         (rooms(FunctionName={"Ref": "Rooms"}), "Rooms: it is nested too deeply, or refers to itself"),
         # What is created
         ({"Users": resource("Cognito::UserPool", LambdaConfig={"PreSignUp": arn("Guard")})}, f"Users: LambdaConfig {LEAVE_OUT}"),
-        ({"Users": resource("Cognito::UserPool", Typo=1)}, f"Users: Typo {LEAVE_OUT}"),
+        ({"Users": resource("Cognito::UserPool", Typo=1)}, f"Users: Typo is not known here; {FIX_NAME}"),
         ({"Page": resource("Cognito::UserPoolClient")}, "Page: UserPoolId is missing"),
         ({"Rows": resource("DynamoDB::Table", KeySchema=[{"KeyType": "HASH"}])}, "Rows: KeySchema.0: AttributeName is missing"),
         ({"Rows": resource("DynamoDB::Table", KeySchema=[])}, "Rows: KeySchema must have at least 1 item(s), it is []"),
-        ({"Rows": resource("DynamoDB::Table", ImportSourceSpecification={})}, f"Rows: ImportSourceSpecification {LEAVE_OUT}"),
+        ({"Rows": resource("DynamoDB::Table", ImportSourceSpecification={})}, f"Rows: ImportSourceSpecification is not known here; {FIX_NAME}"),
     ],
 )  # fmt: skip
 def test_template_that_would_be_run_wrongly_is_refused(
