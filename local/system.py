@@ -200,20 +200,10 @@ async def get_template(options: Options, progress: Progress, aws: LocalAws, give
     """Return the given template, or our own stack's; start the local AWS if the template needs it."""
     cached = None if given else await asyncio.to_thread(find_cached_template, options.context)
     with progress.step("template read" if given else "stack unchanged" if cached else "stack synthesized") as step:
-        if given:
-            template = given
-            aws.account = template.account
-            if any(resource["Type"] in CREATED for resource in given.resources.values()):
-                await aws.start()
-        elif cached:
-            template = Template.read(cached)
-            aws.account = template.account
+        template = given or Template.read(cached or await asyncio.to_thread(synthesize_template, options.context))
+        aws.account = template.account
+        if any(resource["Type"] in CREATED for resource in template.resources.values()):
             await aws.start()
-        else:
-            synthesis = asyncio.to_thread(synthesize_template, options.context)
-            path, _ = await asyncio.gather(synthesis, aws.start())
-            template = Template.read(path)
-            aws.account = template.account
         step.result = f"{len(template.resources)} resources" + (f", local AWS at {aws.url}" if aws.started else "")
     return template
 
