@@ -48,16 +48,19 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     from local.logs import log_to_file, log_to_terminal
 
-    progress = Progress()
     if arguments.command == "demo":
         from local.demo import demo
 
+        progress = Progress()
         log_to_file("demo")
         return 130 if run_until_stopped(demo(build_options(arguments), progress)) else 0
+    from local.journal import Journal
     from local.up import up
 
-    log_to_terminal(progress)
-    run_until_stopped(up(build_options(arguments), progress))
+    progress = Progress(sys.stderr if arguments.log == "json" else sys.stdout)
+    journal = Journal()
+    log_to_terminal(progress, journal, arguments.log)
+    run_until_stopped(up(build_options(arguments), progress, journal))
     return 0
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 AWS_PORT = 4511
 PAGE_PORT = 3000
+INSPECTOR_PORT = 3001
 COMMANDS = {
     "up": "run until Ctrl-C; without a command, this is meant",
     "demo": "show everything and end",
@@ -83,6 +84,7 @@ def check_ports(parser: Parser, arguments: argparse.Namespace) -> None:
         ("--port", arguments.port),
         ("--aws-port", arguments.aws_port),
         ("--page-port", arguments.page_port),
+        ("--inspector-port", arguments.inspector_port),
     ):
         if port and port in flags:
             parser.error(f"{flags[port]} and {flag} must differ, both are {port}")
@@ -103,6 +105,10 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
         default=PAGE_PORT if command == "up" else None,
         help="of the page (default: %(default)s)" if command == "up" else "of the page, which is not served without it",
     )
+    if command == "up":
+        add_inspection(parser)
+    else:
+        parser.set_defaults(inspector_port=None)
     parser.add_argument(
         "--template", type=parse_file, help="a synthesized template (default: synthesizes cdk.json's stack)"
     )
@@ -163,6 +169,19 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
     add_seconds("--idle-limit", default=600.0, help="a connection's end without messages (default: 600)")
     add_seconds("--connection-limit", default=7200.0, help="a connection's end in any case (default: 7200)")
     add_seconds("--function-timeout", help="of every function (default: the template's; 29 s at most for an answer)")
+
+
+def add_inspection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--inspector-port", type=parse_port, default=INSPECTOR_PORT, help="of the inspector (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--log",
+        type=parse_choice("short", "full", "json"),
+        default="short",
+        metavar="{short,full,json}",
+        help="one line for each log record (default), with complete tracebacks, or each as JSON on standard output",
+    )
 
 
 def parse_port(text: str) -> int:
@@ -243,6 +262,7 @@ def build_options(arguments: argparse.Namespace) -> Options:
         port=arguments.port,
         aws_port=arguments.aws_port,
         page_port=arguments.page_port,
+        inspector_port=arguments.inspector_port,
         functions=arguments.functions,
         environments=arguments.environments,
         dynamodb_url=arguments.dynamodb_url,

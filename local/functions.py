@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from local import paths
 from local.errors import LaunchError
+from local.journal import Journal
 from local.lambda_.containers import Containers, has_engine
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
@@ -32,14 +33,23 @@ class Functions:
         environments: execution environments of each function.
         timeout: of every function in seconds, instead of the template's.
         mounts: files that the functions' containers need.
+        journal: records invocations and logs.
     """
 
     def __init__(
-        self, *, mode: LaunchMode, source: Path, environments: int, timeout: float | None = None, mounts: list[Path]
+        self,
+        *,
+        mode: LaunchMode,
+        source: Path,
+        environments: int,
+        timeout: float | None = None,
+        mounts: list[Path],
+        journal: Journal | None = None,
     ) -> None:
         self.mode = mode
         self.environments = environments
         self.timeout = timeout
+        self.journal = journal
         self._processes = Processes(source, paths.STATE / "functions")
         self._containers = Containers(mounts, source=source)
         self._launcher: Processes | Containers = self._processes
@@ -72,7 +82,11 @@ class Functions:
         launches, fallback = await self._build_or_fall_back({each.target for each in functions.values()})
         for arn, function in functions.items():
             self._runners[arn] = FunctionRunner(
-                function, launches[function.target], environment(function), concurrency=self.environments
+                function,
+                launches[function.target],
+                environment(function),
+                concurrency=self.environments,
+                journal=self.journal,
             )
         await asyncio.gather(*(runner.start() for runner in self._runners.values()))
         return f"{', '.join(function.target for function in functions.values())} as {self._launcher.name}{fallback}"

@@ -21,6 +21,7 @@ def write_instructions(system: System, options: Options, *, user: str, no_token:
     flags = write_flags(system.port)
     lines = [
         *describe_page(system, options),
+        *describe_inspector(system),
         *describe_addresses(system, user, no_token, flags),
         "",
         "In another terminal, from here:",
@@ -46,6 +47,11 @@ def describe_page(system: System, options: Options) -> Iterator[str]:
     if origins and system.page_url not in origins:
         yield f"            Its connections are refused, because allowedOrigins does not have {system.page_url}."
         yield f"            Start with --context allowedOrigins={','.join((*origins, system.page_url))}"
+
+
+def describe_inspector(system: System) -> Iterator[str]:
+    if system.inspector_url:
+        yield f"Inspector   {system.inspector_url}        (what happens to each connection, live)"
 
 
 def describe_addresses(system: System, user: str, no_token: str | None, flags: str) -> Iterator[str]:

@@ -55,15 +55,16 @@ class Progress:
 
     def highlight(self, text: str) -> None:
         """Print a text that must not be missed between log lines."""
-        self.say(f"\n{self._coloured('1', text)}\n")
+        self.say(f"\n{self.coloured('1', text)}\n")
 
     def _end(self, name: str, mark: str, colour: str, result: str, seconds: float) -> None:
         self._current = None
-        line = f"  {self._coloured(colour, mark)} {name:<{NAME_WIDTH}} {format_duration(seconds)}  {result}"
+        line = f"  {self.coloured(colour, mark)} {name:<{NAME_WIDTH}} {format_duration(seconds)}  {result}"
         self.say(line.rstrip())
 
-    def _coloured(self, colour: str, text: str) -> str:
-        return f"\033[{colour}m{text}\033[0m" if self._colours else text
+    def coloured(self, colour: str, text: str) -> str:
+        """Return a text in a colour, if there is one and the terminal shows colours."""
+        return f"\033[{colour}m{text}\033[0m" if self._colours and colour else text
 
     def _write(self, text: str) -> None:
         """Write a text above the line of the step in progress."""

@@ -112,7 +112,7 @@ def claim(port: int, ports: dict[str, int]) -> list[str]:
         if before and before.is_running:
             raise LaunchError(
                 f"`make up` already runs on port {port}, with pid {before.pid}: end it, "
-                'or start another beside it with LOCAL_FLAGS="--port 0 --aws-port 0 --page-port 0"'
+                'or start another beside it with LOCAL_FLAGS="--port 0 --aws-port 0 --page-port 0 --inspector-port 0"'
             )
         left = end_processes(before.children) if before else {}
         write(port, State.of_this_process(ports))

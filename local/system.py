@@ -23,11 +23,14 @@ from local.cloudformation.resource_types import CREATED
 from local.cloudformation.stack import Stack
 from local.cloudformation.template import Template
 from local.functions import Functions, LaunchMode
+from local.inspector import Inspector
+from local.journal import Journal
 from local.lambda_.function import Function
 from local.page import PAGE_CONFIG, PageServer, local_settings, parse_page_config
 from local.paths import ROOT
 from local.ports import find_port
 from local.progress import Progress
+from local.traces import TraceListener
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Options:
         aws_port: of the local Cognito and DynamoDB, 0 for any that is free.
         page_port: of the page, 0 for any that is free; None serves no page.
         page: the folder of the built page.
+        inspector_port: of the inspector, 0 for any that is free; None serves no inspector.
         functions: in the built images, as plain processes, or images where there is an engine to build them.
         environments: execution environments of each function.
         dynamodb_url: a DynamoDB to use instead of the built-in one, e.g. DynamoDB Local.
@@ -59,6 +63,7 @@ class Options:
     aws_port: int = 0
     page_port: int | None = None
     page: Path = ROOT / "frontend" / "dist"
+    inspector_port: int | None = None
     functions: LaunchMode = "auto"
     environments: int = 2
     dynamodb_url: str | None = None
@@ -76,6 +81,7 @@ class System:
     Attributes:
         page_url: None if no page is served.
         page_settings: what the page reads as `config.json`; None if no page is served.
+        inspector_url: None if no inspector is served.
     """
 
     stack: Stack
@@ -88,6 +94,7 @@ class System:
     port: int
     page_url: str | None = None
     page_settings: dict[str, Any] | None = None
+    inspector_url: str | None = None
 
     @property
     def user_pool_id(self) -> str | None:
@@ -121,8 +128,11 @@ class System:
 
 
 @asynccontextmanager
-async def run_system(options: Options, progress: Progress) -> AsyncIterator[System]:
-    """Run the whole system; at the end close its connections, run `$disconnect`, and end every process."""
+async def run_system(options: Options, progress: Progress, journal: Journal | None = None) -> AsyncIterator[System]:
+    """Run the whole system; at the end close its connections, run `$disconnect`, and end every process.
+
+    With a journal everything that happens is recorded and traced.
+    """
     paths.LOGS.mkdir(parents=True, exist_ok=True)
     iam = Iam(enforced=options.iam)
     limits = options.limits.speed_up(options.clock_speed)
@@ -131,6 +141,8 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
         page = bind_page(options, given)
         if page:
             exits.push_async_callback(page.stop)
+        inspector = await start_inspector(options, journal, exits)
+        traced = await start_tracing(journal, exits)
         find_port(options.port, "--port")  # or it is refused after the synthesis
         aws = LocalAws(log=paths.LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)
         exits.push_async_callback(aws.stop)
@@ -148,7 +160,7 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
             exits.push_async_callback(cancel, task)
         page_config = parse_page_config(stack.outputs)
 
-        endpoint = AwsEndpoint(iam, aws.urls, stack.account)
+        endpoint = AwsEndpoint(iam, aws.urls, stack.account, journal)
         endpoint_url = await endpoint.start()
         exits.push_async_callback(endpoint.stop)
         functions = Functions(
@@ -157,14 +169,18 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
             environments=options.environments,
             timeout=options.function_timeout,
             mounts=endpoint.files(),
+            journal=journal,
         )
         exits.push_async_callback(functions.stop)
         with progress.step("gateway listening") as step:
-            server = GatewayServer(stack.api, functions.invoke, limits=limits, iam=iam, in_turn=options.in_turn)
+            server = GatewayServer(
+                stack.api, functions.invoke, limits=limits, iam=iam, in_turn=options.in_turn, journal=journal
+            )
             port = await server.start(options.port)
             exits.push_async_callback(server.stop)
             endpoint.route_gateway(stack.api.domain_name, port)
             system = System(stack, template, created, aws, iam, functions, server, port)
+            system.inspector_url = inspector.url if inspector else None
             step.result = system.websocket_url
 
         with progress.step("functions started") as step:
@@ -174,6 +190,7 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
                 return {
                     **endpoint.environment(function.environment),
                     **endpoint_variables(system, endpoint_url),
+                    **traced,
                     **sessions[function.arn].environment(),
                 }
 
@@ -194,6 +211,26 @@ def bind_page(options: Options, given: Template | None) -> PageServer | None:
     if options.page_port is None or (given and PAGE_CONFIG not in given.outputs):
         return None
     return PageServer(options.page, options.page_port)
+
+
+async def start_inspector(options: Options, journal: Journal | None, exits: AsyncExitStack) -> Inspector | None:
+    """Start the inspector, which ends last: it shows how the connections end."""
+    if journal is None or options.inspector_port is None:
+        return None
+    inspector = Inspector(journal, options.page, options.inspector_port)
+    exits.push_async_callback(inspector.stop)
+    await inspector.start()
+    return inspector
+
+
+async def start_tracing(journal: Journal | None, exits: AsyncExitStack) -> dict[str, str]:
+    """Listen for traces; return the functions' variables that lead there."""
+    if journal is None:
+        return {}
+    listener = TraceListener(journal)
+    address = await listener.start()
+    exits.push_async_callback(listener.stop)
+    return {"AWS_XRAY_DAEMON_ADDRESS": address}
 
 
 async def get_template(options: Options, progress: Progress, aws: LocalAws, given: Template | None) -> Template:

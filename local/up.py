@@ -15,18 +15,19 @@ from local.aws.users import Users, make_password
 from local.commands import USER
 from local.errors import CommandError, explain
 from local.instructions import write_instructions
+from local.journal import Journal
 from local.processes import find_descendants
 from local.progress import Progress
 from local.state import State
 from local.system import Options, System, cancel, run_system
 
 
-async def up(options: Options, progress: Progress) -> None:
+async def up(options: Options, progress: Progress, journal: Journal) -> None:
     async with AsyncExitStack() as exits:
         if options.port:
             claim_port(options, progress)
             exits.callback(state.remove, options.port)
-        system = await exits.enter_async_context(run_with_report(options, progress))
+        system = await exits.enter_async_context(run_with_report(options, progress, journal))
         password = make_password()
         no_token = await asyncio.to_thread(add_first_user, system, password)
         if system.user_pool_id:
@@ -42,7 +43,12 @@ async def up(options: Options, progress: Progress) -> None:
 
 def claim_port(options: Options, progress: Progress) -> None:
     """Refuse a second `make up` on a port before anything starts, and end the processes of a killed one."""
-    ports = {"--port": options.port, "--aws-port": options.aws_port, "--page-port": options.page_port}
+    ports = {
+        "--port": options.port,
+        "--aws-port": options.aws_port,
+        "--page-port": options.page_port,
+        "--inspector-port": options.inspector_port,
+    }
     left = state.claim(options.port, {flag: port for flag, port in ports.items() if port})
     if left:
         progress.say(f"Ended processes of an earlier `make up` that was killed: {', '.join(left)}")
@@ -61,11 +67,11 @@ def start_beside(exits: AsyncExitStack, work: Coroutine[Any, Any, None], progres
 
 
 @asynccontextmanager
-async def run_with_report(options: Options, progress: Progress) -> AsyncIterator[System]:
+async def run_with_report(options: Options, progress: Progress, journal: Journal) -> AsyncIterator[System]:
     """Run the system; at its end, after `$disconnect`, print which grants nobody has used."""
     system = None
     try:
-        async with run_system(options, progress) as system:
+        async with run_system(options, progress, journal) as system:
             yield system
     finally:
         if system and (unused := system.unused_grants()):
@@ -90,6 +96,8 @@ def describe(system: System, users: dict[str, str]) -> State:
     ports = {"--port": system.port, "--aws-port": system.aws.port}
     if system.page_url:
         ports["--page-port"] = urlsplit(system.page_url).port or 80
+    if system.inspector_url:
+        ports["--inspector-port"] = urlsplit(system.inspector_url).port or 80
     return State.of_this_process(
         ports,
         children=find_descendants(os.getpid()),

@@ -76,18 +76,18 @@ class Connections:
         self._opened.pop(connection_id, None)
         self._active.pop(connection_id, None)
 
-    def remove_due(self) -> list[Peer]:
-        """Remove and return the connections that were idle, or open, for too long."""
-        due: dict[str, Peer] = {}
+    def remove_due(self) -> list[tuple[Peer, str]]:
+        """Remove and return the connections that were idle, or open, for too long, each with its limit's name."""
+        due: dict[str, tuple[Peer, str]] = {}
         now = self.clock()
         for connection_id, active_at in self._active.items():
             if now < active_at + self.limits.idle_seconds:
                 break
-            due[connection_id] = self._opened[connection_id][1]
+            due[connection_id] = self._opened[connection_id][1], "idle limit"
         for connection_id, (opened_at, peer) in self._opened.items():
             if now < opened_at + self.limits.connection_seconds:
                 break
-            due[connection_id] = peer
+            due[connection_id] = peer, "connection limit"
         for connection_id in due:
             self.remove(connection_id)
         return list(due.values())

@@ -6,10 +6,11 @@ Statuses and frames are those of AWS; ARCHITECTURE.md lists them with their sour
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -34,15 +35,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Refusal:
-    """The answer to a handshake, or to a call of `@connections`, that is refused."""
+    """The answer to a handshake, or to a call of `@connections`, that is refused.
+
+    Attributes:
+        reason: for the user of the local run; no client gets it.
+        effect: of the authorizer's policy, if that is the reason.
+    """
 
     status: int
     body: bytes
     error_type: str | None = None
+    reason: str = field(default="", compare=False)
+    effect: str | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, status: HTTPStatus, message: str | None, error_type: str | None = None) -> Refusal:
         return cls(status, json.dumps({"message": message}, separators=(",", ":")).encode(), error_type)
+
+
+def because(reason: str, refusal: Refusal, effect: str | None = None) -> Refusal:
+    """Return the same refusal with its reason."""
+    return dataclasses.replace(refusal, reason=reason, effect=effect)
 
 
 def access_denied(message: str) -> Refusal:
@@ -111,16 +124,20 @@ def has_identity(authorizer: Authorizer, handshake: Handshake, event: Event) -> 
 def evaluate_authorizer(invocation: Invocation, method_arn: str) -> dict[str, Any] | Refusal:
     """Return what later events carry as `requestContext.authorizer`, or the refusal; log why an answer is not valid."""
     if invocation.error is not None:
-        return UNAUTHORIZED if invocation.message == "Unauthorized" else AUTHORIZER_FAILED
+        if invocation.message == "Unauthorized":
+            return because("the authorizer raised Unauthorized", UNAUTHORIZED)
+        return because(f"the authorizer failed: {invocation.error}", AUTHORIZER_FAILED)
     try:
         principal_id, context, statements = parse_authorizer_answer(invocation.answer)
     except PolicyError as error:
         logger.warning("the authorizer's answer is not valid: %s", error)
-        return AUTHORIZER_FAILED
+        return because("the authorizer's answer is not valid", AUTHORIZER_FAILED)
     effect = iam.evaluate(statements, "execute-api:Invoke", method_arn)
     if effect != "Allow":
         explicit = " with an explicit deny" if effect == "Deny" else ""
-        return access_denied(f"User is not authorized to access this resource{explicit}")
+        refusal = access_denied(f"User is not authorized to access this resource{explicit}")
+        reason = "the authorizer denied" if explicit else "the authorizer's policy does not allow it"
+        return because(reason, refusal, effect or "implicit deny")
     return {**context, "principalId": principal_id}
 
 
@@ -149,24 +166,33 @@ def to_text(value: str | float | None) -> str | None:
 def evaluate_connect(invocation: Invocation) -> str | Refusal | None:
     """Return the subprotocol that `$connect` selects, None for no subprotocol, or the refusal."""
     if invocation.timed_out:
-        return INTEGRATION_TIMED_OUT
+        return because("$connect timed out", INTEGRATION_TIMED_OUT)
     if invocation.error is not None:
-        return INTERNAL_ERROR if invocation.error == NO_PERMISSION else INTEGRATION_FAILED
+        refusal = INTERNAL_ERROR if invocation.error == NO_PERMISSION else INTEGRATION_FAILED
+        return because(f"$connect failed: {invocation.error}", refusal)
     try:
         response = ProxyResponse.parse(invocation.answer)
         if not 200 <= response.status < 300:
-            return Refusal(response.status, response.encode_body())
+            return Refusal(response.status, response.encode_body(), reason=f"$connect answered {response.status}")
         return response.find_subprotocol()
     except ProxyResponseError as error:
         logger.warning("the answer of $connect is not valid: %s", error)
-        return INTEGRATION_FAILED
+        return because("the answer of $connect is not valid", INTEGRATION_FAILED)
 
 
 # Messages
 
 
 class IntegrationError(Exception):
-    """The integration of a message failed; the message is what its client is told."""
+    """The integration of a message failed; the message is what its client is told.
+
+    Attributes:
+        reason: for the user of the local run.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def evaluate_reply(invocation: Invocation, route: Route) -> bytes | None:
@@ -176,15 +202,15 @@ def evaluate_reply(invocation: Invocation, route: Route) -> bytes | None:
         IntegrationError: the function failed, or its answer is not valid. The log says why.
     """
     if invocation.timed_out:
-        raise IntegrationError("Endpoint request timed out")
+        raise IntegrationError("Endpoint request timed out", "the function timed out")
     if invocation.error is not None:
-        raise IntegrationError("Internal server error")
+        raise IntegrationError("Internal server error", f"the function failed: {invocation.error}")
     try:
         response = ProxyResponse.parse(invocation.answer)
         return response.encode_body() if route.two_way else None
     except ProxyResponseError as error:
         logger.warning("the answer of route %s is not valid: %s", route.key, error)
-        raise IntegrationError("Internal server error") from error
+        raise IntegrationError("Internal server error", f"the answer is not valid: {error}") from error
 
 
 def format_error_frame(message: str, connection: Connection, event: Event) -> str:

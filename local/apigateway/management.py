@@ -23,6 +23,7 @@ from local.apigateway.sockets import http_response, request_id_header
 from local.aws.iam import Iam
 from local.aws.signature import Signature, SignatureError
 from local.ids import CONNECTION_ID
+from local.journal import Journal
 
 MAX_UNSENT_BYTES = 256 * 1024  # to a client that does not read
 
@@ -40,36 +41,56 @@ class Management:
 
     Attributes:
         requests: the account's throttle, which messages count for too.
+        journal: records the calls.
     """
 
     api: Api
     iam: Iam
     connections: Connections
     requests: TokenBucket
+    journal: Journal | None = None
 
     async def serve(self, request: web.BaseRequest, connection_id: str) -> web.Response:
         """Answer a call, after checking its signature and its caller's permission."""
+        caller, data = None, b""
         try:
             signature = Signature.parse(request.raw_path, request.headers)
             signature.check(self.iam, "execute-api", self.api.account.region)
-            data = await read_body(request)
-            if isinstance(data, Refusal):
-                return http_response(data)
-            signature.verify(self.iam, request.method, request.raw_path, request.headers, data)
+            body = await read_body(request)
+            if isinstance(body, Refusal):
+                response = http_response(body)
+            else:
+                signature.verify(self.iam, request.method, request.raw_path, request.headers, body)
+                caller, data = signature.access_key_id, body
+                response = self._carry_out(request.method, connection_id, signature, data)
         except SignatureError as error:
-            return http_response(Refusal.of(HTTPStatus.FORBIDDEN, str(error), error.type))
-        peer = self._check_permission(request.method, connection_id, signature) or self._find_peer(connection_id)
+            response = http_response(Refusal.of(HTTPStatus.FORBIDDEN, str(error), error.type))
+        if self.journal:
+            text, sender = data.decode(errors="replace"), self._name_caller(caller)
+            facts = {"method": request.method, "status": response.status, "caller": sender, "body": text}
+            self.journal.record("management", connection_id, **facts)
+            if request.method == "POST" and response.status == HTTPStatus.OK:
+                self.journal.record("frame", connection_id, **{"body": text, "from": "@connections"})
+        return response
+
+    def _carry_out(self, method: str, connection_id: str, signature: Signature, data: bytes) -> web.Response:
+        peer = self._check_permission(method, connection_id, signature) or self._find_peer(connection_id)
         if isinstance(peer, Refusal):
             return http_response(peer)
-        match request.method:
+        match method:
             case "POST":
                 return http_response(self._post(peer, data))
             case "GET":
                 return web.json_response(describe_connection(peer), headers=request_id_header())
             case _:
                 self.connections.remove(connection_id)
-                peer.socket.close(1000, "Connection Closed Normally")
+                peer.socket.close(1000, "Connection Closed Normally", cause="@connections DELETE")
                 return web.Response(status=204, headers=request_id_header())
+
+    def _name_caller(self, access_key_id: str | None) -> str | None:
+        """Return a function's role session; None for a caller whose signature is not verified."""
+        session = self.iam.sessions.get(access_key_id) if access_key_id else None
+        return session.arn if session else access_key_id and "the administrator"
 
     def _find_peer(self, connection_id: str) -> Peer | Refusal:
         if not self.requests.take(time.monotonic()):

@@ -21,9 +21,11 @@ from local.apigateway.events import Connection, Event, Handshake
 from local.apigateway.gateway import IntegrationError, Refusal
 from local.apigateway.limits import Limits, TokenBucket
 from local.apigateway.management import Management
+from local.apigateway.recording import MessageRecorder, record_decision, record_handshake, record_refused_invocation
 from local.apigateway.routing import RouteSelection
 from local.apigateway.sockets import ClientSocket, HttpRequest, HttpSocket, ProtocolSelector, http_response
 from local.aws.iam import Iam
+from local.journal import Journal
 from local.lambda_.invocation import Invocation
 from local.ports import SHUTDOWN_SECONDS
 
@@ -42,24 +44,33 @@ class GatewayServer:
     Args:
         invoke: invokes the function with this ARN.
         in_turn: each message of a connection waits for the one before, which AWS does not promise.
+        journal: records what is decided.
 
     Raises:
         TemplateError: the API cannot be served; the message says why.
     """
 
     def __init__(
-        self, api: Api, invoke: Invoke, *, limits: Limits | None = None, iam: Iam | None = None, in_turn: bool = False
+        self,
+        api: Api,
+        invoke: Invoke,
+        *,
+        limits: Limits | None = None,
+        iam: Iam | None = None,
+        in_turn: bool = False,
+        journal: Journal | None = None,
     ) -> None:
         self.invoke = invoke
         self.limits = limits or Limits()
         self.iam = iam or Iam()
         self.in_turn = in_turn
+        self.journal = journal
         self.connections = Connections(self.limits)
         self._new_connections = TokenBucket(self.limits.new_connections)
         self._requests = TokenBucket(self.limits.requests)
         self._route_requests: dict[str, TokenBucket] = {}
         self._use(api)
-        self._management = Management(api, self.iam, self.connections, self._requests)
+        self._management = Management(api, self.iam, self.connections, self._requests, journal)
         self._next_due: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unselected: set[asyncio.BaseTransport] = set()  # connections whose first request has not come
@@ -90,7 +101,7 @@ class GatewayServer:
         for transport in self._unselected:
             transport.close()
         for socket in self._sockets:
-            socket.close(1001, "Going away")
+            socket.close(1001, "Going away", cause="local run ends")
         while remaining := [*self._tasks, *(socket.closed for socket in self._sockets)]:
             await asyncio.wait(remaining)
         if self._next_due:
@@ -133,43 +144,48 @@ class GatewayServer:
         handshake = Handshake(request.path, tuple(request.headers.raw_items()))
         if refusal := gateway.check_request(self.api, handshake) or socket.negotiate(request):
             socket.refuse(refusal)
+            self._record_decision(refusal, handshake)
         else:
             self._spawn(self._open(socket, handshake))
 
     async def _open(self, socket: ClientSocket, handshake: Handshake) -> None:
         """Decide about the handshake, then answer it."""
         connection = Connection(socket.source_ip, handshake.header("User-Agent"))
+        if self.journal:
+            record_handshake(self.journal, self.api, connection, handshake)
         try:
             decision = await self._decide(connection, handshake)
         except Exception:
             logger.exception("the handshake of %s failed", connection.id)
-            decision = gateway.INTERNAL_ERROR
+            decision = gateway.because("a fault of the local gateway", gateway.INTERNAL_ERROR)
         if isinstance(decision, Refusal):
-            logger.info("%s refused: %s", connection.id, decision.status, extra={"body": decision.body})
             socket.refuse(decision)
+            self._record_decision(decision, handshake, connection)
             return
-        socket.closed.add_done_callback(partial(self._disconnect, connection))
+        socket.closed.add_done_callback(partial(self._disconnect, connection, socket))
         if not self._server.is_serving():
             socket.refuse(STOPPING)
+            self._record_decision(STOPPING, handshake, connection)
             return
         peer = Peer(connection, socket, self.connections)
         self.connections.add(peer)
         if self._next_due is None:
             self._schedule_due()
+        self._record_decision(decision, handshake, connection)
         socket.accept(decision, partial(self._begin_message, peer))
 
     async def _decide(self, connection: Connection, handshake: Handshake) -> str | Refusal | None:
         """Return the subprotocol of the 101, None for no subprotocol, or the refusal."""
         route = self.api.routes.get("$connect")
         if not self._new_connections.take(time.monotonic()) or (route and not self._take_request(route)):
-            return gateway.TOO_MANY_REQUESTS
+            return gateway.because("throttled", gateway.TOO_MANY_REQUESTS)
         if route is None:
             return None
         latency = None
         if route.authorizer:
             event = events.build_authorizer_event(self.api, connection, handshake)
             if not gateway.has_identity(route.authorizer, handshake, event):
-                return gateway.UNAUTHORIZED
+                return gateway.because("no identity source, so the authorizer is not invoked", gateway.UNAUTHORIZED)
             started = time.monotonic()
             invocation = await self._authorize(route.authorizer, event)
             latency = round((time.monotonic() - started) * 1000)
@@ -179,6 +195,14 @@ class GatewayServer:
             connection.authorizer = decision
         event = events.build_connect_event(self.api, connection, handshake, latency=latency)
         return gateway.evaluate_connect(await self._integrate(route, event))
+
+    def _record_decision(
+        self, decision: str | Refusal | None, handshake: Handshake, connection: Connection | None = None
+    ) -> None:
+        if self.journal:
+            record_decision(self.journal, decision, handshake, connection)
+        elif connection and isinstance(decision, Refusal):
+            logger.info("%s refused: %s", connection.id, decision.status, extra={"body": decision.body})
 
     # Messages
 
@@ -191,27 +215,34 @@ class GatewayServer:
             return
         key = self.route_selection.select(self.api.routes, message)
         event = events.build_message_event(self.api, peer.connection, key or "$default", message)
+        recorder = self.journal and MessageRecorder(self.journal, event, key)
+        reason = None
         try:
             reply = await self._reply(self.api.routes.get(key or ""), event)
         except IntegrationError as error:
-            reply = gateway.format_error_frame(str(error), peer.connection, event).encode()
-        if reply is not None:
-            peer.send(reply)
+            reply, reason = gateway.format_error_frame(str(error), peer.connection, event).encode(), error.reason
+        sent = reply is not None and peer.send(reply)
+        if recorder:
+            recorder.finish(reply if sent else None, reason)
 
     async def _reply(self, route: Route | None, event: Event) -> bytes | None:
         """Return what goes back to the client, if anything does. Raise IntegrationError with what else it is told."""
         if route is None:
-            raise IntegrationError("Forbidden")
+            raise IntegrationError("Forbidden", "no route")
         if not self._take_request(route):
-            raise IntegrationError("Too Many Requests")
+            raise IntegrationError("Too Many Requests", "throttled")
         return gateway.evaluate_reply(await self._integrate(route, event), route)
 
     # The end of connections
 
-    def _disconnect(self, connection: Connection, closed: asyncio.Future[tuple[int, str]]) -> None:
+    def _disconnect(
+        self, connection: Connection, socket: ClientSocket, closed: asyncio.Future[tuple[int, str]]
+    ) -> None:
         """Forget a connection whose socket is closed, and run `$disconnect`."""
         self.connections.remove(connection.id)
         code, reason = closed.result()
+        if self.journal:
+            self.journal.record("end", connection.id, code=code, reason=reason, cause=socket.end_cause)
         if route := self.api.routes.get("$disconnect"):
             event = events.build_disconnect_event(self.api, connection, code=code, reason=reason)
             self._spawn(self._integrate(route, event))
@@ -222,8 +253,8 @@ class GatewayServer:
 
     def _close_due(self) -> None:
         """Close the connections that were idle, or open, for too long."""
-        for peer in self.connections.remove_due():
-            peer.socket.close(1001, "Going away")
+        for peer, limit in self.connections.remove_due():
+            peer.socket.close(1001, "Going away", cause=limit)
         self._schedule_due()
 
     # Functions
@@ -247,7 +278,10 @@ class GatewayServer:
             self.iam.advise(
                 f"API Gateway may not invoke {name}: add an AWS::Lambda::Permission with SourceArn {source}"
             )
-            return Invocation(error=gateway.NO_PERMISSION, message="no permission to invoke the function")
+            refused = Invocation(error=gateway.NO_PERMISSION, message="no permission to invoke the function")
+            if self.journal:
+                record_refused_invocation(self.journal, name, event, refused)
+            return refused
         try:
             async with asyncio.timeout(seconds):
                 return await self.invoke(function_arn, event)

@@ -123,6 +123,7 @@ class ClientSocket(asyncio.Protocol):
 
     Attributes:
         closed: has the code and reason for the `$disconnect` event, as soon as the connection is lost.
+        end_cause: what ended the connection, once it is closed; for the user of the local run.
     """
 
     def __init__(self, on_request: Callable[[ClientSocket, Request], None], max_in_flight: int) -> None:
@@ -142,6 +143,7 @@ class ClientSocket(asyncio.Protocol):
         self._unread_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self.closed: asyncio.Future[tuple[int, str]] = self._loop.create_future()
+        self.end_cause = "connection lost"
 
     @property
     def is_open(self) -> bool:
@@ -192,9 +194,10 @@ class ClientSocket(asyncio.Protocol):
         self._write()
         return True
 
-    def close(self, code: int, reason: str = "") -> None:
-        """Begin the closing handshake, unless the connection is closing or closed."""
+    def close(self, code: int, reason: str = "", *, cause: str = "") -> None:
+        """Begin the closing handshake, unless the connection is closing or closed; `cause` is for `end_cause`."""
         if self.is_open:
+            self.end_cause = cause
             self._protocol.send_close(code, reason)
             self._write()
 
@@ -247,12 +250,14 @@ class ClientSocket(asyncio.Protocol):
         events = self._protocol.events_received()
         if was_open and self._protocol.close_expected():
             self._has_failed = not any(isinstance(event, Frame) and event.opcode is Opcode.CLOSE for event in events)
+            self.end_cause = "protocol error" if self._has_failed else "client"
         self._write()
         for event in events:
             if isinstance(event, Request):
                 self._early = b""
                 self._on_request(self, event)
             elif isinstance(event, Frame) and event.opcode in DATA_OPCODES and (code := self._assemble(event)):
+                self.end_cause = "protocol error" if self.is_open else self.end_cause
                 self._protocol.fail(code)
                 self._write()
                 break

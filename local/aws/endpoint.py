@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
@@ -26,9 +27,11 @@ from local.aws.models import load_service_model
 from local.aws.names import LocalNames
 from local.aws.resolver import sitecustomize
 from local.aws.signature import Signature, SignatureError
+from local.journal import Journal
 from local.ports import SHUTDOWN_SECONDS
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # DynamoDB itself takes 16 MB
+TRACE_ROOT = re.compile(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24})\b")
 REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d")
 REST_XML = {"cloudfront", "route53", "s3", "s3-object-lambda", "s3-outposts", "s3express"}  # their errors are XML
 PASSED_ON = {"content-type", "x-amz-target", "x-amz-api-version", "x-amz-user-agent", "amz-sdk-invocation-id"}
@@ -111,9 +114,12 @@ def table_arn(name: object, account: Account) -> str:
 class AwsEndpoint:
     """Listens on the loopback interface for functions' calls; `urls` has the local AWS by service."""
 
-    def __init__(self, iam: Iam, urls: Mapping[str, str], account: Account = NO_ACCOUNT) -> None:
+    def __init__(
+        self, iam: Iam, urls: Mapping[str, str], account: Account = NO_ACCOUNT, journal: Journal | None = None
+    ) -> None:
         self.account = account
         self.iam = iam
+        self.journal = journal
         self.urls = urls
         self._credentials = Credentials(ADMINISTRATOR, ADMINISTRATOR)
         self._gateway = "", 0
@@ -157,8 +163,27 @@ class AwsEndpoint:
         return [self._names.files]
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
+        started = time.monotonic()
+        response = await self._answer(request)
+        if self.journal:
+            trace = TRACE_ROOT.search(request.headers.get("X-Amzn-Trace-Id", ""))
+            target = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
+            self.journal.record(
+                "call",
+                trace and trace[1],
+                service=request["service"],
+                operation=target or f"{request.method} {request.path}",
+                resource=request.get("resource"),
+                effect=request.get("effect", "not evaluated"),
+                status=response.status,
+                milliseconds=round((time.monotonic() - started) * 1000, 1),
+            )
+        return response
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
         signature, fault = parse_signature(request)
         host, service, region = self._find_service(request, signature)
+        request["service"] = service
         if message := self._explain_missing(host, service, region):
             self._tell(message, signature)
             return build_not_implemented_response(request, service, message)
@@ -212,12 +237,16 @@ class AwsEndpoint:
             signature.check(self.iam, service, self.account.region)
             signature.verify(self.iam, request.method, request.raw_path, request.headers, body)
             for action, resource in list(calls(service, target, body, self.account)):
+                request["resource"] = resource
                 if refused := self.iam.authorize(signature.access_key_id, action, resource):
+                    request["effect"] = "denied"
                     return build_error_response(400, "AccessDeniedException", refused.message)
         except SignatureError as error:
             return build_error_response(400, error.type, str(error))
         except (UnknownCallError, AttributeError, TypeError) as error:
             return build_error_response(501, "NotImplemented", f"not evaluated: {error}")
+        if self.iam.enforced and signature.access_key_id != ADMINISTRATOR:
+            request["effect"] = "allowed"
         return None
 
     async def _pass_on(self, request: web.BaseRequest, service: str, body: bytes, *, signed: bool) -> web.Response:

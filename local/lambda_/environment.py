@@ -17,11 +17,12 @@ from http import HTTPStatus
 
 from httptools import HttpParserError
 
-from local.ids import new_span_id, new_trace_id
+from local.journal import Journal
 from local.lambda_.function import Function
 from local.lambda_.http import HttpConnection
 from local.lambda_.init_errors import find_lines
 from local.lambda_.invocation import Invocation, Pending
+from local.lambda_.log_line import LogLine
 from local.lambda_.runtime_process import Launch, RuntimeProcess
 from local.lambda_.variables import collect_variables
 
@@ -78,6 +79,7 @@ class ExecutionEnvironment:
         on_ready: Callable[[ExecutionEnvironment, Begin], None],
         on_exit: Callable[[ExecutionEnvironment], None],
         on_end: Callable[[ExecutionEnvironment], None],
+        journal: Journal | None = None,
     ) -> None:
         """Start it.
 
@@ -88,9 +90,11 @@ class ExecutionEnvironment:
             on_ready: called when it can begin an invocation, with what begins it.
             on_exit: called when its process has exited: it cannot begin an invocation any more.
             on_end: called when its process has ended and is cleaned up.
+            journal: where its log is recorded.
         """
         self.function = function
         self.launch = launch
+        self.journal = journal
         self.initialized = asyncio.get_running_loop().create_future()
         self.init_error: Invocation | None = None
         self._init_error_lines: list[str] = []
@@ -100,6 +104,8 @@ class ExecutionEnvironment:
         self._on_exit = on_exit
         self._on_end = on_end
         self._ending = False
+        self._started_at = time.time()
+        self._init: tuple[float, float] | None = None  # when the init phase began and ended, until the first invocation
         self._current: Pending | None = None
         self._launched: RuntimeProcess | None = None
         self._killing: asyncio.Task[None] | None = None
@@ -178,6 +184,7 @@ class ExecutionEnvironment:
     def _next(self, answer: Answer) -> None:
         self._current = None
         if not self.initialized.done():
+            self._init = self._started_at, time.time()
             self.initialized.set_result(None)
         if self._ending:
             return  # it is being killed: an invocation would be lost
@@ -187,13 +194,16 @@ class ExecutionEnvironment:
         self._current = pending
         if self._launched and self._launched.process.returncode is not None:
             return  # it died as its turn came: `_fail` settles the invocation
+        init, self._init = self._init, None
+        if pending.recorder:
+            pending.recorder.begin(init)
         seconds = self.function.timeout_seconds
         pending.timer = asyncio.get_running_loop().call_later(seconds, self._time_out, pending)
         headers = {
             "Lambda-Runtime-Aws-Request-Id": pending.request_id,
             "Lambda-Runtime-Deadline-Ms": str(int((time.time() + seconds) * 1000)),
             "Lambda-Runtime-Invoked-Function-Arn": self.function.arn,
-            "Lambda-Runtime-Trace-Id": f"Root={new_trace_id()};Parent={new_span_id()};Sampled=0",
+            "Lambda-Runtime-Trace-Id": pending.trace_header,
         }
         answer(HTTPStatus.OK, headers, pending.payload)
 
@@ -243,7 +253,13 @@ class ExecutionEnvironment:
             text = launched.localize(line)
             if not self.initialized.done():
                 self._last_lines.append(text)
-            log.info(text)
+            running = self._current.request_id if self._current else None
+            log.info(text, extra={"request_id": running})
+            if self.journal:
+                parsed = LogLine.parse(text)
+                fact = text.encode() if parsed.record else text
+                keys = parsed.request_id or running, parsed.connection_id
+                self.journal.record("log", *keys, function=self.function.target, record=fact)
 
 
 def parse_answer(body: bytes) -> Invocation:
@@ -251,7 +267,7 @@ def parse_answer(body: bytes) -> Invocation:
         limit = f"exceeded maximum allowed payload size ({MAX_ANSWER_BYTES} bytes)."
         return Invocation(error="Function.ResponseSizeTooLarge", message=f"Response payload size {limit}")
     try:
-        return Invocation(answer=json.loads(body))
+        return Invocation(answer=json.loads(body), document=body)
     except (ValueError, RecursionError):
         return Invocation(error="Runtime.MarshalError", message="the response is not JSON")
 

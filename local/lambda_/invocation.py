@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from local.ids import new_span_id, new_trace_id
+
+if TYPE_CHECKING:
+    from local.traces import InvocationRecorder
 
 
 @dataclass(frozen=True)
@@ -15,11 +20,13 @@ class Invocation:
     Attributes:
         error: the error's type, e.g. `KeyError` or `Sandbox.Timedout`; None for an answer.
         message: the error's message.
+        document: the answer as JSON, as the function sent it.
     """
 
     answer: Any = None
     error: str | None = None
     message: str = ""
+    document: bytes = field(default=b"null", repr=False, compare=False)
 
     @property
     def timed_out(self) -> bool:
@@ -28,15 +35,29 @@ class Invocation:
 
 @dataclass
 class Pending:
-    """An invocation that waits for its answer."""
+    """An invocation that waits for its answer.
+
+    Attributes:
+        span_id: id of the function's segment in the trace, the parent of what the function traces.
+        recorder: records it in the journal, if there is one.
+    """
 
     payload: bytes
     answer: asyncio.Future[Invocation]
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     timer: asyncio.TimerHandle | None = None
+    trace_id: str = field(default_factory=new_trace_id)
+    span_id: str = field(default_factory=new_span_id)
+    recorder: InvocationRecorder | None = None
+
+    @property
+    def trace_header(self) -> str:
+        return f"Root={self.trace_id};Parent={self.span_id};Sampled={int(self.recorder is not None)}"
 
     def settle(self, invocation: Invocation) -> None:
         if self.timer:
             self.timer.cancel()
+        if self.recorder:
+            self.recorder.settle(invocation)
         if not self.answer.done():
             self.answer.set_result(invocation)

@@ -7,10 +7,12 @@ import json
 from collections import deque
 from typing import Any
 
+from local.journal import Journal
 from local.lambda_.environment import Begin, ExecutionEnvironment
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation, Pending
 from local.lambda_.runtime_process import Launch
+from local.traces import InvocationRecorder
 
 
 class InitError(Exception):
@@ -21,12 +23,19 @@ class FunctionRunner:
     """A function with up to `concurrency` execution environments; more invocations than that wait in line."""
 
     def __init__(
-        self, function: Function, launch: Launch, environment: dict[str, str], *, concurrency: int = 2
+        self,
+        function: Function,
+        launch: Launch,
+        environment: dict[str, str],
+        *,
+        concurrency: int = 2,
+        journal: Journal | None = None,
     ) -> None:
         self.function = function
         self.launch = launch
         self.environment = environment
         self.concurrency = concurrency
+        self.journal = journal
         self._generation = self._newest = 0  # each `replace` starts a generation of environments
         self._generations: dict[ExecutionEnvironment, int] = {}  # of the environments that live
         self._idle: dict[ExecutionEnvironment, Begin] = {}
@@ -59,6 +68,8 @@ class FunctionRunner:
     def invoke(self, event: dict[str, Any]) -> asyncio.Future[Invocation]:
         """Begin at once. Never raise for what the function does: errors, crashes and timeouts are in the result."""
         pending = Pending(json.dumps(event).encode(), asyncio.get_running_loop().create_future())
+        if self.journal:
+            pending.recorder = InvocationRecorder(self.journal, self.function, event, pending)
         if self._idle:
             _, begin = self._idle.popitem()
             begin(pending)
@@ -80,7 +91,13 @@ class FunctionRunner:
 
     def _add(self, function: Function, launch: Launch, generation: int) -> ExecutionEnvironment:
         environment = ExecutionEnvironment(
-            function, launch, self.environment, on_ready=self._on_ready, on_exit=self._on_exit, on_end=self._on_end
+            function,
+            launch,
+            self.environment,
+            on_ready=self._on_ready,
+            on_exit=self._on_exit,
+            on_end=self._on_end,
+            journal=self.journal,
         )
         self._generations[environment] = generation
         return environment
