@@ -8,6 +8,7 @@ import time
 from base64 import urlsafe_b64encode
 
 random_bits = random.Random().getrandbits  # noqa: S311 - ids are no secrets, and os.urandom takes a system call each
+TRACE_ROOT = re.compile(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24})\b")
 CONNECTION_ID = re.compile(r"[\w-]{14}[AEIMQUYcgkosw048]=", re.ASCII)  # base64url of 11 bytes
 
 
@@ -18,6 +19,12 @@ def new_id() -> str:
 
 def new_trace_id() -> str:
     return f"1-{int(time.time()):08x}-{random_bits(96):024x}"
+
+
+def find_trace_id(header: str | None) -> str | None:
+    """Return the trace id in a header `X-Amzn-Trace-Id`."""
+    found = TRACE_ROOT.search(header or "")
+    return found[1] if found else None
 
 
 def new_span_id() -> str:

@@ -93,11 +93,12 @@ def check_identity_sources(api: Api) -> None:
 def check_request(api: Api, handshake: Handshake) -> Refusal | None:
     """Return the refusal of a handshake without one Host, with too long a URL, or for another stage."""
     if sum(name.lower() == "host" for name, _ in handshake.headers) != 1:
-        return BAD_REQUEST
+        return because("it must have one Host header", BAD_REQUEST)
     if len(f"wss://{handshake.header('Host')}{handshake.target}") > MAX_URL_CHARACTERS:
         return URL_TOO_LONG
     if not api.deployed or handshake.path not in {f"/{api.stage}", f"/{api.stage}/"}:
-        return FORBIDDEN
+        reason = f"its path is not /{api.stage}" if api.deployed else "the stage has no deployment"
+        return because(reason, FORBIDDEN)
     return None
 
 

@@ -22,7 +22,7 @@ from local.apigateway.limits import MAX_MESSAGE_BYTES, TokenBucket
 from local.apigateway.sockets import http_response, request_id_header
 from local.aws.iam import Iam
 from local.aws.signature import Signature, SignatureError
-from local.ids import CONNECTION_ID
+from local.ids import CONNECTION_ID, find_trace_id
 from local.journal import Journal
 
 MAX_UNSENT_BYTES = 256 * 1024  # to a client that does not read
@@ -68,7 +68,8 @@ class Management:
         if self.journal:
             text, sender = data.decode(errors="replace"), self._name_caller(caller)
             facts = {"method": request.method, "status": response.status, "caller": sender, "body": text}
-            self.journal.record("management", connection_id, **facts)
+            trace_id = find_trace_id(request.headers.get("X-Amzn-Trace-Id"))
+            self.journal.record("management", connection_id, trace_id, **facts)
             if request.method == "POST" and response.status == HTTPStatus.OK:
                 self.journal.record("frame", connection_id, **{"body": text, "from": "@connections"})
         return response
@@ -88,9 +89,9 @@ class Management:
                 return web.Response(status=204, headers=request_id_header())
 
     def _name_caller(self, access_key_id: str | None) -> str | None:
-        """Return a function's role session; None for a caller whose signature is not verified."""
+        """Return role and function of a caller; None if its signature is not verified."""
         session = self.iam.sessions.get(access_key_id) if access_key_id else None
-        return session.arn if session else access_key_id and "the administrator"
+        return f"{session.role.name}/{session.function}" if session else access_key_id and "the administrator"
 
     def _find_peer(self, connection_id: str) -> Peer | Refusal:
         if not self.requests.take(time.monotonic()):

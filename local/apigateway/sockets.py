@@ -162,7 +162,7 @@ class ClientSocket(asyncio.Protocol):
             return None
         # The library's own answer may quote a header that carries a token.
         upgrade = self._response.status_code == HTTPStatus.UPGRADE_REQUIRED
-        return gateway.UPGRADE_REQUIRED if upgrade else BAD_REQUEST
+        return gateway.because("it is no WebSocket handshake", gateway.UPGRADE_REQUIRED if upgrade else BAD_REQUEST)
 
     def accept(self, subprotocol: str | None, on_message: Callable[[str], asyncio.Future[None]]) -> None:
         """Send the 101, then call `on_message` with each message; its future is done when the message is dealt with."""

@@ -27,11 +27,11 @@ from local.aws.models import load_service_model
 from local.aws.names import LocalNames
 from local.aws.resolver import sitecustomize
 from local.aws.signature import Signature, SignatureError
+from local.ids import find_trace_id
 from local.journal import Journal
 from local.ports import SHUTDOWN_SECONDS
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # DynamoDB itself takes 16 MB
-TRACE_ROOT = re.compile(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24})\b")
 REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d")
 REST_XML = {"cloudfront", "route53", "s3", "s3-object-lambda", "s3-outposts", "s3express"}  # their errors are XML
 PASSED_ON = {"content-type", "x-amz-target", "x-amz-api-version", "x-amz-user-agent", "amz-sdk-invocation-id"}
@@ -44,6 +44,10 @@ DYNAMODB_ITEMS = {
 DYNAMODB_OF_THE_ACCOUNT = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListTables"}
 
 NO_ACCOUNT = Account()
+# What the journal gets of a request
+SERVICE = web.RequestKey("service", str)
+RESOURCE = web.RequestKey("resource", str)
+EFFECT = web.RequestKey("effect", str)
 
 logger = logging.getLogger(__name__)
 
@@ -166,15 +170,14 @@ class AwsEndpoint:
         started = time.monotonic()
         response = await self._answer(request)
         if self.journal:
-            trace = TRACE_ROOT.search(request.headers.get("X-Amzn-Trace-Id", ""))
             target = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
             self.journal.record(
                 "call",
-                trace and trace[1],
-                service=request["service"],
+                find_trace_id(request.headers.get("X-Amzn-Trace-Id")),
+                service=request[SERVICE],
                 operation=target or f"{request.method} {request.path}",
-                resource=request.get("resource"),
-                effect=request.get("effect", "not evaluated"),
+                resource=request.get(RESOURCE),
+                effect=request.get(EFFECT, "not evaluated"),
                 status=response.status,
                 milliseconds=round((time.monotonic() - started) * 1000, 1),
             )
@@ -183,7 +186,7 @@ class AwsEndpoint:
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         signature, fault = parse_signature(request)
         host, service, region = self._find_service(request, signature)
-        request["service"] = service
+        request[SERVICE] = service
         if message := self._explain_missing(host, service, region):
             self._tell(message, signature)
             return build_not_implemented_response(request, service, message)
@@ -237,16 +240,16 @@ class AwsEndpoint:
             signature.check(self.iam, service, self.account.region)
             signature.verify(self.iam, request.method, request.raw_path, request.headers, body)
             for action, resource in list(calls(service, target, body, self.account)):
-                request["resource"] = resource
+                request[RESOURCE] = resource
                 if refused := self.iam.authorize(signature.access_key_id, action, resource):
-                    request["effect"] = "denied"
+                    request[EFFECT] = "denied"
                     return build_error_response(400, "AccessDeniedException", refused.message)
         except SignatureError as error:
             return build_error_response(400, error.type, str(error))
         except (UnknownCallError, AttributeError, TypeError) as error:
             return build_error_response(501, "NotImplemented", f"not evaluated: {error}")
         if self.iam.enforced and signature.access_key_id != ADMINISTRATOR:
-            request["effect"] = "allowed"
+            request[EFFECT] = "allowed"
         return None
 
     async def _pass_on(self, request: web.BaseRequest, service: str, body: bytes, *, signed: bool) -> web.Response:
