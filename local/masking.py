@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, unquote, unquote_plus
 
 # A compact JWS, or the beginning of one that was cut.
 JWS = r"eyJ[\w-]{17,}(?:(?:\.|%2[Ee])[\w-]*)*"
@@ -43,7 +43,9 @@ class Mask:
         )
         self._subprotocol = subprotocol
         values = [value for name, value in headers if name.lower() in self._headers]
-        values += [value for name, value in read_parameters(target) if name in self._parameters]
+        sent = [each.partition("=") for each in target.partition("?")[2].split("&")]
+        raw = [value for name, _, value in sent if unquote_plus(name) in self._parameters]
+        values += [variant for value in raw for variant in (value, unquote(value), unquote_plus(value))]
         offers = [each.strip() for name, value in headers if name.lower() == SUBPROTOCOLS for each in value.split(",")]
         values += [each for each in offers if each != subprotocol]
         secrets = {variant for value in values for part in split_secret(value) for variant in write_variants(part)}
