@@ -70,7 +70,7 @@ def running(folder: Path, way: str) -> Iterator[tuple[float, str]]:
     """Run `up` in the copy; yield the seconds until it was ready, and the URL by which a client can connect."""
     port = str(find_port(0, "--port"))
     command = [".venv/bin/python", "-m", "local"]
-    options = ["--port", port, "--aws-port", "0", "--page-port", "0", "--functions", way]
+    options = ["--port", port, "--aws-port", "0", "--page-port", "0", "--inspector-port", "0", "--functions", way]
     started = time.monotonic()
     output = folder / "output"
     with output.open("w") as file:

@@ -139,7 +139,7 @@ class TerminalHandler(logging.Handler):
         else:  # the runtime writes a traceback as one line with carriage returns
             level, text = split_level(line)
             row.result = level
-            row.text, *further = re.split(r"\r\n?|\n", text) or [""]
+            row.text, *further = re.split(r"\r\n?|\n", text.rstrip())
             row.further = further
         row.further = self.shorten_trace(row.further)
         return row

@@ -56,7 +56,18 @@ DEMO_STEPS = [
 
 def ours(port: int) -> list[str]:
     """Arguments by which nothing is in the way of a developer's own `make up`."""
-    return ["--port", str(port), "--aws-port", "0", "--page-port", "0", "--functions", "process"]
+    return [
+        "--port",
+        str(port),
+        "--aws-port",
+        "0",
+        "--page-port",
+        "0",
+        "--inspector-port",
+        "0",
+        "--functions",
+        "process",
+    ]
 
 
 def wait_until(holds: Callable[[], object], otherwise: Callable[[], str], seconds: float = START_SECONDS) -> None:

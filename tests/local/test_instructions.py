@@ -76,6 +76,14 @@ def test_page_comes_first(build: Build) -> None:
     )
 
 
+def test_inspector_follows_the_page(build: Build) -> None:
+    printed = instructions(build(inspector_url="http://localhost:3001"), page_port=3000)
+
+    line = "Inspector   http://localhost:3001        (what happens to each connection, live)\n"
+    assert f"(sign up there; the code from the mail appears below)\n{line}WebSocket   ws://" in printed
+    assert "Inspector" not in instructions(build(), page_port=3000)
+
+
 def test_nobody_is_told_to_sign_up_where_that_is_not_open(build: Build) -> None:
     printed = instructions(build(page_settings={"selfSignUp": False, "allowedOrigins": []}), page_port=3000)
 

@@ -82,6 +82,9 @@ def clock() -> Clock:
     return Clock(1000.0)
 
 
+IDLE, OVER = "idle limit", "connection limit"
+
+
 @pytest.fixture
 def connections(clock: Clock) -> Connections:
     """Idle after 10 s, over after 60 s."""
@@ -105,7 +108,7 @@ def test_connection_is_due_once_at_its_idle_limit(connections: Connections, cloc
     before = connections.remove_due()
     clock.now = 1010.0
 
-    assert (before, connections.remove_due(), connections.remove_due()) == ([], [ADA], [])
+    assert (before, connections.remove_due(), connections.remove_due()) == ([], [(ADA, IDLE)], [])
     assert (connections.get("ada"), len(connections)) == (None, 0)
 
 
@@ -119,7 +122,7 @@ def test_message_starts_the_idle_time_anew(connections: Connections, clock: Cloc
     for clock.now in (1010.0, 1018.0, 1019.0):
         due.append(connections.remove_due())
 
-    assert due == [[BOB], [], [ADA]]
+    assert due == [[(BOB, IDLE)], [], [(ADA, IDLE)]]
 
 
 def test_longest_idle_connection_is_due_first(connections: Connections, clock: Clock) -> None:
@@ -130,7 +133,7 @@ def test_longest_idle_connection_is_due_first(connections: Connections, clock: C
 
     clock.now = 1100.0
 
-    assert connections.remove_due() == [EVE, ADA, BOB]
+    assert connections.remove_due() == [(EVE, OVER), (ADA, OVER), (BOB, OVER)]
 
 
 def test_active_connection_is_due_at_the_connection_limit(connections: Connections, clock: Clock) -> None:
@@ -143,7 +146,7 @@ def test_active_connection_is_due_at_the_connection_limit(connections: Connectio
         connections.touch("ada")
         due += connections.remove_due()
 
-    assert (due, clock.now) == ([ADA], 1060.0)
+    assert (due, clock.now) == ([(ADA, OVER)], 1060.0)
 
 
 def test_idle_and_active_connections_may_be_due_together(connections: Connections, clock: Clock) -> None:
@@ -154,7 +157,7 @@ def test_idle_and_active_connections_may_be_due_together(connections: Connection
 
     clock.now = 1060.0
 
-    assert sorted(peer.id for peer in connections.remove_due()) == ["ada", "bob"]
+    assert sorted((peer.id, limit) for peer, limit in connections.remove_due()) == [("ada", OVER), ("bob", IDLE)]
 
 
 def test_connection_over_both_limits_is_due_once(connections: Connections, clock: Clock) -> None:
@@ -162,7 +165,7 @@ def test_connection_over_both_limits_is_due_once(connections: Connections, clock
 
     clock.now = 1060.0
 
-    assert connections.remove_due() == [ADA]
+    assert connections.remove_due() == [(ADA, OVER)]
 
 
 def test_next_due_is_the_sooner_of_both_limits(connections: Connections, clock: Clock) -> None:
@@ -193,7 +196,7 @@ def test_removed_connection_is_never_due(connections: Connections, clock: Clock)
 
     clock.now = 2000.0
 
-    assert connections.remove_due() == [BOB]
+    assert connections.remove_due() == [(BOB, OVER)]
 
 
 def test_unknown_connection_may_be_touched_and_removed(connections: Connections) -> None:

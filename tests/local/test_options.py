@@ -22,11 +22,11 @@ def chosen(*arguments: str) -> Options:
 
 
 def test_up_listens_on_ports_that_can_be_remembered() -> None:
-    assert chosen() == chosen("up") == Options(port=4510, aws_port=4511, page_port=3000)
+    assert chosen() == chosen("up") == Options(port=4510, aws_port=4511, page_port=3000, inspector_port=3001)
 
 
-def test_demo_is_in_nobodys_way_and_serves_no_page() -> None:
-    assert chosen("demo") == Options(port=0, aws_port=0, page_port=None)
+def test_demo_is_in_nobodys_way_and_serves_no_pages() -> None:
+    assert chosen("demo") == Options(port=0, aws_port=0, page_port=None, inspector_port=None)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_demo_is_in_nobodys_way_and_serves_no_page() -> None:
         ("--port 0 --aws-port 0", {"port": 0, "aws_port": 0}),
         ("--aws-port 1234", {"aws_port": 1234}),
         ("--page-port 0", {"page_port": 0}),
-        ("--page-port 3001", {"page_port": 3001}),
+        ("--page-port 3002", {"page_port": 3002}),
         ("--template cdk.json", {"template": Path("cdk.json")}),
         ("--context credential=subprotocol", {"context": {"credential": "subprotocol"}}),
         ("--context a=1 --context b=2", {"context": {"a": "1", "b": "2"}}),
@@ -61,6 +61,19 @@ def test_demo_is_in_nobodys_way_and_serves_no_page() -> None:
 @pytest.mark.parametrize("command", ["up", "demo"])
 def test_option_changes_what_it_names_and_nothing_else(command: str, arguments: str, changes: dict[str, Any]) -> None:
     assert chosen(command, *arguments.split()) == dataclasses.replace(chosen(command), **changes)
+
+
+def test_inspector_is_served_by_up_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert chosen("up", "--inspector-port", "1234") == dataclasses.replace(chosen(), inspector_port=1234)
+    with pytest.raises(SystemExit):
+        parse_arguments(["demo", "--inspector-port=1234"])
+    assert capsys.readouterr().err.startswith("--inspector-port=1234 is unknown; ")
+
+
+@pytest.mark.parametrize("style", ["short", "full", "json"])
+def test_log_has_three_styles(style: str) -> None:
+    assert parse_arguments(["up", "--log", style]).log == style
+    assert parse_arguments(["up"]).log == "short"
 
 
 def test_images_may_be_named_from_where_one_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -92,6 +105,8 @@ PORT = "must be a port number from 0 (any that is free) to 65535, it is"
         *((["up", f"--context={value}"], f"--context must be NAME=VALUE, it is {value!r}")
           for value in ("credential", "=subprotocol", "=", "")),
         (["up", "--functions=lambda"], "--functions must be auto, process or image, it is 'lambda'"),
+        (["up", "--log=long"], "--log must be short, full or json, it is 'long'"),
+        (["up", "--inspector-port=65536"], f"--inspector-port {PORT} '65536'"),
         (["up", "--iam", "maybe"], "--iam must be enforce or off, it is 'maybe'"),
         (["up", "--template", "missing.json"], "--template must be a file, and 'missing.json' does not exist"),
         (["up", "--images", "missing"], "--images must be a folder, and 'missing' is none"),
@@ -170,12 +185,15 @@ def test_fault_of_cdk_json_is_named_with_the_file(
         check_context(parse_arguments(["up", f"--images={tmp_path}"]))
 
 
-def test_two_parts_cannot_have_one_port(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("flag", "port", "other"), [("--page-port", 4510, "--port"), ("--inspector-port", 3000, "--page-port")]
+)
+def test_two_parts_cannot_have_one_port(capsys: pytest.CaptureFixture[str], flag: str, port: int, other: str) -> None:
     with pytest.raises(SystemExit):
-        parse_arguments(["up", "--page-port=4510"])
+        parse_arguments(["up", f"{flag}={port}"])
 
-    assert capsys.readouterr().err.startswith("--port and --page-port must differ, both are 4510; try ")
-    assert parse_arguments(["up", "--port=0", "--aws-port=0", "--page-port=0"])
+    assert capsys.readouterr().err.startswith(f"{other} and {flag} must differ, both are {port}; try ")
+    assert parse_arguments(["up", "--port=0", "--aws-port=0", "--page-port=0", "--inspector-port=0"])
 
 
 def test_wrong_argument_waits_for_no_slow_import() -> None:

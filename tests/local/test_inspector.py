@@ -1,0 +1,396 @@
+"""The inspector: what it serves, to whom, and that no credential leaves it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import pytest
+from websockets.asyncio.client import connect
+
+from local import inspector as inspector_module
+from local.errors import LaunchError
+from local.inspector import Inspector
+from local.journal import Journal
+from local.traces import TraceListener
+from tests.local.conftest import PATIENCE_SECONDS, Listen, Run, api, received
+
+ADA, BOB = "AAAAAAAAAAAAAAA=", "BBBBBBBBBBBBBBA="
+JWS = ".".join(("eyJ" + "aGVhZGVy" * 8, "eyJ" + "cGF5bG9hZHBheWxvYWQ" * 4, "c2lnbmF0dXJl" * 12))
+OPAQUE = "opaque-0123456789-abcdefghijklmnopqrstuvwxyz-~!+'()*"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; object-src 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """An empty folder of built pages, with a secret beside it."""
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "dist").mkdir()
+    return tmp_path / "dist"
+
+
+@pytest.fixture
+async def inspector(journal: Journal, built: Path) -> AsyncIterator[Inspector]:
+    server = Inspector(journal, built, 0)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+async def ask(inspector: Inspector, path: str, *, method: str = "GET", **headers: str) -> Answer:
+    """Send exactly this path and these headers; `{port}` in one becomes the inspector's port."""
+
+    def answer() -> Answer:
+        connection = HTTPConnection("127.0.0.1", inspector.port, timeout=PATIENCE_SECONDS)
+        connection.putrequest(method, path, skip_host=True)
+        for name, value in {"Host": "localhost:{port}", **headers}.items():
+            connection.putheader(name, value.format(port=inspector.port))
+        connection.endheaders()
+        response = connection.getresponse()
+        answer = Answer(response.status, dict(response.getheaders()), response.read().decode())
+        connection.close()
+        return answer
+
+    return await asyncio.to_thread(answer)
+
+
+async def get(inspector: Inspector, path: str) -> Any:
+    answer = await ask(inspector, path)
+    assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-store")
+    assert answer.headers["Content-Type"].startswith("application/json")
+    return json.loads(answer.body)
+
+
+def open_connection(journal: Journal, connection_id: str) -> None:
+    facts = {"method": "GET", "path": "/prod", "headers": (), "sourceIp": "127.0.0.1"}
+    journal.record("handshake", connection_id, f"request-{connection_id}", **facts)
+    journal.record("decision", connection_id, f"request-{connection_id}", "ada", status=101)
+
+
+# The journal as JSON
+
+
+async def test_connections_are_listed_and_found(inspector: Inspector, journal: Journal) -> None:
+    for connection_id in (ADA, BOB):
+        open_connection(journal, connection_id)
+
+    everything = await get(inspector, "/api/connections")
+    found = await get(inspector, f"/api/connections?search={quote(ADA)}")
+
+    assert ([each["id"] for each in everything["connections"]], everything["total"]) == ([BOB, ADA], 2)
+    assert (found["connections"], found["total"]) == (journal.connections(ADA), 1)
+    assert found["connections"][0].keys() == {
+        "id", "userId", "openedAt", "endedAt", "status", "cause", "messages", "errors", "lastAt"
+    }  # fmt: skip
+
+
+async def test_timeline_of_a_connection(inspector: Inspector, journal: Journal) -> None:
+    open_connection(journal, ADA)
+
+    answer = await get(inspector, f"/api/connections/{quote(ADA)}")
+
+    assert answer == {"id": ADA, "entries": journal.timeline(ADA)}
+    assert answer["entries"][0].keys() == {"at", "kind", "keys", "facts"}
+
+
+async def test_unknown_connection_is_not_found(inspector: Inspector) -> None:
+    assert (await ask(inspector, "/api/connections/unknown")).status == 404
+
+
+async def test_documents_of_a_trace(inspector: Inspector, journal: Journal) -> None:
+    open_connection(journal, ADA)
+    journal.record("invocation", ADA, "request", "lambda", "1-trace", purpose="$default")
+    journal.record("trace", "1-trace", document=b'{"id": "1"}')
+
+    assert await get(inspector, "/api/traces/1-trace") == {"documents": [{"id": "1"}]}
+    assert await get(inspector, "/api/traces/1-other") == {"documents": []}
+
+
+# Server-sent events
+
+
+class Stream:
+    """A stream of server-sent events."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def open(cls, inspector: Inspector) -> Stream:
+        reader, writer = await asyncio.open_connection("127.0.0.1", inspector.port)
+        writer.write(f"GET /api/events HTTP/1.1\r\nHost: localhost:{inspector.port}\r\n\r\n".encode())
+        stream = cls(reader, writer)
+        assert "200 OK\r\nContent-Type: text/event-stream\r\n" in await stream.read(": connected\n\n")
+        return stream
+
+    async def read(self, end: str) -> str:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return (await self.reader.readuntil(end.encode())).decode()
+
+
+async def test_changed_connections_are_streamed(inspector: Inspector, journal: Journal) -> None:
+    stream = await Stream.open(inspector)
+
+    open_connection(journal, ADA)
+
+    assert (await stream.read("data: ")).endswith("event: connections\ndata: ")
+    assert json.loads(await stream.read("]}")) == {"connections": journal.connections()}
+    stream.writer.close()
+
+
+async def test_stream_without_changes_is_kept_alive(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspector_module, "ALIVE_SECONDS", 0.05)
+
+    stream = await Stream.open(inspector)
+
+    await stream.read(": alive\n\n")
+    await stream.read(": alive\n\n")
+    stream.writer.close()
+
+
+async def test_follower_ends_with_its_client(
+    inspector: Inspector, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspector_module, "ALIVE_SECONDS", 0.02)
+    stream = await Stream.open(inspector)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not journal._followers:
+            await asyncio.sleep(0.01)
+        stream.writer.close()
+        while journal._followers:
+            await asyncio.sleep(0.01)
+
+
+async def test_streams_do_not_hold_up_the_end(journal: Journal, built: Path) -> None:
+    inspector = Inspector(journal, built, 0)
+    await inspector.start()
+    streams = [await Stream.open(inspector) for _ in range(20)]  # of which nobody reads on
+    for number in range(200):
+        open_connection(journal, f"{number:015}=")
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await inspector.stop()
+
+    assert journal._followers == []
+    for stream in streams:
+        stream.writer.close()
+
+
+async def test_client_that_does_not_read_costs_no_memory(inspector: Inspector, journal: Journal) -> None:
+    stream = await Stream.open(inspector)
+    stream.reader._transport.pause_reading()  # type: ignore[attr-defined]
+    open_connection(journal, ADA)
+    await asyncio.sleep(0)
+
+    for _ in range(10_000):
+        journal.record("message", ADA, body="x")
+
+    assert sum(len(each._changed) for each in journal._followers) <= 1
+    stream.writer.transport.abort()
+
+
+# Who is answered
+
+
+@pytest.mark.parametrize("path", ["/", "/api/connections", "/api/events", "/nothing"])
+@pytest.mark.parametrize("host", ["example.com:{port}", "localhost", "localhost:1", "0.0.0.0:{port}"])
+async def test_name_that_only_resolves_to_this_machine_gets_nothing(inspector: Inspector, path: str, host: str) -> None:
+    answer = await ask(inspector, path, Host=host)
+
+    assert (answer.status, answer.body) == (421, f"The inspector is at http://localhost:{inspector.port}.\n")
+
+
+@pytest.mark.parametrize("path", ["/", "/api/connections", "/api/events"])
+@pytest.mark.parametrize("origin", ["http://example.com", "null", "http://localhost:3000", "https://localhost:{port}"])
+async def test_page_from_elsewhere_gets_nothing(inspector: Inspector, path: str, origin: str) -> None:
+    assert (await ask(inspector, path, Origin=origin)).status == 403
+
+
+@pytest.mark.parametrize("host", ["localhost:{port}", "127.0.0.1:{port}", "[::1]:{port}"])
+async def test_own_page_is_answered(inspector: Inspector, host: str) -> None:
+    assert (await ask(inspector, "/api/connections", Host=host, Origin=f"http://{host}")).status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+async def test_nothing_can_be_changed(inspector: Inspector, method: str) -> None:
+    assert (await ask(inspector, "/api/connections", method=method)).status == 405
+
+
+@pytest.mark.parametrize("path", ["/", "/api/connections", "/nothing"])
+async def test_every_answer_has_the_security_headers(inspector: Inspector, path: str) -> None:
+    assert (await ask(inspector, path)).headers.items() >= HEADERS.items()
+
+
+async def test_taken_port_is_refused_with_the_flag(journal: Journal, built: Path) -> None:
+    flag = "choose another with --inspector-port"
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(LaunchError, match=flag):
+        Inspector(journal, built, server.getsockname()[1])
+
+
+# The page
+
+
+async def test_missing_page_says_what_to_do_and_may_be_built_later(inspector: Inspector, built: Path) -> None:
+    missing = await ask(inspector, "/")
+    (built / "inspector.html").write_text("<!doctype html>")
+
+    assert (missing.status, missing.body) == (503, "the inspector's page is not built: run `make page`")
+    assert (await ask(inspector, "/")).body == "<!doctype html>"
+
+
+@pytest.mark.parametrize(
+    ("page", "assets"), [("inspector.html", "assets"), ("inspector/index.html", "inspector/assets")]
+)
+async def test_page_is_served_with_its_assets(inspector: Inspector, built: Path, page: str, assets: str) -> None:
+    (built / assets).mkdir(parents=True)
+    (built / page).write_text("<!doctype html>")
+    (built / assets / "main-a1b2.js").write_text("export {}")
+
+    index, script = [await ask(inspector, path) for path in ("/", "/assets/main-a1b2.js")]
+
+    assert (index.status, index.headers["Content-Type"], index.headers["Cache-Control"]) == (
+        200,
+        "text/html",
+        "no-store",
+    )
+    assert (script.body, script.headers["Cache-Control"]) == ("export {}", "max-age=31536000, immutable")
+
+
+@pytest.mark.parametrize("path", ["/../secret", "/%2e%2e/secret", "/..%2fsecret", "/config.json", "/%00", "/assets"])
+async def test_nothing_else_is_served(inspector: Inspector, built: Path, path: str) -> None:
+    (built / "inspector.html").touch()
+    (built / "config.json").write_text("secret")
+
+    answer = await ask(inspector, path)
+
+    assert answer.status == 404
+    assert "secret" not in answer.body
+
+
+# Credentials
+
+
+# Lets the credential turn up wherever a function can put it.
+CARELESS = """
+import json, logging, os
+
+logger = logging.getLogger("careless")
+TOKEN = ""
+
+def find(event):
+    query = event.get("queryStringParameters") or {}
+    offer = event["headers"].get("Sec-WebSocket-Protocol", "")
+    return query.get("idToken") or event["headers"].get("X-Key") or offer.rpartition("idToken.")[2]
+
+def handler(event, context):
+    global TOKEN
+    from aws_xray_sdk.core import xray_recorder
+    is_handshake = "headers" in event and event["requestContext"]["eventType"] == "CONNECT"
+    token = TOKEN = find(event) if is_handshake else TOKEN
+    print("printed", token, flush=True)
+    logger.warning("logged %s", token, extra={"token": token, "more": {token: [token]}})
+    with xray_recorder.in_subsegment("careless") as subsegment:
+        subsegment.put_annotation("token", token)
+        subsegment.put_metadata("event", event)
+    if event.get("type") == "REQUEST":
+        statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": event["methodArn"]}
+        context = {"token": token}
+        return {"principalId": token, "policyDocument": {"Statement": [statement]}, "context": context}
+    if event.get("body") == "fail":
+        raise KeyError(token)
+    headers = {"Sec-WebSocket-Protocol": "echo.v1"} if "Sec-WebSocket-Protocol" in event.get("headers", {}) else {}
+    return {"statusCode": 200, "body": json.dumps({"token": token}), "headers": headers}
+"""
+
+
+@pytest.mark.parametrize("token", [JWS, OPAQUE], ids=["JWS", "opaque"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        ("route.request.querystring.idToken", "?idToken=<token>", {}),
+        ("route.request.header.X-Key", "", {"additional_headers": {"X-Key": "<token>"}}),
+        ("route.request.header.Sec-WebSocket-Protocol", "", {"subprotocols": ["echo.v1", "idToken.<token>"]}),
+        (
+            "route.request.querystring.idToken",
+            "?idToken=<token>",
+            {"additional_headers": {"Authorization": "Bearer <token>", "Cookie": "session=<token>"}},
+        ),
+    ],
+    ids=["query string", "header", "subprotocol", "everywhere"],
+)
+async def test_credential_is_in_no_answer_of_the_inspector(
+    run: Run, listen: Listen, inspector: Inspector, token: str, sent: tuple[str, str, dict[str, Any]]
+) -> None:
+    journal, (source, query, options) = inspector.journal, sent
+    if "subprotocols" in options and token == OPAQUE:
+        token = "opaque-0123456789-abcdefghijklmnopqrstuvwxyz"  # a subprotocol is a token of RFC 9110
+    options = json.loads(json.dumps(options).replace("<token>", token))
+    traces = TraceListener(journal)
+    runtime = run(CARELESS, concurrency=1, environment={"AWS_XRAY_DAEMON_ADDRESS": await traces.start()},
+                  logging={"LogFormat": "JSON"})  # fmt: skip
+    runtime.runner.journal = journal
+    routes = {"$default": {"two_way": True}}
+    served = api("$connect", "$disconnect", "$default", identity_sources=(source,), routes=routes)
+    server, port = await listen(served, lambda _, event: runtime.runner.invoke(event), journal=journal)
+    stream = await Stream.open(inspector)
+
+    uri = f"ws://127.0.0.1:{port}/prod{query.replace('<token>', quote(token, safe=''))}"
+    async with connect(uri, proxy=None, **options) as peer:
+        long = ("x" * 30_000, "x" * 2_700 + token + "y" * 20_000, "y" * 30_000)  # fragments: a frame has its limit
+        for message in ("hello", "fail", token, json.dumps({"token": token}), long):
+            await peer.send(message)
+            await received(peer)
+        (summary,) = journal.connections()
+        server.connections.get(summary["id"]).send(b"pushed")  # type: ignore[union-attr]
+        await peer.close(4000, token[:100])
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not any(
+            entry["facts"].get("purpose") == "$disconnect" and "endedAt" in entry["facts"]
+            for entry in journal.timeline(summary["id"])
+        ):
+            await asyncio.sleep(0.02)
+
+    timeline = (await get(inspector, f"/api/connections/{quote(summary['id'])}"))["entries"]
+    assert {entry["kind"] for entry in timeline} == {
+        "handshake", "invocation", "decision", "message", "frame", "log", "trace", "end"
+    }  # fmt: skip
+    trace_ids = {key for entry in timeline if entry["kind"] == "trace" for key in entry["keys"]}
+    answers = [json.dumps(timeline, ensure_ascii=False)]
+    for path in (
+        "/api/connections",
+        f"/api/connections?search={quote(token)}",
+        *(f"/api/traces/{id_}" for id_ in trace_ids),
+    ):
+        answers.append(json.dumps(await get(inspector, path), ensure_ascii=False))  # noqa: PERF401
+    answers.append(await stream.read("event: connections"))
+    answers.append((await stream.reader.read(100_000)).decode())
+    shown = "".join(answers)
+    assert "••• (" in shown
+    leaks = [token[start : start + 20] for start in range(len(token) - 19) if token[start : start + 20] in shown]
+    assert leaks == []
+    stream.writer.close()
+    await traces.stop()
