@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -10,14 +11,19 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 from websockets.asyncio.client import connect
 
 from local import inspector as inspector_module
+from local import paths
 from local.errors import LaunchError
+from local.example import build_handshake
 from local.inspector import Inspector
 from local.journal import Journal
+from local.progress import Progress
+from local.system import Options, run_system
 from local.traces import TraceListener
 from tests.local.conftest import PATIENCE_SECONDS, Listen, Run, api, received
 
@@ -367,12 +373,7 @@ async def test_credential_is_in_no_answer_of_the_inspector(
         (summary,) = journal.connections()
         server.connections.get(summary["id"]).send(b"pushed")  # type: ignore[union-attr]
         await peer.close(4000, token[:100])
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not any(
-            entry["facts"].get("purpose") == "$disconnect" and "endedAt" in entry["facts"]
-            for entry in journal.timeline(summary["id"])
-        ):
-            await asyncio.sleep(0.02)
+    await until_disconnected(journal, summary["id"])
 
     timeline = (await get(inspector, f"/api/connections/{quote(summary['id'])}"))["entries"]
     assert {entry["kind"] for entry in timeline} == {
@@ -394,3 +395,49 @@ async def test_credential_is_in_no_answer_of_the_inspector(
     assert leaks == []
     stream.writer.close()
     await traces.stop()
+
+
+# The whole system
+
+
+async def test_connection_of_our_own_stack_is_told_from_handshake_to_end(
+    own_template: Path, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "STATE", tmp_path)
+    monkeypatch.setattr(paths, "LOGS", tmp_path / "logs")
+    options = Options(template=own_template, functions="process", inspector_port=0, page=tmp_path)
+    async with run_system(options, Progress(io.StringIO()), journal) as system:
+        password = "correct-Horse-battery-1"
+        await asyncio.to_thread(system.users.add, "ada@example.com", password)
+        token = await asyncio.to_thread(system.users.id_token, "ada@example.com", password)
+        async with connect(**build_handshake(system, token)) as peer:
+            await peer.send("hello")
+            await received(peer)
+        (summary,) = journal.connections()
+        await until_disconnected(journal, summary["id"])
+        url = f"{system.inspector_url}/api/connections/{quote(summary['id'])}"
+        shown = await asyncio.to_thread(urlopen, url)
+        timeline = json.load(shown)["entries"]
+
+    facts = {kind: [each["facts"] for each in timeline if each["kind"] == kind] for kind in OF_ANY_CONNECTION}
+    assert all(facts.values())
+    calls = [(call["service"], call["operation"], call["effect"], call["status"]) for call in facts["call"]]
+    assert calls == [("dynamodb", "PutItem", "allowed", 200), ("dynamodb", "DeleteItem", "allowed", 200)]
+    assert [call["caller"].partition("/")[2] for call in facts["management"]] == ["websocket"]
+    assert [each["purpose"] for each in facts["invocation"]] == ["authorizer", "$connect", "$default", "$disconnect"]
+    subsegments = {each["document"]["name"] for each in facts["trace"] if each["document"].get("type") == "subsegment"}
+    assert subsegments >= {"dynamodb", "execute-api"}
+    assert token[:40] not in json.dumps(timeline)
+
+
+OF_ANY_CONNECTION = ["handshake", "invocation", "decision", "message", "frame", "management", "call", "log", "trace", "end"]
+
+
+async def until_disconnected(journal: Journal, connection_id: str) -> None:
+    """Wait until the function has ended its `$disconnect` and its last log line has come."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not any(
+            entry["facts"].get("purpose") == "$disconnect" and "endedAt" in entry["facts"]
+            for entry in journal.timeline(connection_id)
+        ):
+            await asyncio.sleep(0.02)
