@@ -430,7 +430,18 @@ async def test_connection_of_our_own_stack_is_told_from_handshake_to_end(
     assert token[:40] not in json.dumps(timeline)
 
 
-OF_ANY_CONNECTION = ["handshake", "invocation", "decision", "message", "frame", "management", "call", "log", "trace", "end"]
+OF_ANY_CONNECTION = [
+    "handshake",
+    "invocation",
+    "decision",
+    "message",
+    "frame",
+    "management",
+    "call",
+    "log",
+    "trace",
+    "end",
+]
 
 
 async def until_disconnected(journal: Journal, connection_id: str) -> None:
