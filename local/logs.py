@@ -54,6 +54,7 @@ class Row:
     result: str = ""
     duration: float | None = None
     text: str = ""
+    user: str | None = None
     further: Iterable[str] = ()
 
     def write(self, progress: Progress) -> str:
@@ -65,7 +66,8 @@ class Row:
         columns = {name: fit(printable(value), WIDTHS[name]) for name, value in values.items()}
         columns["connection"] = progress.coloured(DIM, columns["connection"])
         columns["result"] = progress.coloured(choose_colour(self.result), columns["result"])
-        first = "  ".join((progress.coloured(DIM, clock), *columns.values(), printable(self.text))).rstrip()
+        text = self.text or (f"user {self.user}" if self.user else "")
+        first = "  ".join((progress.coloured(DIM, clock), *columns.values(), printable(text))).rstrip()
         return "\n".join((first, *(f"{CONTINUED}{printable(line)}".rstrip() for line in self.further)))
 
 
@@ -113,7 +115,7 @@ class TerminalHandler(logging.Handler):
             return
         ids = {"connectionId": connection.id if connection else None, "routeKey": row.route}
         milliseconds = None if row.duration is None else round(row.duration * 1000, 1)
-        facts = {"message": entry.kind, **ids, "result": row.result, "reason": row.text or None}
+        facts = {"message": entry.kind, **ids, "result": row.result, "reason": row.text or None, "sub": row.user}
         request_id = next((key for key in entry.keys if connection is None or key != connection.id), None)
         level = "WARNING" if choose_colour(row.result) == RED else "INFO"
         first = {"timestamp": write_time(row.at), "level": level, "logger": "gateway"}
@@ -176,14 +178,13 @@ def build_decision_row(entry: Entry, connection: ConnectionRecord | None) -> Row
         case "decision":
             row.route, row.result = "$connect", str(facts["status"])
             row.duration = entry.at - connection.handshake.at if connection else None
-            user = connection.user_id if connection else None
-            row.text = facts["reason"] or (f"user {user}" if user else "")
+            row.user, row.text = connection.user_id if connection else None, facts["reason"] or ""
         case "message" if "result" in facts:
             row.at, row.duration = facts["endedAt"], facts["endedAt"] - entry.at
             row.route, row.result, row.text = facts["routeKey"] or "", facts["result"], facts["reason"] or ""
         case "end":
             row.route, row.result = "$disconnect", str(facts["code"])
-            row.text = f"{facts['cause']}: {facts['reason']}" if facts["reason"] else facts["cause"]
+            row.text = facts["cause"]
         case "management" if facts["status"] >= 400 or facts["method"] == "DELETE":
             caller = str(facts["caller"] or "an unknown caller").rpartition("/")[2]
             row.result, row.text = str(facts["status"]), f"@connections {facts['method']} by {caller}"

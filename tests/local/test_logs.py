@@ -256,7 +256,7 @@ def answer(journal: Journal, **facts: Any) -> None:
         (lambda journal: answer(journal, result="error", reason="the function failed: KeyError"),
          [SHORT, "gateway", "$default", "error", "12 ms", "the function failed: KeyError"]),
         (lambda journal: journal.record("end", CONNECTION, code=1001, reason="Going away", cause="idle limit"),
-         [SHORT, "gateway", "$disconnect", "1001", "", "idle limit: Going away"]),
+         [SHORT, "gateway", "$disconnect", "1001", "", "idle limit"]),
         (lambda journal: journal.record("management", CONNECTION, method="POST", status=410, caller="Role/rooms"),
          [SHORT, "gateway", "", "410", "", "@connections POST by rooms"]),
         (lambda journal: journal.record("decision", None, "other", status=403, reason="its path is not /prod"),
@@ -291,8 +291,9 @@ def test_records_and_decisions_are_json_objects_on_a_line_each(attach: Attach, j
     logging.getLogger(FUNCTION).info("printed")
     logging.getLogger(GATEWAY).warning("a warning")
     answer(journal, result="error", reason="no route")
+    decide(journal)
 
-    function, text, own, decision = map(json.loads, output.getvalue().splitlines())
+    function, text, own, decision, accepted = map(json.loads, output.getvalue().splitlines())
     assert function == {**record(sub="ada"), "function": "websocket", "connectionId": CONNECTION}
     assert (text["message"], text["function"], "connectionId" in text) == ("printed", "websocket", False)
     assert (own["level"], own["logger"], own["message"]) == ("WARNING", GATEWAY, "a warning")
@@ -301,6 +302,7 @@ def test_records_and_decisions_are_json_objects_on_a_line_each(attach: Attach, j
         "level": "WARNING", "logger": "gateway", "message": "message", "connectionId": CONNECTION, "apiRequestId": "m",
         "routeKey": "$default", "result": "error", "reason": "no route", "milliseconds": 12.0,
     }  # fmt: skip
+    assert (accepted["result"], accepted["sub"], "reason" in accepted) == ("101", "ada", False)
 
 
 # Our own records, and colours
