@@ -15,6 +15,7 @@ from local.lambda_.log_line import LogLine
 from local.paths import LOGS
 from local.progress import Progress, format_duration, printable
 
+NO_LINE = LogLine("")
 Style = Literal["short", "full", "json"]
 
 FUNCTION = "function."  # prefix of the loggers that have what functions write
@@ -39,6 +40,7 @@ WIDTHS = {"connection": 8, "who": 11, "route": 11, "result": 7, "duration": 8}
 CONTINUED = " " * 14  # further lines of a record begin below its connection
 FRAME = re.compile(r'\s*File "([^"]+)", line \d+')
 LIBRARIES = re.compile(r"^<|/(site|dist)-packages/|/lib/python3[\d.]*/|^/var/(task|lang|runtime)/")
+PLAIN = logging.Formatter()  # basicConfig gives the handler one that repeats level and name
 DIM, RED, GREEN, YELLOW = "2", "31", "32", "33"
 COLOURS = {"WARNING": YELLOW, "ERROR": RED, "CRITICAL": RED, "error": RED}
 
@@ -148,15 +150,17 @@ class TerminalHandler(logging.Handler):
 
     def build_own_row(self, record: logging.LogRecord) -> Row:
         module = record.name.rpartition(".")[2]
-        first, *further = super().format(record).splitlines() or [""]
+        first, *further = PLAIN.format(record).splitlines() or [""]
         level = record.levelname if record.levelno >= logging.WARNING else ""
-        return Row(record.created, who=module, result=level, text=first, further=self.shorten_trace(further))
+        connection_id, route = self.find_connection(record)
+        further = self.shorten_trace(further)
+        return Row(record.created, connection_id, module, route, result=level, text=first, further=further)
 
     def shorten_trace(self, lines: Iterable[str]) -> list[str]:
         return [*lines] if self.style == "full" else [*drop_frames_of_libraries([*lines])]
 
-    def find_connection(self, record: logging.LogRecord, line: LogLine) -> tuple[str, str]:
-        """Return the id and the route that a function's record belongs to, empty if nobody knows."""
+    def find_connection(self, record: logging.LogRecord, line: LogLine = NO_LINE) -> tuple[str, str]:
+        """Return the id and the route that a record belongs to, empty if nobody knows."""
         request_id = line.request_id or getattr(record, "request_id", None)
         found = self.journal.find_invocation(request_id) if self.journal and request_id else None
         connection_id, purpose = found or ("", "")

@@ -214,7 +214,7 @@ class ExecutionEnvironment:
     def _time_out(self, pending: Pending) -> None:
         """Fail the invocation and kill the environment with all its state, as Lambda does."""
         message = f"{pending.request_id} Task timed out after {self.function.timeout_seconds:.2f} seconds"
-        logger.warning("%s: %s", self.function.target, message)
+        logger.warning("%s: %s", self.function.target, message, extra={"request_id": pending.request_id})
         pending.settle(Invocation(error="Sandbox.Timedout", message=message))
         self._kill()
 

@@ -46,6 +46,7 @@ def attach(journal: Journal) -> Iterator[Attach]:
     def attaching(style: Style = "short", output: io.StringIO | None = None) -> io.StringIO:
         output = output or io.StringIO()
         handler = TerminalHandler(Progress(output), journal, style)
+        handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))  # as basicConfig does
         for logger in map(logging.getLogger, (FUNCTION, GATEWAY)):
             logger.addHandler(handler)
             logger.propagate = False
@@ -306,6 +307,13 @@ def test_records_and_decisions_are_json_objects_on_a_line_each(attach: Attach, j
 
 
 # Our own records, and colours
+
+
+def test_record_of_ours_about_an_invocation_has_its_connection(terminal: io.StringIO) -> None:
+    logging.getLogger(GATEWAY).warning("timed out", extra={"request_id": REQUEST})
+
+    (line,) = lines(terminal)
+    assert columns(line) == [SHORT, "server", "$connect", "WARNING", "", "timed out"]
 
 
 def test_exception_of_ours_is_printed_with_its_traceback(terminal: io.StringIO) -> None:
