@@ -221,9 +221,16 @@ def test_up_says_where_it_listens_the_page_first(up: Up) -> None:
 
     assert re.match(
         r"Page        http://localhost:\d+        \(sign up there; the code from the mail appears below\)\n"
+        r"Inspector   http://localhost:\d+        \(what happens to each connection, live\)\n"
         rf"WebSocket   ws://127\.0\.0\.1:{up.port}/prod\?idToken=…\n",
         usage,
     )
+
+
+def test_inspector_answers_where_it_is_said_to_be(up: Up) -> None:
+    answer = urllib3.request("GET", f"{up.address('Inspector')}/api/connections")
+
+    assert (answer.status, answer.json().keys()) == (200, {"connections", "total"})
 
 
 def test_page_has_the_settings_of_the_system(up: Up) -> None:
