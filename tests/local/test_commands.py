@@ -485,7 +485,8 @@ def test_other_template_is_told_what_can_be_told(checkout: Checkout) -> None:
         commands = {command: up.run(*command.split()).stderr for command in ("token", "connection", "post hello")}
 
     url = f"ws://127.0.0.1:{up.port}/beta?room=…"
-    assert f"\n\nWebSocket   {url}\n\nIn another terminal, from here:\n" in up.printed
+    usage = up.printed.partition("\n\nInspector   ")[2].partition("\n")[2]
+    assert usage.startswith(f"WebSocket   {url}\n\nIn another terminal, from here:\n")
     assert f"  npx wscat -c '{url}' -H 'Auth: …'\n" in up.printed
     assert f"  make -s post MESSAGE='hello from outside' CONNECTION=… LOCAL_FLAGS=--port={up.port}\n" in up.printed
     no_table = "the template has no table, so nobody knows who is connected: `make post` takes CONNECTION=…\n"
