@@ -45,7 +45,7 @@ class Functions:
         self._launcher: Processes | Containers = self._processes
         self._runners: dict[str, FunctionRunner] = {}
         self.read_at = 0.0  # Unix time of the start, when the sources were read
-        self._stale: set[str] = set()  # targets whose newest source does not run
+        self.stale: set[str] = set()  # targets whose newest code does not run
 
     @property
     def targets(self) -> set[str]:
@@ -86,9 +86,9 @@ class Functions:
         Raises:
             LaunchError: code cannot be built, or its init phase failed; the code from before keeps serving.
         """
-        self._stale |= targets
+        self.stale |= targets
         errors = []
-        for target in sorted(self._stale):
+        for target in sorted(self.stale):
             try:
                 launches = await self._launcher.prepare({target})
                 for runner in self._runners.values():
@@ -97,7 +97,7 @@ class Functions:
             except (LaunchError, InitError) as error:
                 errors.append(str(error))
             else:
-                self._stale.discard(target)
+                self.stale.discard(target)
         if errors:
             raise LaunchError("\n".join(errors))
 

@@ -200,7 +200,12 @@ async def get_template(options: Options, progress: Progress, aws: LocalAws, give
     """Return the given template, or our own stack's; start the local AWS if the template needs it."""
     cached = None if given else await asyncio.to_thread(find_cached_template, options.context)
     with progress.step("template read" if given else "stack unchanged" if cached else "stack synthesized") as step:
-        template = given or Template.read(cached or await asyncio.to_thread(synthesize_template, options.context))
+        if given:
+            template = given
+        elif cached:
+            template = Template.read(cached)
+        else:
+            template = Template.read(await asyncio.to_thread(synthesize_template, options.context))
         aws.account = template.account
         if any(resource["Type"] in CREATED for resource in template.resources.values()):
             await aws.start()
