@@ -27,10 +27,15 @@ NAMES = {
     "AWS::ApiGatewayV2::Stage": "StageName",
     "AWS::Cognito::UserPoolDomain": "Domain",
     "AWS::Cognito::UserPoolGroup": "GroupName",
+    "AWS::Cognito::UserPoolResourceServer": "Identifier",
     "AWS::DynamoDB::GlobalTable": "TableName",
     "AWS::DynamoDB::Table": "TableName",
+    "AWS::ECR::Repository": "RepositoryName",
+    "AWS::Events::EventBus": "Name",
     "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
     "AWS::IAM::Role": "RoleName",
+    "AWS::KMS::Alias": "AliasName",
+    "AWS::Kinesis::Stream": "Name",
     "AWS::Lambda::Function": "FunctionName",
     "AWS::Logs::LogGroup": "LogGroupName",
     "AWS::S3::Bucket": "BucketName",
@@ -52,7 +57,11 @@ ATTRIBUTES = {
     "AWS::Cognito::UserPool.UserPoolId": "{id}",
     "AWS::Cognito::UserPoolClient.ClientId": "{id}",
     "AWS::Lambda::Version.Version": "1",
+    "AWS::S3::Bucket.DomainName": "{id}.s3.{url_suffix}",
+    "AWS::S3::Bucket.RegionalDomainName": "{id}.s3.{region}.{url_suffix}",
     "AWS::SNS::Topic.TopicArn": "{id}",
+    "AWS::SNS::Topic.TopicName": "{name}",
+    "AWS::SQS::Queue.QueueName": "{name}",
     "AWS::SQS::Queue.QueueUrl": "{id}",
     "AWS::SecretsManager::Secret.Id": "{id}",
 }
@@ -261,7 +270,9 @@ class Document:
                 f"{where}: parameter {name} is a value of Systems Manager, which is not run locally; use a value there"
             )
         if not isinstance(default, Scalar):
-            raise TemplateError(f"{where}: parameter {name} has no Default; give it one for the local run")
+            raise TemplateError(
+                f"{where}: parameter {name} has no Default that is a text or a number; give it one for the local run"
+            )
         return [each.strip() for each in text(default).split(",")] if "List" in type_ else text(default)
 
     def _check_exists(self, logical_id: str, where: str) -> None:

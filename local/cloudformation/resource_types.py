@@ -78,15 +78,10 @@ class ResourceType:
             TemplateError: it has the wrong type, or would change what is run.
         """
         known, renamed = shapes(self.source), self.renamed.get(name, name)
-        is_read = renamed in (self.read.split() or known.keys() - self.harmless.keys())
-        if name in self.harmless and value == self.harmless[name]:
+        if name in self.harmless and str(value).lower() == str(self.harmless[name]).lower():  # "false" counts as false
             return {}
-        if renamed in known and (is_read or name in self.harmless):
-            value = coerce(known[renamed], value, f"{where}: {name}", self.ignored.split())
-        if name in self.harmless and value == self.harmless[name]:
-            return {}
-        if is_read:
-            return {renamed: value}
+        if renamed in (self.read.split() or known.keys() - self.harmless.keys()):
+            return {renamed: coerce(known[renamed], value, f"{where}: {name}", self.ignored.split())}
         rule = "cannot be run locally; leave it out of the local run"
         if renamed not in known:
             rule = "is not known here; leave it out of the local run, or correct its name"

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 from local.apigateway.api import ACCOUNT_THROTTLE, INTEGRATION_SECONDS, Api, Authorizer, Route, Throttle
@@ -33,6 +34,7 @@ RESERVED_VARIABLES = {
     "AWS_LAMBDA_RUNTIME_API", "AWS_REGION", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "LAMBDA_RUNTIME_DIR",
     "LAMBDA_TASK_ROOT",
 }  # fmt: skip
+TASK_ROOT = "/var/task"  # where the images have the code
 VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
 INVOCATION_URI = re.compile(r"functions/([^/]+)/invocations$")
 STAGE_VARIABLE = re.compile(r"\$\{stageVariables\.(\w+)\}")
@@ -118,7 +120,7 @@ class Template(Document):
     def _check_handler(self, logical_id: str, handler: str, properties: dict[str, Any]) -> None:
         image = properties.get("ImageConfig", {})
         handlers = {properties.get("Handler", handler), *image.get("Command", ())}
-        if handlers != {handler} or image.keys() - {"Command"}:
+        if handlers != {handler} or image.get("EntryPoint") or image.get("WorkingDirectory") not in {None, TASK_ROOT}:
             raise TemplateError(f"{logical_id}: only the handler {handler} is run; leave out ImageConfig and Handler")
 
     def _functions(self) -> dict[str, str]:
@@ -162,7 +164,10 @@ class Template(Document):
             raise TemplateError(f"{where}: Role {arn} is no role of the template, so what it allows is unknown")
         name, properties = self.physical_id(logical_id), self.properties(logical_id)
         attached = properties.get("ManagedPolicyArns", [])
-        documents = [(logical_id, policy["PolicyDocument"]) for policy in properties.get("Policies", ())]
+        documents = [
+            (f"{logical_id}: policy {policy.get('PolicyName', number)}", policy["PolicyDocument"])
+            for number, policy in enumerate(properties.get("Policies", ()), 1)
+        ]
         documents += [(each, self.properties(each).get("PolicyDocument")) for each in self._policies_of(name, attached)]
         here = {self.physical_id(policy_id) for policy_id in self._ids("AWS::IAM::ManagedPolicy")}
         for policy in attached:
@@ -174,7 +179,7 @@ class Template(Document):
             try:
                 statements += parse_policy(document, SERVICES)
             except PolicyError as error:
-                raise TemplateError(f"{policy_id}: {error}") from error
+                raise TemplateError(f"{policy_id}: {error}; leave it out of the local run") from error
         return Role(name, tuple(statements))
 
     def _policies_of(self, role: str, attached: list[str]) -> Iterator[str]:
@@ -211,7 +216,7 @@ class Template(Document):
             routes[key] = self._route(route_id, route, stage)
         if unknown := stage.get("RouteSettings", {}).keys() - routes.keys():
             raise TemplateError(f"{stage_id}: RouteSettings has {', '.join(sorted(unknown))}, which is no route")
-        return Api(
+        api = Api(
             id=self.physical_id(logical_id),
             stage=stage["StageName"],
             route_selection_expression=properties.get("RouteSelectionExpression", DEFAULT_ROUTE_SELECTION),
@@ -221,6 +226,9 @@ class Template(Document):
             permissions=frozenset(self._permissions()),
             account=self.account,
         )
+        with naming(logical_id):
+            api.route_selection  # noqa: B018 - raises TemplateError
+        return api
 
     def _check_api(self, where: str, properties: dict[str, Any]) -> None:
         (logical_id,) = self._ids("AWS::ApiGatewayV2::Api")
@@ -287,11 +295,11 @@ class Template(Document):
         self._check_api(logical_id, properties)
         if properties["AuthorizerType"] != "REQUEST":
             raise TemplateError(f"{logical_id}: AuthorizerType {properties['AuthorizerType']} cannot be run locally")
-        return Authorizer(
-            function_arn=self._find_invoked_function(properties["AuthorizerUri"], logical_id, stage),
-            identity_sources=tuple(properties.get("IdentitySource", ())),
-            id=self.physical_id(logical_id),
-        )
+        function_arn = self._find_invoked_function(properties["AuthorizerUri"], logical_id, stage)
+        with naming(logical_id):
+            return Authorizer(
+                function_arn, tuple(properties.get("IdentitySource", ())), id=self.physical_id(logical_id)
+            )
 
     def _find(self, type_: str, reference: str, where: str) -> str:
         """Return the logical id of the resource that has this physical id, which may follow a folder."""
@@ -306,8 +314,18 @@ class Template(Document):
         filled = STAGE_VARIABLE.sub(lambda match: variables.get(match[1], match[0]), uri)
         match = INVOCATION_URI.search(filled)
         if match is None:
-            raise TemplateError(f"{where}: {uri or 'no URI'} does not invoke a Lambda function")
+            rule = "arn:aws:apigateway:REGION:lambda:path/2015-03-31/functions/FUNCTION_ARN/invocations"
+            raise TemplateError(f"{where}: {uri or 'no URI'} is not the URI of a function's invocations, {rule}")
         arn = self.function_arn(match[1], where)
         if arn not in self._functions():
             raise TemplateError(f"{where}: {arn} is no function, alias or version of the template, so it cannot be run")
         return arn
+
+
+@contextmanager
+def naming(logical_id: str) -> Iterator[None]:
+    """Let the message of a TemplateError begin with the resource."""
+    try:
+        yield
+    except TemplateError as error:
+        raise TemplateError(f"{logical_id}: {error}") from error

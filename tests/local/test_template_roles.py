@@ -65,7 +65,10 @@ def test_statement_about_services_that_are_not_run_is_not_judged(read: Read, act
 def test_condition_of_a_statement_that_may_cover_a_local_service_is_refused(read: Read, action: object) -> None:
     statement = {"Effect": "Allow", "Action": action, "Resource": "*", "Condition": {"Bool": {"x": "true"}}}
 
-    with pytest.raises(TemplateError, match=r"^Role: Condition of a statement cannot be evaluated locally"):
+    with pytest.raises(
+        TemplateError,
+        match=r"^Role: policy p: statement 1: Condition cannot be evaluated locally; leave it out of the local run$",
+    ):
         role_of(read, role(Policies=[{"PolicyName": "p", "PolicyDocument": {"Statement": statement}}]))
 
 
@@ -118,7 +121,7 @@ CONDITION = {"StringEquals": {"aws:PrincipalTag/team": "chat"}}
         (
             role(Policies=[{"PolicyName": "p", "PolicyDocument": with_statement(Condition=CONDITION)}]),
             {},
-            "Role: Condition",
+            "Role: policy p: statement 1: Condition",
         ),
         (
             role(),
