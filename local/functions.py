@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +43,6 @@ class Functions:
         self._containers = Containers(mounts, source=source)
         self._launcher: Processes | Containers = self._processes
         self._runners: dict[str, FunctionRunner] = {}
-        self.read_at = 0.0  # Unix time of the start, when the sources were read
         self.stale: set[str] = set()  # targets whose newest code does not run
 
     @property
@@ -67,7 +65,6 @@ class Functions:
             InitError: the init phase of one failed.
         """
         self._environment = environment
-        self.read_at = time.time()
         functions = {arn: self._with_timeout(function) for arn, function in functions.items()}
         launches, fallback = await self._build_or_fall_back({each.target for each in functions.values()})
         for arn, function in functions.items():
@@ -104,8 +101,7 @@ class Functions:
     async def update(self, arn: str, function: Function) -> None:
         """Give a function other settings. InitError if it does not start with them: it keeps those from before."""
         runner = self._runners[arn]
-        runner.environment = self._environment(function)
-        await runner.replace(runner.launch, self._with_timeout(function))
+        await runner.replace(runner.launch, self._with_timeout(function), self._environment(function))
 
     async def stop(self) -> None:
         await asyncio.gather(*(runner.stop() for runner in self._runners.values()))
@@ -117,7 +113,9 @@ class Functions:
     async def _build_or_fall_back(self, targets: set[str]) -> tuple[dict[str, Any], str]:
         """Build the images, or prepare processes; return the launches, and a note why there are no images."""
         fallback = ""
-        if self.mode == "image" or (self.mode == "auto" and await asyncio.to_thread(has_engine)):
+        if self.mode == "auto" and not await asyncio.to_thread(has_engine):
+            fallback = ", because no Docker engine answers"
+        elif self.mode != "process":
             try:
                 launches = await self._containers.prepare(targets)
             except LaunchError as error:

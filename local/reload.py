@@ -44,7 +44,9 @@ async def watch(system: System, options: Options, progress: Progress) -> None:
             tasks.create_task(collect(stack, paths.ROOT / "infra"))
             files = {str(paths.ROOT / name) for name in ("cdk.json", "docker-bake.hcl")}
             tasks.create_task(collect(stack, paths.ROOT, only=files))
-        for file in find_edited_since(system.functions.read_at, options.images):
+            for file in find_edited_since(system.started_at, paths.ROOT / "infra"):
+                stack.put_nowait(file)
+        for file in find_edited_since(system.started_at, options.images):
             code.put_nowait(file)
         tasks.create_task(apply_batches(code, reload.apply_code))
         tasks.create_task(apply_batches(stack, reload.apply_stack))

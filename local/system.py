@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -74,6 +75,7 @@ class System:
     """The running system, and where to reach it.
 
     Attributes:
+        started_at: Unix time before anything was read.
         page_url: None if no page is served.
         page_settings: what the page reads as `config.json`; None if no page is served.
     """
@@ -86,6 +88,7 @@ class System:
     functions: Functions
     server: GatewayServer
     port: int
+    started_at: float
     page_url: str | None = None
     page_settings: dict[str, Any] | None = None
 
@@ -123,6 +126,7 @@ class System:
 @asynccontextmanager
 async def run_system(options: Options, progress: Progress) -> AsyncIterator[System]:
     """Run the whole system; at the end close its connections, run `$disconnect`, and end every process."""
+    started_at = time.time()
     paths.LOGS.mkdir(parents=True, exist_ok=True)
     iam = Iam(enforced=options.iam)
     limits = options.limits.speed_up(options.clock_speed)
@@ -147,6 +151,8 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
             task = asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, options.clock_speed))
             exits.push_async_callback(cancel, task)
         page_config = parse_page_config(stack.outputs)
+        if not stack.api.deployed:
+            progress.say("The stage has neither AutoDeploy nor a DeploymentId: every handshake gets 403, as on AWS.")
 
         endpoint = AwsEndpoint(iam, aws.urls, stack.account)
         endpoint_url = await endpoint.start()
@@ -164,7 +170,7 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
             port = await server.start(options.port)
             exits.push_async_callback(server.stop)
             endpoint.route_gateway(stack.api.domain_name, port)
-            system = System(stack, template, created, aws, iam, functions, server, port)
+            system = System(stack, template, created, aws, iam, functions, server, port, started_at)
             step.result = system.websocket_url
 
         with progress.step("functions started") as step:

@@ -98,7 +98,11 @@ def parse_policy(document: Any, services: Iterable[str] = ("*",)) -> tuple[State
 
 def may_cover(statement: Any, services: Iterable[str]) -> bool:
     """Return whether a statement may cover an action of one of these services; `*` is any service."""
-    actions = statement.get("Action") if isinstance(statement, dict) else None
+    if not isinstance(statement, dict):
+        return True  # for the parser to refuse
+    if isinstance(excluded := statement.get("NotAction"), list):
+        return not all(f"{service}:*" in [str(each).lower() for each in excluded] for service in services)
+    actions = statement.get("Action")
     named = [actions] if isinstance(actions, str) else actions
     if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
         return True  # for the parser to refuse

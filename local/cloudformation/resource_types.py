@@ -225,17 +225,18 @@ CREATED = (
 WITHOUT_EFFECT = (
     "AWS::ApiGateway::Account", "AWS::ApiGatewayV2::ApiMapping", "AWS::ApiGatewayV2::Deployment",
     "AWS::ApiGatewayV2::DomainName", "AWS::ApiGatewayV2::IntegrationResponse", "AWS::ApiGatewayV2::Model",
-    "AWS::ApiGatewayV2::VpcLink", "AWS::ApplicationAutoScaling::*",
-    "AWS::CDK::Metadata", "AWS::CloudFormation::WaitCondition*", "AWS::CloudWatch::*", "AWS::CodeDeploy::*",
+    "AWS::ApiGatewayV2::VpcLink", "AWS::ApplicationAutoScaling::*", "AWS::ApplicationSignals::*",
+    "AWS::CDK::Metadata", "AWS::CloudFormation::WaitCondition*", "AWS::CloudTrail::*", "AWS::CloudWatch::*",
+    "AWS::CodeDeploy::*",
     "AWS::Cognito::IdentityPool*", "AWS::Cognito::LogDeliveryConfiguration", "AWS::Cognito::ManagedLoginBranding",
     "AWS::Cognito::UserPoolDomain", "AWS::Cognito::UserPoolIdentityProvider", "AWS::Cognito::UserPoolResourceServer",
     "AWS::Cognito::UserPoolRiskConfigurationAttachment", "AWS::Cognito::UserPoolUICustomizationAttachment",
     "AWS::EC2::*", "AWS::IAM::*", "AWS::Lambda::CodeSigningConfig", "AWS::Lambda::EventInvokeConfig",
     "AWS::Lambda::LayerVersion*", "AWS::Logs::LogGroup", "AWS::Logs::LogStream", "AWS::Logs::MetricFilter",
-    "AWS::Logs::QueryDefinition", "AWS::Logs::ResourcePolicy", "AWS::SSM::Parameter", "AWS::SecretsManager::*",
+    "AWS::Logs::QueryDefinition", "AWS::Logs::ResourcePolicy", "AWS::ResourceGroups::*", "AWS::SSM::Document",
+    "AWS::SSM::Parameter", "AWS::SecretsManager::*",
     "Custom::CDKBucketDeployment", "Custom::DescribeCognitoUserPoolClient", "Custom::ECRAutoDeleteImages",
-    "Custom::LogRetention",
-    "Custom::S3AutoDeleteObjects", "Custom::VpcRestrictDefaultSG",
+    "Custom::LogRetention", "Custom::S3AutoDeleteObjects", "Custom::VpcRestrictDefaultSG",
 )  # fmt: skip
 # Of these services, other types than those above would change what is run.
 COMPLETE_SERVICES = (

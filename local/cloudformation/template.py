@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from local.apigateway.api import ACCOUNT_THROTTLE, INTEGRATION_SECONDS, Api, Authorizer, Route, Throttle
-from local.aws.iam import SERVICES, PolicyError, Role, Statement, parse_policy
+from local.aws.iam import SERVICES, PolicyError, Role, Statement, may_cover, parse_policy
 from local.cloudformation.document import Document
 from local.cloudformation.resource_types import CREATED
 from local.cloudformation.stack import Stack
@@ -90,9 +91,9 @@ class Template(Document):
         logical_id = self._functions()[arn]
         properties = self.properties(logical_id)
         target = self.resources[logical_id].get("Metadata", {}).get("BakeTarget")
-        if not isinstance(target, str):
+        if not isinstance(target, str) or not re.fullmatch(r"[\w-]+", target):
             raise TemplateError(
-                f"{logical_id}: metadata BakeTarget is missing, so its code is unknown. Only functions that `docker buildx"
+                f"{logical_id}: metadata BakeTarget is missing or is no name, so its code is unknown. Only functions that `docker buildx"
                 " bake` builds as images are run: name the target, in the CDK by node.default_child.add_metadata"
                 '("BakeTarget", "name")'
             )
@@ -155,6 +156,32 @@ class Template(Document):
 
     # Roles
 
+    def given_properties(self, logical_id: str) -> dict[str, Any]:
+        """Return a resource's properties; of policies without what concerns other services, or roles of other stacks.
+
+        Values there may be unknown here.
+        """
+        properties = super().given_properties(logical_id)
+        if self.resources[logical_id]["Type"].startswith("AWS::IAM::"):
+            properties = dict(properties)
+            if isinstance(roles := properties.get("Roles"), list):
+                properties["Roles"] = [role for role in roles if not is_imported(role)]
+            if isinstance(policies := properties.get("Policies"), list):
+                properties["Policies"] = [self._without_other_services(policy, logical_id) for policy in policies]
+            properties = self._without_other_services(properties, logical_id)
+        return properties
+
+    def _without_other_services(self, policy: Any, where: str) -> Any:
+        """Return a policy whose statements for services that are not run have their actions only."""
+        document = policy.get("PolicyDocument") if isinstance(policy, dict) else None
+        if not isinstance(document, dict) or not isinstance(statements := document.get("Statement"), list):
+            return policy
+        judged = []
+        for statement in statements:
+            actions = self.evaluate(statement.get("Action"), where) if isinstance(statement, dict) else None
+            judged.append(statement if may_cover({"Action": actions}, SERVICES) else {"Action": actions})
+        return {**policy, "PolicyDocument": {**document, "Statement": judged}}
+
     def _role(self, arn: str, where: str) -> Role:
         """Return a function's role with the statements of all its policies; TemplateError if one cannot be evaluated."""
         logical_id = next(
@@ -207,6 +234,8 @@ class Template(Document):
         if properties["ProtocolType"] != "WEBSOCKET":
             raise TemplateError(f"{logical_id}: ProtocolType must be WEBSOCKET")
         self._check_api(stage_id, stage)
+        if not re.fullmatch(r"[\w-]+", stage["StageName"], re.ASCII):
+            raise TemplateError(f"{stage_id}: StageName {stage['StageName']} must have letters, digits, - and _ only")
         routes: dict[str, Route] = {}
         for route_id, route in self.of_type("AWS::ApiGatewayV2::Route"):
             key = route["RouteKey"]
@@ -238,6 +267,8 @@ class Template(Document):
     def _permissions(self) -> Iterator[tuple[str, str]]:
         """Yield function ARN, and pattern of the route or authorizer for which API Gateway may invoke it."""
         for logical_id in self._ids("AWS::Lambda::Permission"):
+            if is_imported(self.resources[logical_id].get("Properties", {}).get("FunctionName")):
+                continue  # another stack's function
             if self.properties(logical_id, "Principal").get("Principal") not in {"apigateway.amazonaws.com", "*"}:
                 continue
             properties = self.properties(logical_id)
@@ -329,3 +360,8 @@ def naming(logical_id: str) -> Iterator[None]:
         yield
     except TemplateError as error:
         raise TemplateError(f"{logical_id}: {error}") from error
+
+
+def is_imported(value: Any) -> bool:
+    """Return whether a value comes from another stack."""
+    return "Fn::ImportValue" in json.dumps(value)

@@ -87,7 +87,7 @@ async def test_functions_run_as_processes_where_there_is_no_engine(machine: Mach
     if script:
         machine.install_docker(script)
 
-    assert await machine.start("auto") == "websocket as processes"
+    assert await machine.start("auto") == "websocket as processes, because no Docker engine answers"
     assert await machine.ask() == "first"
 
 

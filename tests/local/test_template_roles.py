@@ -51,7 +51,7 @@ def test_statement_about_services_that_are_not_run_is_not_judged(read: Read, act
     other = {
         "Effect": "Allow",
         "Action": action,
-        "Resource": "*",
+        "Resource": {"Fn::ImportValue": "arn-of-another-stack"},
         "Condition": {"Bool": {"aws:SecureTransport": "true"}},
     }
     document = {"Statement": [other, *POLICY["Statement"]]}
@@ -84,6 +84,12 @@ def test_policy_of_aws_for_logs_or_traces_allows_nothing_that_is_run(read: Read,
     policy_arn = {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, f":iam::aws:policy/{name}"]]}
 
     assert role_of(read, role(ManagedPolicyArns=[policy_arn])).statements == ()
+
+
+def test_policy_may_name_a_role_of_another_stack_too(read: Read) -> None:
+    put = resource("IAM::Policy", PolicyDocument=POLICY, Roles=[{"Fn::ImportValue": "role"}, {"Ref": "Role"}])
+
+    assert role_of(read, role(), Put=put).statements == (PUT,)
 
 
 def test_each_function_has_its_own_role(read: Read) -> None:

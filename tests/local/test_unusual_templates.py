@@ -174,7 +174,7 @@ def test_property_and_item_without_a_value_are_left_out(write: Write) -> None:
         ({"Fn::Sub": "${Nowhere.Arn}"}, ": Nowhere is no resource or parameter of the template"),
         ({"Fn::GetAtt": ["Events", "Typo"]}, ": Fn::GetAtt Events.Typo is not known locally; use another value there"),
         ({"Fn::If": ["Typo", 1, 2]}, ": condition Typo is not defined in Conditions"),
-        ({"Fn::FindInMap": ["Regions", "eu-west-1", "size"]}, ": Mappings has no Regions, eu-west-1, size"),
+        ({"Fn::FindInMap": ["Regions", "eu-west-1", "size"]}, ": Mappings has no Regions.eu-west-1.size"),
         (
             {"Fn::ImportValue": "x"},
             ": Fn::ImportValue cannot be evaluated locally; use a value or a parameter's Default",
@@ -184,7 +184,7 @@ def test_property_and_item_without_a_value_are_left_out(write: Write) -> None:
             {"Fn::Join": ["", [{"a": {"Ref": "Rooms"}}]]},
             ': Fn::Join has wrong arguments: ["", [{"a": {"Ref": "Rooms"}}]]',
         ),
-        ({"Fn::Join": ["", "x"]}, ': Fn::Join must be over a list, it is "x"'),
+        ({"Fn::Join": ["", "x"]}, ': what Fn::Join joins must be a list, it is "x"'),
         (
             {"Fn::Sub": "{{resolve:ssm:/${Rooms}/key}}"},
             ".Variables.VALUE: the dynamic reference {{resolve:ssm:/Chat-Rooms/key}} is not resolved locally; use a value there",
@@ -291,6 +291,12 @@ def test_unusual_but_right_template_is_run(
         ),
         resource("Lambda::Function", Code={"ZipFile": "x"}, Handler="index.handler", Layers=["x"]),
         {"Type": "Custom::LogRetention", "Properties": {"ServiceToken": arn("Rooms")}},
+        resource(
+            "Lambda::Permission",
+            Action="x",
+            Principal="apigateway.amazonaws.com",
+            FunctionName={"Fn::ImportValue": "x"},
+        ),
         resource("Lambda::Permission", Action="x", Principal="s3.amazonaws.com", FunctionName={"Fn::ImportValue": "x"}),
     ],
     ids=lambda extra: extra["Type"],
@@ -375,7 +381,7 @@ FIX_NAME = "leave it out of the local run, or correct its name"
         (rooms(ImageConfig={"Command": ["app.main"]}), "Rooms: only the handler rooms.handler is run; leave out ImageConfig and Handler"),
         (rooms(ImageConfig={"EntryPoint": ["x"]}), "Rooms: only the handler rooms.handler is run; leave out ImageConfig and Handler"),
         (rooms(Handler="app.main"), "Rooms: only the handler rooms.handler is run; leave out ImageConfig and Handler"),
-        ({"Rooms": resource("Lambda::Function", Role=arn("Role"))}, 'Rooms: metadata BakeTarget is missing, so its code is unknown. Only functions that `docker buildx bake` builds as images are run: name the target, in the CDK by node.default_child.add_metadata("BakeTarget", "name")'),
+        ({"Rooms": resource("Lambda::Function", Role=arn("Role"))}, 'Rooms: metadata BakeTarget is missing or is no name, so its code is unknown. Only functions that `docker buildx bake` builds as images are run: name the target, in the CDK by node.default_child.add_metadata("BakeTarget", "name")'),
         ({"Rooms": {"Type": "AWS::Lambda::Function", "Metadata": {"BakeTarget": "rooms"}}}, "Rooms: Role is missing"),
         (rooms(Role=arn("Nowhere")), "Rooms: Role: Nowhere is no resource or parameter of the template"),
         ({"Role": role(PermissionsBoundary="x")}, f"Role: PermissionsBoundary {LEAVE_OUT}"),
@@ -487,7 +493,7 @@ def test_account_is_that_of_the_cloud_assembly(write: Write, environment: str, e
 def test_account_of_a_single_template_is_that_of_its_arns(
     write: Write, manifest: str | None, value: str, expected: tuple[str, str]
 ) -> None:
-    path = write(variable(value))
+    path = write(variable(value), Description="see arn:aws:lambda:eu-west-3:210987654321:function:other")
     if manifest is not None:
         (path.parent / "manifest.json").write_text(manifest)
 
@@ -560,6 +566,8 @@ async def test_user_of_a_bound_stack_is_let_in_and_stored(
         (b'{"Resources": {\n  "A" 1}}', ", line 2, column 7: Expecting ':' delimiter"),
         (b"[" * 100_000, " is no JSON text: maximum recursion depth exceeded while decoding a JSON array from a unicode string"),
         (b"\xff", " is no JSON text: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (b"\n", " is empty"),
+        (b'{"Resources": ' + b"1" * 5000 + b"}", " is no JSON text: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; use sys.set_int_max_str_digits() to increase the limit"),
         (b"[]", ": the template must be an object, it is []"),
         (b"{}", " has no Resources, so it is no template that can be run"),
         (b'{"Resources": []}', ": Resources must be an object, it is []"),
