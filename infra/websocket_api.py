@@ -11,11 +11,13 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk.aws_apigatewayv2_authorizers import WebSocketLambdaAuthorizer
 from aws_cdk.aws_apigatewayv2_integrations import WebSocketLambdaIntegration
-from constructs import Construct
+from constructs import Construct, IConstruct
 
 from infra.findings import accept, shown
 
-# Facts of a connection or message; never the query string, which carries the token.
+# Facts of a connection or message; never the query string, which carries the token. The variables are those of
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/websocket-api-logging.html; without a value it is "-".
+# Of an error, `message` is quoted here: `messageString` brings its own quotes, but "-" has none, which is not JSON.
 ACCESS_LOG_FORMAT = {
     "requestId": "$context.requestId",
     "requestTime": "$context.requestTime",
@@ -25,8 +27,16 @@ ACCESS_LOG_FORMAT = {
     "connectionId": "$context.connectionId",
     "sourceIp": "$context.identity.sourceIp",
     "principalId": "$context.authorizer.principalId",
+    "authorizerRequestId": "$context.authorizer.requestId",
+    "authorizerStatus": "$context.authorizer.status",
+    "authorizerLatency": "$context.authorizer.latency",
     "authorizerError": "$context.authorizer.error",
+    "integrationRequestId": "$context.integration.requestId",
+    "integrationStatus": "$context.integration.status",
+    "integrationLatency": "$context.integration.latency",
     "integrationError": "$context.integration.error",
+    "errorMessage": "$context.error.message",
+    "errorResponseType": "$context.error.responseType",
 }
 
 
