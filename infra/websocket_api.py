@@ -107,19 +107,27 @@ class WebSocketApi(Construct):
     def post_messages_from(self, function: lambda_.Function) -> None:
         """The function may send to this stage's connections and close them; inspecting them is not included."""
         function.add_environment("CALLBACK_URL", self.stage.callback_url)
+        assert function.role is not None
+        function.add_to_role_policy(self._manage_connections("POST", "DELETE", role=function.role))
+
+    def allow_operators(self, policy: iam.ManagedPolicy) -> None:
+        """Operators may send to this stage's connections, inspect and close them."""
+        policy.add_statements(self._manage_connections("POST", "GET", "DELETE", role=policy))
+
+    def _manage_connections(self, *methods: str, role: IConstruct) -> iam.PolicyStatement:
+        """Return a statement for these methods of `@connections`, for a role or policy where cdk-nag will find it."""
         resources = [
             cdk.Stack.of(self).format_arn(
                 service="execute-api",
                 resource=self.api.api_id,
                 resource_name=f"{self.stage.stage_name}/{method}/@connections/*",
             )
-            for method in ("POST", "DELETE")
+            for method in methods
         ]
-        function.add_to_role_policy(iam.PolicyStatement(actions=["execute-api:ManageConnections"], resources=resources))
-        assert function.role is not None
         reason = "API Gateway makes up a connection's id as it is opened: a policy can only name its stage."
         for resource in resources:
-            accept(function.role, f"IAM5[Resource::{shown(self, resource)}]", reason)
+            accept(role, f"IAM5[Resource::{shown(self, resource)}]", reason)
+        return iam.PolicyStatement(actions=["execute-api:ManageConnections"], resources=resources)
 
 
 class ApiGatewayLogRole(Construct):
