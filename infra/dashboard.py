@@ -30,9 +30,7 @@ class Dashboard(Construct):
     ) -> None:
         super().__init__(scope, id_)
         self.dashboard = cloudwatch.Dashboard(self, "Dashboard", default_interval=cdk.Duration.hours(3))
-        self.dashboard.add_widgets(
-            cloudwatch.AlarmStatusWidget(alarms=alarms, title="Alarms", width=COLUMNS, height=4)  # type: ignore[arg-type]
-        )
+        self.dashboard.add_widgets(cloudwatch.AlarmStatusWidget(alarms=alarms, title="Alarms", width=COLUMNS, height=4))
         for row in (
             graphs_of_connections(authorizer, websocket, stage),
             graphs_of_messages(websocket, stage),
