@@ -202,7 +202,7 @@ TRACE = "Root=1-5759e988-aaaaaaaaaaaaaaaaaaaaaaaa;Parent=53995c3f42cd8ad8"
 )
 @pytest.mark.parametrize("claims", [{}, {"aud": "another-client"}], ids=["accepted", "rejected"])
 def test_decision_does_not_depend_on_the_trace(
-    gate: ModuleType, sign: Sign, monkeypatch: pytest.MonkeyPatch, trace: str, claims: dict[str, str]
+    gate: ModuleType, sign: Sign, monkeypatch: pytest.MonkeyPatch, trace: str, claims: dict[str, Any]
 ) -> None:
     """No daemon listens."""
     monkeypatch.setenv("_X_AMZN_TRACE_ID", trace)
