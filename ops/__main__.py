@@ -51,7 +51,8 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(sys.argv[1:] if words is None else words)
     progress = Progress()
     try:
-        return run(arguments, progress)
+        status = run(arguments, progress)
+        sys.stdout.flush()
     except BrokenPipeError:  # `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -62,6 +63,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         progress.end()
         status = 130
+    else:
+        return status
     if progress.counts.outcomes:
         print(f"before that: {format_counts(progress.counts, ())}", file=sys.stderr)
     return status
@@ -90,7 +93,11 @@ def operate(deployment: Deployment, arguments: argparse.Namespace, message: byte
         outcomes = ["delivered", "gone", "expired", "failed"]
     else:
         if user and disables and not arguments.dry_run:
-            facts["tokensWorkUntil"] = format_time(disable(deployment, user))
+            until = facts["tokensWorkUntil"] = format_time(disable(deployment, user))
+            if not arguments.json:
+                print(
+                    f"{arguments.user} is disabled; an ID token that the user already has opens connections until {until}"
+                )
         counts = kick(deployment, arguments.by, user_id=user_id, connection_id=arguments.connection, **options)
         outcomes = ["kicked", "gone", "failed"]
     progress.end()
@@ -100,10 +107,6 @@ def operate(deployment: Deployment, arguments: argparse.Namespace, message: byte
         print(("would be: " if arguments.dry_run else "") + format_counts(counts, outcomes))
         for reason, number in counts.reasons.most_common(SHOWN_REASONS):
             print(f"{number:,} failed: {reason}", file=sys.stderr)
-        if until := facts.get("tokensWorkUntil"):
-            print(
-                f"{arguments.user} is disabled; an ID token that the user already has opens connections until {until}"
-            )
     return 1 if counts.outcomes["failed"] else 0
 
 
@@ -141,6 +144,7 @@ def read_message(argument: str | None) -> bytes:
 
 def print_connections(connections: Iterator[Connection], *, as_json: bool) -> None:
     """Print each connection as soon as it is read."""
+    number = -1
     for number, each in enumerate(connections):
         if as_json:
             times = {"connectedAt": each.connected_at, "removedAt": each.removed_at}
@@ -150,6 +154,8 @@ def print_connections(connections: Iterator[Connection], *, as_json: bool) -> No
             print(ROW.format("CONNECTION", "USER", "CONNECTED SINCE", "EXPIRES IN"))
         since = format_time(each.connected_at) if each.connected_at else "unknown"
         print(ROW.format(each.id, each.user_id, since, format_rest(each)))
+    if number < 0:
+        print("no connections", file=sys.stderr)
 
 
 def format_counts(counts: Counts, names: Sequence[str]) -> str:

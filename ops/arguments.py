@@ -31,16 +31,16 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
         return commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
 
     who = add("who", "list connections")
-    who.add_argument("--user", metavar="SUB|E-MAIL", help="only this user's (default: all)")
+    who.add_argument("--user", metavar="SUB|E-MAIL", type=parse_text, help="only this user's (default: all)")
     push = add("push", "send a message to connections; the exit status is 1 if one of them did not get it")
     to = push.add_mutually_exclusive_group(required=True)
-    to.add_argument("--user", metavar="SUB|E-MAIL", help="to all connections of this user")
+    to.add_argument("--user", metavar="SUB|E-MAIL", type=parse_text, help="to all connections of this user")
     to.add_argument("--all", action="store_true", help="to all connections")
     push.add_argument("message", nargs="?", help="at most 128 KB (default: standard input)")
     kick = add("kick", "end connections; the exit status is 1 if one of them may still be open")
     whom = kick.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--user", metavar="SUB|E-MAIL", help="all connections of this user")
-    whom.add_argument("--connection", metavar="ID", help="one connection")
+    whom.add_argument("--user", metavar="SUB|E-MAIL", type=parse_text, help="all connections of this user")
+    whom.add_argument("--connection", metavar="ID", type=parse_text, help="one connection")
     kick.add_argument("--disable", action="store_true", help="disable the user in Cognito first")
     kick.add_argument(
         "--by", metavar="NAME", type=parse_name, default=find_own_name(), help="for the log (default: %(default)s)"
@@ -99,6 +99,12 @@ def parse_count(text: str) -> int:
     if re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) < 65536:
         return int(text)
     raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535, it is {text!r}")
+
+
+def parse_text(text: str) -> str:
+    if text:
+        return text
+    raise argparse.ArgumentTypeError("must not be empty")
 
 
 def parse_name(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from botocore.exceptions import ClientError
 
@@ -33,6 +33,15 @@ class Connection(NamedTuple):
     user_id: str = ""
     connected_at: int = 0
     removed_at: int = 0
+
+    @classmethod
+    def parse(cls, row: dict[str, Any]) -> Self:
+        """Raise OpsError for a row of another kind of table."""
+        try:
+            times = (int(row.get(name, {}).get("N", 0)) for name in ("connectedAt", "removedAt"))
+            return cls(row["connectionId"]["S"], row["userId"]["S"], *times)
+        except KeyError as error:
+            raise OpsError(f"a row of the table has no {error}: is its name the output ConnectionTableName?") from error
 
     @property
     def has_expired(self) -> bool:
@@ -66,6 +75,9 @@ def connections_of(deployment: Deployment, user_id: str | None = None) -> Iterat
     """Yield the connections of a user, or of all users; rows are read page by page while they are used.
 
     Rows of expired connections are included: DynamoDB deletes them within days.
+
+    Raises:
+        ClientError: AWS refuses the caller; so does BotoCoreError without credentials or network.
     """
     parameters: dict[str, Any] = {"TableName": deployment.table_name}
     read = deployment.dynamodb.scan
@@ -78,9 +90,7 @@ def connections_of(deployment: Deployment, user_id: str | None = None) -> Iterat
         }
     while True:
         page = call_with_retries(read, **parameters)
-        for row in page["Items"]:
-            times = (int(row.get(name, {}).get("N", 0)) for name in ("connectedAt", "removedAt"))
-            yield Connection(row["connectionId"]["S"], row["userId"]["S"], *times)
+        yield from map(Connection.parse, page["Items"])
         if "LastEvaluatedKey" not in page:
             return
         parameters["ExclusiveStartKey"] = page["LastEvaluatedKey"]
@@ -110,7 +120,6 @@ def push(
         ClientError: AWS refuses the caller; so does BotoCoreError without credentials or network.
     """
     check_message(message)
-
     management = deployment.management
 
     def work(connection: Connection) -> Outcome:
@@ -132,7 +141,7 @@ def kick(
     dry_run: bool = False,
     report: Report = lambda _: None,
 ) -> Counts:
-    """End one connection, or all of a user; the row is told first who does it, so that its end is logged with that.
+    """End one connection, or all of a user. Their rows get `endedBy` first, for the log of `$disconnect`.
 
     Args:
         deployment: to call.
@@ -162,9 +171,11 @@ def kick(
 def check_message(message: bytes) -> None:
     """Raise OpsError for a message that `@connections` would refuse."""
     if not message:
-        raise OpsError("the message is empty: pass it as the last argument or on standard input")
+        raise OpsError("the message is empty: pass a text, or put it on standard input")
     if len(message) > MAX_MESSAGE_BYTES:
-        raise OpsError(f"the message has {len(message):,} bytes; @connections takes at most {MAX_MESSAGE_BYTES:,}")
+        raise OpsError(
+            f"the message has more than {MAX_MESSAGE_BYTES:,} bytes, which is the limit of @connections: shorten it"
+        )
     try:
         message.decode()
     except UnicodeDecodeError as error:

@@ -82,7 +82,8 @@ def explain(error: Exception) -> str:
             return "there are no AWS credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID, or pass --profile"
         case NoRegionError():
             return "no region is set: pass --region, or set AWS_REGION or a region in the profile"
-    return clean(str(error)) or type(error).__name__
+    reason = getattr(error, "kwargs", {}).get("error")  # botocore's network errors have it, their messages do not
+    return clean(" ".join(f"{error}".split()) + (f" ({reason})" if reason else "")) or type(error).__name__
 
 
 def explain_answer(error: ClientError) -> str:

@@ -22,9 +22,9 @@ from local.aws.iam import ADMINISTRATOR
 from local.aws.ministack import LocalAws
 from ops import Deployment
 from tests.conftest import ROOT
-from tests.local.conftest import OUR_ROUTES, Gateway, Serve, api, gateway, listen, serve
+from tests.local.conftest import OUR_ROUTES, Gateway, Serve, api, gateway, listen, own_template, serve
 
-__all__ = ["gateway", "listen", "serve"]
+__all__ = ["gateway", "listen", "own_template", "serve"]
 
 TABLE = "connections-of-ops"  # so that a push to all users meets no other test's rows
 GONE = "G0neOFvHcCIhwAA="
@@ -93,13 +93,19 @@ class Desk:
         where = {"--table": TABLE, "--callback-url": f"http://127.0.0.1:{self.gateway.port}/prod"}
         return [word for option in {**where, "--region": "us-east-1"}.items() for word in option]
 
-    async def ops(self, *words: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run `python -m ops` with this desk's options."""
-        found = {
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables by which `python -m ops` finds this desk."""
+        return {
+            "AWS_ACCESS_KEY_ID": ADMINISTRATOR,
+            "AWS_SECRET_ACCESS_KEY": ADMINISTRATOR,
             "AWS_ENDPOINT_URL_DYNAMODB": self.database.url,
             "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": self.database.url,
         }
-        return await asyncio.to_thread(run_ops, *words, *self.options, stdin=stdin, **found | variables)
+
+    async def ops(self, *words: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run `python -m ops` with this desk's options."""
+        return await asyncio.to_thread(run_ops, *words, *self.options, stdin=stdin, **self.variables | variables)
 
 
 def run_ops(*words: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import pytest
@@ -62,8 +63,8 @@ def test_retry_decision(error: Exception, retried: bool) -> None:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Record the waits, without waiting; each is the longest that jitter may choose."""
     recorded: list[float] = []
-    monkeypatch.setattr(errors.time, "sleep", recorded.append)
-    monkeypatch.setattr(errors.random, "uniform", lambda _, longest: longest)
+    monkeypatch.setattr(time, "sleep", recorded.append)
+    monkeypatch.setattr(random, "uniform", lambda _, longest: longest)
     return recorded
 
 
@@ -120,6 +121,10 @@ DENIAL = "User: arn:aws:iam::123456789012:user/ada is not authorized to perform:
         (OpsError("a reason"), "a reason"),
         (NoCredentialsError(), "there are no AWS credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID, or pass --profile"),
         (NoRegionError(), "no region is set: pass --region, or set AWS_REGION or a region in the profile"),
+        (
+            EndpointConnectionError(**NETWORK),
+            'Could not connect to the endpoint URL: "https://example.com" (no route to host)',
+        ),
         (ProfileNotFound(profile="prod"), "The config profile (prod) could not be found"),
         (
             answered(400, "AccessDeniedException", DENIAL, "Scan"),

@@ -76,6 +76,6 @@ async def test_dry_run_counts_and_changes_nothing(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"user_id": "ada", "connection_id": GONE}], ids=["neither", "both"])
-async def test_user_or_connection_must_be_given(desk: Desk, options: dict[str, str]) -> None:
+async def test_user_or_connection_must_be_given(desk: Desk, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="either a user_id or a connection_id"):
         kick(desk.deployment(), "ada", **options)
