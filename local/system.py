@@ -76,6 +76,7 @@ class System:
 
     Attributes:
         started_at: Unix time before anything was read.
+        endpoint_url: what functions call instead of AWS.
         page_url: None if no page is served.
         page_settings: what the page reads as `config.json`; None if no page is served.
     """
@@ -89,6 +90,7 @@ class System:
     server: GatewayServer
     port: int
     started_at: float
+    endpoint_url: str = ""
     page_url: str | None = None
     page_settings: dict[str, Any] | None = None
 
@@ -170,7 +172,9 @@ async def run_system(options: Options, progress: Progress) -> AsyncIterator[Syst
             port = await server.start(options.port)
             exits.push_async_callback(server.stop)
             endpoint.route_gateway(stack.api.domain_name, port)
-            system = System(stack, template, created, aws, iam, functions, server, port, started_at)
+            system = System(
+                stack, template, created, aws, iam, functions, server, port, started_at, endpoint_url
+            )
             step.result = system.websocket_url
 
         with progress.step("functions started") as step:

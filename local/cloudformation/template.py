@@ -201,13 +201,19 @@ class Template(Document):
             if policy not in here and policy.partition(":policy/")[2] not in POLICIES_WITHOUT_EFFECT:
                 rule = "what it allows is unknown locally; write its statements into a policy"
                 raise TemplateError(f"{logical_id}: {policy}: {rule}")
-        statements: list[Statement] = []
+        return Role(name, tuple(self._statements(documents)))
+
+    def managed_policy(self, logical_id: str) -> Role:
+        """Return a role with this policy alone; TemplateError if it cannot be evaluated."""
+        document = self.properties(logical_id)["PolicyDocument"]
+        return Role(logical_id, tuple(self._statements([(logical_id, document)])))
+
+    def _statements(self, documents: Iterable[tuple[str, Any]]) -> Iterator[Statement]:
         for policy_id, document in documents:
             try:
-                statements += parse_policy(document, SERVICES)
+                yield from parse_policy(document, SERVICES)
             except PolicyError as error:
                 raise TemplateError(f"{policy_id}: {error}; leave it out of the local run") from error
-        return Role(name, tuple(statements))
 
     def _policies_of(self, role: str, attached: list[str]) -> Iterator[str]:
         """Yield the logical ids of the policies that a role has, by the policies' own word or the role's."""
