@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C prints no traceback, also during the imports
+
 import argparse
 import json
 import os
@@ -175,4 +180,5 @@ def format_rest(connection: Connection) -> str:
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # the terminal may not have every character
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

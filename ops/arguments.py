@@ -7,6 +7,7 @@ import getpass
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn
 
 MAX_NAME_CHARACTERS = 64
@@ -57,14 +58,14 @@ def build_common_options() -> Parser:
     common.add_argument("--json", action="store_true", help="print JSON")
     common.add_argument(
         "--threads",
-        type=parse_count,
+        type=partial(parse_number, highest=256),
         default=32,
         metavar="NUMBER",
         help="calls at the same time (default: %(default)s)",
     )
     where = common.add_argument_group("where", "One of --local, --stack, or --table and --callback-url.")
     where.add_argument("--local", action="store_true", help="the running `make up`")
-    where.add_argument("--port", type=parse_count, help="of that `make up` (default: 4510)")
+    where.add_argument("--port", type=partial(parse_number, highest=65535), help="of that `make up` (default: 4510)")
     where.add_argument("--stack", metavar="NAME", help="a deployed stack; the rest is read from its outputs")
     where.add_argument("--table", metavar="NAME", help="the output ConnectionTableName")
     where.add_argument("--callback-url", metavar="URL", help="the output CallbackUrl")
@@ -85,8 +86,8 @@ def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         parser.error(f"{ways[0]} and {ways[1]} exclude each other")
     if explicit and not (arguments.table and arguments.callback_url):
         parser.error("--table and --callback-url belong together")
-    if explicit and not re.fullmatch(r"https?://[^/]+/.+", arguments.callback_url):
-        parser.error(f"--callback-url must be an https:// URL with a stage, it is {arguments.callback_url!r}")
+    if explicit and not re.fullmatch(r"https?://[^/\s]+(/\S*)?", arguments.callback_url):
+        parser.error(f"--callback-url must be a URL that begins with https://, it is {arguments.callback_url!r}")
     if arguments.port and not arguments.local:
         parser.error("--port is for --local only")
     if arguments.local and (arguments.region or arguments.profile):
@@ -95,10 +96,10 @@ def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         parser.error("--disable needs --user")
 
 
-def parse_count(text: str) -> int:
-    if re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) < 65536:
+def parse_number(text: str, highest: int) -> int:
+    if re.fullmatch("[0-9]{1,5}", text) and 1 <= int(text) <= highest:
         return int(text)
-    raise argparse.ArgumentTypeError(f"must be a number from 1 to 65535, it is {text!r}")
+    raise argparse.ArgumentTypeError(f"must be a number from 1 to {highest}, it is {text!r}")
 
 
 def parse_text(text: str) -> str:

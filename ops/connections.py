@@ -113,7 +113,7 @@ def push(
         message: text in UTF-8, at most 128 KB.
         user_id: the `sub` of the user's tokens.
         dry_run: only count who would get it.
-        report: called every 0.2 s, and at the end, with what was done so far.
+        report: called at the start, every 0.2 s, and at the end, with what was done so far.
 
     Raises:
         OpsError: the message cannot be sent to anybody.
@@ -149,7 +149,7 @@ def kick(
         user_id: the `sub` of the user's tokens.
         connection_id: of one connection.
         dry_run: only count what would be ended.
-        report: called every 0.2 s, and at the end, with what was done so far.
+        report: called at the start, every 0.2 s, and at the end, with what was done so far.
 
     Raises:
         ValueError: neither a user nor a connection is given, or both are.
@@ -197,6 +197,7 @@ def run(connections: Iterable[Connection], work: Work, threads: int, report: Rep
             with lock:
                 counts.add(outcome, reason)
 
+    report(counts)  # the caller has them also if an interrupt ends this
     with ThreadPoolExecutor(threads) as pool:
         running = [pool.submit(run_thread) for _ in range(threads)]
         try:

@@ -38,7 +38,7 @@ def find_user(deployment: Deployment, sub_or_email: str) -> User:
     )["Users"]
     subs = [{each["Name"]: each["Value"] for each in user["Attributes"]}["sub"] for user in found]
     if not found:
-        rule = "an e-mail address is compared as it was signed up" if attribute == "email" else "is this an e-mail?"
+        rule = "upper and lower case count" if attribute == "email" else "pass the sub or the e-mail address"
         raise OpsError(f"user pool {deployment.user_pool_id} has no user whose {attribute} is {sub_or_email}: {rule}")
     if len(found) > 1:
         raise OpsError(f"{len(found)} users have the e-mail address {sub_or_email}: pass one of {', '.join(subs)}")

@@ -17,7 +17,7 @@ import pytest
 from botocore.session import Session
 from websockets.asyncio.client import ClientConnection
 
-from local.apigateway.limits import Limits
+from local.apigateway.api import Throttle
 from local.aws.iam import ADMINISTRATOR
 from local.aws.ministack import LocalAws
 from ops import Deployment
@@ -79,6 +79,11 @@ class Desk:
         await self.put(connection_id, **row)
         return peer, connection_id
 
+    def throttle(self, rate: float) -> None:
+        """Let so many calls a second pass from now on, and one at once."""
+        self.gateway.server._requests.throttle = Throttle(rate=rate, burst=1)
+        self.gateway.server._requests.tokens = min(rate, 1)
+
     async def row(self, connection_id: str) -> dict[str, Any] | None:
         return await asyncio.to_thread(self.read_row, connection_id)
 
@@ -139,11 +144,11 @@ def table(database: LocalAws) -> None:
 
 @pytest.fixture
 def make_desk(serve: Serve, database: LocalAws, table: None) -> Iterator[MakeDesk]:
-    """Start a gateway with these limits."""
+    """Start a gateway with these options."""
     desks: list[Desk] = []
 
-    async def make(limits: Limits = Limits(), **options: Any) -> Desk:  # noqa: B008 - frozen
-        desks.append(Desk(await serve(api(*OUR_ROUTES), limits=limits, **options), database))
+    async def make(**options: Any) -> Desk:
+        desks.append(Desk(await serve(api(*OUR_ROUTES), **options), database))
         return desks[-1]
 
     yield make

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,14 +18,12 @@ from typing import Any
 
 import pytest
 
-from local.apigateway.api import Throttle
-from local.apigateway.limits import Limits
 from ops import arguments
 from ops.__main__ import main
 from ops.arguments import clean_name
 from tests.conftest import ROOT, Answer, LoopbackServer
 from tests.local.conftest import closed, received
-from tests.ops.conftest import GONE, LONG_AGO, TABLE, Desk, MakeDesk, run_ops
+from tests.ops.conftest import GONE, LONG_AGO, TABLE, Desk, run_ops
 
 EMAIL = 'o\'hara+"quoted"@example.com'
 
@@ -163,6 +162,18 @@ async def test_quotes_in_an_address_are_escaped(desk: Desk) -> None:
     assert json.loads(asked.body)["Filter"] == 'email = "o\'hara+\\"quoted\\"@example.com"'
 
 
+async def test_address_of_two_users_is_refused(desk: Desk) -> None:
+    users = [{"Username": sub, "Attributes": [{"Name": "sub", "Value": sub}]} for sub in ("1a", "2b")]
+    body = [json.dumps({"Users": users}).encode()]
+    with LoopbackServer(Answer(body=body, headers={"Content-Type": "application/x-amz-json-1.1"})) as fake:
+        variables = {"AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": fake.url}
+        words = ("kick", "--user", "ada@example.com", "--user-pool", "us-east-1_Example01")
+        ended = await desk.ops(*words, **variables)
+
+    assert ended.stderr == "2 users have the e-mail address ada@example.com: pass one of 1a, 2b\n"
+    assert ended.returncode == 1
+
+
 async def test_email_without_a_user_pool_is_refused(desk: Desk) -> None:
     ended = await desk.ops("push", "--user", "ada@example.com", "news")
 
@@ -215,7 +226,10 @@ WHERE = ["--table", TABLE, "--callback-url", "https://example.com/prod", "--regi
         (["who", "--local", "--stack", "Chat"], "--local and --stack exclude each other"),
         (["who", "--stack", "Chat", "--table", "x"], "--stack and --table exclude each other"),
         (["who", "--table", "x"], "--table and --callback-url belong together"),
-        (["who", "--table", "x", "--callback-url", "example.com"], "--callback-url must be an https:// URL"),
+        (
+            ["who", "--table", "x", "--callback-url", "example.com"],
+            "--callback-url must be a URL that begins with https://, it is",
+        ),
         (["who", *WHERE, "--port", "1"], "--port is for --local only"),
         (["who", "--local", "--port", "0"], "--port must be a number from 1 to 65535, it is '0'"),
         (["who", "--local", "--region", "us-east-1"], "--region and --profile are not for --local"),
@@ -225,7 +239,7 @@ WHERE = ["--table", TABLE, "--callback-url", "https://example.com/prod", "--regi
         (["kick", *WHERE, "--user", ""], "--user must not be empty"),
         (["kick", *WHERE, "--connection", "x", "--disable"], "--disable needs --user"),
         (["kick", *WHERE, "--connection", "x", "--by", "\t"], "--by must have printable ASCII characters"),
-        (["who", *WHERE, "--threads", "none"], "--threads must be a number from 1 to 65535, it is 'none'"),
+        (["who", *WHERE, "--threads", "none"], "--threads must be a number from 1 to 256, it is 'none'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -342,8 +356,7 @@ def test_stack_that_cannot_be_read_is_one_line(status: int, body: str, line: str
     assert (ended.stderr, ended.stdout, ended.returncode) == (line, "", 1)
 
 
-async def test_what_was_done_before_an_error_is_told(make_desk: MakeDesk) -> None:
-    desk: Desk = await make_desk()
+async def test_what_was_done_before_an_error_is_told(desk: Desk) -> None:
     rows = [{"connectionId": {"S": GONE}, "userId": {"S": "ada"}, "removedAt": {"N": "9999999999"}}]
     page = {"Items": rows, "LastEvaluatedKey": {"connectionId": {"S": GONE}}}
 
@@ -379,10 +392,10 @@ async def test_closed_pipe_ends_quietly(desk: Desk) -> None:
     assert (ended.stderr, ended.returncode) == (b"", 1)
 
 
-async def test_progress_is_shown_on_a_terminal(make_desk: MakeDesk) -> None:
-    desk: Desk = await make_desk(Limits(requests=Throttle(rate=20, burst=1)))
+async def test_progress_is_shown_on_a_terminal(desk: Desk) -> None:
     for _ in range(10):
         await desk.connect()
+    desk.throttle(rate=20)
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "ops", "push", "--user", desk.user_id, *desk.options, "news"]
 
@@ -402,6 +415,24 @@ async def test_progress_is_shown_on_a_terminal(make_desk: MakeDesk) -> None:
     assert re.match(r"\r\x1b\[K\d+ done, \d+ a second", shown)
     assert shown.endswith("\r\x1b[K")
     assert ended.stdout == b"delivered 10, gone 0, expired 0, failed 0\n"
+
+
+async def test_ctrl_c_says_what_was_done(desk: Desk) -> None:
+    peers = [peer for peer, _ in [await desk.connect() for _ in range(20)]]
+    desk.throttle(rate=2)
+    command = [sys.executable, "-m", "ops", "push", "--user", desk.user_id, *desk.options, "--threads", "1", "news"]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, env=os.environ | desk.variables, stdout=PIPE, stderr=PIPE
+    )
+    receiving = [asyncio.create_task(received(peer)) for peer in peers]
+    await asyncio.wait(receiving, return_when=asyncio.FIRST_COMPLETED)
+    process.send_signal(signal.SIGINT)
+    printed, told = await process.communicate()
+    for each in receiving:
+        each.cancel()
+
+    assert (printed, process.returncode) == (b"", 130)
+    assert re.fullmatch(rb"before that: delivered \d+\n", told)
 
 
 @pytest.mark.parametrize(

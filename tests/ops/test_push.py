@@ -11,14 +11,12 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 
-from local.apigateway.api import Throttle
-from local.apigateway.limits import Limits
 from ops import Connection, Counts, OpsError, connections_of, push
 from ops import errors as ops_errors
 from ops.connections import HANDSHAKE_SECONDS, MAX_MESSAGE_BYTES
 from tests.conftest import Answer, LoopbackServer, Request, free_port
 from tests.local.conftest import closed, received
-from tests.ops.conftest import GONE, LONG_AGO, TABLE, Desk, MakeDesk
+from tests.ops.conftest import GONE, LONG_AGO, TABLE, Desk
 
 
 @pytest.fixture
@@ -87,9 +85,9 @@ async def test_row_of_a_connection_that_got_410_is_kept_for_30_seconds(desk: Des
     assert (await desk.row(GONE) is not None) is kept
 
 
-async def test_throttled_posts_are_repeated_until_all_are_delivered(make_desk: MakeDesk, quick: None) -> None:
-    desk: Desk = await make_desk(Limits(requests=Throttle(rate=200, burst=2)))
+async def test_throttled_posts_are_repeated_until_all_are_delivered(desk: Desk) -> None:
     peers = [peer for peer, _ in [await desk.connect() for _ in range(20)]]
+    desk.throttle(rate=100)
 
     counts = await push_news(desk)
 
@@ -97,9 +95,9 @@ async def test_throttled_posts_are_repeated_until_all_are_delivered(make_desk: M
     assert [await received(peer) for peer in peers] == ["news"] * 20
 
 
-async def test_connection_that_stays_throttled_has_failed(make_desk: MakeDesk, quick: None) -> None:
-    desk: Desk = await make_desk(Limits(requests=Throttle(rate=0, burst=0)))
+async def test_connection_that_stays_throttled_has_failed(desk: Desk, quick: None) -> None:
     await desk.put(GONE)
+    desk.throttle(rate=0)
 
     counts = await push_news(desk)
 
