@@ -48,7 +48,7 @@ class Deployment:
         self._session = session or open_session()
         self._endpoint_urls = endpoint_urls
         self.dynamodb = self._create_client("dynamodb")
-        self.management = Management(callback_url, region, self._session)
+        self.management = Management(callback_url, region, self._session, threads)
 
     @classmethod
     def of_stack(cls, name: str, *, region: str | None = None, profile: str | None = None, **options: Any) -> Self:

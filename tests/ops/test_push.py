@@ -217,14 +217,3 @@ def test_next_page_is_read_when_it_is_needed(desk: Desk) -> None:
 
         stubber.add_response("scan", {"Items": rows[2:]}, {"TableName": TABLE, "ExclusiveStartKey": after})
         assert list(connections) == [Connection("tablet", "ada")]
-
-
-async def test_network_connections_are_kept_for_the_next_push(desk: Desk) -> None:
-    peer, _ = await desk.connect()
-    deployment = desk.deployment(threads=1)
-
-    for _ in range(3):
-        await asyncio.to_thread(push, deployment, b"news", desk.user_id)
-
-    assert len(deployment.management._idle) == 1
-    assert [await received(peer) for _ in range(3)] == ["news"] * 3
