@@ -148,8 +148,8 @@ export function ReasonLine({ reason: { text, code, source } }: { reason: Reason 
           {" "}
           (<code>{revealHidden(code)}</code>)
         </>
-      )}
-      , says {revealHidden(source)}.
+      )}{" "}
+      <span className="source">from {revealHidden(source)}</span>
     </p>
   );
 }

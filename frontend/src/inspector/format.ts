@@ -22,7 +22,9 @@ export function formatDuration(seconds: number): string {
 
 /** Return the time since the start of the connection. Clocks of two processes may differ a little, so it can be negative. */
 export function formatOffset(seconds: number): string {
-  return seconds < 0 ? `−${formatDuration(-seconds)}` : `+${formatDuration(seconds)}`;
+  const size = Math.abs(seconds);
+  const text = size >= 0.9995 && size < 59.9995 ? `${size.toFixed(3)} s` : formatDuration(size);
+  return seconds < 0 ? `−${text}` : `+${text}`;
 }
 
 /** Return the time of the day, with the date if it is another day. */

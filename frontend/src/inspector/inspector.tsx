@@ -39,8 +39,8 @@ export function Inspector({ journal }: { journal: Journal }) {
         <h1>Inspector</h1>
         <SearchForm journal={journal} route={route} />
         <Stream state={state} journal={journal} />
+        <Notice state={state} />
       </header>
-      <Notice state={state} />
       <main>
         {id === undefined ? (
           <ListPage list={list} cameFrom={lastId.current} />
@@ -113,7 +113,7 @@ function Stream({ state: { stream }, journal }: { state: JournalState; journal: 
 /** Why the page does not change any more. */
 function Notice({ state: { stream, list, lastLiveAt } }: { state: JournalState }) {
   return (
-    <div role="status">
+    <div role="status" className="notice-area">
       {list.problem === "no journal" ? (
         <p className="banner">
           There is no journal at this address. Start <code>make up</code>, and open the address that it prints as

@@ -114,13 +114,13 @@ const ConnectionRow = memo(function ConnectionRow({ connection }: { connection: 
         </a>
       </th>
       <td className="state-cell">{text}</td>
-      <td className="user" data-label="User">
+      <td className="user" data-label="User" data-empty={userId === undefined}>
         {userId === undefined ? <None /> : <code title={revealHidden(userId)}>{revealHidden(userId)}</code>}
       </td>
-      <td data-label="Opened">
+      <td className="opened" data-label="Opened">
         <Time at={openedAt} />
       </td>
-      <td className="ended" data-label="Ended">
+      <td className="ended" data-label="Ended" data-empty={endedAt === undefined}>
         {endedAt === undefined ? (
           <None />
         ) : (

@@ -154,7 +154,11 @@ function describeDecision(facts: Facts): Sentence {
     return { text: `API Gateway answered 101: the connection is open${chosen}`, tone: "good", blocks };
   }
   const body = toText(facts.body);
-  return { text: `API Gateway answered ${status ?? "?"}${body ? `: ${quote(body)}` : ""}`, tone: "error", blocks };
+  return {
+    text: `API Gateway answered ${status ?? "?"}${body ? `: ${quote(messageOf(body))}` : ""}`,
+    tone: "error",
+    blocks,
+  };
 }
 
 /** Return the title of a handshake's step. */
@@ -207,10 +211,11 @@ const SENDERS: Record<string, string> = {
 function describeFrame(facts: Facts): Sentence {
   const from = toText(facts.from) ?? "";
   const sender = Object.hasOwn(SENDERS, from) ? SENDERS[from] : shorten(from);
-  const body = toText(facts.body);
+  const error = errorOfFrame(facts);
+  const body = error ?? toText(facts.body);
   return {
     text: `Sent to the client${sender ? ` by ${sender}` : ""}: ${body ? quote(body) : "an empty frame"}`,
-    tone: errorOfFrame(facts) === undefined ? "plain" : "error",
+    tone: error === undefined ? "plain" : "error",
     blocks: collectBlocks(facts, ["body", "Frame"]),
   };
 }
@@ -324,6 +329,12 @@ function collectBlocks(facts: Facts, ...labels: [name: string, label: string][])
     const value = facts[name];
     return value === undefined || value === null || value === "" ? [] : [{ label, value }];
   });
+}
+
+/** Return the message in an answer of API Gateway, which IAM writes with a capital; the whole text of any other. */
+function messageOf(body: string): string {
+  const { message, Message } = parseObject(body);
+  return toText(message) ?? toText(Message) ?? body;
 }
 
 function quote(text: string): string {

@@ -6,7 +6,7 @@
  */
 
 import type { Entry } from "./api";
-import { type Facts, isObject, parseObject, toNumber, toObject, toText } from "./json";
+import { type Facts, isObject, parseObject, shorten, toNumber, toObject, toText } from "./json";
 import { explainReason } from "./reasons";
 import {
   describeCause,
@@ -242,7 +242,9 @@ function traceKey(entry: Entry): string {
 function finishStep({ key, at, head, rows }: Draft): Step {
   const all = [...walk(rows)];
   const { text, tone } = titleStep(head, at, all);
-  return { key, at, title: text, tone, reason: findReason(head, all), rows };
+  const reason = findReason(head, all);
+  const isRepeated = reason && text.endsWith(`: ${shorten(reason.text)}`);
+  return { key, at, title: text, tone, reason: isRepeated ? undefined : reason, rows };
 }
 
 function titleStep(head: Entry, at: number, rows: readonly Row[]): { text: string; tone: Tone } {
@@ -259,23 +261,37 @@ function titleStep(head: Entry, at: number, rows: readonly Row[]): { text: strin
     }
     case "end":
       return titleEnd(head.facts);
-    default:
-      return describeEntry(head);
+    default: {
+      const title = Object.hasOwn(OTHER_TITLES, head.kind) ? OTHER_TITLES[head.kind] : undefined;
+      return { text: title ?? shorten(head.kind), tone: describeEntry(head).tone };
+    }
   }
 }
 
+/** Titles of entries that belong to no handshake, message or end. */
+const OTHER_TITLES: Record<string, string> = {
+  invocation: "Invocation",
+  decision: "Decision about the handshake",
+  frame: "Push to the client",
+  management: "Call of @connections",
+  call: "AWS call",
+  log: "Log line",
+  trace: "Trace",
+};
+
 /** Return the reason in a step's log records, or what can be concluded from its other entries. */
 function findReason(head: Entry, rows: readonly Row[]): Reason | undefined {
+  const failed = rows.find(({ entry }) => entry.kind === "invocation" && describeError(entry.facts) !== undefined);
+  const error = failed && describeError(failed.entry.facts);
   for (const { entry } of rows) {
     const reason = entry.kind === "log" ? reasonOfLog(entry.facts) : undefined;
-    if (reason) {
+    // A log record that only names the error's type says less than the error.
+    if (reason && !error?.startsWith(`${reason.code}:`)) {
       return reason;
     }
   }
-  const failed = rows.find(({ entry }) => entry.kind === "invocation" && describeError(entry.facts) !== undefined);
-  if (failed) {
-    const { facts } = failed.entry;
-    return { text: describeError(facts) ?? "", source: toText(facts.function) ?? "the function" };
+  if (failed && error !== undefined) {
+    return { text: error, source: `the error of ${toText(failed.entry.facts.function) ?? "a function"}` };
   }
   return head.kind === "handshake" ? reasonOfRefusal(rows) : undefined;
 }
@@ -300,7 +316,7 @@ function reasonOfRefusal(rows: readonly Row[]): Reason | undefined {
   const decision = rows.find(({ entry }) => entry.kind === "decision")?.entry.facts;
   const hasInvoked = rows.some(({ entry }) => entry.kind === "invocation");
   const text = explainStatus(toNumber(decision?.status), hasInvoked, toText(toObject(decision).effect));
-  return text === undefined ? undefined : { text, source: "API Gateway" };
+  return text === undefined ? undefined : { text, source: "API Gateway's answer" };
 }
 
 function explainStatus(status: number | undefined, hasInvoked: boolean, effect: string | undefined) {
