@@ -79,7 +79,7 @@ function Story({ id, entries, summary }: StoryProps) {
           </Fact>
         )}
         {openedAt !== undefined && (
-          <Fact name={end.state === "refused" ? "Asked" : "Opened"}>
+          <Fact name={end.state === "refused" ? "Refused" : "Opened"}>
             <Time at={openedAt} />
           </Fact>
         )}

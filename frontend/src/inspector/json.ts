@@ -81,7 +81,7 @@ export function revealHidden(text: string): string {
 /** Return the text as one line of at most so many characters. */
 export function shorten(text: string, limit = 160): string {
   const line = revealHidden(text.replace(/\s+/g, " ").trim());
-  const characters = Array.from(line.slice(0, limit * 2));
+  const characters = Array.from(line.slice(0, limit * 2 + 2));
   return characters.length > limit ? `${characters.slice(0, limit).join("")}…` : characters.join("");
 }
 

@@ -33,7 +33,7 @@ const CAUSES: Record<string, { text: string; tone: Tone; meaning?: string }> = {
     meaning: "It was open for the connection limit, which is 2 hours on AWS.",
   },
   "@connections DELETE": {
-    text: "Closed by a call of @connections DELETE",
+    text: "Closed by @connections DELETE",
     tone: "warning",
     meaning: "A function or another server deleted the connection.",
   },

@@ -145,6 +145,7 @@ function joinEntries(connectionId: string, entries: readonly Entry[]): Draft[] {
   }
 
   // The others belong to an invocation, to a step, or to the connection alone.
+  const running = new RunningInvocations(invocations);
   const traces = new Map<string, Row>();
   let called: { at: number; rows: Row[] } | undefined; // the latest call of @connections
   for (const entry of rest.filter(({ kind }) => kind !== "invocation")) {
@@ -164,7 +165,7 @@ function joinEntries(connectionId: string, entries: readonly Entry[]): Draft[] {
         attach(row, findOwner(ownKeys(entry), byKey)?.children ?? findStep(entry)?.rows);
         break;
       case "management":
-        called = { at: entry.at, rows: attach(row, findRunning(invocations, entry)?.children) };
+        called = { at: entry.at, rows: attach(row, running.find(entry)?.children) };
         break;
       case "frame": {
         // A frame that was sent by a call of @connections stands beside the call.
@@ -194,9 +195,9 @@ function rowMaker(): (entry: Entry) => Row {
   };
 }
 
-/** Return when an entry begins. An invocation is recorded when it ends. */
-function startOf({ at, facts }: Entry): number {
-  return toNumber(facts.startedAt) ?? at;
+/** Return when an entry begins. An invocation and a trace are recorded when they end. */
+function startOf({ at, kind, facts }: Entry): number {
+  return toNumber(kind === "trace" ? documentOf(facts).start_time : facts.startedAt) ?? at;
 }
 
 function sortRows(rows: Row[]): void {
@@ -224,15 +225,28 @@ function findOwner(keys: readonly string[], byKey: ReadonlyMap<string, readonly 
   return owner;
 }
 
-/** Return the only invocation that ran at the time of a call of @connections and whose function may be its caller. */
-function findRunning(invocations: readonly Row[], call: Entry): Row | undefined {
-  const caller = nameCaller(call.facts.caller);
-  const running = invocations.filter(({ at, entry: { facts } }) => {
-    const name = toText(facts.function);
-    const isRunning = at <= call.at && call.at <= (toNumber(facts.endedAt) ?? Number.POSITIVE_INFINITY);
-    return isRunning && !isAuthorizer(facts) && (caller === undefined || caller === name);
-  });
-  return running.length === 1 ? running[0] : undefined;
+/**
+ * Find the invocation that made a call of `@connections`: the only one that ran at that time, and whose function may be
+ * the caller. Both the invocations and the calls come in order of time.
+ */
+class RunningInvocations {
+  private readonly waiting: Row[];
+  private running: Row[] = [];
+
+  constructor(invocations: readonly Row[]) {
+    this.waiting = invocations.filter(({ entry }) => !isAuthorizer(entry.facts)).reverse();
+  }
+
+  find(call: Entry): Row | undefined {
+    for (let next = this.waiting.at(-1); next && next.at <= call.at; next = this.waiting.at(-1)) {
+      this.running.push(next);
+      this.waiting.pop();
+    }
+    this.running = this.running.filter(({ entry }) => call.at <= (toNumber(entry.facts.endedAt) ?? call.at));
+    const caller = nameCaller(call.facts.caller);
+    const possible = this.running.filter(({ entry }) => caller === undefined || entry.facts.function === caller);
+    return possible.length === 1 ? possible[0] : undefined;
+  }
 }
 
 function traceKey(entry: Entry): string {
@@ -356,7 +370,7 @@ function explainEnd(entries: readonly Entry[], steps: readonly Step[]): End {
     const caller = ended.facts.cause === "@connections DELETE" ? nameCaller(closer?.facts.caller) : undefined;
     return {
       state: "ended",
-      title: caller ? `${text}, by ${caller}` : text,
+      title: caller ? `${text}, called by ${shorten(caller)}` : text,
       tone,
       at: ended.at,
       reason: step?.reason,
@@ -364,7 +378,7 @@ function explainEnd(entries: readonly Entry[], steps: readonly Step[]): End {
       code: toText(ended.facts.code),
     };
   }
-  return decision ? { ...NOT_ENDED, state: "live", title: "Open", tone: "good" } : NOT_ENDED;
+  return decision ? { ...NOT_ENDED, state: "live", title: "Open, live", tone: "good" } : NOT_ENDED;
 }
 
 const NOT_ENDED: End = {
