@@ -1,10 +1,10 @@
-import { useEffect, useRef, useSyncExternalStore } from "react";
+import { useEffect, useRef, useState, useSyncExternalStore } from "react";
 import { ConnectionPage } from "./connection-page";
 import { formatTime } from "./format";
 import type { Journal, JournalState } from "./journal";
 import { ListPage } from "./list-page";
 import { SearchForm } from "./search-form";
-import { useRoute } from "./use-route";
+import { navigate, useRoute } from "./use-route";
 
 /** Connections of the local run, live and past, and what happened to each. */
 export function Inspector({ journal }: { journal: Journal }) {
@@ -12,6 +12,7 @@ export function Inspector({ journal }: { journal: Journal }) {
   const route = useRoute();
   const search = route.page === "list" ? route.search : undefined;
   const id = route.page === "connection" ? route.id : undefined;
+  const [searches, setSearches] = useState(0);
   const lastSearch = useRef("");
   const lastId = useRef<string>(undefined);
 
@@ -29,7 +30,7 @@ export function Inspector({ journal }: { journal: Journal }) {
       lastId.current = id;
       journal.open(id);
     }
-    document.title = id === undefined ? "Inspector" : `${id} – Inspector`;
+    document.title = id === undefined ? "Inspector" : `${id} | Inspector`;
   }, [journal, id]);
 
   const { timeline, list } = state;
@@ -37,7 +38,14 @@ export function Inspector({ journal }: { journal: Journal }) {
     <div className="inspector">
       <header className="top">
         <h1>Inspector</h1>
-        <SearchForm journal={journal} route={route} />
+        <SearchForm
+          journal={journal}
+          route={route}
+          onOpen={(found) => {
+            navigate({ page: "connection", id: found });
+            setSearches((count) => count + 1);
+          }}
+        />
         <Stream state={state} journal={journal} />
         <Notice state={state} />
       </header>
@@ -46,7 +54,7 @@ export function Inspector({ journal }: { journal: Journal }) {
           <ListPage list={list} cameFrom={lastId.current} />
         ) : (
           <ConnectionPage
-            key={id}
+            key={`${searches} ${id}`} // a search for the connection that is shown brings the focus there, too
             id={id}
             timeline={timeline?.id === id ? timeline : undefined}
             summary={list.connections.find((connection) => connection.id === id)}

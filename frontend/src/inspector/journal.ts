@@ -28,7 +28,7 @@ export interface JournalState {
   readonly timeline: TimelineState | undefined;
 }
 
-/** At most one request for the list, and one for the timeline, in this time. */
+/** Least time between two requests for the list that follow changes, and between two for the timeline. */
 export const REFRESH_MS = 1000;
 
 const INITIAL: JournalState = {
@@ -181,7 +181,7 @@ function problemOfTimeline(error: unknown): Problem {
   return error.status === 404 ? "unknown" : "no journal";
 }
 
-/** Runs a task at once, but not again before REFRESH_MS have passed and the last run has ended. */
+/** Runs a task at once, but leaves at least REFRESH_MS, and three times what the task took, before the next run. */
 class Throttle {
   private isBusy = false;
   private isRequested = false;
@@ -199,8 +199,10 @@ class Throttle {
     this.isBusy = true;
     while (this.isRequested) {
       this.isRequested = false;
+      const started = Date.now();
       await this.task();
-      await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
+      const pause = Math.max(REFRESH_MS, 3 * (Date.now() - started));
+      await new Promise((resolve) => setTimeout(resolve, pause));
     }
     this.isBusy = false;
   }

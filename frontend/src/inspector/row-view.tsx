@@ -2,6 +2,7 @@ import { useState } from "react";
 import { CopyButton } from "./copy-button";
 import { formatDuration, formatIso, formatOffset } from "./format";
 import { formatJson, revealHidden } from "./json";
+import { describeEntry } from "./sentences";
 import { nameIds, type Row, traceIdOf } from "./timeline";
 import { layOut } from "./waterfall";
 import { WaterfallTable } from "./waterfall-table";
@@ -16,13 +17,14 @@ interface RowProps {
 /** One entry as a sentence, with its details on demand and with what happened during it. */
 export function RowView({ row, connectionId, origin }: RowProps) {
   const [isOpen, setIsOpen] = useState(false);
-  const { at, children, documents, sentence } = row;
+  const { at, children, documents, entry } = row;
+  const sentence = describeEntry(entry);
   const waterfall = documents && layOut(documents);
   const text = waterfall
     ? `Trace: ${waterfall.spans.length} ${waterfall.spans.length === 1 ? "segment" : "segments"} in ${formatDuration(waterfall.duration)}`
     : sentence.text;
   return (
-    <li className="row" data-tone={sentence.tone} data-kind={row.entry.kind}>
+    <li className="row" data-tone={sentence.tone} data-kind={entry.kind}>
       <details onToggle={(event) => setIsOpen(event.currentTarget.open)}>
         <summary>
           <Offset at={at} origin={origin} />

@@ -5,8 +5,15 @@ import { navigate, replaceRoute } from "./use-route";
 
 const TYPING_MS = 250;
 
+interface SearchFormProps {
+  journal: Journal;
+  route: Route;
+  /** A search means this connection. */
+  onOpen(id: string): void;
+}
+
 /** Find connections by any of their ids. Enter opens the timeline if there is one match. */
-export function SearchForm({ journal, route }: { journal: Journal; route: Route }) {
+export function SearchForm({ journal, route, onOpen }: SearchFormProps) {
   const id = useId();
   const field = useRef<HTMLInputElement>(null);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
@@ -43,10 +50,15 @@ export function SearchForm({ journal, route }: { journal: Journal; route: Route 
     if (field.current?.value.trim() !== search) {
       return; // the reader went on typing
     }
-    show(search);
-    if (found !== undefined) {
-      navigate({ page: "connection", id: found });
+    if (found === undefined) {
+      show(search);
+      return;
     }
+    if (route.page === "list") {
+      show(search); // so that the back button returns to what was found
+    }
+    setText("");
+    onOpen(found);
   }
 
   return (

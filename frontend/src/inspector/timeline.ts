@@ -16,7 +16,6 @@ import {
   errorOfFrame,
   isAuthorizer,
   nameCaller,
-  type Sentence,
   type Tone,
   titleEnd,
   titleHandshake,
@@ -36,7 +35,6 @@ export interface Row {
   readonly key: string;
   readonly entry: Entry;
   readonly at: number;
-  readonly sentence: Sentence;
   readonly children: Row[];
   /** The segments of a trace; undefined for any other row. */
   readonly documents?: Facts[];
@@ -190,7 +188,7 @@ function rowMaker(): (entry: Entry) => Row {
     const name = `${entry.kind} ${entry.at} ${entry.keys.join(" ")}`;
     const count = seen.get(name) ?? 0;
     seen.set(name, count + 1);
-    const row = { key: `${name} ${count}`, entry, at: startOf(entry), sentence: describeEntry(entry), children: [] };
+    const row: Row = { key: `${name} ${count}`, entry, at: startOf(entry), children: [] };
     return entry.kind === "trace" ? { ...row, documents: [documentOf(entry.facts)] } : row;
   };
 }
