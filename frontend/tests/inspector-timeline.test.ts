@@ -122,6 +122,33 @@ describe("a timeline", () => {
     ]);
   });
 
+  it("gives a call of @connections to the invocation of its trace", () => {
+    const [first, second] = [ids(3), ids(4)];
+    const { steps } = build(
+      entry(101, "message", [first[0]], { routeKey: "$default" }),
+      entry(101, "message", [second[0]], { routeKey: "$default" }),
+      invocation(3, 101, 101.1, { purpose: "$default" }),
+      invocation(4, 101, 101.1, { purpose: "$default" }),
+      entry(101.05, "management", [second[2]], { method: "POST", status: 200, caller: CALLER }),
+    );
+
+    expect(outline(steps[1]?.rows ?? [])).toEqual(["message", ["invocation", "management"]]);
+  });
+
+  it("says why API Gateway itself has refused a message", () => {
+    const [request] = ids(5);
+    const body = '{"message": "Forbidden", "connectionId":"a", "requestId":"b"}';
+    const { steps } = build(
+      entry(101, "message", [request], { routeKey: null, body: "hello", reason: "no route", endedAt: 101.001 }),
+      entry(101.001, "frame", [request], { body, from: "gateway" }),
+    );
+
+    expect(steps[0]).toMatchObject({
+      title: "Message without a route failed: Forbidden",
+      reason: { text: "no route", source: "API Gateway" },
+    });
+  });
+
   it("gives rows keys that stay when entries are added", () => {
     const keys = (entries: Entry[]) =>
       build(...entries).steps.flatMap(({ rows }) => [...walk(rows)].map(({ key }) => key));
@@ -159,6 +186,17 @@ describe("the end of a connection", () => {
     const { end } = build(entry(100, "handshake", [request], {}), entry(100.1, "decision", [request], { status }));
 
     expect(end.reason?.text).toMatch(text);
+  });
+
+  it("has the reason that the journal gives", () => {
+    const [request] = ids(1);
+    const reason = "its path is not /prod";
+    const { end } = build(
+      entry(100, "handshake", [request], {}),
+      entry(100.1, "decision", [request], { status: 403, reason }),
+    );
+
+    expect(end.reason).toEqual({ text: reason, source: "API Gateway" });
   });
 
   it("has the error of a function for a handshake that failed", () => {

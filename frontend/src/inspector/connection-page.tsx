@@ -10,6 +10,8 @@ import { Offset, RowView } from "./row-view";
 import { buildTimeline, type End, nameIds, type Reason, type Step } from "./timeline";
 
 const SHOWN_STEPS = 200;
+/** Of one timeline, at the server. */
+const MAX_ENTRIES = 1000;
 const ANNOUNCE_MS = 10_000;
 
 interface ConnectionPageProps {
@@ -94,6 +96,11 @@ function Story({ id, entries, summary }: StoryProps) {
         {announcement}
       </p>
       <h3 className="timeline-head">Timeline</h3>
+      {entries.length >= MAX_ENTRIES && (summary?.messages ?? 0) > countMessages(entries) && (
+        <p className="nothing">
+          Older messages are missing: the timeline has the latest {formatCount(MAX_ENTRIES)} entries and the handshake.
+        </p>
+      )}
       <ol className="steps">
         {visible.map((step, index) => (
           <StepView key={step.key} step={step} connectionId={id} origin={origin}>
@@ -209,6 +216,10 @@ function useAnnouncement(count: number, end: End): string {
   }, [end.state, end.title]);
 
   return announcement;
+}
+
+function countMessages(entries: readonly Entry[]): number {
+  return entries.filter(({ kind }) => kind === "message").length;
 }
 
 function findUser(connectionId: string, entries: readonly Entry[]): string | undefined {

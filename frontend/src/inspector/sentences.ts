@@ -236,7 +236,7 @@ const MANAGEMENT: Record<string, string> = {
 function describeManagement(facts: Facts): Sentence {
   const method = toText(facts.method) ?? "";
   const status = toNumber(facts.status);
-  const caller = shorten(nameCaller(facts.caller) ?? "a caller");
+  const caller = shorten(nameCaller(facts.caller) ?? "an unknown caller");
   const blocks = collectBlocks(facts, ["body", "Body"], ["caller", "Caller"]);
   const hasFailed = status !== undefined && status >= 400;
   const action = hasFailed || !Object.hasOwn(MANAGEMENT, method) ? "" : `, which ${MANAGEMENT[method]}`;
@@ -248,7 +248,7 @@ function describeManagement(facts: Facts): Sentence {
   };
 }
 
-/** Return the session's name of a role session, `arn:aws:sts::…:assumed-role/role/name` or `role/name`. */
+/** Return the function of a role session, which is written `arn:aws:sts::…:assumed-role/role/function` or `role/function`. */
 export function nameCaller(caller: unknown): string | undefined {
   const text = toText(caller);
   return text?.slice(text.lastIndexOf("/") + 1) || text;

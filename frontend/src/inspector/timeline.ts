@@ -163,7 +163,10 @@ function joinEntries(connectionId: string, entries: readonly Entry[]): Draft[] {
         attach(row, findOwner(ownKeys(entry), byKey)?.children ?? findStep(entry)?.rows);
         break;
       case "management":
-        called = { at: entry.at, rows: attach(row, running.find(entry)?.children) };
+        called = {
+          at: entry.at,
+          rows: attach(row, (findOwner(ownKeys(entry), byKey) ?? running.find(entry))?.children),
+        };
         break;
       case "frame": {
         // A frame that was sent by a call of @connections stands beside the call.
@@ -267,7 +270,7 @@ function titleStep(head: Entry, at: number, rows: readonly Row[]): { text: strin
       const ran = rows.find(({ entry }) => entry.kind === "invocation");
       const failure = rows.find(({ entry }) => entry.kind === "frame" && errorOfFrame(entry.facts) !== undefined);
       const error = (ran && describeError(ran.entry.facts)) ?? (failure && errorOfFrame(failure.entry.facts));
-      const endedAt = ran && toNumber(ran.entry.facts.endedAt);
+      const endedAt = toNumber(head.facts.endedAt) ?? (ran && toNumber(ran.entry.facts.endedAt));
       const duration = endedAt === undefined ? undefined : Math.max(0, endedAt - at);
       return titleMessage(head.facts, { duration, error, isRunning: ran !== undefined && endedAt === undefined });
     }
@@ -305,6 +308,10 @@ function findReason(head: Entry, rows: readonly Row[]): Reason | undefined {
   if (failed && error !== undefined) {
     return { text: error, source: `the error of ${toText(failed.entry.facts.function) ?? "a function"}` };
   }
+  if (head.kind === "message") {
+    const text = toText(head.facts.reason);
+    return text === undefined ? undefined : { text, source: "API Gateway" };
+  }
   return head.kind === "handshake" ? reasonOfRefusal(rows) : undefined;
 }
 
@@ -323,12 +330,13 @@ function reasonOfLog(facts: Facts): Reason | undefined {
   };
 }
 
-/** Conclude why API Gateway itself has refused a handshake. */
+/** Return why API Gateway has refused a handshake. */
 function reasonOfRefusal(rows: readonly Row[]): Reason | undefined {
   const decision = rows.find(({ entry }) => entry.kind === "decision")?.entry.facts;
   const hasInvoked = rows.some(({ entry }) => entry.kind === "invocation");
-  const text = explainStatus(toNumber(decision?.status), hasInvoked, toText(toObject(decision).effect));
-  return text === undefined ? undefined : { text, source: "API Gateway's answer" };
+  const { reason, status, effect } = toObject(decision);
+  const text = toText(reason) ?? explainStatus(toNumber(status), hasInvoked, toText(effect));
+  return text === undefined ? undefined : { text, source: "API Gateway" };
 }
 
 function explainStatus(status: number | undefined, hasInvoked: boolean, effect: string | undefined) {
