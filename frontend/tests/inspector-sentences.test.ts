@@ -118,8 +118,9 @@ describe("the sentence of an entry", () => {
     ["log", { record: "plain line\n" }, "Log: plain line", "plain"],
     ["log", { record: "[ERROR] KeyError: 'a'" }, "Log: [ERROR] KeyError: 'a'", "error"],
     ["trace", { document: { name: "websocket" } }, "Trace of websocket", "plain"],
-    ["end", { code: 1001, reason: "Going away" }, "Close code 1001, reason “Going away”", "plain"],
-    ["end", { code: 1006, reason: "" }, "Close code 1006, without a reason", "plain"],
+    ["end", { code: 1001, reason: "Going away" }, "Close code 1001 (going away), reason “Going away”", "plain"],
+    ["end", { code: 1006, reason: "" }, "Close code 1006 (abnormal closure), without a reason", "plain"],
+    ["end", { code: 4000, reason: "" }, "Close code 4000, without a reason", "plain"],
     ["something new", { a: 1 }, "something new", "plain"],
   ])("%s %j", (kind, facts, text, tone) => {
     const sentence = describeFacts(kind, facts);

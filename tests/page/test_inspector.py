@@ -187,7 +187,7 @@ async def test_one_search_leads_from_an_id_to_the_cause_of_the_end(
         await expect(heading(tab)).to_be_focused()
         end = tab.get_by_role("region", name="How it ended")
         await expect(end).to_contain_text("Closed by API Gateway: idle limit")
-        await expect(end).to_contain_text("after 10 min 00 s, close code 1001")
+        await expect(end).to_contain_text("after 10 min 00 s, close code 1001 (going away)")
     assert tab.url == f"{server.url}/#/connections/{CONNECTION_ID}"
 
 

@@ -7,6 +7,7 @@ import { revealHidden } from "./json";
 import { Time } from "./list-page";
 import { formatRoute } from "./route";
 import { Offset, RowView } from "./row-view";
+import { nameCloseCode } from "./sentences";
 import { buildTimeline, type End, nameIds, type Reason, type Step } from "./timeline";
 
 const SHOWN_STEPS = 200;
@@ -128,7 +129,7 @@ function EndCard({ end, openedAt, children }: { end: End; openedAt: number | und
           <Fact name="Ended">
             <Time at={at} />
             {openedAt !== undefined && `, after ${formatDuration(Math.max(0, at - openedAt))}`}
-            {code !== undefined && `, close code ${revealHidden(code)}`}
+            {code !== undefined && `, close code ${nameCloseCode(code)}`}
           </Fact>
         )}
         {children}

@@ -27,7 +27,7 @@ export function RowView({ row, connectionId, origin }: RowProps) {
     <li className="row" data-tone={sentence.tone} data-kind={entry.kind}>
       <details onToggle={(event) => setIsOpen(event.currentTarget.open)}>
         <summary>
-          <Offset at={at} origin={origin} />
+          {documents ? <span className="offset" /> : <Offset at={at} origin={origin} />}
           <span className="sentence">{text}</span>
         </summary>
         {isOpen && (

@@ -307,11 +307,30 @@ export function documentOf(facts: Facts): Facts {
   return isObject(facts.document) ? facts.document : facts;
 }
 
+/** Names of close codes, https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1. */
+const CLOSE_CODES: Record<string, string> = {
+  "1000": "normal closure",
+  "1001": "going away",
+  "1002": "protocol error",
+  "1003": "unsupported data",
+  "1005": "no status received",
+  "1006": "abnormal closure",
+  "1007": "invalid payload data",
+  "1008": "policy violation",
+  "1009": "message too big",
+  "1011": "internal error",
+};
+
+export function nameCloseCode(code: string): string {
+  const name = Object.hasOwn(CLOSE_CODES, code) ? CLOSE_CODES[code] : undefined;
+  return name ? `${code} (${name})` : shorten(code);
+}
+
 function describeEnd(facts: Facts): Sentence {
   const code = toText(facts.code);
   const reason = toText(facts.reason);
   return {
-    text: `Close code ${code ?? "unknown"}${reason ? `, reason ${quote(reason)}` : ", without a reason"}`,
+    text: `Close code ${code ? nameCloseCode(code) : "unknown"}${reason ? `, reason ${quote(reason)}` : ", without a reason"}`,
     tone: "plain",
     blocks: [],
   };
