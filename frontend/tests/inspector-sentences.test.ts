@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { Entry } from "../src/inspector/api";
 import { formatDuration, formatOffset, formatTime } from "../src/inspector/format";
 import { formatJson, revealHidden, shorten } from "../src/inspector/json";
-import { explainReason } from "../src/inspector/reasons";
+import { explainReason } from "../src/inspector/reason-codes";
 import { describeCause, describeEntry, titleHandshake, titleMessage } from "../src/inspector/sentences";
 import { CALLER, policy } from "./inspector-data";
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Entry } from "../src/inspector/api";
-import { buildTimeline, nameIds, type Row, type Step, traceIdOf, walk } from "../src/inspector/timeline";
+import { nameIds, traceIdOf } from "../src/inspector/ids";
+import { buildTimeline, type Row, type Step, walk } from "../src/inspector/timeline";
 import {
   acceptedHandshake,
   answeredMessage,
@@ -175,17 +176,6 @@ describe("the end of a connection", () => {
       title: "Handshake refused: 403",
       reason: { text: "the token has expired", code: "expired_token.exp", source: "the log of authorizer" },
     });
-  });
-
-  it.each([
-    [401, /sent nothing where the API looks for a token/],
-    [429, /throttle/],
-    [403, /path/],
-  ])("explains %d of API Gateway itself", (status, text) => {
-    const [request] = ids(1);
-    const { end } = build(entry(100, "handshake", [request], {}), entry(100.1, "decision", [request], { status }));
-
-    expect(end.reason?.text).toMatch(text);
   });
 
   it("has the reason that the journal gives", () => {

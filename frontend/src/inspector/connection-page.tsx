@@ -1,14 +1,17 @@
 import { type ReactNode, useEffect, useMemo, useRef, useState } from "react";
 import type { Connection, Entry } from "./api";
 import { CopyButton } from "./copy-button";
+import type { End } from "./end";
 import { formatCount, formatDuration } from "./format";
+import { nameIds } from "./ids";
 import type { TimelineState } from "./journal";
 import { revealHidden } from "./json";
 import { Time } from "./list-page";
+import type { Reason } from "./reasons";
 import { formatRoute } from "./route";
 import { Offset, RowView } from "./row-view";
 import { nameCloseCode } from "./sentences";
-import { buildTimeline, type End, nameIds, type Reason, type Step } from "./timeline";
+import { buildTimeline, type Step } from "./timeline";
 
 const SHOWN_STEPS = 200;
 /** Of one timeline, at the server. */

@@ -1,41 +1,51 @@
-/** What the reason codes in the functions' log records mean. A code that is not here is shown as it is. */
+/** Why a step went as it did: what a function has logged, its error, or what API Gateway says. */
 
-const MEANINGS: Record<string, string> = {
-  missing_origin: "the client sent no Origin header, and the stack asks for one",
-  origin_not_allowed: "the page's origin is not among the allowed origins",
-  missing_token: "the client sent no token",
-  exceeded_size: "the token is too long",
-  malformed_token: "the token is not a JSON Web Token",
-  unsupported_algorithm: "the token is not signed with RS256",
-  unsupported_header: "the token's header has a member that Cognito does not write",
-  unsupported_type: "the token's type is not JWT",
-  missing_kid: "the token does not name its key",
-  malformed_kid: "the token's key id is malformed",
-  unknown_kid: "the user pool has no key with the token's key id",
-  bad_signature: "the token's signature is wrong",
-  "expired_token.exp": "the token has expired",
-  missing_group: "the user is not in the required group",
-  unknown_subprotocol: "the client offers no subprotocol that the server knows",
-  too_many_connections: "the user has as many connections as allowed",
-  kicked: "an operator ended the connection",
-  token_expired: "the token that opened the connection has expired",
-  connection_limit: "the connection was open for as long as API Gateway allows",
-  idle_limit: "there was no message for as long as API Gateway allows",
-  connection_lost: "the connection was lost without a closing handshake",
-  refused_by_gateway: "API Gateway refused a frame of the client",
-  client_closed: "the client closed the connection",
-};
+import type { Entry } from "./api";
+import { type Facts, isObject, parseObject, toText } from "./json";
+import { explainReason } from "./reason-codes";
+import { describeError } from "./sentences";
+import type { Row } from "./timeline";
 
-const PREFIXES: [prefix: string, meaning: (rest: string) => string][] = [
-  ["repeated_", (name) => `the client sent ${name} more than once`],
-  ["missing_claim.", (name) => `the token has no claim ${name}`],
-  ["invalid_claim.", (name) => `the token's claim ${name} has a wrong value`],
-];
+/** Why something happened, as far as the journal knows. */
+export interface Reason {
+  readonly text: string;
+  /** The code in a function's log. */
+  readonly code?: string;
+  /** Who says so. */
+  readonly source: string;
+}
 
-export function explainReason(code: string): string | undefined {
-  if (Object.hasOwn(MEANINGS, code)) {
-    return MEANINGS[code];
+/** Return the reason in a step's log records, or else a function's error, or API Gateway's reason. */
+export function findReason(head: Entry, rows: readonly Row[]): Reason | undefined {
+  const failed = rows.find(({ entry }) => entry.kind === "invocation" && describeError(entry.facts) !== undefined);
+  const error = failed && describeError(failed.entry.facts);
+  for (const { entry } of rows) {
+    const reason = entry.kind === "log" ? reasonOfLog(entry.facts) : undefined;
+    // A log record that only names the error's type says less than the error.
+    if (reason && !error?.startsWith(`${reason.code}:`)) {
+      return reason;
+    }
   }
-  const prefix = PREFIXES.find(([each]) => code.startsWith(each) && code.length > each.length);
-  return prefix?.[1](code.slice(prefix[0].length));
+  if (failed && error !== undefined) {
+    return { text: error, source: `the error of ${toText(failed.entry.facts.function) ?? "a function"}` };
+  }
+  // Why API Gateway itself has refused a handshake or a message.
+  const decision = rows.find(({ entry }) => entry.kind === "decision")?.entry;
+  const text = toText((decision ?? head).facts.reason);
+  return head.kind === "end" || text === undefined ? undefined : { text, source: "API Gateway" };
+}
+
+function reasonOfLog(facts: Facts): Reason | undefined {
+  const record = isObject(facts.record) ? facts.record : parseObject(facts.record);
+  const code = toText(record.reason);
+  if (code === undefined) {
+    return undefined;
+  }
+  const endedBy = toText(record.endedBy);
+  const text = explainReason(code) ?? code;
+  return {
+    text: endedBy ? `${text}: ${endedBy}` : text,
+    code,
+    source: `the log of ${toText(facts.function) ?? "a function"}`,
+  };
 }

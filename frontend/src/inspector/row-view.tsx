@@ -1,9 +1,10 @@
 import { useState } from "react";
 import { CopyButton } from "./copy-button";
 import { formatDuration, formatIso, formatOffset } from "./format";
+import { nameIds, traceIdOf } from "./ids";
 import { formatJson, revealHidden } from "./json";
 import { describeEntry } from "./sentences";
-import { nameIds, type Row, traceIdOf } from "./timeline";
+import type { Row } from "./timeline";
 import { layOut } from "./waterfall";
 import { WaterfallTable } from "./waterfall-table";
 

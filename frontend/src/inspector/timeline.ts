@@ -6,10 +6,10 @@
  */
 
 import type { Entry } from "./api";
-import { type Facts, isObject, parseObject, shorten, toNumber, toObject, toText } from "./json";
-import { explainReason } from "./reasons";
+import { type End, explainEnd } from "./end";
+import { type Facts, shorten, toNumber, toText } from "./json";
+import { findReason, type Reason } from "./reasons";
 import {
-  describeCause,
   describeEntry,
   describeError,
   documentOf,
@@ -21,15 +21,6 @@ import {
   titleHandshake,
   titleMessage,
 } from "./sentences";
-
-/** Why something happened, as far as the journal knows. */
-export interface Reason {
-  readonly text: string;
-  /** The code in a function's log. */
-  readonly code?: string;
-  /** Who says so. */
-  readonly source: string;
-}
 
 export interface Row {
   readonly key: string;
@@ -53,18 +44,6 @@ export interface Timeline {
   readonly steps: readonly Step[];
   readonly openedAt: number | undefined;
   readonly end: End;
-}
-
-/** Whether and why the connection has ended. */
-export interface End {
-  readonly state: "opening" | "live" | "refused" | "ended";
-  readonly title: string;
-  readonly tone: Tone;
-  readonly at: number | undefined;
-  readonly reason: Reason | undefined;
-  /** What the cause means. */
-  readonly meaning: string | undefined;
-  readonly code: string | undefined;
 }
 
 const SAME_CALL_SECONDS = 1;
@@ -294,147 +273,10 @@ const OTHER_TITLES: Record<string, string> = {
   trace: "Trace",
 };
 
-/** Return the reason in a step's log records, or what can be concluded from its other entries. */
-function findReason(head: Entry, rows: readonly Row[]): Reason | undefined {
-  const failed = rows.find(({ entry }) => entry.kind === "invocation" && describeError(entry.facts) !== undefined);
-  const error = failed && describeError(failed.entry.facts);
-  for (const { entry } of rows) {
-    const reason = entry.kind === "log" ? reasonOfLog(entry.facts) : undefined;
-    // A log record that only names the error's type says less than the error.
-    if (reason && !error?.startsWith(`${reason.code}:`)) {
-      return reason;
-    }
-  }
-  if (failed && error !== undefined) {
-    return { text: error, source: `the error of ${toText(failed.entry.facts.function) ?? "a function"}` };
-  }
-  if (head.kind === "message") {
-    const text = toText(head.facts.reason);
-    return text === undefined ? undefined : { text, source: "API Gateway" };
-  }
-  return head.kind === "handshake" ? reasonOfRefusal(rows) : undefined;
-}
-
-function reasonOfLog(facts: Facts): Reason | undefined {
-  const record = isObject(facts.record) ? facts.record : parseObject(facts.record);
-  const code = toText(record.reason);
-  if (code === undefined) {
-    return undefined;
-  }
-  const endedBy = toText(record.endedBy);
-  const text = explainReason(code) ?? code;
-  return {
-    text: endedBy ? `${text}: ${endedBy}` : text,
-    code,
-    source: `the log of ${toText(facts.function) ?? "a function"}`,
-  };
-}
-
-/** Return why API Gateway has refused a handshake. */
-function reasonOfRefusal(rows: readonly Row[]): Reason | undefined {
-  const decision = rows.find(({ entry }) => entry.kind === "decision")?.entry.facts;
-  const hasInvoked = rows.some(({ entry }) => entry.kind === "invocation");
-  const { reason, status, effect } = toObject(decision);
-  const text = toText(reason) ?? explainStatus(toNumber(status), hasInvoked, toText(effect));
-  return text === undefined ? undefined : { text, source: "API Gateway" };
-}
-
-function explainStatus(status: number | undefined, hasInvoked: boolean, effect: string | undefined) {
-  if (status === 401 && !hasInvoked) {
-    return "the client sent nothing where the API looks for a token, so the authorizer was not invoked";
-  }
-  if (status === 429 && !hasInvoked) {
-    return "there were more handshakes than the stage's throttle takes";
-  }
-  if (status === 403 && effect !== undefined) {
-    return `the authorizer's policy does not allow the connection (${effect})`;
-  }
-  if (status === 403 && !hasInvoked) {
-    return "the path is not the path of the stage";
-  }
-  return status === 500 && hasInvoked ? "the authorizer's answer is not valid" : undefined;
-}
-
-function explainEnd(entries: readonly Entry[], steps: readonly Step[]): End {
-  const ended = entries.find(({ kind }) => kind === "end");
-  const decision = entries.find(({ kind }) => kind === "decision");
-  const status = toNumber(decision?.facts.status);
-  if (decision && status !== undefined && status !== 101) {
-    const step = steps.find(({ rows }) => [...walk(rows)].some(({ entry }) => entry === decision));
-    return {
-      ...NOT_ENDED,
-      state: "refused",
-      ...titled(titleHandshake(decision.facts)),
-      at: decision.at,
-      reason: step?.reason,
-    };
-  }
-  if (ended) {
-    const step = steps.find(({ rows }) => [...walk(rows)].some(({ entry }) => entry === ended));
-    const { text, tone, meaning } = describeCause(toText(ended.facts.cause));
-    const closer = entries.filter(({ kind, facts }) => kind === "management" && facts.method === "DELETE").at(-1);
-    const caller = ended.facts.cause === "@connections DELETE" ? nameCaller(closer?.facts.caller) : undefined;
-    return {
-      state: "ended",
-      title: caller ? `${text}, called by ${shorten(caller)}` : text,
-      tone,
-      at: ended.at,
-      reason: step?.reason,
-      meaning,
-      code: toText(ended.facts.code),
-    };
-  }
-  return decision ? { ...NOT_ENDED, state: "live", title: "Open, live", tone: "good" } : NOT_ENDED;
-}
-
-const NOT_ENDED: End = {
-  state: "opening",
-  title: "Opening",
-  tone: "plain",
-  at: undefined,
-  reason: undefined,
-  meaning: undefined,
-  code: undefined,
-};
-
-function titled({ text, tone }: { text: string; tone: Tone }) {
-  return { title: text, tone };
-}
-
 /** Yield rows with all that is in them. */
 export function* walk(rows: readonly Row[]): Generator<Row> {
   for (const row of rows) {
     yield row;
     yield* walk(row.children);
   }
-}
-
-/** An id of an entry with its name. */
-export interface NamedId {
-  readonly name: string;
-  readonly id: string;
-}
-
-const TRACE_ID = /^1-[0-9a-f]{8}-[0-9a-f]{24}$/;
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-
-/** Name the ids of an entry by their form: the journal keeps them without names. */
-export function nameIds(connectionId: string, { keys, kind }: Entry): NamedId[] {
-  return [...new Set(keys)].map((id) => {
-    if (id === connectionId) {
-      return { name: "Connection id", id };
-    }
-    if (TRACE_ID.test(id)) {
-      return { name: "Trace id", id };
-    }
-    if (kind === "decision" && UUID.test(id)) {
-      return { name: "User", id };
-    }
-    return { name: UUID.test(id) ? "Lambda request id" : "API Gateway request id", id };
-  });
-}
-
-/** Return the trace id of a row, by which its documents can be saved. */
-export function traceIdOf({ entry, documents }: Row): string | undefined {
-  return toText(documents?.[0]?.trace_id) ?? entry.keys.find((key) => TRACE_ID.test(key));
 }
