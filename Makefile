@@ -19,7 +19,7 @@ quoted = '$(subst ','\'',$(given))'
 VENV := .venv/bin
 INSTALL = -m pip install -qq --disable-pip-version-check --no-compile --require-hashes --requirement
 FUNCTIONS := authorizer websocket
-SOURCES := images infra local tests benchmarks .ci/deployment
+SOURCES := images infra local ops tests benchmarks .ci/deployment
 PAGE_SOURCES := $(shell find frontend -type d '(' -name node_modules -o -name dist -o -name tests ')' -prune -o -type f -print)
 STAMPS := .venv/stamp node_modules/stamp $(FUNCTIONS:%=.local/venvs/%/stamp) .local/venvs/probe/stamp .local/venvs/aws/stamp .local/bin/aws-lambda-rie
 
@@ -54,6 +54,18 @@ connection: ## print the id of the newest connection of `make up`
 post: ## post MESSAGE='hello' to the newest connection of `make up`, or to CONNECTION=…
 	@$(VENV)/python -m local post $(LOCAL_FLAGS) $(if $(call given,CONNECTION),--connection=$(call quoted,CONNECTION)) -- $(call quoted,MESSAGE)
 
+.PHONY: who
+who: ## list the connections of `make up`, or those of EMAIL=bob@example.com
+	@$(VENV)/python -m ops who --local $(LOCAL_FLAGS) $(if $(call given,EMAIL),--user=$(call quoted,EMAIL))
+
+.PHONY: push
+push: ## push MESSAGE='hello' to every connection of `make up`, or to those of EMAIL=bob@example.com
+	@$(VENV)/python -m ops push --local $(LOCAL_FLAGS) $(if $(call given,EMAIL),--user=$(call quoted,EMAIL),--all) -- $(call quoted,MESSAGE)
+
+.PHONY: kick
+kick: ## end the connections of EMAIL=bob@example.com to `make up`
+	@$(VENV)/python -m ops kick --local $(LOCAL_FLAGS) --user=$(call quoted,EMAIL)
+
 .PHONY: page
 page: frontend/dist/index.html ## build the page
 
@@ -83,6 +95,10 @@ bench: setup ## measure cold start and warm path of both functions; FLAGS="--sub
 .PHONY: bench-gateway
 bench-gateway: setup ## measure the local gateway against a bare echo server
 	@$(VENV)/python -m benchmarks.gateway
+
+.PHONY: bench-ops
+bench-ops: setup ## measure a push to 5,000 connections and a kick of 1,000 against boto3's calls
+	@$(VENV)/python -m benchmarks.ops
 
 .PHONY: bench-edit
 bench-edit: page setup ## measure how soon `make up` is ready, and an edited handler answers; FLAGS="--functions process" for one way

@@ -4,6 +4,7 @@ from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_cognito as cognito
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
@@ -68,6 +69,11 @@ class Auth(Construct):
         function.add_environment("APP_CLIENT_ID", self.app_client.user_pool_client_id)
         if required_group:
             function.add_environment("REQUIRED_GROUP", required_group)
+
+    def allow_operators(self, policy: iam.ManagedPolicy) -> None:
+        """Operators may look users up, and disable them."""
+        actions = [f"cognito-idp:{action}" for action in ("ListUsers", "AdminGetUser", "AdminDisableUser")]
+        policy.add_statements(iam.PolicyStatement(actions=actions, resources=[self.user_pool.user_pool_arn]))
 
     def page_config(self) -> dict[str, Any]:
         """Return what a page needs to sign its users in."""

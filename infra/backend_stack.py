@@ -11,6 +11,7 @@ from constructs import Construct
 from infra.auth import Auth
 from infra.connection_table import ConnectionTable
 from infra.image_function import ImageFunction
+from infra.operations import Operations, OperatorPolicy
 from infra.websocket_api import Credential, WebSocketApi
 
 INTEGRATION_TIMEOUT = cdk.Duration.seconds(29)  # API Gateway waits no longer for a function
@@ -31,6 +32,7 @@ class BackendStack(cdk.Stack):
         throttle: of the stage, in handshakes or messages a second on each route, and the burst above that.
         log_retention: how long function and access logs are kept.
         log_role: create the account's role for API Gateway logs; one per account and region is enough.
+        alarm_email: where alarms are sent, once the address has confirmed the subscription; None: nowhere.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class BackendStack(cdk.Stack):
         throttle: apigatewayv2.ThrottleSettings = THROTTLE,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
         log_role: bool = True,
+        alarm_email: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, id_, **kwargs)
@@ -88,6 +91,20 @@ class BackendStack(cdk.Stack):
         table.track_connections_from(websocket.function)
         api.post_messages_from(websocket.function)
 
+        operations = Operations(
+            self,
+            "Operations",
+            authorizer=authorizer,
+            websocket=websocket,
+            api=api,
+            throttle=throttle,
+            table=table,
+            alarm_email=alarm_email,
+        )
+        operator_policy = OperatorPolicy(self, "OperatorPolicy")
+        for part in (table, api, auth):
+            part.allow_operators(operator_policy.policy)
+
         page_config = {
             **auth.page_config(),
             **api.page_config(),
@@ -104,6 +121,8 @@ class BackendStack(cdk.Stack):
             "AuthorizerLogGroup": authorizer.log_group.log_group_name,
             "WebSocketLogGroup": websocket.log_group.log_group_name,
             "AccessLogGroup": api.access_log.log_group_name,
+            "DashboardName": operations.dashboard.dashboard_name,
+            "OperatorPolicyArn": operator_policy.policy.managed_policy_arn,
             "PageConfig": self.to_json_string(page_config),
         }.items():
             cdk.CfnOutput(self, name, value=value)

@@ -1,6 +1,9 @@
 """Who holds which connection."""
 
+from collections.abc import Sequence
+
 import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
@@ -9,6 +12,8 @@ from constructs import Construct
 from infra.findings import accept
 
 USER_INDEX = "userIdIndex"
+ROW_WRITES = ("PutItem", "DeleteItem")  # what the websocket function does with a connection's row
+SLOT_CALLS = ("UpdateItem", "GetItem")  # and with the slots of its user
 
 
 class ConnectionTable(Construct):
@@ -50,19 +55,45 @@ class ConnectionTable(Construct):
         self.table = table("Table", connection_id)
         self.table.add_global_secondary_index(index_name=USER_INDEX, partition_key=user_id)
         self.max_connections_per_user = max_connections_per_user
-        if max_connections_per_user is not None:
-            self.users = table("Users", user_id)
+        self.users = table("Users", user_id) if max_connections_per_user is not None else None
 
     def track_connections_from(self, function: lambda_.Function) -> None:
         """The function may add and remove connections, and nothing else."""
         function.add_environment("CONNECTION_TABLE_NAME", self.table.table_name)
-        allow(function, self.table, "dynamodb:PutItem", "dynamodb:DeleteItem")
-        if self.max_connections_per_user is not None:
+        allow(function, self.table, ROW_WRITES)
+        if self.users:
             function.add_environment("MAX_CONNECTIONS_PER_USER", str(self.max_connections_per_user))
             function.add_environment("USER_TABLE_NAME", self.users.table_name)
-            allow(function, self.users, "dynamodb:UpdateItem", "dynamodb:GetItem")
+            allow(function, self.users, SLOT_CALLS)
+
+    def allow_operators(self, policy: iam.ManagedPolicy) -> None:
+        """Operators may find and list connections, note who ended one (`endedBy`), and delete rows."""
+        index = f"{self.table.table_arn}/index/{USER_INDEX}"
+        row = ("Scan", "GetItem", "UpdateItem", "DeleteItem")
+        policy.add_statements(statement(index, "Query"), statement(self.table.table_arn, *row))
+        if self.users:
+            policy.add_statements(statement(self.users.table_arn, "UpdateItem"))
+
+    def throttled_requests(self) -> dict[str, cloudwatch.Metric]:
+        """Return the metric of each operation that the websocket function calls; it includes throttles by the index."""
+        calls = [(self.table, operation) for operation in ROW_WRITES]
+        if self.users:
+            calls += [(self.users, operation) for operation in SLOT_CALLS]
+        return {operation: table.metric_throttled_requests_for_operation(operation) for table, operation in calls}
+
+    def consumed_writes(self) -> list[cloudwatch.Metric]:
+        """Return the write capacity that each table consumes."""
+        return [
+            table.metric_consumed_write_capacity_units(label=f"{name} write units")
+            for name, table in (("Connections", self.table), ("Slots", self.users))
+            if table
+        ]
 
 
-def allow(function: lambda_.Function, table: dynamodb.Table, *actions: str) -> None:
+def allow(function: lambda_.Function, table: dynamodb.Table, operations: Sequence[str]) -> None:
     """On the table alone; `grant()` would add its indexes."""
-    function.add_to_role_policy(iam.PolicyStatement(actions=[*actions], resources=[table.table_arn]))
+    function.add_to_role_policy(statement(table.table_arn, *operations))
+
+
+def statement(resource: str, *operations: str) -> iam.PolicyStatement:
+    return iam.PolicyStatement(actions=[f"dynamodb:{operation}" for operation in operations], resources=[resource])

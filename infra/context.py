@@ -8,6 +8,7 @@ T = TypeVar("T")
 
 # RFC 6454 section 6.2: a browser leaves out the scheme's own port. images/authorizer accepts these, and its own port too.
 ORIGIN = r"(?!https:.*:443$|http:.*:80$)[a-z][a-z0-9+.-]*://[^\s/,?#@*A-Z]+"
+EMAIL = r"[^\s@,]{1,64}@[^\s@,]+\.[^\s@,.]+"
 SWITCH = {"true": True, "false": False}
 
 
@@ -22,6 +23,7 @@ class Settings(TypedDict):
     self_sign_up: bool
     removal_policy: str
     log_role: bool
+    alarm_email: str | None
 
 
 def read_context(values: Mapping[str, Any]) -> Settings:
@@ -42,6 +44,7 @@ def read_context(values: Mapping[str, Any]) -> Settings:
         self_sign_up=context.choose("selfSignUp", SWITCH, default="false"),
         removal_policy=context.choose("removalPolicy", as_written("destroy", "retain"), default="retain"),
         log_role=context.choose("apiGatewayLogRole", SWITCH, default="true"),
+        alarm_email=context.match("alarmEmail", EMAIL, "an e-mail address"),
     )
     context.refuse_others()
     return settings

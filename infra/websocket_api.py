@@ -11,11 +11,13 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk.aws_apigatewayv2_authorizers import WebSocketLambdaAuthorizer
 from aws_cdk.aws_apigatewayv2_integrations import WebSocketLambdaIntegration
-from constructs import Construct
+from constructs import Construct, IConstruct
 
 from infra.findings import accept, shown
 
-# Facts of a connection or message; never the query string, which carries the token.
+# Facts of a connection or message; never the query string, which carries the token. The variables are those of
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/websocket-api-logging.html; without a value it is "-".
+# Of an error, `message` is quoted here: `messageString` brings its own quotes, but "-" has none, which is not JSON.
 ACCESS_LOG_FORMAT = {
     "requestId": "$context.requestId",
     "requestTime": "$context.requestTime",
@@ -25,8 +27,16 @@ ACCESS_LOG_FORMAT = {
     "connectionId": "$context.connectionId",
     "sourceIp": "$context.identity.sourceIp",
     "principalId": "$context.authorizer.principalId",
+    "authorizerRequestId": "$context.authorizer.requestId",
+    "authorizerStatus": "$context.authorizer.status",
+    "authorizerLatency": "$context.authorizer.latency",
     "authorizerError": "$context.authorizer.error",
+    "integrationRequestId": "$context.integration.requestId",
+    "integrationStatus": "$context.integration.status",
+    "integrationLatency": "$context.integration.latency",
     "integrationError": "$context.integration.error",
+    "errorMessage": "$context.error.message",
+    "errorResponseType": "$context.error.responseType",
 }
 
 
@@ -97,19 +107,27 @@ class WebSocketApi(Construct):
     def post_messages_from(self, function: lambda_.Function) -> None:
         """The function may send to this stage's connections and close them; inspecting them is not included."""
         function.add_environment("CALLBACK_URL", self.stage.callback_url)
+        assert function.role is not None
+        function.add_to_role_policy(self._manage_connections("POST", "DELETE", role=function.role))
+
+    def allow_operators(self, policy: iam.ManagedPolicy) -> None:
+        """Operators may send to this stage's connections, inspect and close them."""
+        policy.add_statements(self._manage_connections("POST", "GET", "DELETE", role=policy))
+
+    def _manage_connections(self, *methods: str, role: IConstruct) -> iam.PolicyStatement:
+        """Return a statement for these methods of `@connections`, for a role or policy where cdk-nag will find it."""
         resources = [
             cdk.Stack.of(self).format_arn(
                 service="execute-api",
                 resource=self.api.api_id,
                 resource_name=f"{self.stage.stage_name}/{method}/@connections/*",
             )
-            for method in ("POST", "DELETE")
+            for method in methods
         ]
-        function.add_to_role_policy(iam.PolicyStatement(actions=["execute-api:ManageConnections"], resources=resources))
-        assert function.role is not None
         reason = "API Gateway makes up a connection's id as it is opened: a policy can only name its stage."
         for resource in resources:
-            accept(function.role, f"IAM5[Resource::{shown(self, resource)}]", reason)
+            accept(role, f"IAM5[Resource::{shown(self, resource)}]", reason)
+        return iam.PolicyStatement(actions=["execute-api:ManageConnections"], resources=resources)
 
 
 class ApiGatewayLogRole(Construct):

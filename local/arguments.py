@@ -21,6 +21,7 @@ from local.state import PORT
 if TYPE_CHECKING:
     from local.system import Options
 
+IMAGES = paths.ROOT / "images"
 AWS_PORT = 4511
 PAGE_PORT = 3000
 INSPECTOR_PORT = 3001
@@ -74,6 +75,10 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
         parsers[arguments.command].error(f"{unknown[0]} is unknown")
     if arguments.command in {"up", "demo"}:
         check_ports(parsers[arguments.command], arguments)
+        if arguments.images != IMAGES:
+            if arguments.functions == "image":
+                parsers[arguments.command].error("--images is for processes: docker-bake.hcl says what images are of")
+            arguments.functions = "process"
     return arguments
 
 
@@ -123,8 +128,8 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument(
         "--images",
         type=parse_folder,
-        default=paths.ROOT / "images",
-        help="the functions' sources, a folder for each bake target (default: images)",
+        default=IMAGES,
+        help="the functions' sources, a folder for each bake target, which then run as processes (default: images)",
     )
     parser.add_argument(
         "--functions",

@@ -38,10 +38,12 @@ def synthesize_template(context: Mapping[str, str]) -> Path:
     Raises:
         TemplateError: the app failed; the message is what it printed.
     """
-    folder = assembly_folder(context)  # before the synthesis: a file that is edited meanwhile makes another one
+    folder = assembly_folder(context)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as new:
         synthesize(paths.ROOT, Path(new) / "cdk.out", context)
+        if assembly_folder(context) != folder:  # a file was edited meanwhile: which version was read is unknown
+            return synthesize_template(context)
         with suppress(TemplateError):
             return find_template(folder)  # another run was faster
         shutil.rmtree(folder, ignore_errors=True)  # it is incomplete

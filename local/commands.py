@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from shlex import quote
 from typing import Any
 
 from botocore.exceptions import ClientError, HTTPClientError
@@ -50,7 +51,7 @@ def get_token(port: int, email: str) -> str:
     known = running.users.get(email)
     found = users.find(email)
     if found is None:
-        raise CommandError(f"there is no user {email}: add one with `make user EMAIL={email}{flags}`")
+        raise CommandError(f"there is no user {email}: add one with `make user EMAIL={quote(email)}{flags}`")
     if known is None:
         raise CommandError(
             f"nobody here knows the password of {found}, who signed up on the page: sign in there, "
@@ -66,6 +67,7 @@ def add_user(port: int, email: str, groups: list[str]) -> str:
         CommandError: the address is taken, or the user pool does not take this user.
     """
     email, flags = check_email(email), state.write_flags(port)
+    groups = list(dict.fromkeys(groups))
     for group in groups:
         if not GROUP.fullmatch(group):
             raise CommandError(f"a group's name has 1 to 128 characters without spaces, it is {group!r}")
@@ -74,7 +76,7 @@ def add_user(port: int, email: str, groups: list[str]) -> str:
         if found := users.find(email):
             if email in running.users:
                 raise CommandError(
-                    f"there is a user {found} already, its token is `make -s token EMAIL={email}{flags}`"
+                    f"there is a user {found} already, its token is `make -s token EMAIL={quote(email)}{flags}`"
                 )
             raise CommandError(f"there is a user {found} already, who signed up on the page: take another address")
         # Saved first: if this command is killed, no user is left whose password nobody knows.
@@ -87,7 +89,7 @@ def add_user(port: int, email: str, groups: list[str]) -> str:
             raise
     member = f", in the group{'s' if groups[1:] else ''} {' and '.join(groups)}" if groups else ""
     new = f" (new: {' and '.join(created)})" if created else ""
-    return f"{email} can sign in{member}{new}. Token: make -s token EMAIL={email}{flags}"
+    return f"{email} can sign in{member}{new}. Token: make -s token EMAIL={quote(email)}{flags}"
 
 
 def find_connection(port: int) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from local.aws.iam import Role
 from local.cloudformation.stack import Stack
+from local.cloudformation.template import Template
 from local.lambda_.function import Function
 from local.system import System
 
@@ -53,6 +55,13 @@ def find_connection_limit(stack: Stack) -> int | None:
 def find_connection_table(stack: Stack) -> str | None:
     """Return the table with a row for each connection."""
     return read_setting(stack, "CONNECTION_TABLE_NAME")
+
+
+def find_operator_policy(template: Template) -> Role | None:
+    """Return a role with the managed policy of those who operate the stack; None without it."""
+    policies = (each for each, resource in template.resources.items() if resource["Type"] == "AWS::IAM::ManagedPolicy")
+    found = next((logical_id for logical_id in policies if "OperatorPolicy" in logical_id), None)
+    return template.managed_policy(found) if found else None
 
 
 def list_credentials(stack: Stack) -> list[tuple[str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -54,8 +53,7 @@ class Functions:
         self._containers = Containers(mounts, source=source)
         self._launcher: Processes | Containers = self._processes
         self._runners: dict[str, FunctionRunner] = {}
-        self.read_at = 0.0  # Unix time of the start, when the sources were read
-        self._stale: set[str] = set()  # targets whose newest source does not run
+        self.stale: set[str] = set()  # targets whose newest code does not run
 
     @property
     def targets(self) -> set[str]:
@@ -77,7 +75,6 @@ class Functions:
             InitError: the init phase of one failed.
         """
         self._environment = environment
-        self.read_at = time.time()
         functions = {arn: self._with_timeout(function) for arn, function in functions.items()}
         launches, fallback = await self._build_or_fall_back({each.target for each in functions.values()})
         for arn, function in functions.items():
@@ -100,9 +97,9 @@ class Functions:
         Raises:
             LaunchError: code cannot be built, or its init phase failed; the code from before keeps serving.
         """
-        self._stale |= targets
+        self.stale |= targets
         errors = []
-        for target in sorted(self._stale):
+        for target in sorted(self.stale):
             try:
                 launches = await self._launcher.prepare({target})
                 for runner in self._runners.values():
@@ -111,15 +108,14 @@ class Functions:
             except (LaunchError, InitError) as error:
                 errors.append(str(error))
             else:
-                self._stale.discard(target)
+                self.stale.discard(target)
         if errors:
             raise LaunchError("\n".join(errors))
 
     async def update(self, arn: str, function: Function) -> None:
         """Give a function other settings. InitError if it does not start with them: it keeps those from before."""
         runner = self._runners[arn]
-        runner.environment = self._environment(function)
-        await runner.replace(runner.launch, self._with_timeout(function))
+        await runner.replace(runner.launch, self._with_timeout(function), self._environment(function))
 
     async def stop(self) -> None:
         await asyncio.gather(*(runner.stop() for runner in self._runners.values()))
@@ -131,7 +127,9 @@ class Functions:
     async def _build_or_fall_back(self, targets: set[str]) -> tuple[dict[str, Any], str]:
         """Build the images, or prepare processes; return the launches, and a note why there are no images."""
         fallback = ""
-        if self.mode == "image" or (self.mode == "auto" and await asyncio.to_thread(has_engine)):
+        if self.mode == "auto" and not await asyncio.to_thread(has_engine):
+            fallback = ", because no Docker engine answers"
+        elif self.mode != "process":
             try:
                 launches = await self._containers.prepare(targets)
             except LaunchError as error:

@@ -26,7 +26,10 @@ def is_running(pid: int, command: str) -> bool:
 
 def find_descendants(pid: int) -> dict[int, str]:
     """Return the command lines of the processes that this one and its children have started, by id."""
-    commands = {child.pid: read_command(child.pid) for child in psutil.Process(pid).children(recursive=True)}
+    try:
+        commands = {child.pid: read_command(child.pid) for child in psutil.Process(pid).children(recursive=True)}
+    except psutil.NoSuchProcess:
+        return {}
     return {child: command for child, command in commands.items() if command}
 
 

@@ -31,14 +31,14 @@ class Progress:
         self._stream = stream
         self._tty = stream.isatty()
         self._colours = self._tty and "NO_COLOR" not in os.environ  # https://no-color.org
-        self._current: str | None = None
+        self._current: list[str] = []  # the names of the steps in progress
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
         """Time the block; an exception becomes StepFailed with the step's name."""
         step = Step()
         started = time.monotonic()
-        self._current = name
+        self._current.append(name)
         self._write("")
         try:
             yield step
@@ -46,7 +46,7 @@ class Progress:
             self._end(name, "✗", "31", "", time.monotonic() - started)
             raise StepFailed(f"{name}: {explain(error)}") from error
         except BaseException:
-            self._current = None
+            self._current.remove(name)
             raise
         self._end(name, "✓", "32", step.result, time.monotonic() - started)
 
@@ -58,7 +58,7 @@ class Progress:
         self.say(f"\n{self.coloured('1', text)}\n")
 
     def _end(self, name: str, mark: str, colour: str, result: str, seconds: float) -> None:
-        self._current = None
+        self._current.remove(name)
         line = f"  {self.coloured(colour, mark)} {name:<{NAME_WIDTH}} {format_duration(seconds)}  {result}"
         self.say(line.rstrip())
 
@@ -69,7 +69,7 @@ class Progress:
     def _write(self, text: str) -> None:
         """Write a text above the line of the step in progress."""
         if self._tty:
-            text = f"\r\033[K{text}" + (f"  … {self._current}" if self._current else "")
+            text = f"\r\033[K{text}" + (f"  … {self._current[-1]}" if self._current else "")
         try:
             self._stream.write(text)
             self._stream.flush()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from watchfiles import Change, DefaultFilter, awatch
@@ -15,11 +16,12 @@ from local.assembly import find_cached_template, synthesize_template
 from local.cloudformation.stack import Stack
 from local.cloudformation.template import Template
 from local.errors import explain
+from local.lambda_.runner import InitError
 from local.progress import Progress
 from local.system import Options, System
 
 DEBOUNCE_MILLISECONDS = 200  # an editor may write several files
-QUIET_MILLISECONDS = 20
+QUIET_MILLISECONDS = 50  # an editor may first rename the old file
 OF_EVERY_IMAGE = ("Dockerfile", "build")  # in the folder of the sources
 
 
@@ -28,33 +30,33 @@ class RestartNeeded(Exception):
 
 
 async def watch(system: System, options: Options, progress: Progress) -> None:
-    """Apply what changes, one change after the other, until cancelled."""
-    changed: asyncio.Queue[Path] = asyncio.Queue()
-    if options.template:
-        sources, files = [options.images], [options.template.resolve()]
-    else:
-        sources, files = (
-            [options.images, paths.ROOT / "infra"],
-            [paths.ROOT / "cdk.json", paths.ROOT / "docker-bake.hcl"],
-        )
+    """Apply what changes until cancelled. A long synthesis does not hold up edited code."""
+    reload = Reload(system, options, progress)
+    code: asyncio.Queue[Path] = asyncio.Queue()
+    stack: asyncio.Queue[Path] = asyncio.Queue()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(collect(changed, sources))
+        tasks.create_task(collect(code, options.images))
         # A single file is watched by its folder, because editors replace the file.
-        tasks.create_task(collect(changed, {file.parent for file in files}, only={str(file) for file in files}))
-        for file in find_edited_since(system.functions.read_at, options.images):
-            changed.put_nowait(file)
-        while True:
-            batch = {await changed.get()}
-            while not changed.empty():
-                batch.add(changed.get_nowait())
-            await apply_files(batch, system, options, progress)
+        if options.template:
+            file = options.template.resolve()
+            tasks.create_task(collect(stack, file.parent, only={str(file)}))
+        else:
+            tasks.create_task(collect(stack, paths.ROOT / "infra"))
+            files = {str(paths.ROOT / name) for name in ("cdk.json", "docker-bake.hcl")}
+            tasks.create_task(collect(stack, paths.ROOT, only=files))
+            for file in find_edited_since(system.started_at, paths.ROOT / "infra"):
+                stack.put_nowait(file)
+        for file in find_edited_since(system.started_at, options.images):
+            code.put_nowait(file)
+        tasks.create_task(apply_batches(code, reload.apply_code))
+        tasks.create_task(apply_batches(stack, reload.apply_stack))
 
 
-async def collect(changed: asyncio.Queue[Path], folders: Iterable[Path], only: set[str] | None = None) -> None:
-    """Queue the files that change in these folders and below; or `only` these, in the folders themselves."""
+async def collect(changed: asyncio.Queue[Path], folder: Path, only: set[str] | None = None) -> None:
+    """Queue the files that change in a folder and below; or `only` these, in the folder itself."""
     ignore = DefaultFilter()
     async for changes in awatch(
-        *folders,
+        folder,
         watch_filter=lambda change, path: ignore(change, path) and (only is None or path in only),
         debounce=DEBOUNCE_MILLISECONDS,
         step=QUIET_MILLISECONDS,
@@ -62,6 +64,15 @@ async def collect(changed: asyncio.Queue[Path], folders: Iterable[Path], only: s
     ):
         for _, path in changes:
             changed.put_nowait(Path(path))
+
+
+async def apply_batches(changed: asyncio.Queue[Path], apply: Callable[[set[Path]], Awaitable[None]]) -> None:
+    """Apply the files that have changed since the last time, again and again."""
+    while True:
+        files = {await changed.get()}
+        while not changed.empty():
+            files.add(changed.get_nowait())
+        await apply(files)
 
 
 def find_edited_since(seconds: float, folder: Path) -> Iterator[Path]:
@@ -73,45 +84,84 @@ def find_edited_since(seconds: float, folder: Path) -> Iterator[Path]:
                 yield file
 
 
-async def apply_files(files: set[Path], system: System, options: Options, progress: Progress) -> None:
-    """Apply changed files. A failure is printed, and what ran before keeps running."""
-    functions = system.functions
-    sources = {file.relative_to(options.images) for file in files if options.images in file.parents}
-    try:
+@dataclass
+class Reload:
+    """Applies edits to the running system. A failure is printed, and what ran before keeps running.
+
+    New code may need a new setting, or the other way round: whichever failed is tried again after the other one.
+
+    Attributes:
+        unapplied: a stack with whose settings a function did not start.
+    """
+
+    system: System
+    options: Options
+    progress: Progress
+    unapplied: Template | None = None
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def apply_code(self, files: set[Path]) -> None:
+        """Reload the functions that have one of these files."""
+        functions = self.system.functions
+        sources = {file.relative_to(self.options.images) for file in files if self.options.images in file.parents}
         targets = changed_targets(sources, functions.targets, in_images=functions.in_images)
         waiting = {target for target in targets if Path(target, "requirements.txt") in sources}
         if waiting and not functions.in_images:
             names = ", ".join(sorted(waiting))
-            progress.say(
+            self.progress.say(
                 f"The requirements of {names} have changed: press Ctrl-C and run `make up` again, which installs them."
             )
             targets -= waiting
-        if targets:
-            with progress.step(f"{', '.join(sorted(targets))} reloaded"):
-                await functions.reload(targets)
-        if any(not file.is_relative_to(options.images) for file in files):
-            await apply_changed_stack(system, options, progress)
-    except Exception as error:  # noqa: BLE001 - the next change must be seen
-        progress.say(f"{explain(error)}\nWhat ran before keeps running.")
+        async with self._lock:
+            if targets and await self._reload(targets) and self.unapplied:
+                await self._apply(self.unapplied)
+
+    async def apply_stack(self, files: set[Path]) -> None:
+        """Apply the stack as it is now."""
+        with self._report():
+            template = Template.read(self.options.template or await self._synthesize())
+            async with self._lock:
+                stale = self.system.functions.stale
+                if await self._apply(template) and stale:
+                    await self._reload(set())
+
+    async def _synthesize(self) -> Path:
+        with self.progress.step("stack synthesized"):
+            if cached := await asyncio.to_thread(find_cached_template, self.options.context):
+                return cached
+            return await asyncio.to_thread(synthesize_template, self.options.context)
+
+    async def _reload(self, targets: set[str]) -> bool:
+        """Reload these functions, and those whose newest code does not run yet; return whether all run it."""
+        functions = self.system.functions
+        with self._report(), self.progress.step(f"{', '.join(sorted(targets | functions.stale))} reloaded"):
+            await functions.reload(targets)
+        return not functions.stale
+
+    async def _apply(self, template: Template) -> bool:
+        """Apply a template; return whether it runs."""
+        self.unapplied = None
+        with self._report(), self.progress.step("stack applied") as step:
+            try:
+                step.result = "; ".join(await apply_template(template, self.system)) or "nothing has changed"
+            except InitError:
+                self.unapplied = template
+                raise
+            return True
+        return False
+
+    @contextmanager
+    def _report(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the next change must be seen
+            self.progress.say(f"{explain(error)}\nWhat ran before keeps running.")
 
 
 def changed_targets(files: set[Path], targets: set[str], *, in_images: bool) -> set[str]:
     """Return the bake targets that have one of these files, which are relative to the sources' folder."""
     folders = {file.parts[0] for file in files}
     return targets if in_images and folders & {*OF_EVERY_IMAGE} else targets & folders
-
-
-async def apply_changed_stack(system: System, options: Options, progress: Progress) -> None:
-    path = options.template or await synthesize(options, progress)
-    with progress.step("stack applied") as step:
-        step.result = "; ".join(await apply_template(Template.read(path), system)) or "nothing has changed"
-
-
-async def synthesize(options: Options, progress: Progress) -> Path:
-    with progress.step("stack synthesized"):
-        if cached := await asyncio.to_thread(find_cached_template, options.context):
-            return cached
-        return await asyncio.to_thread(synthesize_template, options.context)
 
 
 async def apply_template(template: Template, system: System) -> list[str]:

@@ -29,6 +29,8 @@ class State:
         ports: what it listens on, by the flag that chooses the port.
         children: the command lines of the processes that it has started, by id.
         ready: whether the rest is known, which it is once everything runs.
+        operator_url: the endpoint of DynamoDB and Cognito that checks the operator's policy; empty without a policy.
+        credentials: of the operator: access key, secret key, and session token if there is a policy.
         users: the passwords of the users that commands have made, by email address in lower case.
     """
 
@@ -44,6 +46,8 @@ class State:
     user_pool_id: str | None = None
     app_client_id: str | None = None
     table_name: str | None = None
+    operator_url: str = ""
+    credentials: list[str] = field(default_factory=lambda: ["test", "test"])
     users: dict[str, str] = field(default_factory=dict)
 
     @classmethod

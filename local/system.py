@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -79,6 +80,8 @@ class System:
     """The running system, and where to reach it.
 
     Attributes:
+        started_at: Unix time before anything was read.
+        endpoint_url: what functions call instead of AWS.
         page_url: None if no page is served.
         page_settings: what the page reads as `config.json`; None if no page is served.
         inspector_url: None if no inspector is served.
@@ -92,6 +95,8 @@ class System:
     functions: Functions
     server: GatewayServer
     port: int
+    started_at: float
+    endpoint_url: str = ""
     page_url: str | None = None
     page_settings: dict[str, Any] | None = None
     inspector_url: str | None = None
@@ -133,6 +138,7 @@ async def run_system(options: Options, progress: Progress, journal: Journal | No
 
     With a journal everything that happens is recorded and traced.
     """
+    started_at = time.time()
     paths.LOGS.mkdir(parents=True, exist_ok=True)
     iam = Iam(enforced=options.iam)
     limits = options.limits.speed_up(options.clock_speed)
@@ -159,6 +165,8 @@ async def run_system(options: Options, progress: Progress, journal: Journal | No
             task = asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, options.clock_speed))
             exits.push_async_callback(cancel, task)
         page_config = parse_page_config(stack.outputs)
+        if not stack.api.deployed:
+            progress.say("The stage has neither AutoDeploy nor a DeploymentId: every handshake gets 403, as on AWS.")
 
         endpoint = AwsEndpoint(iam, aws.urls, stack.account, journal)
         endpoint_url = await endpoint.start()
@@ -179,7 +187,7 @@ async def run_system(options: Options, progress: Progress, journal: Journal | No
             port = await server.start(options.port)
             exits.push_async_callback(server.stop)
             endpoint.route_gateway(stack.api.domain_name, port)
-            system = System(stack, template, created, aws, iam, functions, server, port)
+            system = System(stack, template, created, aws, iam, functions, server, port, started_at, endpoint_url)
             system.inspector_url = inspector.url if inspector else None
             step.result = system.websocket_url
 
@@ -237,7 +245,12 @@ async def get_template(options: Options, progress: Progress, aws: LocalAws, give
     """Return the given template, or our own stack's; start the local AWS if the template needs it."""
     cached = None if given else await asyncio.to_thread(find_cached_template, options.context)
     with progress.step("template read" if given else "stack unchanged" if cached else "stack synthesized") as step:
-        template = given or Template.read(cached or await asyncio.to_thread(synthesize_template, options.context))
+        if given:
+            template = given
+        elif cached:
+            template = Template.read(cached)
+        else:
+            template = Template.read(await asyncio.to_thread(synthesize_template, options.context))
         aws.account = template.account
         if any(resource["Type"] in CREATED for resource in template.resources.values()):
             await aws.start()

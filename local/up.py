@@ -13,13 +13,15 @@ from local import example, reload, state
 from local.aws import mail
 from local.aws.users import Users, make_password
 from local.commands import USER
-from local.errors import CommandError, explain
+from local.errors import CommandError, TemplateError, explain
 from local.instructions import write_instructions
 from local.journal import Journal
 from local.processes import find_descendants
 from local.progress import Progress
 from local.state import State
 from local.system import Options, System, cancel, run_system
+
+OPERATOR = "operator"  # in place of a function's name, in the log
 
 
 async def up(options: Options, progress: Progress, journal: Journal) -> None:
@@ -32,7 +34,7 @@ async def up(options: Options, progress: Progress, journal: Journal) -> None:
         no_token = await asyncio.to_thread(add_first_user, system, password)
         if system.user_pool_id:
             start_beside(exits, mail.watch(system.aws.url, progress.highlight), progress, "Mails are not printed")
-        state.save(system.port, describe(system, {USER: password}))
+        state.save(system.port, describe(system, {USER: password}, progress))
         if not options.port:
             exits.callback(state.remove, system.port)
         progress.say(write_instructions(system, options, user=USER, no_token=no_token))
@@ -74,7 +76,8 @@ async def run_with_report(options: Options, progress: Progress, journal: Journal
         async with run_system(options, progress, journal) as system:
             yield system
     finally:
-        if system and (unused := system.unused_grants()):
+        unused = system.unused_grants() if system else []
+        if unused := [each for each in unused if not each.startswith(f"{OPERATOR}:")]:
             progress.say("\n  ".join(("Grants that no function has used:", *unused)))
 
 
@@ -91,7 +94,7 @@ def add_first_user(system: System, password: str) -> str | None:
     return None
 
 
-def describe(system: System, users: dict[str, str]) -> State:
+def describe(system: System, users: dict[str, str], progress: Progress) -> State:
     """Return what commands need to know of the running system."""
     ports = {"--port": system.port, "--aws-port": system.aws.port}
     if system.page_url:
@@ -110,4 +113,20 @@ def describe(system: System, users: dict[str, str]) -> State:
         app_client_id=system.app_client_id,
         table_name=example.find_connection_table(system.stack) or system.table_name,
         users=users,
+        **open_operator_session(system, progress),
     )
+
+
+def open_operator_session(system: System, progress: Progress) -> dict[str, Any]:
+    """Open a session with the template's operator policy for `python -m ops`; return what the state file says of it."""
+    try:
+        policy = example.find_operator_policy(system.template)
+    except TemplateError as error:  # functions do not depend on it
+        progress.say(f"The operator's policy is not enforced: {error}")
+        policy = None
+    if policy is None:
+        return {}
+    account = system.stack.account
+    session = system.iam.open_session(OPERATOR, policy, f"arn:{account.partition}:iam::{account.id}:user/{OPERATOR}")
+    credentials = [session.access_key_id, session.secret_access_key, session.session_token]
+    return {"operator_url": system.endpoint_url, "credentials": credentials}

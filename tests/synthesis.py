@@ -24,6 +24,7 @@ EVERY_OPTION: dict[str, Any] = {
     "required_group": "staff",
     "max_connections_per_user": 3,
     "self_sign_up": True,
+    "alarm_email": "operator@example.com",
 }
 
 

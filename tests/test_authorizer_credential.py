@@ -161,14 +161,20 @@ def test_token_in_the_query_string_is_ignored(refusal: Refusal, sign: Sign, jwks
 @SUBPROTOCOL
 @pytest.mark.parametrize("offer", ["idToken.{}", "idToken.{0}, idToken.{0}", "{}", "idToken.{};"])
 def test_no_log_record_holds_a_token_that_was_offered(
-    decide: Decide, bare_event: Event, sign: Sign, caplog: pytest.LogCaptureFixture, offer: str
+    decide: Decide,
+    bare_event: Event,
+    sign: Sign,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    offer: str,
 ) -> None:
     caplog.set_level("DEBUG")
     token = sign()
 
     decide(with_headers(bare_event, (HEADER, offer.format(token))))
 
-    logged = repr([vars(record) for record in caplog.records])
+    logged = repr([vars(record) for record in caplog.records]) + capsys.readouterr().out
     assert "connection " in logged
     assert [segment for segment in token.split(".") if segment in logged] == []
 

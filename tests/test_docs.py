@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ops.cost import write_tables
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
@@ -45,6 +47,20 @@ def test_tree_in_readme_names_what_is_there() -> None:
 
     assert paths
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_alarm_has_its_section() -> None:
+    anchors = set(re.findall(r'anchor="([a-z-]+)"', (ROOT / "infra" / "alarms.py").read_text()))
+
+    assert anchors
+    assert anchors <= {anchor(heading) for heading in HEADING.findall((ROOT / "docs" / "operate.md").read_text())}
+
+
+def test_prices_are_those_that_the_script_prints() -> None:
+    document = (ROOT / "docs" / "scale-and-cost.md").read_text()
+
+    for table in "\n".join(write_tables()).split("\n\n"):
+        assert table in document
 
 
 @pytest.mark.parametrize("function", ["authorizer", "websocket"])

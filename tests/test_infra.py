@@ -265,8 +265,8 @@ def test_stage_is_deployed_by_itself(template: Template) -> None:
     assert only(of_type(template, "AWS::ApiGatewayV2::Stage"))["AutoDeploy"] is True
 
 
-def test_stage_does_not_log_messages(template: Template) -> None:
-    """Data tracing and execution logs would hold messages and tokens."""
+def test_stage_neither_logs_messages_nor_measures_each_route(template: Template) -> None:
+    """Data tracing and execution logs would hold messages and tokens; metrics of each route cost money."""
     route_settings = only(of_type(template, "AWS::ApiGatewayV2::Stage"))["DefaultRouteSettings"]
 
     assert route_settings == {"ThrottlingRateLimit": 500, "ThrottlingBurstLimit": 1000}
@@ -279,11 +279,22 @@ def test_throttle_is_an_argument() -> None:
     assert settings == {"ThrottlingRateLimit": 5, "ThrottlingBurstLimit": 10}
 
 
-def test_nothing_has_a_name_that_a_second_stack_would_collide_with(template: Template) -> None:
-    names = {"FunctionName", "LogGroupName", "ManagedPolicyName", "RoleName", "TableName", "UserPoolName"}
+def test_nothing_has_a_name_that_a_second_stack_would_collide_with() -> None:
+    template = synthesized(**EVERY_OPTION)
+    names = {
+        "AlarmName",
+        "DashboardName",
+        "FunctionName",
+        "LogGroupName",
+        "ManagedPolicyName",
+        "RoleName",
+        "TableName",
+        "TopicName",
+        "UserPoolName",
+    }
     resources = template.to_json()["Resources"]
 
-    named = {id_: names & resource["Properties"].keys() for id_, resource in resources.items()}
+    named = {id_: names & resource.get("Properties", {}).keys() for id_, resource in resources.items()}
     assert {id_ for id_ in named if named[id_] and id_ not in of_type(template, "AWS::Lambda::Permission")} == set()
 
 
@@ -293,6 +304,8 @@ def test_outputs_tell_all_that_a_client_and_an_operator_need(template: Template)
     (user_pool,) = of_type(template, "AWS::Cognito::UserPool")
     (client,) = of_type(template, "AWS::Cognito::UserPoolClient")
     (table,) = of_type(template, "AWS::DynamoDB::Table")
+    (dashboard,) = of_type(template, "AWS::CloudWatch::Dashboard")
+    (policy,) = of_type(template, "AWS::IAM::ManagedPolicy")
     stage = only(of_type(template, "AWS::ApiGatewayV2::Stage"))
     host = f"${{{api}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}"
 
@@ -306,6 +319,8 @@ def test_outputs_tell_all_that_a_client_and_an_operator_need(template: Template)
         "AuthorizerLogGroup": text(functions(template)["authorizer"]["LoggingConfig"]["LogGroup"]),
         "WebSocketLogGroup": text(functions(template)["websocket"]["LoggingConfig"]["LogGroup"]),
         "AccessLogGroup": f"${{{stage['AccessLogSettings']['DestinationArn']['Fn::GetAtt'][0]}}}",
+        "DashboardName": f"${{{dashboard}}}",
+        "OperatorPolicyArn": f"${{{policy}}}",
     }
 
 

@@ -14,6 +14,7 @@ import pytest
 from aws_cdk.assertions import Template
 
 import infra.app
+from local.apigateway.limits import Limits
 from tests.conftest import AUTHORIZER, ColdStart
 from tests.synthesis import (
     CONTEXT,
@@ -164,6 +165,7 @@ def test_strangers_cannot_make_themselves_a_user_unless_the_context_says_so(
                 "maxConnectionsPerUser": "3",
                 "removalPolicy": "destroy",
                 "apiGatewayLogRole": "false",
+                "alarmEmail": "operator@example.com",
             },
             {},
         ),
@@ -197,6 +199,12 @@ def test_context_can_leave_out_the_accounts_log_role(synthesize_app: Synthesize,
     assert of_type(template, "AWS::ApiGateway::Account") == {}
 
 
+def test_alarms_are_sent_to_the_address_of_the_context(synthesize_app: Synthesize) -> None:
+    template = synthesize_app(alarmEmail="operator@example.com")
+
+    assert only(of_type(template, "AWS::SNS::Subscription"))["Endpoint"] == "operator@example.com"
+
+
 def test_context_of_cdk_json_is_understood(synthesize_app: Synthesize) -> None:
     assert synthesize_app(**CONTEXT).to_json()["Resources"]
 
@@ -218,10 +226,11 @@ ONE_OF_CREDENTIALS = "it must be one of querystring, subprotocol"
 TRUE_OR_FALSE = "it must be one of true, false"
 AN_ORIGIN = "it must be an origin as browsers write it, e.g. https://example.com"
 A_GROUP = "it must be a group's name"
+AN_ADDRESS = "it must be an e-mail address"
 A_NUMBER = "it must be a number from 1 to 9999"
 THERE_ARE = (
     "there are credential, allowedOrigins, allowMissingOrigin, requiredGroup, maxConnectionsPerUser, selfSignUp, "
-    "removalPolicy, apiGatewayLogRole"
+    "removalPolicy, apiGatewayLogRole, alarmEmail"
 )
 
 
@@ -266,6 +275,13 @@ THERE_ARE = (
         ("maxConnectionsPerUser", "ten", f"maxConnectionsPerUser is 'ten', {A_NUMBER}"),
         ("maxConnectionsPerUser", 10000, f"maxConnectionsPerUser is 10000, {A_NUMBER}"),
         ("maxConnectionsPerUser", True, f"maxConnectionsPerUser is True, {A_NUMBER}"),
+        ("alarmEmail", "", f"alarmEmail is '', {AN_ADDRESS}"),
+        ("alarmEmail", "operator", f"alarmEmail is 'operator', {AN_ADDRESS}"),
+        ("alarmEmail", "operator@localhost", f"alarmEmail is 'operator@localhost', {AN_ADDRESS}"),
+        ("alarmEmail", "a@example.com,b@example.com", f"'a@example.com,b@example.com', {AN_ADDRESS}"),
+        ("alarmEmail", "a b@example.com", f"alarmEmail is 'a b@example.com', {AN_ADDRESS}"),
+        ("alarmEmail", ["a@example.com"], f"alarmEmail is ['a@example.com'], {AN_ADDRESS}"),
+        ("alarmEmail", True, f"alarmEmail is True, {AN_ADDRESS}"),
         ("allowedOrigin", "https://a.com", f"allowedOrigin is unknown, {THERE_ARE}"),
         ("allowedorigins", "https://a.com", f"allowedorigins is unknown, {THERE_ARE}"),
         ("allowed_origins", "https://a.com", f"allowed_origins is unknown, {THERE_ARE}"),
@@ -299,6 +315,18 @@ def test_downloads_of_keys_end_long_before_the_timeout_of_the_authorizer(importe
 
     assert imported_authorizer.JWKS_REFRESH_SECONDS < imported_authorizer.JWKS_SECONDS <= timeout / 3
     assert 1 < imported_authorizer.JWKS_CONNECT_SECONDS < imported_authorizer.JWKS_SECONDS / 2
+
+
+def test_latency_alarm_is_above_a_download_of_keys_and_below_every_timeout(imported_authorizer: ModuleType) -> None:
+    template = synthesized()
+    threshold = min(
+        alarm["Properties"]["Threshold"] / 1000
+        for alarm in of_type(template, "AWS::CloudWatch::Alarm").values()
+        if alarm["Properties"].get("MetricName") == "Duration"
+    )
+
+    assert imported_authorizer.JWKS_SECONDS < threshold < functions(template)["authorizer"]["Timeout"]
+    assert functions(template)["authorizer"]["Timeout"] < Limits().integration_seconds
 
 
 def test_authorizer_understands_every_option(imported_authorizer: ModuleType) -> None:

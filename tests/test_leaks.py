@@ -562,7 +562,7 @@ def places(hits: list[str]) -> list[str]:
         Leak("log", "websocket", f"raise RuntimeError({ID_TOKEN})"),
         Leak("log", "websocket", f"raise RuntimeError({ID_TOKEN})", "Text"),
         Leak("answers", "websocket", f"raise RuntimeError({ID_TOKEN})"),
-        Leak("traces", "authorizer", f'with trace("x") as x: x and x.put_annotation("x", {ID_TOKEN})'),
+        Leak("traces", "authorizer", f'with trace("x", {{"connectionId": {ID_TOKEN}, "routeKey": ""}}): pass'),
     ],
     ids=lambda leak: f"{leak.place} of {leak.function}",
 )

@@ -36,12 +36,23 @@ def role_of(template: Template, target: str) -> str:
 def granted(template: Template, role: str) -> Grants:
     """Action and resource of everything that the policies of the stack allow this role."""
     return {
-        (action, text(resource))
+        grant
         for policy in of_type(template, "AWS::IAM::Policy").values()
         if {"Ref": role} in policy["Properties"]["Roles"]
-        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        for grant in grants(policy["Properties"])
+    }
+
+
+def grants(policy: dict[str, Any]) -> Grants:
+    return {
+        (action, text(resource))
+        for statement in policy["PolicyDocument"]["Statement"]
         for action, resource in product(listed(statement["Action"]), listed(statement["Resource"]))
     }
+
+
+def granted_to_operators(template: Template) -> Grants:
+    return grants(only(of_type(template, "AWS::IAM::ManagedPolicy")))
 
 
 def logs(template: Template, target: str) -> Grants:
@@ -81,6 +92,35 @@ def test_websocket_function_may_also_keep_its_tables_and_post_to_connections(tem
     }
 
 
+def test_operators_may_do_what_the_operator_commands_do(template: Template) -> None:
+    (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
+    (user_pool,) = of_type(template, "AWS::Cognito::UserPool")
+    (connections,) = table_keyed_by(template, "connectionId")
+    here = "${AWS::Region}:${AWS::AccountId}"
+    stage = f"arn:${{AWS::Partition}}:execute-api:{here}:${{{api}}}/prod"
+
+    assert granted_to_operators(template) == {
+        ("cloudformation:DescribeStacks", f"arn:${{AWS::Partition}}:cloudformation:{here}:stack/Stack/*"),
+        ("dynamodb:Query", f"{connections}/index/userIdIndex"),
+        *((f"dynamodb:{each}", connections) for each in ("Scan", "GetItem", "UpdateItem", "DeleteItem")),
+        *(("dynamodb:UpdateItem", users) for users in table_keyed_by(template, "userId")),
+        *(
+            ("execute-api:ManageConnections", f"{stage}/{method}/@connections/*")
+            for method in ("POST", "GET", "DELETE")
+        ),
+        *(
+            (f"cognito-idp:{each}", f"${{{user_pool}.Arn}}")
+            for each in ("ListUsers", "AdminGetUser", "AdminDisableUser")
+        ),
+    }
+
+
+def test_operators_policy_is_attached_to_nobody(template: Template) -> None:
+    policy = only(of_type(template, "AWS::IAM::ManagedPolicy"))
+
+    assert policy.keys() == {"Description", "Path", "PolicyDocument"}
+
+
 def test_slots_are_in_a_table_of_the_option_alone() -> None:
     """So the two grants above are each of a stack that needs them."""
     assert [*table_keyed_by(synthesized(), "userId")] == []
@@ -88,10 +128,12 @@ def test_slots_are_in_a_table_of_the_option_alone() -> None:
 
 
 def test_only_traces_are_on_every_resource_and_no_action_is_a_pattern(template: Template) -> None:
-    every = {grant for role in of_type(template, "AWS::IAM::Role") for grant in granted(template, role)}
+    functions = {grant for role in of_type(template, "AWS::IAM::Role") for grant in granted(template, role)}
+    operators = granted_to_operators(template)
+    patterns = {grant for grant in functions | operators if "*" in grant[1]}
 
-    assert {action for action, _ in every if "*" in action or "?" in action} == set()
-    assert {grant for grant in every if "*" in grant[1] and not grant[1].endswith("/@connections/*")} == TRACES
+    assert {action for action, _ in functions | operators if "*" in action or "?" in action} == set()
+    assert {grant for grant in patterns if not grant[1].endswith(("/@connections/*", ":stack/Stack/*"))} == TRACES
 
 
 def test_roles_are_those_of_the_functions_and_the_accounts_for_logs(template: Template) -> None:
@@ -131,10 +173,11 @@ def test_accounts_role_for_logs_has_the_one_policy_that_aws_made_for_it(template
     assert granted(template, id_) == set()
 
 
-def test_policies_only_allow_and_belong_to_roles_only(template: Template) -> None:
+def test_policies_only_allow_and_no_user_or_group_has_one(template: Template) -> None:
     """So that the grants above are all there is: no condition, no NotAction, no user, no group."""
     policies = [policy["Properties"] for policy in of_type(template, "AWS::IAM::Policy").values()]
-    statements = [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
+    every = [*policies, only(of_type(template, "AWS::IAM::ManagedPolicy"))]
+    statements = [statement for policy in every for statement in policy["PolicyDocument"]["Statement"]]
 
     assert {frozenset(policy) for policy in policies} == {frozenset({"PolicyDocument", "PolicyName", "Roles"})}
     assert {frozenset(statement) for statement in statements} == {frozenset({"Action", "Effect", "Resource"})}
@@ -142,9 +185,14 @@ def test_policies_only_allow_and_belong_to_roles_only(template: Template) -> Non
 
 
 def test_nothing_else_of_the_stack_grants_anything(template: Template) -> None:
-    """The permissions to invoke the functions have a test of their own."""
+    """The permissions to invoke the functions and to publish alarms have tests of their own."""
     resources = template.to_json()["Resources"].values()
     granting = {each["Type"] for each in resources if re.search("IAM|Policy|Permission|Grant", each["Type"])}
 
-    assert granting == {"AWS::IAM::Role", "AWS::IAM::Policy", "AWS::Lambda::Permission"}
+    assert granting - {"AWS::SNS::TopicPolicy"} == {
+        "AWS::IAM::Role",
+        "AWS::IAM::Policy",
+        "AWS::IAM::ManagedPolicy",
+        "AWS::Lambda::Permission",
+    }
     assert [each for each in resources if "ResourcePolicy" in each.get("Properties", {})] == []

@@ -291,36 +291,7 @@ def test_message_that_cannot_be_sent_is_an_incident(
         websocket.handler(message_event(), None)
 
 
-# What the log says
-
-
-def test_who_connects_and_disconnects_is_logged(
-    websocket: ModuleType,
-    table: Stubber,
-    connect_event: EventFactory,
-    disconnect_event: EventFactory,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO, logger="websocket")
-    table.add_response("put_item", {})
-    table.add_response("delete_item", {})
-
-    websocket.handler(connect_event(), None)
-    websocket.handler(disconnect_event(), None)
-
-    connected, disconnected = map(vars, caplog.records)
-    assert (connected["message"], connected["sub"], connected["connectionId"]) == ("connected", SUB, CONNECTION_ID)
-    assert (disconnected["message"], disconnected["connectionId"]) == ("disconnected", CONNECTION_ID)
-
-
-def test_who_is_refused_is_logged_with_the_reason(
-    websocket: ModuleType, table: Stubber, connect_event: EventFactory, caplog: pytest.LogCaptureFixture
-) -> None:
-    websocket.handler(with_headers(connect_event(), (HEADER, "echo.v2")), None)
-
-    (refused,) = map(vars, caplog.records)
-    assert (refused["levelname"], refused["message"]) == ("WARNING", "connection rejected")
-    assert (refused["reason"], refused["connectionId"]) == ("unknown_subprotocol", CONNECTION_ID)
+# What the log does not say
 
 
 def test_no_log_record_holds_a_token(
@@ -338,24 +309,17 @@ def test_no_log_record_holds_a_token(
     assert [token for token in (TOKEN, event["queryStringParameters"]["idToken"]) if token in logged] == []
 
 
-def test_messages_leave_no_trace_in_the_log(
-    websocket: ModuleType, management: Stubber, message_event: EventFactory, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG, logger="websocket")
-    management.add_response("post_to_connection", {})
-
-    websocket.handler(message_event(), None)
-
-    assert caplog.records == []
-
-
 # X-Ray
 
 
-TRACE_ID = "Root=1-5759e988-aaaaaaaaaaaaaaaaaaaaaaaa;Parent=53995c3f42cd8ad8;Sampled={:d}"
+TRACE_ID = "Root=1-5759e988-aaaaaaaaaaaaaaaaaaaaaaaa;Parent=53995c3f42cd8ad8"
 
 
-@pytest.mark.parametrize("environ", [{}, {"_X_AMZN_TRACE_ID": TRACE_ID.format(False)}], ids=["untraced", "unsampled"])
+@pytest.mark.parametrize(
+    "environ",
+    [{}, {"_X_AMZN_TRACE_ID": TRACE_ID}, {"_X_AMZN_TRACE_ID": f"{TRACE_ID};Sampled=0"}],
+    ids=["untraced", "undecided", "unsampled"],
+)
 def test_invocation_that_is_not_sampled_does_without_the_x_ray_sdk(
     websocket: ModuleType,
     table: Stubber,
@@ -382,9 +346,27 @@ def test_calls_are_recorded_from_the_first_sampled_invocation_on(
 
     websocket.handler(disconnect_event(), None)
     assert patched == []
-    monkeypatch.setenv("_X_AMZN_TRACE_ID", TRACE_ID.format(True))
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", f"{TRACE_ID};Sampled=1")
     websocket.handler(disconnect_event(), None)
     assert patched == [("botocore",)]
+
+
+@pytest.mark.parametrize("trace_id", [f"{TRACE_ID};Sampled=1", "Sampled=1", "Root=1;Sampled=1"])
+def test_sampled_invocation_needs_no_daemon(
+    websocket: ModuleType,
+    table: Stubber,
+    disconnect_event: EventFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    trace_id: str,
+) -> None:
+    monkeypatch.setattr("aws_xray_sdk.core.patch", str)
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", trace_id)
+    table.add_response("delete_item", {})
+    table.add_client_error("delete_item", "AccessDeniedException")
+
+    assert websocket.handler(disconnect_event(), None) == {"statusCode": 200}
+    with pytest.raises(ClientError, match="AccessDeniedException"):
+        websocket.handler(disconnect_event(), None)
 
 
 # Settings

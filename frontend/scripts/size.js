@@ -1,25 +1,49 @@
-// Prints what a browser downloads of the built page, and fails if its JavaScript is too large.
+// Prints what a browser downloads of the built page and of the inspector, and fails if the JavaScript of either is too large.
 
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 
-const LIMIT_KB = 135;
+const LIMITS_KB = { "index.html": 135, "inspector.html": 90 };
 
-const folder = new URL("../dist/assets/", import.meta.url);
-if (!existsSync(folder)) {
+const dist = new URL("../dist/", import.meta.url);
+if (!existsSync(dist)) {
   console.error("The page is not built: run `npm run build` first.");
   process.exit(1);
 }
-const sizes = readdirSync(folder)
-  .filter((name) => name.endsWith(".js"))
-  .map((name) => ({ name, kB: gzipSync(readFileSync(new URL(name, folder))).length / 1000 }));
-const sum = sizes.reduce((total, { kB }) => total + kB, 0);
+const scripts = readdirSync(new URL("assets/", dist)).filter((name) => name.endsWith(".js"));
 
-for (const { name, kB } of sizes) {
-  console.log(`${kB.toFixed(1).padStart(8)} kB  ${name}`);
+for (const [entry, limit] of Object.entries(LIMITS_KB)) {
+  const sizes = findScripts(entry).map((name) => ({ name, kB: gzipSync(read(`assets/${name}`)).length / 1000 }));
+  const sum = sizes.reduce((total, { kB }) => total + kB, 0);
+  for (const { name, kB } of sizes) {
+    console.log(`${format(kB)} kB  ${name}`);
+  }
+  console.log(`${format(sum)} kB  JavaScript of ${entry} in all, gzip (limit ${limit} kB)`);
+  if (sum > limit) {
+    console.error(
+      `${entry}: the JavaScript has ${(sum - limit).toFixed(1)} kB more than its limit in scripts/size.js.`,
+    );
+    process.exitCode = 1;
+  }
 }
-console.log(`${sum.toFixed(1).padStart(8)} kB  JavaScript in all, gzip (limit ${LIMIT_KB} kB)`);
-if (sum > LIMIT_KB) {
-  console.error(`The page's JavaScript has ${(sum - LIMIT_KB).toFixed(1)} kB more than its limit in scripts/size.js.`);
-  process.exit(1);
+
+/** Return the scripts that a page loads: those that it names, and those that they import. */
+function findScripts(entry) {
+  const found = new Set();
+  const search = (text) => {
+    for (const name of scripts.filter((each) => text.includes(each) && !found.has(each))) {
+      found.add(name);
+      search(read(`assets/${name}`).toString());
+    }
+  };
+  search(read(entry).toString());
+  return [...found];
+}
+
+function read(name) {
+  return readFileSync(new URL(name, dist));
+}
+
+function format(kB) {
+  return kB.toFixed(1).padStart(8);
 }

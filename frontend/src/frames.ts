@@ -26,6 +26,9 @@ export function parseFrame(text: string): Frame {
   if (shape === "error message" && isText(error) && isText(message)) {
     return { kind: "error", code: error, text: message };
   }
+  if (shape === "connectionId error message requestId" && isText(error) && isText(message) && isText(requestId)) {
+    return { kind: "error", code: error, text: message, requestId };
+  }
   if (shape === "connectionId message requestId" && isText(message) && isText(requestId)) {
     return { kind: "error", code: API_GATEWAY_ERROR, text: message, requestId };
   }

@@ -7,6 +7,10 @@ test.each([
   ['{"keepalive": true}', { kind: "keepalive" }],
   ['{"error": "token_expired", "message": "m"}', { kind: "error", code: "token_expired", text: "m" }],
   [
+    '{"error": "token_expired", "message": "m", "connectionId": "c=", "requestId": "r="}',
+    { kind: "error", code: "token_expired", text: "m", requestId: "r=" },
+  ],
+  [
     '{"message": "Forbidden", "connectionId": "c=", "requestId": "r="}',
     { kind: "error", code: "api_gateway", text: "Forbidden", requestId: "r=" },
   ],
@@ -28,7 +32,8 @@ test.each([
   '{"error": {"code": 1}, "message": "m"}',
   '{"error": "e"}',
   '{"message": "m", "connectionId": "c="}',
-  '{"message": "m", "connectionId": "c=", "requestId": "r=", "error": "e"}',
+  '{"message": "m", "connectionId": "c=", "requestId": "r=", "error": 1}',
+  '{"message": "m", "connectionId": "c=", "requestId": 1, "error": "e"}',
 ])("%s is a push", (text) => {
   expect(parseFrame(text)).toEqual({ kind: "push", text });
 });

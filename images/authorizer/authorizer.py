@@ -13,7 +13,7 @@ import threading
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from types import ModuleType
 from typing import Any, Literal, NamedTuple, NoReturn, Self
@@ -69,9 +69,27 @@ ENDPOINT_URL = rf"(https://[A-Za-z0-9.-]+|http://({THIS_MACHINE}))(:[0-9]{{1,5}}
 # DNS suffixes of AWS partitions by the first part of a region's name; the others with user pools have amazonaws.com.
 DNS_SUFFIXES = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
 
+FUNCTION_NAME = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
+# Values of the dimension ReasonClass by reason, without what follows a period. All other reasons are "signature".
+REASON_CLASSES = {
+    "missing_token": "credential",
+    "repeated_idToken": "credential",
+    "repeated_sec-websocket-protocol": "credential",
+    "exceeded_size": "credential",
+    "malformed_token": "credential",
+    "missing_claim": "claims",
+    "invalid_claim": "claims",
+    "expired_token": "expired",
+    "missing_origin": "policy",
+    "repeated_origin": "policy",
+    "origin_not_allowed": "policy",
+    "missing_group": "policy",
+}
+
 Event = dict[str, Any]
 Policy = dict[str, Any]
 Claims = dict[str, Any]
+Facts = dict[str, Any]  # what log lines and traces say about an invocation
 
 
 class Settings(NamedTuple):
@@ -154,18 +172,33 @@ class Authorizer:
         Raises:
             KeySetUnavailable: API Gateway answers 500.
         """
+        request = event.get("requestContext") or {}
+        facts = {
+            "connectionId": request.get("connectionId"),
+            "apiRequestId": request.get("requestId"),
+            "routeKey": request.get("routeKey"),
+        }
+        with trace("authorizer", facts):
+            return self.decide(event, facts, context)
+
+    def decide(self, event: Event, facts: Facts, context: object) -> Policy:
+        """Return the policy, and log the decision in one line."""
         method_arn = event["methodArn"]
         if not isinstance(method_arn, str):
             raise TypeError("methodArn must be a string")
-        connection_id = (event.get("requestContext") or {}).get("connectionId")  # for the log only
         try:
             self.check_origin(event)
-            claims = self.verify(self.get_token(event))
+            claims = self.verify(self.get_token(event), facts)
         except Rejected as rejection:
-            logger.warning("connection rejected", extra={"reason": str(rejection), "connectionId": connection_id})
+            reason = str(rejection)
+            facts |= {"reason": reason, "ReasonClass": REASON_CLASSES.get(reason.partition(".")[0], "signature")}
+            logger.warning("connection rejected", extra=line(facts, Refused=1))
             return policy("Deny", method_arn, "anonymous", {})
-        # `$connect` logs who has connected, too; a second line takes as long as the rest of a warm invocation.
-        logger.debug("connection accepted", extra={"sub": claims["sub"], "connectionId": connection_id})
+        except KeySetUnavailable as error:
+            logger.error("key set unavailable", extra=line({**facts, "reason": str(error)}, KeysUnavailable=1))
+            raise
+        facts["sub"] = claims["sub"]
+        log_acceptance(facts, context)
         context_values = {"userId": claims["sub"], "exp": str(int(claims["exp"]))}
         return policy("Allow", method_arn, claims["sub"], context_values)
 
@@ -190,14 +223,14 @@ class Authorizer:
             raise Rejected("exceeded_size")
         return token
 
-    def verify(self, token: str) -> Claims:
+    def verify(self, token: str, facts: Facts) -> Claims:
         """Return the claims of an ID token that Cognito signed for the app client and that is valid now.
 
         https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html
         and RFC 8725.
         """
         kid, signature = decode(token)
-        key = self.jwks.find(kid)
+        key = self.jwks.find(kid, facts)
         if key is None:
             raise Rejected("unknown_kid")
         if not jws.validate_compact(signature, key, registry=RS256):
@@ -226,6 +259,68 @@ class Authorizer:
         groups = claims.get("cognito:groups")
         if self.settings.required_group and not (isinstance(groups, list) and self.settings.required_group in groups):
             raise Rejected("missing_group")
+
+
+def line(facts: Mapping[str, Any], **metrics: int) -> dict[str, Any]:
+    """Return the members of a log line: the facts, and metrics that CloudWatch extracts from the line.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
+    directive = {
+        "Namespace": "WebSocketApi",
+        "Dimensions": [["FunctionName"], *([["FunctionName", "ReasonClass"]] if "ReasonClass" in facts else [])],
+        "Metrics": [{"Name": name, "Unit": "Count"} for name in metrics],
+    }
+    emf = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
+    return {**facts, **metrics, "FunctionName": FUNCTION_NAME, "_aws": emf}
+
+
+ACCEPTED = {"level": "INFO", "message": "connection accepted", "logger": logger.name, **line({}, Refused=0)}
+del ACCEPTED["_aws"]["Timestamp"]
+ACCEPTED_JSON = json.dumps(ACCEPTED)[1:-2]  # its last member `_aws` is left open for the timestamp
+
+
+def log_acceptance(facts: Facts, context: object) -> None:
+    """Write the line of `logger.info("connection accepted", extra=line(facts, Refused=0))` in half the time.
+
+    It is the line of every warm invocation; the logging package takes as long for it as the check of the signature.
+    """
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    now = time.time()
+    members = json.dumps(
+        {
+            "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+            "requestId": getattr(context, "aws_request_id", None),
+            **facts,
+        }
+    )
+    sys.stdout.write(f'{members[:-1]}, {ACCEPTED_JSON}, "Timestamp": {now * 1000:.0f}}}}}\n')
+
+
+@contextmanager
+def trace(name: str, facts: Facts | None = None) -> Iterator[None]:
+    """Record a subsegment if X-Ray samples the invocation; the facts become annotations at its end.
+
+    The first sampled invocation imports the X-Ray SDK; the others do not wait for it. No other code here uses it.
+    """
+    if "Sampled=1" not in os.environ.get("_X_AMZN_TRACE_ID", ""):
+        yield
+        return
+    from aws_xray_sdk.core import xray_recorder  # noqa: PLC0415 - see above
+
+    with xray_recorder.in_subsegment(name) as subsegment:
+        outcome = "ok"
+        try:
+            yield
+        except Exception as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            if subsegment and facts:
+                subsegment.put_annotation("connection_id", facts["connectionId"])
+                subsegment.put_annotation("route", facts["routeKey"])
+                subsegment.put_annotation("reason", facts.get("reason", outcome))
 
 
 def policy(effect: Literal["Allow", "Deny"], method_arn: str, principal_id: str, context: dict[str, str]) -> Policy:
@@ -341,8 +436,10 @@ class JwksCache:
         self._downloaded_at = self._failed_at = float("-inf")
         self._error: KeySetUnavailable | None = None
 
-    def find(self, kid: str) -> RSAKey | None:
+    def find(self, kid: str, facts: Mapping[str, Any] = {}) -> RSAKey | None:
         """Return the key named `kid`, None if the user pool has no such key.
+
+        If a refresh fails while the key is cached, a log line with these facts is the only sign of it.
 
         Raises:
             KeySetUnavailable: the keys cannot be downloaded now.
@@ -352,7 +449,7 @@ class JwksCache:
             # A caller whose key is cached does not wait for the download of another thread.
             if self._lock.acquire(blocking=key is None):
                 try:
-                    self._refresh(kid)
+                    self._refresh(kid, facts)
                 finally:
                     self._lock.release()
             key = self._get(kid)
@@ -369,7 +466,7 @@ class JwksCache:
     def _age(self) -> float:
         return abs(self._clock() - self._downloaded_at)  # keys must expire even if the clock was set back
 
-    def _refresh(self, kid: str) -> None:
+    def _refresh(self, kid: str, facts: Mapping[str, Any]) -> None:
         """Download the keys, unless another thread just did or the cooldown is not over."""
         cached = self._get(kid)
         cooldown = JWKS_COOLDOWN_SECONDS if self._age() < JWKS_EXPIRED_SECONDS else JWKS_RETRY_SECONDS
@@ -380,8 +477,9 @@ class JwksCache:
         try:
             self._keys = usable_keys(download(self._url, JWKS_REFRESH_SECONDS if cached else JWKS_SECONDS))
         except KeySetUnavailable as error:
-            logger.error("key set unavailable", extra={"reason": str(error)})
             self._error = error
+            if cached:  # else the caller gets the error
+                logger.error("key set unavailable", extra=line({**facts, "reason": str(error)}, KeysUnavailable=1))
         else:
             self._downloaded_at = started_at
             self._error = None
@@ -445,16 +543,6 @@ def download(url: str, seconds: float) -> bytes:
         if len(request.body) > MAX_JWKS_BYTES:
             raise KeySetUnavailable(f"{url} sent over {MAX_JWKS_BYTES} bytes")
         return request.body
-
-
-def trace(name: str) -> AbstractContextManager[Any]:
-    """Record an X-Ray subsegment if the invocation is sampled; the others do not wait for the import of its SDK."""
-    if "Sampled=1" not in os.environ.get("_X_AMZN_TRACE_ID", ""):
-        return nullcontext()
-    from aws_xray_sdk.core import xray_recorder  # noqa: PLC0415 - see above
-
-    subsegment: AbstractContextManager[Any] = xray_recorder.in_subsegment(name)
-    return subsegment
 
 
 class GetRequest(threading.Thread):

@@ -7,8 +7,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Self
 
 import botocore.session  # boto3 takes longer to import, and adds nothing that is used here
@@ -22,6 +22,8 @@ logging.getLogger("botocore").setLevel(logging.WARNING)  # it logs how it found 
 
 MAX_CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway closes every connection by then
 MAX_HANDSHAKE_SECONDS = 30  # API Gateway waits 29 s for `$connect`
+MIN_LIMITED_SECONDS = MAX_CONNECTION_SECONDS - 10  # age of a row at that limit: it is younger than its connection
+FUNCTION_NAME = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
 MAX_POST_BYTES = 128 * 1024  # limit of `@connections`
 SUBPROTOCOL = "echo.v1"
 KEEPALIVE = {"keepalive": True}
@@ -32,6 +34,7 @@ Event = dict[str, Any]
 Response = dict[str, Any]
 Frame = dict[str, Any]
 Item = dict[str, dict[str, Any]]
+Facts = dict[str, Any]  # what log lines and traces say about an invocation
 
 
 class Settings(NamedTuple):
@@ -117,32 +120,72 @@ management: Any = session.create_client("apigatewaymanagementapi", endpoint_url=
 
 
 def handler(event: Event, context: object) -> Response:
-    trace_if_sampled()
-    route_key, connection_id = event["requestContext"]["routeKey"], event["requestContext"]["connectionId"]
-    if route_key == "$connect":
-        return connect(event, connection_id)
-    if route_key == "$disconnect":
-        disconnect(event, connection_id)
-    else:
-        answer(event, connection_id)
-    return {"statusCode": 200}
+    request = event["requestContext"]
+    facts = {
+        "connectionId": request["connectionId"],
+        "apiRequestId": request.get("requestId"),
+        "routeKey": request["routeKey"],
+        "sub": request.get("authorizer", {}).get("userId"),
+    }
+    with trace(facts):
+        if facts["routeKey"] == "$connect":
+            return connect(event, facts)
+        if facts["routeKey"] == "$disconnect":
+            disconnect(event, facts)
+        else:
+            answer(event, facts)
+        return {"statusCode": 200}
 
 
-def trace_if_sampled() -> None:
-    """Let X-Ray record AWS calls from the first sampled invocation on; the others do not wait for its import."""
-    if "Sampled=1" in os.environ.get("_X_AMZN_TRACE_ID", ""):
-        from aws_xray_sdk.core import patch  # noqa: PLC0415 - see above
+def line(facts: Facts, **metrics: int) -> dict[str, Any]:
+    """Return the members of a log line: the facts, and metrics that CloudWatch extracts from the line.
 
-        patch(("botocore",))  # only the first time
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    """
+    directive = {
+        "Namespace": "WebSocketApi",
+        "Dimensions": [["FunctionName"], *([["FunctionName", "ReasonClass"]] if "ReasonClass" in facts else [])],
+        "Metrics": [{"Name": name, "Unit": "Count"} for name in metrics],
+    }
+    emf = {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}
+    return {**facts, **metrics, "FunctionName": FUNCTION_NAME, "_aws": emf}
 
 
-def connect(event: Event, connection_id: str) -> Response:
+@contextmanager
+def trace(facts: Facts) -> Iterator[None]:
+    """Record a subsegment and the AWS calls in it if X-Ray samples the invocation; the facts become annotations at its end.
+
+    The first sampled invocation imports the X-Ray SDK; the others do not wait for it. No other code here uses it.
+    """
+    if "Sampled=1" not in os.environ.get("_X_AMZN_TRACE_ID", ""):
+        yield
+        return
+    from aws_xray_sdk.core import patch, xray_recorder  # noqa: PLC0415 - see above
+
+    patch(("botocore",))  # only the first time
+    with xray_recorder.in_subsegment("websocket") as subsegment:
+        outcome = "ok"
+        try:
+            yield
+        except Exception as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            if subsegment:
+                subsegment.put_annotation("connection_id", facts["connectionId"])
+                subsegment.put_annotation("route", facts["routeKey"])
+                subsegment.put_annotation("reason", facts.get("reason", outcome))
+
+
+def connect(event: Event, facts: Facts) -> Response:
     try:
         headers = select_subprotocol(event)
-        store(event["requestContext"]["authorizer"], connection_id)
+        store(event["requestContext"]["authorizer"], facts["connectionId"])
     except Rejected as rejection:
-        logger.warning("connection rejected", extra={"reason": rejection.reason, "connectionId": connection_id})
+        facts |= {"reason": rejection.reason, "ReasonClass": "connect"}
+        logger.warning("connection rejected", extra=line(facts, Refused=1))
         return {"statusCode": rejection.status, "body": json.dumps({"message": str(rejection)})}
+    logger.info("connected", extra=line(facts, Accepted=1, Refused=0))
     return {"statusCode": 200, **headers}
 
 
@@ -190,7 +233,6 @@ def store(authorizer: dict[str, str], connection_id: str) -> None:
     except Exception:  # DynamoDB may have written what it did not confirm
         release_slots(user_id, [slot_of(row)])
         raise
-    logger.info("connected", extra={"sub": user_id, "connectionId": connection_id})
 
 
 def slot_of(row: Item) -> str:
@@ -251,12 +293,37 @@ def release_slots(user_id: str, slots: list[str]) -> None:
         )
 
 
-def disconnect(event: Event, connection_id: str) -> None:
+def disconnect(event: Event, facts: Facts) -> None:
+    connection_id, user_id = facts["connectionId"], facts["sub"]
     row = delete_row(connection_id)
-    user_id = event["requestContext"].get("authorizer", {}).get("userId")
     if not row and user_id and settings.max_connections:
         release_slots(user_id, find_slots(user_id, connection_id))
-    logger.info("disconnected", extra={"connectionId": connection_id})
+    facts["closeCode"] = event["requestContext"].get("disconnectStatusCode")
+    facts["reason"] = find_end(event["requestContext"], row)
+    if "endedBy" in row:
+        facts["endedBy"] = row["endedBy"]["S"]
+    logger.info("disconnected", extra=facts)
+
+
+def find_end(request: Mapping[str, Any], row: Item) -> str:
+    """Return the reason code of a connection that has ended; `row` is empty if it was already deleted.
+
+    A client can choose every close code that API Gateway uses, and every text.
+    """
+    now, code = time.time(), request.get("disconnectStatusCode")
+    is_limit = (code, request.get("disconnectReason")) == (1001, "Going away")
+    if "endedBy" in row:
+        return "kicked"
+    # First, because `removedAt` is two hours after `connectedAt` if the token is valid for longer.
+    if is_limit and "connectedAt" in row and now - int(row["connectedAt"]["N"]) >= MIN_LIMITED_SECONDS:
+        return "connection_limit"
+    if row and int(row["removedAt"]["N"]) <= now:
+        return "token_expired"
+    if is_limit:
+        return "idle_limit"
+    if code in {1003, 1007, 1009}:
+        return "refused_by_gateway"
+    return "connection_lost" if code == 1006 else "client_closed"
 
 
 def delete_row(connection_id: str, **condition: Any) -> Item:
@@ -280,17 +347,28 @@ def find_slots(user_id: str, connection_id: str) -> list[str]:
     return [slot for slot in slots if slot.endswith(f" {connection_id}")]
 
 
-def answer(event: Event, connection_id: str) -> None:
+def answer(event: Event, facts: Facts) -> None:
     """Answer a message, or close the connection if the token that opened it has expired."""
+    connection_id = facts["connectionId"]
     try:
         if has_expired(event):
-            logger.info("token expired", extra={"connectionId": connection_id})
-            post(connection_id, TOKEN_EXPIRED)
+            post_error(TOKEN_EXPIRED, facts)
             management.delete_connection(ConnectionId=connection_id)  # `$disconnect` follows and deletes the row
+            logger.info("token expired", extra=line(facts, Expired=1))
+        elif (frame := reply(event)) is TOO_LARGE:
+            post_error(TOO_LARGE, facts)
+            logger.info("message too large", extra=facts)
         else:
-            post(connection_id, reply(event))
+            post(connection_id, frame)
+            logger.debug("message answered", extra=facts)
     except management.exceptions.GoneException:
+        facts["reason"] = "gone"
+        logger.info("connection gone", extra=line(facts, Gone=1))
         delete_gone(connection_id)
+    except Exception as error:
+        facts["reason"] = type(error).__name__
+        logger.error("echo failed", extra=line(facts, EchoFailed=1))
+        raise
 
 
 def has_expired(event: Event) -> bool:
@@ -306,6 +384,12 @@ def reply(event: Event) -> Frame:
     echo = {"message": body}
     size = len(body.encode(errors="surrogatepass"))
     return TOO_LARGE if size > settings.max_message_bytes or len(encode(echo)) > MAX_POST_BYTES else echo
+
+
+def post_error(frame: Frame, facts: Facts) -> None:
+    """Post an error frame with the ids that API Gateway's own error frames have."""
+    facts["reason"] = frame["error"]
+    post(facts["connectionId"], {**frame, "connectionId": facts["connectionId"], "requestId": facts["apiRequestId"]})
 
 
 def post(connection_id: str, frame: Frame) -> None:

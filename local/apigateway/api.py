@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from local.apigateway.routing import RouteSelection
 from local.aws.account import Account
 from local.aws.iam import matches
+from local.errors import TemplateError
 
 INTEGRATION_SECONDS = 29.0  # the most that API Gateway waits for a function
+IDENTITY_SOURCE = re.compile(
+    r"route\.request\.(?P<part>header|querystring)\.(?P<name>[^\s,]+)|(?P<map>stageVariables|context)\.(?P<path>.+)"
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +30,23 @@ ACCOUNT_THROTTLE = Throttle(rate=10_000, burst=5_000)
 
 @dataclass(frozen=True)
 class Authorizer:
-    """An AWS::ApiGatewayV2::Authorizer; `identity_sources` are expressions, e.g. `route.request.querystring.idToken`."""
+    """An AWS::ApiGatewayV2::Authorizer; `identity_sources` are expressions, e.g. `route.request.querystring.idToken`.
+
+    Raises:
+        TemplateError: API Gateway does not know an identity source.
+    """
 
     function_arn: str
     identity_sources: tuple[str, ...]
     id: str = "authorizer"
+
+    def __post_init__(self) -> None:
+        for source in self.identity_sources:
+            if not IDENTITY_SOURCE.fullmatch(source):
+                raise TemplateError(
+                    f"identity source {source} cannot be evaluated locally; it must be route.request.header.NAME,"
+                    " route.request.querystring.NAME, stageVariables.NAME or context.NAME"
+                )
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,11 @@ class Api:
     deployed: bool = True
     permissions: frozenset[tuple[str, str]] | None = None
     account: Account = Account()  # noqa: RUF009 - frozen
+
+    @cached_property
+    def route_selection(self) -> RouteSelection:
+        """The parsed route selection expression. TemplateError if it cannot be evaluated here."""
+        return RouteSelection.parse(self.route_selection_expression)
 
     def may_invoke(self, function_arn: str, source: str) -> bool:
         """Return whether API Gateway may call the function for this route or authorizer."""

@@ -14,17 +14,13 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from local.apigateway.api import Api, Authorizer, Route
+from local.apigateway.api import IDENTITY_SOURCE, Api, Authorizer, Route
 from local.apigateway.events import Connection, Event, Handshake
 from local.apigateway.limits import MAX_AUTHORIZER_RESULT_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS
 from local.aws import iam
 from local.aws.iam import PolicyError, Statement
-from local.errors import TemplateError
 from local.lambda_.invocation import Invocation
 
-IDENTITY_SOURCE = re.compile(
-    r"route\.request\.(?P<part>header|querystring)\.(?P<name>.+)|(?P<map>stageVariables|context)\.(?P<path>.+)"
-)
 PROXY_RESPONSE_KEYS = {"statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"}
 STATUS_CODE = re.compile(r"[2-5][0-9]{2}")
 SUBPROTOCOL = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # a token of RFC 9110 section 5.6.2
@@ -77,17 +73,6 @@ INTEGRATION_TIMED_OUT = Refusal.of(HTTPStatus.GATEWAY_TIMEOUT, "Endpoint request
 
 
 # The opening handshake
-
-
-def check_identity_sources(api: Api) -> None:
-    """Raise TemplateError for an identity source that is not valid at API Gateway."""
-    for route in api.routes.values():
-        for source in route.authorizer.identity_sources if route.authorizer else ():
-            if not IDENTITY_SOURCE.fullmatch(source):
-                raise TemplateError(
-                    f"route {route.key}: identity source {source} of its authorizer cannot be evaluated locally; it must be"
-                    " route.request.header.NAME, route.request.querystring.NAME, stageVariables.NAME or context.NAME"
-                )
 
 
 def check_request(api: Api, handshake: Handshake) -> Refusal | None:

@@ -22,7 +22,6 @@ from local.apigateway.gateway import IntegrationError, Refusal
 from local.apigateway.limits import Limits, TokenBucket
 from local.apigateway.management import Management
 from local.apigateway.recording import MessageRecorder, record_decision, record_handshake, record_refused_invocation
-from local.apigateway.routing import RouteSelection
 from local.apigateway.sockets import ClientSocket, HttpRequest, HttpSocket, ProtocolSelector, http_response
 from local.aws.iam import Iam
 from local.journal import Journal
@@ -123,8 +122,7 @@ class GatewayServer:
         self._use(api)
 
     def _use(self, api: Api) -> None:
-        gateway.check_identity_sources(api)
-        self.route_selection = RouteSelection.parse(api.route_selection_expression)
+        api.route_selection  # noqa: B018 - raises TemplateError before anything has changed
         self.api = api
         routes, buckets = api.routes, self._route_requests
         unchanged = {key for key in routes.keys() & buckets if routes[key].throttle == buckets[key].throttle}
@@ -213,7 +211,7 @@ class GatewayServer:
     async def _handle_message(self, peer: Peer, message: str) -> None:
         if not self._server.is_serving():
             return
-        key = self.route_selection.select(self.api.routes, message)
+        key = self.api.route_selection.select(self.api.routes, message)
         event = events.build_message_event(self.api, peer.connection, key or "$default", message)
         recorder = self.journal and MessageRecorder(self.journal, event, key)
         reason = None
@@ -274,7 +272,7 @@ class GatewayServer:
 
     async def _invoke(self, function_arn: str, event: Event, source: str, seconds: float) -> Invocation:
         if self.iam.enforced and not self.api.may_invoke(function_arn, source):
-            name = function_arn.rpartition(":")[2]
+            name = function_arn.rpartition(":function:")[2]  # with the alias
             self.iam.advise(
                 f"API Gateway may not invoke {name}: add an AWS::Lambda::Permission with SourceArn {source}"
             )

@@ -53,7 +53,12 @@ class Account:
     def format(self, template: str, id_: str) -> str:
         """Return an ARN, URL or name of a resource by a template such as those of `ARNS`."""
         return template.format(
-            partition=self.partition, region=self.region, account=self.id, url_suffix=self.url_suffix, id=id_
+            partition=self.partition,
+            region=self.region,
+            account=self.id,
+            url_suffix=self.url_suffix,
+            id=id_,
+            name=re.split("[:/]", id_)[-1],
         )
 
     def arn(self, type_: str, id_: str) -> str:

@@ -43,6 +43,7 @@ DYNAMODB_ITEMS = {
 }
 DYNAMODB_OF_THE_ACCOUNT = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListTables"}
 
+REQUIRED_RESOURCES = {"cognito-idp": "AWS::Cognito::UserPool", "dynamodb": "AWS::DynamoDB::Table"}
 NO_ACCOUNT = Account()
 # What the journal gets of a request
 SERVICE = web.RequestKey("service", str)
@@ -131,17 +132,17 @@ class AwsEndpoint:
 
     async def start(self) -> str:
         """Listen, with TLS too; return the URL without."""
+        self._http = web.Server(self._serve, access_log=None)
+        self._server = await asyncio.get_running_loop().create_server(self._http, "127.0.0.1", 0)
+        self._port = int(self._server.sockets[0].getsockname()[1])
+        self._names = LocalNames(self._port_of)
+        await self._names.start()
         self._client = ClientSession(
             auto_decompress=False,
             connector=TCPConnector(limit=0),
             cookie_jar=DummyCookieJar(),
             timeout=ClientTimeout(total=None),
         )
-        self._http = web.Server(self._serve, access_log=None)
-        self._server = await asyncio.get_running_loop().create_server(self._http, "127.0.0.1", 0)
-        self._port = int(self._server.sockets[0].getsockname()[1])
-        self._names = LocalNames(self._port_of)
-        await self._names.start()
         return f"http://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
@@ -219,9 +220,11 @@ class AwsEndpoint:
             return f"{service} in {region} is not run locally: the template's region is {self.account.region}"
         if service == "execute-api":
             return f"{host} is not run locally: the template's API is {self._gateway[0]}"
+        if service in REQUIRED_RESOURCES and not self.urls:
+            return f"{service} is not run, because the template has no {REQUIRED_RESOURCES[service]}"
         run = ", ".join([*self.urls, "execute-api"])
         return (
-            f"{service} is not run locally: only {run} are. Leave the call out, or give the function the address of"
+            f"{service} is not run locally, only {run}. Leave the call out, or give the function the address of"
             " a stand-in, as its variable AWS_ENDPOINT_URL_<SERVICE>"
         )
 

@@ -46,10 +46,10 @@ class Statement:
     def parse(cls, statement: Any) -> Statement:
         """Raise PolicyError for a statement that IAM refuses, or that has a condition."""
         if not isinstance(statement, dict) or statement.get("Effect") not in ("Allow", "Deny"):
-            raise PolicyError("a statement must have an Effect, Allow or Deny")
+            raise PolicyError("Effect must be Allow or Deny")
         if unknown := statement.keys() - ELEMENTS:
             names = ascii(", ".join(sorted(unknown)))[1:-1]  # for the log: a function may have sent any characters
-            raise PolicyError(f"{names} of a statement cannot be evaluated locally")
+            raise PolicyError(f"{names} cannot be evaluated locally")
         actions, not_action = parse_patterns(statement, "Action")
         resources, not_resource = parse_patterns(statement, "Resource")
         return cls(statement["Effect"], actions, resources, not_action, not_resource)
@@ -63,7 +63,7 @@ class Statement:
 def parse_patterns(statement: dict[str, Any], element: str) -> tuple[tuple[str, ...], bool]:
     """Return the patterns of an element or of its `Not` form, and whether it has the `Not` form."""
     if (element in statement) == (f"Not{element}" in statement):
-        raise PolicyError(f"a statement must have either {element} or Not{element}")
+        raise PolicyError(f"it must have either {element} or Not{element}")
     name = element if element in statement else f"Not{element}"
     patterns = statement[name] if isinstance(statement[name], list) else [statement[name]]
     if not all(isinstance(each, str) for each in patterns):
@@ -86,12 +86,23 @@ def parse_policy(document: Any, services: Iterable[str] = ("*",)) -> tuple[State
     if not isinstance(document, dict) or "Statement" not in document:
         raise PolicyError("a policy document must have a Statement")
     statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
-    return tuple(Statement.parse(each) for each in statements if may_cover(each, services))
+    parsed = []
+    for number, statement in enumerate(statements, 1):
+        if may_cover(statement, services):
+            try:
+                parsed.append(Statement.parse(statement))
+            except PolicyError as error:
+                raise PolicyError(f"statement {number}: {error}") from error
+    return tuple(parsed)
 
 
 def may_cover(statement: Any, services: Iterable[str]) -> bool:
     """Return whether a statement may cover an action of one of these services; `*` is any service."""
-    actions = statement.get("Action") if isinstance(statement, dict) else None
+    if not isinstance(statement, dict):
+        return True  # for the parser to refuse
+    if isinstance(excluded := statement.get("NotAction"), list):
+        return not all(f"{service}:*" in [str(each).lower() for each in excluded] for service in services)
+    actions = statement.get("Action")
     named = [actions] if isinstance(actions, str) else actions
     if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
         return True  # for the parser to refuse

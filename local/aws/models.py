@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
 import botocore.session
 
+# The user's profile and files are for AWS. A profile that does not exist would be an error.
+OWN_CONFIGURATION = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
+
 
 @cache
 def get_session() -> botocore.session.Session:
-    return botocore.session.get_session()
+    """Return a session without the user's AWS configuration."""
+    return botocore.session.get_session(OWN_CONFIGURATION)
 
 
 @cache

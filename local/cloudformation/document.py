@@ -27,10 +27,15 @@ NAMES = {
     "AWS::ApiGatewayV2::Stage": "StageName",
     "AWS::Cognito::UserPoolDomain": "Domain",
     "AWS::Cognito::UserPoolGroup": "GroupName",
+    "AWS::Cognito::UserPoolResourceServer": "Identifier",
     "AWS::DynamoDB::GlobalTable": "TableName",
     "AWS::DynamoDB::Table": "TableName",
+    "AWS::ECR::Repository": "RepositoryName",
+    "AWS::Events::EventBus": "Name",
     "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
     "AWS::IAM::Role": "RoleName",
+    "AWS::KMS::Alias": "AliasName",
+    "AWS::Kinesis::Stream": "Name",
     "AWS::Lambda::Function": "FunctionName",
     "AWS::Logs::LogGroup": "LogGroupName",
     "AWS::S3::Bucket": "BucketName",
@@ -52,7 +57,11 @@ ATTRIBUTES = {
     "AWS::Cognito::UserPool.UserPoolId": "{id}",
     "AWS::Cognito::UserPoolClient.ClientId": "{id}",
     "AWS::Lambda::Version.Version": "1",
+    "AWS::S3::Bucket.DomainName": "{id}.s3.{url_suffix}",
+    "AWS::S3::Bucket.RegionalDomainName": "{id}.s3.{region}.{url_suffix}",
     "AWS::SNS::Topic.TopicArn": "{id}",
+    "AWS::SNS::Topic.TopicName": "{name}",
+    "AWS::SQS::Queue.QueueName": "{name}",
     "AWS::SQS::Queue.QueueUrl": "{id}",
     "AWS::SecretsManager::Secret.Id": "{id}",
 }
@@ -90,7 +99,7 @@ class Document:
             TemplateError: it is no template, or has a resource that cannot be run here; the message names it.
         """
         content = parse(path)
-        refuse_transforms(path, content.get("Transform", []))
+        refuse_transforms(path, content.get("Transform") or [])
         template = cls(
             re.sub("[^A-Za-z0-9]+", "-", path.name.partition(".")[0]).strip("-") or "local",
             resources=section(path, content, "Resources"),
@@ -103,7 +112,7 @@ class Document:
             raise TemplateError(f"{path} has no Resources, so it is no template that can be run")
         for logical_id, resource in template.resources.items():
             check_attributes(logical_id, resource)
-        template.account = account_of_assembly(path) or template._account_of_arns(json.dumps(content))
+        template.account = account_of_assembly(path) or template._account_of_arns()
         for logical_id, resource in list(template.resources.items()):
             condition = resource.get("Condition")
             if condition is not None and not template.condition(condition, logical_id):
@@ -113,7 +122,7 @@ class Document:
             template._check_type(logical_id, resource)
         return template
 
-    def _account_of_arns(self, content: str) -> Account:
+    def _account_of_arns(self) -> Account:
         """Return the account and region that ARNs name: those of permissions, as evaluated, and all that are written out.
 
         A name of another account does no harm, because everything in the template then belongs to that account.
@@ -124,7 +133,8 @@ class Document:
                 with suppress(TemplateError):
                     sources.append(self.evaluate(resource.get("Properties", {}).get("SourceArn"), logical_id))
         self.physical_ids.clear()  # names that have been made up so far may contain the account
-        arns = ARN.findall(json.dumps(sources, default=str) + content)
+        written = [each.get("Properties") for each in self.resources.values() if each["Type"] in RUN]
+        arns = ARN.findall(json.dumps([sources, written], default=str))
         for service in BOUND_SERVICES:
             found = Counter((account, region) for each, region, account in arns if each == service)
             del found[Account.id, Account.region]
@@ -159,9 +169,8 @@ class Document:
         Raises:
             TemplateError: a property is missing, has the wrong type, or would change what is run.
         """
-        resource = self.resources[logical_id]
-        type_ = RUN[resource["Type"]]
-        given, ignored = resource.get("Properties", {}), type_.ignored.split()
+        type_, given = RUN[self.resources[logical_id]["Type"]], self.given_properties(logical_id)
+        ignored = type_.ignored.split()
         found: dict[str, Any] = {}
         for name in only or (each for each in given if each not in ignored):
             value = self.evaluate(given[name], f"{logical_id}: {name}") if name in given else REMOVED
@@ -170,6 +179,11 @@ class Document:
         if not only and (missing := [name for name in type_.required.split() if name not in found]):
             raise TemplateError(f"{logical_id}: {', '.join(missing)} is missing")
         return found
+
+    def given_properties(self, logical_id: str) -> dict[str, Any]:
+        """Return a resource's properties as they are written."""
+        properties: dict[str, Any] = self.resources[logical_id].get("Properties", {})
+        return properties
 
     def output(self, name: str) -> Any:
         """Return an output's value; TemplateError names the output if its value is unknown here."""
@@ -261,7 +275,9 @@ class Document:
                 f"{where}: parameter {name} is a value of Systems Manager, which is not run locally; use a value there"
             )
         if not isinstance(default, Scalar):
-            raise TemplateError(f"{where}: parameter {name} has no Default; give it one for the local run")
+            raise TemplateError(
+                f"{where}: parameter {name} has no Default that is a text or a number; give it one for the local run"
+            )
         return [each.strip() for each in text(default).split(",")] if "List" in type_ else text(default)
 
     def _check_exists(self, logical_id: str, where: str) -> None:

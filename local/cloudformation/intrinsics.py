@@ -63,7 +63,8 @@ def get_attribute(scope: Scope, argument: Any, where: str) -> str:
 def join(scope: Scope, argument: Any, where: str) -> str:
     separator, items = argument
     parts = [
-        format_scalar(each) for each in expect(list, evaluate(scope, items, where), f"{where}: Fn::Join", "over a list")
+        format_scalar(each)
+        for each in expect(list, evaluate(scope, items, where), f"{where}: what Fn::Join joins", "a list")
     ]
     return str(separator).join(parts)
 
@@ -90,7 +91,7 @@ def select(scope: Scope, argument: Any, where: str) -> Any:
     chosen = evaluate(scope, items, where)
     if number < 0:
         raise IndexError(number)
-    return expect(list, chosen, f"{where}: Fn::Select", "from a list")[number]
+    return expect(list, chosen, f"{where}: what Fn::Select selects from", "a list")[number]
 
 
 def split(scope: Scope, argument: Any, where: str) -> list[str]:
@@ -105,7 +106,7 @@ def find_in_map(scope: Scope, argument: Any, where: str) -> Any:
     except KeyError:
         if options:
             return options[0]["DefaultValue"]
-        raise TemplateError(f"{where}: Mappings has no {name}, {first}, {second}") from None
+        raise TemplateError(f"{where}: Mappings has no {name}.{first}.{second}") from None
 
 
 def choose(scope: Scope, argument: Any, where: str) -> Any:

@@ -78,19 +78,14 @@ class ResourceType:
             TemplateError: it has the wrong type, or would change what is run.
         """
         known, renamed = shapes(self.source), self.renamed.get(name, name)
-        if name in self.harmless and value == self.harmless[name]:
-            return {}
-        if renamed in known:
-            value = coerce(known[renamed], value, f"{where}: {name}", self.ignored.split())
-        if name in self.harmless and value == self.harmless[name]:
+        if name in self.harmless and str(value).lower() == str(self.harmless[name]).lower():  # "false" counts as false
             return {}
         if renamed in (self.read.split() or known.keys() - self.harmless.keys()):
-            return {renamed: value}
+            return {renamed: coerce(known[renamed], value, f"{where}: {name}", self.ignored.split())}
+        rule = "cannot be run locally; leave it out of the local run"
         if renamed not in known:
-            raise TemplateError(
-                f"{where}: {name} is not known here; leave it out of the local run, or correct its name"
-            )
-        raise TemplateError(f"{where}: {name} cannot be run locally; leave it out of the local run")
+            rule = "is not known here; leave it out of the local run, or correct its name"
+        raise TemplateError(f"{where}: {name} {rule}")
 
 
 # What is run.
@@ -230,17 +225,18 @@ CREATED = (
 WITHOUT_EFFECT = (
     "AWS::ApiGateway::Account", "AWS::ApiGatewayV2::ApiMapping", "AWS::ApiGatewayV2::Deployment",
     "AWS::ApiGatewayV2::DomainName", "AWS::ApiGatewayV2::IntegrationResponse", "AWS::ApiGatewayV2::Model",
-    "AWS::ApiGatewayV2::VpcLink", "AWS::ApplicationAutoScaling::*",
-    "AWS::CDK::Metadata", "AWS::CloudFormation::WaitCondition*", "AWS::CloudWatch::*", "AWS::CodeDeploy::*",
+    "AWS::ApiGatewayV2::VpcLink", "AWS::ApplicationAutoScaling::*", "AWS::ApplicationSignals::*",
+    "AWS::CDK::Metadata", "AWS::CloudFormation::WaitCondition*", "AWS::CloudTrail::*", "AWS::CloudWatch::*",
+    "AWS::CodeDeploy::*",
     "AWS::Cognito::IdentityPool*", "AWS::Cognito::LogDeliveryConfiguration", "AWS::Cognito::ManagedLoginBranding",
     "AWS::Cognito::UserPoolDomain", "AWS::Cognito::UserPoolIdentityProvider", "AWS::Cognito::UserPoolResourceServer",
     "AWS::Cognito::UserPoolRiskConfigurationAttachment", "AWS::Cognito::UserPoolUICustomizationAttachment",
     "AWS::EC2::*", "AWS::IAM::*", "AWS::Lambda::CodeSigningConfig", "AWS::Lambda::EventInvokeConfig",
     "AWS::Lambda::LayerVersion*", "AWS::Logs::LogGroup", "AWS::Logs::LogStream", "AWS::Logs::MetricFilter",
-    "AWS::Logs::QueryDefinition", "AWS::Logs::ResourcePolicy", "AWS::SSM::Parameter", "AWS::SecretsManager::*",
+    "AWS::Logs::QueryDefinition", "AWS::Logs::ResourcePolicy", "AWS::ResourceGroups::*", "AWS::SSM::Document",
+    "AWS::SSM::Parameter", "AWS::SecretsManager::*",
     "Custom::CDKBucketDeployment", "Custom::DescribeCognitoUserPoolClient", "Custom::ECRAutoDeleteImages",
-    "Custom::LogRetention",
-    "Custom::S3AutoDeleteObjects", "Custom::VpcRestrictDefaultSG",
+    "Custom::LogRetention", "Custom::S3AutoDeleteObjects", "Custom::VpcRestrictDefaultSG",
 )  # fmt: skip
 # Of these services, other types than those above would change what is run.
 COMPLETE_SERVICES = (

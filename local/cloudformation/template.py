@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 from local.apigateway.api import ACCOUNT_THROTTLE, INTEGRATION_SECONDS, Api, Authorizer, Route, Throttle
-from local.aws.iam import SERVICES, PolicyError, Role, Statement, parse_policy
+from local.aws.iam import SERVICES, PolicyError, Role, Statement, may_cover, parse_policy
 from local.cloudformation.document import Document
 from local.cloudformation.resource_types import CREATED
 from local.cloudformation.stack import Stack
@@ -33,6 +35,7 @@ RESERVED_VARIABLES = {
     "AWS_LAMBDA_RUNTIME_API", "AWS_REGION", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "LAMBDA_RUNTIME_DIR",
     "LAMBDA_TASK_ROOT",
 }  # fmt: skip
+TASK_ROOT = "/var/task"  # where the images have the code
 VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
 INVOCATION_URI = re.compile(r"functions/([^/]+)/invocations$")
 STAGE_VARIABLE = re.compile(r"\$\{stageVariables\.(\w+)\}")
@@ -88,9 +91,9 @@ class Template(Document):
         logical_id = self._functions()[arn]
         properties = self.properties(logical_id)
         target = self.resources[logical_id].get("Metadata", {}).get("BakeTarget")
-        if not isinstance(target, str):
+        if not isinstance(target, str) or not re.fullmatch(r"[\w-]+", target):
             raise TemplateError(
-                f"{logical_id}: metadata BakeTarget is missing, so its code is unknown. Only functions that `docker buildx"
+                f"{logical_id}: metadata BakeTarget is missing or is no name, so its code is unknown. Only functions that `docker buildx"
                 " bake` builds as images are run: name the target, in the CDK by node.default_child.add_metadata"
                 '("BakeTarget", "name")'
             )
@@ -118,7 +121,7 @@ class Template(Document):
     def _check_handler(self, logical_id: str, handler: str, properties: dict[str, Any]) -> None:
         image = properties.get("ImageConfig", {})
         handlers = {properties.get("Handler", handler), *image.get("Command", ())}
-        if handlers != {handler} or image.keys() - {"Command"}:
+        if handlers != {handler} or image.get("EntryPoint") or image.get("WorkingDirectory") not in {None, TASK_ROOT}:
             raise TemplateError(f"{logical_id}: only the handler {handler} is run; leave out ImageConfig and Handler")
 
     def _functions(self) -> dict[str, str]:
@@ -153,6 +156,32 @@ class Template(Document):
 
     # Roles
 
+    def given_properties(self, logical_id: str) -> dict[str, Any]:
+        """Return a resource's properties; of policies without what concerns other services, or roles of other stacks.
+
+        Values there may be unknown here.
+        """
+        properties = super().given_properties(logical_id)
+        if self.resources[logical_id]["Type"].startswith("AWS::IAM::"):
+            properties = dict(properties)
+            if isinstance(roles := properties.get("Roles"), list):
+                properties["Roles"] = [role for role in roles if not is_imported(role)]
+            if isinstance(policies := properties.get("Policies"), list):
+                properties["Policies"] = [self._without_other_services(policy, logical_id) for policy in policies]
+            properties = self._without_other_services(properties, logical_id)
+        return properties
+
+    def _without_other_services(self, policy: Any, where: str) -> Any:
+        """Return a policy whose statements for services that are not run have their actions only."""
+        document = policy.get("PolicyDocument") if isinstance(policy, dict) else None
+        if not isinstance(document, dict) or not isinstance(statements := document.get("Statement"), list):
+            return policy
+        judged = []
+        for statement in statements:
+            actions = self.evaluate(statement.get("Action"), where) if isinstance(statement, dict) else None
+            judged.append(statement if may_cover({"Action": actions}, SERVICES) else {"Action": actions})
+        return {**policy, "PolicyDocument": {**document, "Statement": judged}}
+
     def _role(self, arn: str, where: str) -> Role:
         """Return a function's role with the statements of all its policies; TemplateError if one cannot be evaluated."""
         logical_id = next(
@@ -162,20 +191,29 @@ class Template(Document):
             raise TemplateError(f"{where}: Role {arn} is no role of the template, so what it allows is unknown")
         name, properties = self.physical_id(logical_id), self.properties(logical_id)
         attached = properties.get("ManagedPolicyArns", [])
-        documents = [(logical_id, policy["PolicyDocument"]) for policy in properties.get("Policies", ())]
+        documents = [
+            (f"{logical_id}: policy {policy.get('PolicyName', number)}", policy["PolicyDocument"])
+            for number, policy in enumerate(properties.get("Policies", ()), 1)
+        ]
         documents += [(each, self.properties(each).get("PolicyDocument")) for each in self._policies_of(name, attached)]
         here = {self.physical_id(policy_id) for policy_id in self._ids("AWS::IAM::ManagedPolicy")}
         for policy in attached:
             if policy not in here and policy.partition(":policy/")[2] not in POLICIES_WITHOUT_EFFECT:
                 rule = "what it allows is unknown locally; write its statements into a policy"
                 raise TemplateError(f"{logical_id}: {policy}: {rule}")
-        statements: list[Statement] = []
+        return Role(name, tuple(self._statements(documents)))
+
+    def managed_policy(self, logical_id: str) -> Role:
+        """Return a role with this policy alone; TemplateError if it cannot be evaluated."""
+        document = self.properties(logical_id)["PolicyDocument"]
+        return Role(logical_id, tuple(self._statements([(logical_id, document)])))
+
+    def _statements(self, documents: Iterable[tuple[str, Any]]) -> Iterator[Statement]:
         for policy_id, document in documents:
             try:
-                statements += parse_policy(document, SERVICES)
+                yield from parse_policy(document, SERVICES)
             except PolicyError as error:
-                raise TemplateError(f"{policy_id}: {error}") from error
-        return Role(name, tuple(statements))
+                raise TemplateError(f"{policy_id}: {error}; leave it out of the local run") from error
 
     def _policies_of(self, role: str, attached: list[str]) -> Iterator[str]:
         """Yield the logical ids of the policies that a role has, by the policies' own word or the role's."""
@@ -202,6 +240,8 @@ class Template(Document):
         if properties["ProtocolType"] != "WEBSOCKET":
             raise TemplateError(f"{logical_id}: ProtocolType must be WEBSOCKET")
         self._check_api(stage_id, stage)
+        if not re.fullmatch(r"[\w-]+", stage["StageName"], re.ASCII):
+            raise TemplateError(f"{stage_id}: StageName {stage['StageName']} must have letters, digits, - and _ only")
         routes: dict[str, Route] = {}
         for route_id, route in self.of_type("AWS::ApiGatewayV2::Route"):
             key = route["RouteKey"]
@@ -211,7 +251,7 @@ class Template(Document):
             routes[key] = self._route(route_id, route, stage)
         if unknown := stage.get("RouteSettings", {}).keys() - routes.keys():
             raise TemplateError(f"{stage_id}: RouteSettings has {', '.join(sorted(unknown))}, which is no route")
-        return Api(
+        api = Api(
             id=self.physical_id(logical_id),
             stage=stage["StageName"],
             route_selection_expression=properties.get("RouteSelectionExpression", DEFAULT_ROUTE_SELECTION),
@@ -221,6 +261,9 @@ class Template(Document):
             permissions=frozenset(self._permissions()),
             account=self.account,
         )
+        with naming(logical_id):
+            api.route_selection  # noqa: B018 - raises TemplateError
+        return api
 
     def _check_api(self, where: str, properties: dict[str, Any]) -> None:
         (logical_id,) = self._ids("AWS::ApiGatewayV2::Api")
@@ -230,6 +273,8 @@ class Template(Document):
     def _permissions(self) -> Iterator[tuple[str, str]]:
         """Yield function ARN, and pattern of the route or authorizer for which API Gateway may invoke it."""
         for logical_id in self._ids("AWS::Lambda::Permission"):
+            if is_imported(self.resources[logical_id].get("Properties", {}).get("FunctionName")):
+                continue  # another stack's function
             if self.properties(logical_id, "Principal").get("Principal") not in {"apigateway.amazonaws.com", "*"}:
                 continue
             properties = self.properties(logical_id)
@@ -287,11 +332,11 @@ class Template(Document):
         self._check_api(logical_id, properties)
         if properties["AuthorizerType"] != "REQUEST":
             raise TemplateError(f"{logical_id}: AuthorizerType {properties['AuthorizerType']} cannot be run locally")
-        return Authorizer(
-            function_arn=self._find_invoked_function(properties["AuthorizerUri"], logical_id, stage),
-            identity_sources=tuple(properties.get("IdentitySource", ())),
-            id=self.physical_id(logical_id),
-        )
+        function_arn = self._find_invoked_function(properties["AuthorizerUri"], logical_id, stage)
+        with naming(logical_id):
+            return Authorizer(
+                function_arn, tuple(properties.get("IdentitySource", ())), id=self.physical_id(logical_id)
+            )
 
     def _find(self, type_: str, reference: str, where: str) -> str:
         """Return the logical id of the resource that has this physical id, which may follow a folder."""
@@ -306,8 +351,23 @@ class Template(Document):
         filled = STAGE_VARIABLE.sub(lambda match: variables.get(match[1], match[0]), uri)
         match = INVOCATION_URI.search(filled)
         if match is None:
-            raise TemplateError(f"{where}: {uri or 'no URI'} does not invoke a Lambda function")
+            rule = "arn:aws:apigateway:REGION:lambda:path/2015-03-31/functions/FUNCTION_ARN/invocations"
+            raise TemplateError(f"{where}: {uri or 'no URI'} is not the URI of a function's invocations, {rule}")
         arn = self.function_arn(match[1], where)
         if arn not in self._functions():
             raise TemplateError(f"{where}: {arn} is no function, alias or version of the template, so it cannot be run")
         return arn
+
+
+@contextmanager
+def naming(logical_id: str) -> Iterator[None]:
+    """Let the message of a TemplateError begin with the resource."""
+    try:
+        yield
+    except TemplateError as error:
+        raise TemplateError(f"{logical_id}: {error}") from error
+
+
+def is_imported(value: Any) -> bool:
+    """Return whether a value comes from another stack."""
+    return "Fn::ImportValue" in json.dumps(value)

@@ -28,11 +28,13 @@ def parse(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise TemplateError(f"{path} cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
+        if not content.strip():
+            raise TemplateError(f"{path} is empty") from error
         if not content.lstrip().startswith(("{", "[")):
             advice = "convert it with `cfn-flip` (pip install cfn-flip), or use the JSON that the CDK writes to cdk.out"
             raise TemplateError(f"{path} is not JSON, and YAML is not read: {advice}") from error
         raise TemplateError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise TemplateError(f"{path} is no JSON text: {error}") from error
     return cast("dict[str, Any]", expect(dict, parsed, f"{path}: the template", "an object"))
 

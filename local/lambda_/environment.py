@@ -27,7 +27,7 @@ from local.lambda_.runtime_process import Launch, RuntimeProcess
 from local.lambda_.variables import collect_variables
 
 API = "/2018-06-01/runtime"
-INIT_SECONDS = 10.0  # Lambda's own limit for the init phase
+INIT_SECONDS = 10.0  # Lambda's own limit before the first invocation
 STOP_SECONDS = 2.0
 MAX_ANSWER_BYTES = 6 * 1024 * 1024 + 100  # Lambda's own limit
 
@@ -99,7 +99,7 @@ class ExecutionEnvironment:
         self.init_error: Invocation | None = None
         self._init_error_lines: list[str] = []
         self._last_lines: deque[str] = deque(maxlen=3)  # of the init phase's log
-        self._given = variables
+        self.given = variables
         self._on_ready = on_ready
         self._on_exit = on_exit
         self._on_end = on_end
@@ -134,7 +134,7 @@ class ExecutionEnvironment:
         try:
             server = await asyncio.get_running_loop().create_server(lambda: RuntimeApi(self), "127.0.0.1", 0)
             host, port = server.sockets[0].getsockname()
-            variables = collect_variables(self.function, self._given, f"{host}:{port}")
+            variables = collect_variables(self.function, self.given, f"{host}:{port}")
             self._launched = await self.launch(self.function, variables)
             await self._attend(self._launched)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for this environment
@@ -148,7 +148,8 @@ class ExecutionEnvironment:
         """Wait until the process has ended, and clean up."""
         if self._ending:
             self.end()
-        init_limit = asyncio.get_running_loop().call_later(INIT_SECONDS, self._give_up_init)
+        seconds = max(INIT_SECONDS, self.function.timeout_seconds)  # Lambda repeats the init phase in the invocation
+        init_limit = asyncio.get_running_loop().call_later(seconds, self._give_up_init, seconds)
         logging_ = asyncio.create_task(self._log(launched))
         await launched.process.wait()
         self._on_exit(self)
@@ -218,9 +219,9 @@ class ExecutionEnvironment:
         pending.settle(Invocation(error="Sandbox.Timedout", message=message))
         self._kill()
 
-    def _give_up_init(self) -> None:
+    def _give_up_init(self, seconds: float) -> None:
         if not self.initialized.done():
-            message = f"init took over {INIT_SECONDS:.0f} s"
+            message = f"init took over {seconds:.0f} s"
             logger.warning("%s: %s", self.function.target, message)
             self._fail_init(Invocation(error="Sandbox.Timedout", message=message))
             self._kill()

@@ -42,7 +42,8 @@ class Processes:
                     f"{self._source / target / target}.py is missing, the handler of bake target {target}"
                 )
             if not (VENVS / target / "bin" / "python").exists():
-                raise LaunchError(f"{VENVS.relative_to(ROOT) / target} is missing: run `make setup`")
+                folder = VENVS.relative_to(ROOT) / target
+                raise LaunchError(f"{folder}, with the packages of {target}, is missing: run `make {folder}/stamp`")
         self._snapshots.mkdir(parents=True, exist_ok=True)
         return {target: partial(self._launch, await asyncio.to_thread(self._copy, target)) for target in targets}
 
@@ -52,9 +53,8 @@ class Processes:
 
     def _copy(self, target: str) -> Path:
         source, copy = self._source / target, Path(tempfile.mkdtemp(prefix=f"{target}-", dir=self._snapshots))
-        ignored = shutil.ignore_patterns("__pycache__")
         try:  # an editor's lock file is a link to nothing
-            shutil.copytree(source, copy, ignore=ignored, ignore_dangling_symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(source, copy, ignore=list_ignored, ignore_dangling_symlinks=True, dirs_exist_ok=True)
         except shutil.Error as error:
             reasons = "; ".join(f"{file}: {reason}" for file, _, reason in error.args[0])
             raise LaunchError(f"{source} cannot be copied: {reasons}") from error
@@ -74,3 +74,16 @@ class Processes:
         )
         self._reaper.watch(process.pid)
         return RuntimeProcess(process, output, str(snapshot), self._source / function.target, self._reaper)
+
+
+def list_ignored(folder: str, names: list[str]) -> list[str]:
+    """Return the files of a folder that are no part of the code: caches, sockets, pipes, and links to a folder above."""
+    here = Path(folder)
+    return [
+        name
+        for name in names
+        if name == "__pycache__"
+        or (here / name).is_socket()
+        or (here / name).is_fifo()
+        or ((here / name).is_symlink() and here.resolve().is_relative_to((here / name).resolve()))
+    ]

@@ -49,10 +49,12 @@ class FunctionRunner:
         Raises:
             InitError: it failed.
         """
-        await self._initialize(self._add(self.function, self.launch, self._generation))
+        await self._initialize(self._add(self.function, self.launch, self.environment, self._generation))
 
-    async def replace(self, launch: Launch, function: Function | None = None) -> None:
-        """Serve from now on with another launch, and another description of the function if one is given.
+    async def replace(
+        self, launch: Launch, function: Function | None = None, environment: dict[str, str] | None = None
+    ) -> None:
+        """Serve from now on with another launch; and another description and environment, if they are given.
 
         Environments from before end when they have answered.
 
@@ -63,7 +65,9 @@ class FunctionRunner:
             if self._stopped:
                 raise InitError(f"{self.function.target}: the local run ends")
             self._newest += 1
-            await self._initialize(self._add(function or self.function, launch, self._newest))
+            await self._initialize(
+                self._add(function or self.function, launch, environment or self.environment, self._newest)
+            )
 
     def invoke(self, event: dict[str, Any]) -> asyncio.Future[Invocation]:
         """Begin at once. Never raise for what the function does: errors, crashes and timeouts are in the result."""
@@ -89,11 +93,13 @@ class FunctionRunner:
         if environment.init_error:
             raise InitError(f"{self.function.target}: {environment.explain_init_error()}")
 
-    def _add(self, function: Function, launch: Launch, generation: int) -> ExecutionEnvironment:
+    def _add(
+        self, function: Function, launch: Launch, variables: dict[str, str], generation: int
+    ) -> ExecutionEnvironment:
         environment = ExecutionEnvironment(
             function,
             launch,
-            self.environment,
+            variables,
             on_ready=self._on_ready,
             on_exit=self._on_exit,
             on_end=self._on_end,
@@ -117,7 +123,7 @@ class FunctionRunner:
 
     def _switch_to(self, first: ExecutionEnvironment) -> None:
         self._generation = self._generations[first]
-        self.function, self.launch = first.function, first.launch
+        self.function, self.launch, self.environment = first.function, first.launch, first.given
         for environment in self._idle:
             environment.end()
         self._idle.clear()
@@ -138,4 +144,4 @@ class FunctionRunner:
         starting = sum(not each.initialized.done() for each in current)
         if not self._stopped:
             for _ in range(min(len(self._waiting) - starting, self.concurrency - len(current))):
-                self._add(self.function, self.launch, self._generation)
+                self._add(self.function, self.launch, self.environment, self._generation)

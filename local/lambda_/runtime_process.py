@@ -9,12 +9,13 @@ import signal
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
+from local.processes import find_descendants, select_running
 from local.reaper import Reaper
 
 LOG_LINE_BYTES = 1024 * 1024
@@ -74,6 +75,7 @@ class RuntimeProcess:
         task_root: the folder that the function's code is run from.
         source: the user's folder of the same code.
         reaper: ends the process with the local run.
+        descendants: the command lines of the processes that it had started when it was asked to end, by id.
     """
 
     process: Process
@@ -81,14 +83,19 @@ class RuntimeProcess:
     task_root: str = "/var/task"
     source: Path | None = None
     reaper: Reaper | None = None
+    descendants: dict[int, str] = field(default_factory=dict, init=False)
 
     def terminate(self) -> None:
         """Ask it to end."""
+        self.descendants.update(find_descendants(self.process.pid))
         with suppress(ProcessLookupError):
             os.kill(self.process.pid, signal.SIGTERM)  # Process.terminate() can take the exit status from asyncio
 
     async def kill(self) -> None:
-        """End it and whatever it has started."""
+        """End it and the processes that it has started."""
+        for pid in select_running({**self.descendants, **find_descendants(self.process.pid)}):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
         with suppress(ProcessLookupError, PermissionError):  # macOS: permission, if there are only zombies
             os.killpg(self.process.pid, signal.SIGKILL)
 

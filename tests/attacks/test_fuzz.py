@@ -35,6 +35,7 @@ from tests.conftest import (
     cognito_claims,
     load_event,
 )
+from tests.emf import read_lines
 
 set_hypothesis_home_dir(ROOT / ".pytest_cache" / "hypothesis")
 FUZZ = settings(
@@ -46,7 +47,9 @@ FUZZ = settings(
 )
 BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 REASONS = {case.expected for case in FORGED}
-LOG_RECORD = set(vars(logging.makeLogRecord({}))) | {"message"}
+REASON_CLASSES = {"credential", "signature", "claims", "expired", "policy"}
+METRIC_MEMBERS = {"FunctionName", "Refused", "_aws"}
+IDS = {"connectionId": "connectionId", "apiRequestId": "requestId", "routeKey": "routeKey"}
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
@@ -59,47 +62,62 @@ TEXT = st.text(st.characters(), max_size=20)  # with lone surrogates
 class Judge:
     """Tells an Allow from a Deny, and checks each answer and its log record as a whole."""
 
-    def __init__(self, handler: Callable[[Event, None], Any], caplog: pytest.LogCaptureFixture) -> None:
+    def __init__(
+        self,
+        handler: Callable[[Event, None], Any],
+        caplog: pytest.LogCaptureFixture,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
         self._handler = handler
         self._caplog = caplog
+        self._capsys = capsys
 
     def allows(self, event: Event) -> bool:
         self._caplog.clear()
+        self._capsys.readouterr()
         answer = self._handler(event, None)
-        (record,) = self._caplog.records
-        extra = {name: value for name, value in vars(record).items() if name not in LOG_RECORD}
-        allowed = record.getMessage() == "connection accepted"
+        assert [record.exc_info for record in self._caplog.records if record.exc_info] == []
+        (line,) = read_lines(self._caplog, self._capsys)
+        message, level = line.pop("message"), line.pop("level")
+        allowed = bool(message == "connection accepted")
         if allowed:
-            assert extra.pop("sub") == answer["principalId"] == answer["context"].pop("userId")
+            assert (level, line["Refused"]) == ("INFO", 0)
+            assert line.pop("sub") == answer["principalId"] == answer["context"].pop("userId")
             assert re.fullmatch(r"\d+", answer["context"].pop("exp"))
         else:
-            assert record.getMessage() == "connection rejected"
+            assert (message, level, line["Refused"]) == ("connection rejected", "WARNING", 1)
             assert answer["principalId"] == "anonymous"
-            reason = extra.pop("reason")
-            assert reason in REASONS
-        assert extra == {"connectionId": event["requestContext"]["connectionId"]}
-        assert record.exc_info is None
+            assert line.pop("reason") in REASONS
+            assert line.pop("ReasonClass") in REASON_CLASSES
+        request = event["requestContext"]
+        ids = {name: request.get(member) for name, member in IDS.items()}
+        assert {name: value for name, value in line.items() if name not in METRIC_MEMBERS} == ids
         assert set(answer) == {"principalId", "policyDocument", "context"}
         assert answer["context"] == {}
         effect = "Allow" if allowed else "Deny"
         statement = {"Action": "execute-api:Invoke", "Effect": effect, "Resource": event["methodArn"]}
         assert answer["policyDocument"] == {"Version": "2012-10-17", "Statement": [statement]}
-        return bool(allowed)
+        return allowed
 
 
 @pytest.fixture
-def judge(authorizer: Any, caplog: pytest.LogCaptureFixture) -> Judge:
+def judge(authorizer: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Judge:
     caplog.set_level(logging.DEBUG)
-    return Judge(authorizer.handler, caplog)
+    return Judge(authorizer.handler, caplog, capsys)
 
 
 @pytest.fixture
-def strict(imported_authorizer: ModuleType, jwks: LoopbackServer, caplog: pytest.LogCaptureFixture) -> Judge:
+def strict(
+    imported_authorizer: ModuleType,
+    jwks: LoopbackServer,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> Judge:
     """Judge an authorizer that wants the token as a subprotocol, and one origin."""
     caplog.set_level(logging.DEBUG)
     strictness = {"CREDENTIAL_MODE": "subprotocol", "ALLOWED_ORIGINS": ORIGIN}
     settings = imported_authorizer.Settings.read({**AUTHORIZER, **strictness, JWKS_ENDPOINT: jwks.url})
-    return Judge(imported_authorizer.Authorizer(settings), caplog)
+    return Judge(imported_authorizer.Authorizer(settings), caplog, capsys)
 
 
 # Tokens

@@ -219,16 +219,13 @@ CONDITION = {"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}
 @pytest.mark.parametrize(
     ("member", "value", "fault"),
     [
-        ("Condition", CONDITION, "Condition of a statement cannot be evaluated locally"),
-        ("Principal", "*", "Principal of a statement cannot be evaluated locally"),
-        ("NotAction", "dynamodb:*", "a statement must have either Action or NotAction"),
-        ("NotResource", "*", "a statement must have either Resource or NotResource"),
+        ("Condition", CONDITION, "Condition cannot be evaluated locally"),
+        ("Principal", "*", "Principal cannot be evaluated locally"),
+        ("NotAction", "dynamodb:*", "it must have either Action or NotAction"),
+        ("NotResource", "*", "it must have either Resource or NotResource"),
         ("Action", [1], "Action must be a string or a list of strings"),
         ("Resource", None, "Resource must be a string or a list of strings"),
-        *(
-            ("Effect", effect, "a statement must have an Effect, Allow or Deny")
-            for effect in ("allow", "ALLOW", "", None)
-        ),
+        *(("Effect", effect, "Effect must be Allow or Deny") for effect in ("allow", "ALLOW", "", None)),
     ],
 )
 @pytest.mark.parametrize("effect", ["Allow", "Deny"])
@@ -241,7 +238,7 @@ def test_statement_that_cannot_be_evaluated_means_500_and_a_log_line(
     decision = evaluate(allow() | {"policyDocument": {"Statement": [statement(), doubtful]}})
 
     assert decision == gateway.AUTHORIZER_FAILED
-    assert caplog.messages == [f"the authorizer's answer is not valid: {fault}"]
+    assert caplog.messages == [f"the authorizer's answer is not valid: statement 2: {fault}"]
 
 
 @pytest.mark.parametrize(("kilobytes", "expected"), [(7, 101), (9, 500)])

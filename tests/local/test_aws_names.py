@@ -223,7 +223,7 @@ async def test_other_service_says_that_it_is_not_run_locally(desk: Desk, caplog:
 
         assert got["error"] == "ClientError"
         assert "(NotImplemented)" in got["message"]
-        assert f": {service} is not run locally: only cognito-idp, dynamodb, execute-api are." in got["message"]
+        assert f": {service} is not run locally, only cognito-idp, dynamodb, execute-api." in got["message"]
 
     advice = [record.getMessage() for record in caplog.records if record.name == "local.aws.endpoint"]
     assert [each.split(" is not")[0] for each in advice] == [
@@ -233,7 +233,7 @@ async def test_other_service_says_that_it_is_not_run_locally(desk: Desk, caplog:
 
 async def test_other_address_says_that_it_is_not_run_locally(desk: Desk) -> None:
     addresses = {
-        "rooms.s3.amazonaws.com": "<Message>s3 is not run locally: only cognito-idp, dynamodb, execute-api are.",
+        "rooms.s3.amazonaws.com": "<Message>s3 is not run locally, only cognito-idp, dynamodb, execute-api.",
         "rooms.auth.us-east-1.amazoncognito.com": "auth is not run locally",
         "dynamodb.eu-west-1.amazonaws.com": "dynamodb in eu-west-1 is not run locally: the template's region is us-",
         f"other{API}": f"other{API} is not run locally: the template's API is {API}",

@@ -324,7 +324,9 @@ async def get(url: str) -> tuple[int, bytes]:
 async def test_service_that_the_template_does_not_use_is_named(start: Start) -> None:
     desk = await start(allow("*", "*"), urls={})
 
-    with pytest.raises(ClientError, match="dynamodb is not run locally") as missing:
+    with pytest.raises(
+        ClientError, match="dynamodb is not run, because the template has no AWS::DynamoDB::Table"
+    ) as missing:
         await desk.call("dynamodb", "list_tables")
 
     assert error(missing) == (501, "NotImplemented")

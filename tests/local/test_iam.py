@@ -78,8 +78,8 @@ def test_statement_is_parsed(elements: dict[str, Any], parsed: Statement) -> Non
         ({"Action": ["a:B", {"Ref": "C"}]}, "Action must be a string"),
         ({"Resource": {"Ref": "Table"}}, "Resource must be a string"),
         ({"Resource": None, "NotResource": [None]}, "NotResource must be a string"),
-        ({"Condition": {"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}}, "Condition of a statement"),
-        ({"Principal": "*", "Condition": {}}, "Condition, Principal of a statement"),
+        ({"Condition": {"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}}, "Condition cannot be"),
+        ({"Principal": "*", "Condition": {}}, "Condition, Principal cannot be"),
     ],
     ids=str,
 )

@@ -47,7 +47,7 @@ async def build(tmp_path: Path) -> AsyncIterator[Build]:
         stack = Stack(Account(), served, functions, {type_: IDS[type_] for type_ in types}, {})
         others: Any = None  # what runs is of no interest here
         system = System(
-            *(stack, others, others, aws, others, others, others, 4510),
+            *(stack, others, others, aws, others, others, others, 4510, 0.0),
             page_url="http://localhost:3000",
             page_settings=PAGE,
         )

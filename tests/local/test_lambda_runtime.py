@@ -14,6 +14,7 @@ from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
 from local.lambda_.runner import InitError
 from local.lambda_.runtime_process import LOG_LINE_BYTES, RuntimeProcess
+from local.processes import is_running
 from tests.local.conftest import PATIENT, Gate, Run
 
 ECHO = """
@@ -120,7 +121,7 @@ async def test_end_in_the_init_phase_is_logged(run: Run, caplog: pytest.LogCaptu
 
 async def test_init_phase_has_its_limit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lambda_runtime, "INIT_SECONDS", 1.0)
-    runtime = run("import time; time.sleep(600)")
+    runtime = run("import time; time.sleep(600)", timeout_seconds=1)
 
     with pytest.raises(InitError, match=r"websocket: Sandbox\.Timedout: init took over 1 s"):
         await runtime.start()
@@ -370,3 +371,17 @@ async def test_stop_ends_a_process_that_is_just_being_launched(run: Run) -> None
     await stopping
     assert runtime.alive == []
     await asyncio.gather(starting, return_exceptions=True)
+
+
+async def test_child_that_leads_its_own_session_ends_with_its_environment(run: Run) -> None:
+    runtime = run(
+        "import subprocess\n"
+        "def handler(event, context):\n"
+        "    return subprocess.Popen(['sleep', '600'], start_new_session=True).pid\n"
+    )
+    await runtime.start()
+    pid = (await runtime.invoke({})).answer
+
+    await runtime.stop()
+
+    assert not is_running(pid, "sleep 600")

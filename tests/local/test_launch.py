@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -90,8 +91,27 @@ async def launcher(images: Path, tmp_path: Path) -> AsyncIterator[Processes]:
 
 @pytest.mark.usefixtures("python")
 async def test_missing_installation_says_what_to_do(launcher: Processes) -> None:
-    with pytest.raises(LaunchError, match="venvs/rooms is missing: run `make setup`"):
+    with pytest.raises(
+        LaunchError, match=r"venvs/rooms, with the packages of rooms, is missing: run `make .*venvs/rooms/stamp`"
+    ):
         await launcher.prepare({"rooms"})
+
+
+async def test_what_is_no_code_is_left_out_of_the_copy(
+    launcher: Processes, images: Path, python: Engine, tmp_path: Path
+) -> None:
+    python("exit 0")
+    folder = images / "rooms"
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to(folder)
+    (folder / "nothing").symlink_to(folder / "missing")
+
+    await launcher.prepare({"rooms"})
+
+    (copy,) = (tmp_path / "snapshots").glob("*/rooms-*")
+    assert sorted(each.name for each in copy.iterdir()) == sorted(
+        each.name for each in folder.iterdir() if each.name not in {"pipe", "loop", "nothing"}
+    )
 
 
 async def test_missing_source_is_named_with_its_target(launcher: Processes) -> None:
@@ -101,10 +121,14 @@ async def test_missing_source_is_named_with_its_target(launcher: Processes) -> N
 
 async def test_file_that_cannot_be_copied_is_named(launcher: Processes, images: Path, python: Engine) -> None:
     python("exit 0")
-    os.mkfifo(images / "rooms" / "pipe")
-
-    with pytest.raises(LaunchError, match=r"images/rooms cannot be copied: .*pipe"):
-        await launcher.prepare({"rooms"})
+    (images / "rooms" / "large").write_bytes(bytes(20_000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(LaunchError, match=r"images/rooms cannot be copied: .*large: .*File too large"):
+            await launcher.prepare({"rooms"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 async def test_process_is_run_from_a_copy_of_its_source(launcher: Processes, images: Path, python: Engine) -> None:

@@ -43,7 +43,7 @@ def test_demo_is_in_nobodys_way_and_serves_no_pages() -> None:
         ("--context a=1 --context a=2", {"context": {"a": "2"}}),
         ("--context allowedOrigins=", {"context": {"allowedOrigins": ""}}),
         ("--context url=https://example.com/?a=b", {"context": {"url": "https://example.com/?a=b"}}),
-        ("--images /", {"images": Path("/")}),
+        ("--images /", {"images": Path("/"), "functions": "process"}),
         ("--functions process", {"functions": "process"}),
         ("--functions image", {"functions": "image"}),
         ("--environments 5", {"environments": 5}),
@@ -108,8 +108,12 @@ PORT = "must be a port number from 0 (any that is free) to 65535, it is"
         (["up", "--log=long"], "--log must be short, full or json, it is 'long'"),
         (["up", "--inspector-port=65536"], f"--inspector-port {PORT} '65536'"),
         (["up", "--iam", "maybe"], "--iam must be enforce or off, it is 'maybe'"),
-        (["up", "--template", "missing.json"], "--template must be a file, and 'missing.json' does not exist"),
-        (["up", "--images", "missing"], "--images must be a folder, and 'missing' is none"),
+        (["up", "--template", "missing.json"], "--template must be a file, 'missing.json' does not exist"),
+        (
+            ["up", "--images", "/", "--functions", "image"],
+            "--images is for processes: docker-bake.hcl says what images are of",
+        ),
+        (["up", "--images", "missing"], "--images must be a folder, 'missing' is not"),
         *((["up", f"--dynamodb-url={value}"], f"--dynamodb-url must be a URL such as http://127.0.0.1:8000, it is {value!r}")
           for value in ("", "localhost:8000", "ftp://localhost", "http://", "http://[", "http://localhost:port")),
         (["up", "--port"], "--port needs a value"),

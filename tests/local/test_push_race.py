@@ -6,25 +6,28 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import botocore.session
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+import ops
 from local import demo
 from local.apigateway.events import Event
-from local.aws.clients import client
 from local.aws.iam import ADMINISTRATOR
 from local.aws.ministack import LocalAws
 from local.lambda_.invocation import Invocation
+from ops import Deployment
 from tests.conftest import WEBSOCKET, ColdStart
 from tests.local.conftest import AUTHORIZER, OUR_ROUTES, PATIENCE_SECONDS, Listen, allow, api, received
-from tests.test_push import TABLE, Push, readme_push
 
 CLIENTS = 5
+TABLE = "connections"
 
+Push = Callable[[str, bytes], object]
 MakePush = Callable[[LocalAws, str], Push]
 
 
@@ -37,8 +40,22 @@ def websocket(cold_start: ColdStart, database: LocalAws) -> Iterator[ModuleType]
     module.dynamodb.close()
 
 
-def push_of_readme(database: LocalAws, url: str) -> Push:
-    return readme_push(database.client("dynamodb"), client("apigatewaymanagementapi", url))
+def push_of_ops(database: LocalAws, url: str) -> Push:
+    session = botocore.session.Session()
+    session.set_credentials(ADMINISTRATOR, ADMINISTRATOR)
+    endpoints = {"dynamodb": database.url}
+    facts: dict[str, Any] = {
+        "region": "us-east-1",
+        "table_name": TABLE,
+        "callback_url": url,
+        "endpoint_urls": endpoints,
+    }
+
+    def push(user_id: str, message: bytes) -> None:
+        with closing(Deployment(**facts, session=session, threads=2)) as deployment:
+            ops.push(deployment, message, user_id)
+
+    return push
 
 
 def push_of_demo(database: LocalAws, url: str) -> Push:
@@ -82,7 +99,7 @@ async def receive_until(peer: ClientConnection, message: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("make_push", [push_of_readme, push_of_demo])
+@pytest.mark.parametrize("make_push", [push_of_ops, push_of_demo])
 async def test_clients_that_connect_during_a_push_are_reachable_afterwards(
     websocket: ModuleType, database: LocalAws, listen: Listen, make_push: MakePush
 ) -> None:

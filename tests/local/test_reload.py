@@ -74,6 +74,13 @@ class Desk:
         return await until
 
 
+def variables_of(resources: dict[str, Any]) -> dict[str, str]:
+    """Return the environment variables of the websocket function of a template."""
+    function = next(each for each in resources.values() if each.get("Metadata", {}).get("BakeTarget") == "websocket")
+    variables: dict[str, str] = function["Properties"]["Environment"]["Variables"]
+    return variables
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def desk(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
     folder = tmp_path_factory.mktemp("desk")
@@ -138,12 +145,32 @@ async def test_change_of_the_folder_itself_does_not_end_the_watch(desk: Desk) ->
     assert await desk.ask() == {"touched": "hello"}
 
 
+async def test_code_and_the_setting_that_it_needs_may_be_edited_one_after_the_other(desk: Desk) -> None:
+    def set_greeting(resources: dict[str, Any]) -> None:
+        variables_of(resources)["GREETING"] = "ahoy"
+
+    def remove_greeting(resources: dict[str, Any]) -> None:
+        del variables_of(resources)["GREETING"]
+
+    kept, greeted = 'KEEPALIVE = {"keepalive": True}', 'KEEPALIVE = {os.environ["GREETING"]: True}'
+
+    code_without_setting = await desk.edit_handler(kept, greeted, printed="What ran before keeps running.")
+    await desk.edit_template(set_greeting, printed="✓ websocket reloaded")
+    answer = await desk.ask('{"action": "keepalive"}')
+    setting_without_code = await desk.edit_template(remove_greeting, printed="What ran before keeps running.")
+    await desk.edit_handler(kept, kept, printed="✓ stack applied")
+
+    assert answer == {"ahoy": True}
+    assert "✗ websocket reloaded" in code_without_setting
+    assert "✗ stack applied" in setting_without_code
+    assert "KeyError: 'GREETING'" in code_without_setting
+    assert "KeyError: 'GREETING'" in setting_without_code
+    assert await desk.ask('{"action": "keepalive"}') == {"keepalive": True}
+
+
 async def test_changed_settings_and_routes_are_applied(desk: Desk) -> None:
     def change(resources: dict[str, Any]) -> None:
-        function = next(
-            each for each in resources.values() if each.get("Metadata", {}).get("BakeTarget") == "websocket"
-        )
-        function["Properties"]["Environment"]["Variables"]["MAX_MESSAGE_BYTES"] = "30"
+        variables_of(resources)["MAX_MESSAGE_BYTES"] = "30"
         del resources[next(id_ for id_, each in resources.items() if each["Properties"].get("RouteKey") == "keepalive")]
 
     before = await desk.ask('{"action": "keepalive"}')

@@ -51,7 +51,7 @@ def test_statement_about_services_that_are_not_run_is_not_judged(read: Read, act
     other = {
         "Effect": "Allow",
         "Action": action,
-        "Resource": "*",
+        "Resource": {"Fn::ImportValue": "arn-of-another-stack"},
         "Condition": {"Bool": {"aws:SecureTransport": "true"}},
     }
     document = {"Statement": [other, *POLICY["Statement"]]}
@@ -65,7 +65,10 @@ def test_statement_about_services_that_are_not_run_is_not_judged(read: Read, act
 def test_condition_of_a_statement_that_may_cover_a_local_service_is_refused(read: Read, action: object) -> None:
     statement = {"Effect": "Allow", "Action": action, "Resource": "*", "Condition": {"Bool": {"x": "true"}}}
 
-    with pytest.raises(TemplateError, match=r"^Role: Condition of a statement cannot be evaluated locally"):
+    with pytest.raises(
+        TemplateError,
+        match=r"^Role: policy p: statement 1: Condition cannot be evaluated locally; leave it out of the local run$",
+    ):
         role_of(read, role(Policies=[{"PolicyName": "p", "PolicyDocument": {"Statement": statement}}]))
 
 
@@ -81,6 +84,12 @@ def test_policy_of_aws_for_logs_or_traces_allows_nothing_that_is_run(read: Read,
     policy_arn = {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, f":iam::aws:policy/{name}"]]}
 
     assert role_of(read, role(ManagedPolicyArns=[policy_arn])).statements == ()
+
+
+def test_policy_may_name_a_role_of_another_stack_too(read: Read) -> None:
+    put = resource("IAM::Policy", PolicyDocument=POLICY, Roles=[{"Fn::ImportValue": "role"}, {"Ref": "Role"}])
+
+    assert role_of(read, role(), Put=put).statements == (PUT,)
 
 
 def test_each_function_has_its_own_role(read: Read) -> None:
@@ -118,7 +127,7 @@ CONDITION = {"StringEquals": {"aws:PrincipalTag/team": "chat"}}
         (
             role(Policies=[{"PolicyName": "p", "PolicyDocument": with_statement(Condition=CONDITION)}]),
             {},
-            "Role: Condition",
+            "Role: policy p: statement 1: Condition",
         ),
         (
             role(),

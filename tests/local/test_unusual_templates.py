@@ -126,6 +126,8 @@ SECTIONS: dict[str, Any] = {
         ({"Fn::GetAtt": ["Events", "Arn"]}, "arn:aws:kinesis:us-east-1:000000000000:Chat-Events"),
         ({"Ref": "Live"}, f"{ROOMS}:live"),
         ({"Ref": "SignIn"}, "chat-sign-in"),
+        ({"Fn::GetAtt": ["Inbox", "QueueName"]}, "Chat-Inbox"),
+        ({"Fn::GetAtt": ["News", "TopicName"]}, "Chat-News"),
     ],
     ids=str,
 )
@@ -160,7 +162,10 @@ def test_property_and_item_without_a_value_are_left_out(write: Write) -> None:
     [
         (["a"], '.Variables.VALUE must be a text, it is ["a"]'),
         (None, ".Variables.VALUE must be a text, it is null"),
-        ({"Ref": "Secret"}, ": parameter Secret has no Default; give it one for the local run"),
+        (
+            {"Ref": "Secret"},
+            ": parameter Secret has no Default that is a text or a number; give it one for the local run",
+        ),
         (
             {"Ref": "BootstrapVersion"},
             ": parameter BootstrapVersion is a value of Systems Manager, which is not run locally; use a value there",
@@ -169,7 +174,7 @@ def test_property_and_item_without_a_value_are_left_out(write: Write) -> None:
         ({"Fn::Sub": "${Nowhere.Arn}"}, ": Nowhere is no resource or parameter of the template"),
         ({"Fn::GetAtt": ["Events", "Typo"]}, ": Fn::GetAtt Events.Typo is not known locally; use another value there"),
         ({"Fn::If": ["Typo", 1, 2]}, ": condition Typo is not defined in Conditions"),
-        ({"Fn::FindInMap": ["Regions", "eu-west-1", "size"]}, ": Mappings has no Regions, eu-west-1, size"),
+        ({"Fn::FindInMap": ["Regions", "eu-west-1", "size"]}, ": Mappings has no Regions.eu-west-1.size"),
         (
             {"Fn::ImportValue": "x"},
             ": Fn::ImportValue cannot be evaluated locally; use a value or a parameter's Default",
@@ -179,7 +184,7 @@ def test_property_and_item_without_a_value_are_left_out(write: Write) -> None:
             {"Fn::Join": ["", [{"a": {"Ref": "Rooms"}}]]},
             ': Fn::Join has wrong arguments: ["", [{"a": {"Ref": "Rooms"}}]]',
         ),
-        ({"Fn::Join": ["", "x"]}, ': Fn::Join must be over a list, it is "x"'),
+        ({"Fn::Join": ["", "x"]}, ': what Fn::Join joins must be a list, it is "x"'),
         (
             {"Fn::Sub": "{{resolve:ssm:/${Rooms}/key}}"},
             ".Variables.VALUE: the dynamic reference {{resolve:ssm:/Chat-Rooms/key}} is not resolved locally; use a value there",
@@ -239,7 +244,7 @@ def function_arn_of(stack: Stack) -> str:
             1.5,
         ),
         ({"Join": route("joinRoom", "ToRooms", ApiKeyRequired="false")}, function_arn_of, ROOMS),
-        (rooms(ImageConfig={"Command": ["rooms.handler"]}), function_arn_of, ROOMS),
+        (rooms(ImageConfig={"Command": ["rooms.handler"], "EntryPoint": [], "WorkingDirectory": "/var/task"}), function_arn_of, ROOMS),
         (rooms(VpcConfig={"SubnetIds": [{"Fn::ImportValue": "x"}]}, EphemeralStorage={"Size": 1}), function_arn_of, ROOMS),
         (live(), function_arn_of, f"{ROOMS}:live"),
         (live(), lambda stack: stack.functions[f"{ROOMS}:live"].target, "rooms"),
@@ -286,6 +291,12 @@ def test_unusual_but_right_template_is_run(
         ),
         resource("Lambda::Function", Code={"ZipFile": "x"}, Handler="index.handler", Layers=["x"]),
         {"Type": "Custom::LogRetention", "Properties": {"ServiceToken": arn("Rooms")}},
+        resource(
+            "Lambda::Permission",
+            Action="x",
+            Principal="apigateway.amazonaws.com",
+            FunctionName={"Fn::ImportValue": "x"},
+        ),
         resource("Lambda::Permission", Action="x", Principal="s3.amazonaws.com", FunctionName={"Fn::ImportValue": "x"}),
     ],
     ids=lambda extra: extra["Type"],
@@ -370,7 +381,7 @@ FIX_NAME = "leave it out of the local run, or correct its name"
         (rooms(ImageConfig={"Command": ["app.main"]}), "Rooms: only the handler rooms.handler is run; leave out ImageConfig and Handler"),
         (rooms(ImageConfig={"EntryPoint": ["x"]}), "Rooms: only the handler rooms.handler is run; leave out ImageConfig and Handler"),
         (rooms(Handler="app.main"), "Rooms: only the handler rooms.handler is run; leave out ImageConfig and Handler"),
-        ({"Rooms": resource("Lambda::Function", Role=arn("Role"))}, 'Rooms: metadata BakeTarget is missing, so its code is unknown. Only functions that `docker buildx bake` builds as images are run: name the target, in the CDK by node.default_child.add_metadata("BakeTarget", "name")'),
+        ({"Rooms": resource("Lambda::Function", Role=arn("Role"))}, 'Rooms: metadata BakeTarget is missing or is no name, so its code is unknown. Only functions that `docker buildx bake` builds as images are run: name the target, in the CDK by node.default_child.add_metadata("BakeTarget", "name")'),
         ({"Rooms": {"Type": "AWS::Lambda::Function", "Metadata": {"BakeTarget": "rooms"}}}, "Rooms: Role is missing"),
         (rooms(Role=arn("Nowhere")), "Rooms: Role: Nowhere is no resource or parameter of the template"),
         ({"Role": role(PermissionsBoundary="x")}, f"Role: PermissionsBoundary {LEAVE_OUT}"),
@@ -379,6 +390,7 @@ FIX_NAME = "leave it out of the local run, or correct its name"
         # The API
         ({"X": resource("ApiGatewayV2::Api", ProtocolType="WEBSOCKET")}, "Chat: one API with one stage is run, the template has Socket, X, Beta"),
         ({"X": stage()}, "Chat: one API with one stage is run, the template has Socket, Beta, X"),
+        ({"Socket": resource("ApiGatewayV2::Api", ProtocolType="WEBSOCKET", RouteSelectionExpression="$a")}, "Socket: RouteSelectionExpression $a cannot be evaluated locally; it must be $request.body.NAME, or text with ${request.body.NAME} in it"),
         ({"Socket": resource("ApiGatewayV2::Api", ProtocolType="HTTP")}, "Socket: ProtocolType must be WEBSOCKET"),
         ({"Socket": resource("ApiGatewayV2::Api", ProtocolType="WEBSOCKET", DisableExecuteApiEndpoint=True)}, f"Socket: DisableExecuteApiEndpoint {LEAVE_OUT}"),
         ({"Beta": stage(ClientCertificateId="x")}, f"Beta: ClientCertificateId {LEAVE_OUT}"),
@@ -396,15 +408,16 @@ FIX_NAME = "leave it out of the local run, or correct its name"
         ({"Join": route("x", "ToRooms", AuthorizationType="CUSTOM")}, "Join: only $connect can have an authorizer, x has one"),
         ({"Connect": route("$connect", "ToRooms", AuthorizationType="CUSTOM")}, "Connect: AuthorizerId: nothing is no AWS::ApiGatewayV2::Authorizer of the template"),
         ({"ToRooms": integration("Rooms", IntegrationType="MOCK")}, "ToRooms: IntegrationType MOCK cannot be run locally, only AWS_PROXY; leave its routes out of the local run"),
-        ({"ToRooms": integration("Rooms", IntegrationUri="https://example.com")}, "ToRooms: https://example.com does not invoke a Lambda function"),
+        ({"ToRooms": integration("Rooms", IntegrationUri="https://example.com")}, "ToRooms: https://example.com is not the URI of a function's invocations, arn:aws:apigateway:REGION:lambda:path/2015-03-31/functions/FUNCTION_ARN/invocations"),
         ({"ToRooms": integration("Rooms", ContentHandlingStrategy="CONVERT_TO_TEXT")}, f"ToRooms: ContentHandlingStrategy {LEAVE_OUT}"),
         ({"ToRooms": integration("Rooms", CredentialsArn="x")}, f"ToRooms: CredentialsArn {LEAVE_OUT}"),
         (invoke(f"{LAMBDA_ARN}:elsewhere"), f"ToRooms: {LAMBDA_ARN}:elsewhere is no function, alias or version of the template, so it cannot be run"),
         (invoke(f"{ROOMS}:live"), f"ToRooms: {ROOMS}:live is no function, alias or version of the template, so it cannot be run"),
         (live(FunctionVersion="7"), f"ToRooms: {ROOMS}:live is no function, alias or version of the template, so it cannot be run"),
-        (live(RoutingConfig={"AdditionalVersionWeights": {"2": 0.5}}), f"Live: RoutingConfig {LEAVE_OUT}"),
+        (live(RoutingConfig={"AdditionalVersionWeights": [{"FunctionVersion": "2", "FunctionWeight": 0.5}]}), f"Live: RoutingConfig {LEAVE_OUT}"),
         (invoke("${stageVariables.function}"), "ToRooms: ${stageVariables.function} is neither the name nor the ARN of a function"),
         ({"Door": authorizer(AuthorizerType="JWT")}, "Door: AuthorizerType JWT cannot be run locally"),
+        ({"Door": authorizer(IdentitySource=["method.request.header.Auth"])}, "Door: identity source method.request.header.Auth cannot be evaluated locally; it must be route.request.header.NAME, route.request.querystring.NAME, stageVariables.NAME or context.NAME"),
         ({"Door": authorizer(IdentitySource="route.request.header.Auth")}, 'Door: IdentitySource must be a list, it is "route.request.header.Auth"'),
         ({"Door": authorizer(AuthorizerCredentialsArn="x")}, f"Door: AuthorizerCredentialsArn {LEAVE_OUT}"),
         (may_invoke("x y"), "May: x y is neither the name nor the ARN of a function"),
@@ -480,7 +493,7 @@ def test_account_is_that_of_the_cloud_assembly(write: Write, environment: str, e
 def test_account_of_a_single_template_is_that_of_its_arns(
     write: Write, manifest: str | None, value: str, expected: tuple[str, str]
 ) -> None:
-    path = write(variable(value))
+    path = write(variable(value), Description="see arn:aws:lambda:eu-west-3:210987654321:function:other")
     if manifest is not None:
         (path.parent / "manifest.json").write_text(manifest)
 
@@ -553,6 +566,8 @@ async def test_user_of_a_bound_stack_is_let_in_and_stored(
         (b'{"Resources": {\n  "A" 1}}', ", line 2, column 7: Expecting ':' delimiter"),
         (b"[" * 100_000, " is no JSON text: maximum recursion depth exceeded while decoding a JSON array from a unicode string"),
         (b"\xff", " is no JSON text: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (b"\n", " is empty"),
+        (b'{"Resources": ' + b"1" * 5000 + b"}", " is no JSON text: Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits; use sys.set_int_max_str_digits() to increase the limit"),
         (b"[]", ": the template must be an object, it is []"),
         (b"{}", " has no Resources, so it is no template that can be run"),
         (b'{"Resources": []}', ": Resources must be an object, it is []"),

@@ -125,14 +125,11 @@ async def test_another_stage_needs_a_restart(gateway: Gateway, named: str, chang
     assert gateway.server.api == before
 
 
-@pytest.mark.parametrize(
-    "invalid", [api(*OUR_ROUTES, identity_sources=("$request.header.Auth",)), api(*OUR_ROUTES, expression="$context.a")]
-)
-async def test_invalid_api_changes_nothing(gateway: Gateway, invalid: Any) -> None:
+async def test_invalid_api_changes_nothing(gateway: Gateway) -> None:
     peer = await gateway.connect()
 
     with pytest.raises(TemplateError, match="cannot be evaluated locally"):
-        gateway.server.update(invalid)
+        gateway.server.update(api(*OUR_ROUTES, expression="$context.a"))
     await peer.send("hello")
 
     assert (await gateway.functions.event("$default"))["body"] == "hello"

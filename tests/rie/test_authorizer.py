@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.conftest import (
     rs256,
     with_headers,
 )
+from tests.emf import read_metrics
 from tests.rie.conftest import Emulate, Emulator
 
 
@@ -115,8 +117,11 @@ def test_unreachable_keys_are_an_error_and_not_a_denial(
 ) -> None:
     with emulate("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: f"http://127.0.0.1:{free_port()}"}) as authorizer:
         _, answer = authorizer.invoke(authorizer_event(queryStringParameters={"idToken": sign()}))
+        (record,) = authorizer.records("key set unavailable")
 
     assert answer["errorType"] == "KeySetUnavailable"
+    assert record["requestId"] == answer["requestId"]
+    assert read_metrics(record).values == {"KeysUnavailable": 1}
 
 
 def test_json_log_gives_the_reason_and_never_the_token(authorizer: Emulator, sign: Sign) -> None:
@@ -127,6 +132,28 @@ def test_json_log_gives_the_reason_and_never_the_token(authorizer: Emulator, sig
     (record,) = authorizer.records("connection rejected", connectionId=connection_id)
     assert (record["level"], record["logger"], record["reason"]) == ("WARNING", "authorizer", "invalid_claim.aud")
     assert [segment for segment in token.split(".") if segment in authorizer.log()] == []
+
+
+def test_accepted_connection_is_logged_like_the_lines_that_the_runtime_formats(
+    authorizer: Emulator, sign: Sign
+) -> None:
+    """The authorizer writes that line itself, to save time."""
+    records = {}
+    for message, token in {"connection accepted": sign(), "connection rejected": sign(aud="another-client")}.items():
+        connection_id = str(uuid.uuid4())
+        event = load_event("authorizer", queryStringParameters={"idToken": token}, connectionId=connection_id)
+        authorizer.invoke(event)
+        (records[message],) = authorizer.records(message, connectionId=connection_id)
+
+    accepted, rejected = records.values()
+    assert accepted.keys() - {"sub"} == rejected.keys() - {"reason", "ReasonClass"}
+    for record in (accepted, rejected):
+        assert list(read_metrics(record).values) == ["Refused"]
+        assert read_metrics(record).dimensions[0] == {"FunctionName": "test_function"}
+        assert time.strptime(record["timestamp"], "%Y-%m-%dT%H:%M:%SZ")
+        assert (record["logger"], record["apiRequestId"]) == ("authorizer", event["requestContext"]["requestId"])
+        assert f"END RequestId: {record['requestId']}" in authorizer.log()
+    assert accepted["requestId"] != rejected["requestId"]
 
 
 # Options

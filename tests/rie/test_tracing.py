@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import (
+    CONNECTION_ID,
     EXECUTION_ENVIRONMENT,
     JWKS_ENDPOINT,
     Answer,
@@ -116,12 +117,38 @@ def test_calls_of_a_sampled_invocation_are_reported_and_no_others(
     with traced("websocket", WEBSOCKET | endpoints(aws)) as websocket:
         answers = [websocket.invoke(load_event("disconnect"), each) for each in [*before, sampled, unsampled]]
         answers.append(websocket.invoke(load_event("default"), trace("d", sampled=True)))
-        subsegments = [received(daemon) for _ in range(2)]
+        delete, disconnect, post, message = (received(daemon) for _ in range(4))
 
     assert answers == [{"statusCode": 200}] * len(answers)
-    assert [(each["trace_id"], each["parent_id"], each["name"], each["aws"]["operation"]) for each in subsegments] == [
-        (root("b"), PARENT, "dynamodb", "DeleteItem"),
-        (root("d"), PARENT, "execute-api", "PostToConnection"),
+    assert [(each["trace_id"], each["parent_id"], each["name"]) for each in (disconnect, message)] == [
+        (root("b"), PARENT, "websocket"),
+        (root("d"), PARENT, "websocket"),
+    ]
+    assert [(each["trace_id"], each["parent_id"], each["aws"]["operation"]) for each in (delete, post)] == [
+        (root("b"), disconnect["id"], "DeleteItem"),
+        (root("d"), message["id"], "PostToConnection"),
+    ]
+    assert [each["annotations"] for each in (disconnect, message)] == [
+        {"connection_id": CONNECTION_ID, "route": "$disconnect", "reason": "client_closed"},
+        {"connection_id": CONNECTION_ID, "route": "$default", "reason": "ok"},
+    ]
+
+
+def test_failed_invocation_is_reported_with_the_class_of_its_error(
+    traced: Traced, daemon: socket.socket, message_event: EventFactory, connect_event: EventFactory
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    endpoints = {"AWS_ENDPOINT_URL_DYNAMODB": nobody, "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": f"{nobody}/prod"}
+    with traced("websocket", WEBSOCKET | endpoints) as websocket:
+        for event in (message_event(), connect_event(), connect_event(authorizer=None)):
+            websocket.invoke(event, trace("a", sampled=True))
+        subsegments = [received(daemon) for _ in range(5)]
+
+    failed = [each for each in subsegments if each["name"] == "websocket"]
+    assert [(each["annotations"]["reason"], each["fault"]) for each in failed] == [
+        ("ServiceUnavailable", True),
+        ("ServiceUnavailable", True),
+        ("KeyError", True),
     ]
 
 
@@ -159,11 +186,27 @@ def test_download_of_keys_is_reported_if_it_is_sampled(
             authorizer.invoke(load_event("authorizer", queryStringParameters={"idToken": token}), context)
             for token, context in zip(tokens, [*before, trace("c", sampled=True)], strict=True)
         ]
-        subsegment = received(daemon)
+        download, decision = received(daemon), received(daemon)
 
     assert [effect(answer) for answer in answers] == [*["Allow"] * len(before), "Deny"]
-    assert (subsegment["name"], subsegment["trace_id"]) == ("jwks", root("c"))
-    assert "fault" not in subsegment
+    assert [(each["name"], each["trace_id"], each["parent_id"]) for each in (download, decision)] == [
+        ("jwks", root("c"), decision["id"]),
+        ("authorizer", root("c"), PARENT),
+    ]
+    assert decision["annotations"] == {"connection_id": CONNECTION_ID, "route": "$connect", "reason": "unknown_kid"}
+    assert ("fault" in download, "fault" in decision) == (False, False)
+
+
+def test_decision_of_a_sampled_invocation_is_reported_without_a_download(
+    traced: Traced, jwks: LoopbackServer, daemon: socket.socket, sign: Sign
+) -> None:
+    event = load_event("authorizer", queryStringParameters={"idToken": sign()})
+    with traced("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: jwks.url}) as authorizer:
+        authorizer.invoke(event, UNTRACED)
+        authorizer.invoke(event, trace("a", sampled=True))
+        decision = received(daemon)
+
+    assert decision["annotations"] == {"connection_id": CONNECTION_ID, "route": "$connect", "reason": "ok"}
 
 
 def test_x_ray_sdk_is_not_imported_before_the_first_sampled_download(
@@ -190,6 +233,7 @@ def test_failed_download_of_keys_is_reported_as_a_fault(traced: Traced, daemon: 
     event = load_event("authorizer", queryStringParameters={"idToken": sign()})
     with traced("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: f"http://127.0.0.1:{free_port()}"}) as authorizer:
         authorizer.invoke(event, trace("d", sampled=True))
-        subsegment = received(daemon)
+        download, decision = received(daemon), received(daemon)
 
-    assert (subsegment["name"], subsegment["fault"]) == ("jwks", True)
+    assert [(each["name"], each["fault"]) for each in (download, decision)] == [("jwks", True), ("authorizer", True)]
+    assert decision["annotations"]["reason"] == "KeySetUnavailable"

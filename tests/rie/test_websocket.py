@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import CONNECTION_ID, SUB, EventFactory, Request, load_event, with_headers
+from tests.emf import Metrics, read_metrics
 from tests.rie.conftest import WEBSOCKET, Emulate, Emulator, FakeAws
 
 CONNECTION_PATH = "/prod/@connections/L0SM9cOFvHcCIhw%3D"
@@ -49,7 +50,7 @@ def wait_for_complete_log(websocket: Emulator) -> None:
 
 def errors(websocket: Emulator) -> list[tuple[str, str, str]]:
     """Return id, type and message of every function error in the log."""
-    records = (record for record in websocket.json_log() if record.get("level") == "ERROR")
+    records = (record for record in websocket.json_log() if "errorType" in record)
     return [(record["requestId"], record["errorType"], record["errorMessage"]) for record in records]
 
 
@@ -153,7 +154,12 @@ def test_message_that_is_too_large_is_refused_with_a_clear_frame(
 
     assert invocation == OK
     (request,) = aws.requests
-    assert posted(request)["error"] == "message_too_large"
+    assert posted(request) == {
+        "error": "message_too_large",
+        "message": "This message is larger than the limit.",
+        "connectionId": CONNECTION_ID,
+        "requestId": "L0SNYdFXPHcFiVg=",
+    }
 
 
 def test_message_after_the_expiry_ends_the_connection_with_a_clear_frame(
@@ -258,6 +264,8 @@ def test_json_log_tells_who_connected_and_never_the_token(websocket: Emulator, c
 
     *_, record = websocket.records("connected")
     assert (record["level"], record["sub"], record["connectionId"]) == ("INFO", SUB, CONNECTION_ID)
+    assert read_metrics(record) == Metrics({"Accepted": 1, "Refused": 0}, [{"FunctionName": "test_function"}])
+    assert f"RequestId: {record['requestId']}" in websocket.log()
     assert event["queryStringParameters"]["idToken"] not in websocket.log()
     assert {line["logger"] for line in websocket.json_log() if "logger" in line} == {
         "websocket"

@@ -1,0 +1,284 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { parseConnections, parseEntry, traceUrl } from "../src/inspector/api";
+import { Journal, REFRESH_MS } from "../src/inspector/journal";
+import { describeCount, describeState } from "../src/inspector/list-page";
+import { chooseConnection, formatRoute, parseRoute } from "../src/inspector/route";
+import { CONNECTION } from "./inspector-data";
+
+/** The inspector's server: answers of its addresses, and the streams that are open. */
+class FakeServer {
+  requests: string[] = [];
+  answers = new Map<string, unknown>();
+  streams: FakeEventSource[] = [];
+
+  readonly fetch = async (url: string): Promise<Response> => {
+    this.requests.push(url);
+    const answer = this.answers.get(url);
+    return answer === undefined ? new Response("", { status: 404 }) : Response.json(answer);
+  };
+
+  get stream(): FakeEventSource {
+    const { length } = this.streams;
+    return this.streams[length - 1] as FakeEventSource;
+  }
+}
+
+class FakeEventSource extends EventTarget {
+  isClosed = false;
+  onopen: (() => void) | undefined;
+  onerror: (() => void) | undefined;
+
+  constructor(readonly url: string) {
+    super();
+    server.streams.push(this);
+  }
+
+  close(): void {
+    this.isClosed = true;
+  }
+
+  send(...connections: unknown[]): void {
+    this.dispatchEvent(new MessageEvent("connections", { data: JSON.stringify({ connections }) }));
+  }
+}
+
+const ALL = "api/connections?search=";
+const TIMELINE = `api/connections/${encodeURIComponent(CONNECTION)}`;
+
+let server: FakeServer;
+let journal: Journal;
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  server = new FakeServer();
+  server.answers.set(ALL, { connections: [summary("b"), summary("a")], total: 2 });
+  server.answers.set(TIMELINE, {
+    id: CONNECTION,
+    entries: [{ at: 1, kind: "message", keys: [CONNECTION], facts: {} }],
+  });
+  vi.stubGlobal("fetch", server.fetch);
+  vi.stubGlobal("EventSource", FakeEventSource);
+  journal = new Journal();
+});
+
+afterEach(() => {
+  journal.stop();
+  vi.useRealTimers();
+  vi.unstubAllGlobals();
+});
+
+function summary(id: string, facts: object = {}) {
+  return { id, userId: "u", openedAt: 1, endedAt: null, status: 101, cause: null, messages: 0, errors: 0, ...facts };
+}
+
+async function pass(milliseconds = 0) {
+  await vi.advanceTimersByTimeAsync(milliseconds);
+}
+
+async function connect() {
+  journal.start();
+  server.stream.onopen?.();
+  await pass();
+}
+
+function shownIds() {
+  return journal.getState().list.connections.map(({ id }) => id);
+}
+
+describe("the journal in the browser", () => {
+  it("loads the list when the stream is open", async () => {
+    expect(journal.getState().stream).toBe("connecting");
+    await connect();
+
+    expect(journal.getState()).toMatchObject({ stream: "live", list: { total: 2, search: "" } });
+    expect(shownIds()).toEqual(["b", "a"]);
+  });
+
+  it("changes a connection in place without a request", async () => {
+    await connect();
+    server.requests = [];
+    server.stream.send(summary("a", { messages: 3 }));
+    await pass();
+
+    expect(journal.getState().list.connections[1]).toMatchObject({ id: "a", messages: 3 });
+    expect(server.requests).toEqual([]);
+  });
+
+  it("loads the list for unknown connections, but not more than once a second", async () => {
+    await connect();
+    server.requests = [];
+    for (let n = 0; n < 50; n += 1) {
+      server.stream.send(summary(`new ${n}`));
+      await pass(20);
+    }
+    await pass(2 * REFRESH_MS);
+
+    expect(server.requests.length).toBeGreaterThanOrEqual(2);
+    expect(server.requests.length).toBeLessThanOrEqual(3);
+  });
+
+  it("says that the local run has ended, keeps what it knew, and connects again by itself", async () => {
+    await connect();
+    server.stream.onerror?.();
+
+    expect(journal.getState().stream).toBe("lost");
+    expect(shownIds()).toEqual(["b", "a"]);
+
+    await pass(1000);
+    server.stream.onerror?.();
+    expect(server.streams).toHaveLength(2);
+    await pass(1999);
+    expect(server.streams).toHaveLength(2);
+    await pass(1);
+    expect(server.streams).toHaveLength(3);
+
+    server.answers.set(ALL, { connections: [summary("c")], total: 1 });
+    server.stream.onopen?.();
+    await pass();
+    expect(journal.getState().stream).toBe("live");
+    expect(shownIds()).toEqual(["c"]);
+  });
+
+  it("stands still while it is paused", async () => {
+    await connect();
+    journal.pause();
+    await pass(60_000);
+
+    expect(server.stream.isClosed).toBe(true);
+    expect(server.streams).toHaveLength(1);
+    journal.resume();
+    server.stream.onopen?.();
+    expect(journal.getState().stream).toBe("live");
+  });
+
+  it("shows the answer of the latest search only", async () => {
+    const answers: ((answer: Response) => void)[] = [];
+    vi.stubGlobal("fetch", () => new Promise((resolve) => answers.push(resolve)));
+    journal.setSearch("first");
+    journal.setSearch("second");
+    answers[1]?.(Response.json({ connections: [summary("2")], total: 1 }));
+    await pass();
+    answers[0]?.(Response.json({ connections: [summary("1")], total: 1 }));
+    await pass();
+
+    expect(journal.getState().list).toMatchObject({ search: "second", connections: [{ id: "2" }] });
+  });
+
+  it("loads a timeline again when its connection has changed", async () => {
+    await connect();
+    journal.open(CONNECTION);
+    await pass();
+    expect(journal.getState().timeline).toMatchObject({ id: CONNECTION, entries: [{ kind: "message" }] });
+
+    server.requests = [];
+    server.stream.send(summary(CONNECTION));
+    await pass();
+    expect(server.requests).toContain(TIMELINE);
+  });
+
+  it("keeps a timeline that the next local run does not know", async () => {
+    await connect();
+    journal.open(CONNECTION);
+    await pass();
+    server.answers.delete(TIMELINE);
+    server.stream.onopen?.();
+    await pass();
+
+    expect(journal.getState().timeline).toMatchObject({ problem: "unknown", entries: [{ kind: "message" }] });
+  });
+
+  it("knows a server without a journal from one that is not there", async () => {
+    server.answers.clear();
+    journal.setSearch("");
+    await pass();
+    expect(journal.getState().list.problem).toBe("no journal");
+
+    vi.stubGlobal("fetch", () => Promise.reject(new TypeError("Failed to fetch")));
+    journal.setSearch("x");
+    await pass();
+    expect(journal.getState().list.problem).toBe("unreachable");
+  });
+});
+
+describe("a search", () => {
+  it("opens the only match", async () => {
+    server.answers.set("api/connections?search=u%201", { connections: [summary("a")], total: 1 });
+
+    expect(await journal.find("u 1")).toBe("a");
+  });
+
+  it("opens the connection with this id, and none of several others", () => {
+    const connections = parseConnections([summary("a"), summary("ab")]);
+
+    expect(chooseConnection(" a ", { connections, total: 2 })).toBe("a");
+    expect(chooseConnection("u", { connections, total: 2 })).toBeUndefined();
+    expect(chooseConnection("u", { connections: connections.slice(0, 1), total: 300 })).toBeUndefined();
+    expect(chooseConnection("u", { connections: [], total: 0 })).toBeUndefined();
+  });
+
+  it("opens nothing without an answer", async () => {
+    expect(await journal.find("nowhere")).toBeUndefined();
+  });
+});
+
+describe("the address", () => {
+  it.each([CONNECTION, "a-_b=", "a/b?c#d %&", "<b>", "\u202e"])("of connection %s can be read again", (id) => {
+    expect(parseRoute(formatRoute({ page: "connection", id }))).toEqual({ page: "connection", id });
+  });
+
+  it("of a connection has its id as it is", () => {
+    expect(formatRoute({ page: "connection", id: CONNECTION })).toBe(`#/connections/${CONNECTION}`);
+  });
+
+  it.each(["", "a b", "1-6b0c212b-0", "a&b=c#d"])("of the search %j can be read again", (search) => {
+    expect(parseRoute(formatRoute({ page: "list", search }))).toEqual({ page: "list", search });
+  });
+
+  it.each(["", "#", "#/", "#/connections/", "#nonsense"])("%j is the list", (hash) => {
+    expect(parseRoute(hash)).toEqual({ page: "list", search: "" });
+  });
+
+  it("may be malformed", () => {
+    expect(parseRoute("#/connections/%E0%A4%A")).toEqual({ page: "connection", id: "%E0%A4%A" });
+  });
+
+  it("of a trace stays within its folder", () => {
+    expect(traceUrl("../../x?y")).toBe("api/traces/..%2F..%2Fx%3Fy");
+  });
+});
+
+describe("an answer of another shape", () => {
+  it("has no connections and no entries", () => {
+    expect(parseConnections("none")).toEqual([]);
+    expect(parseConnections([null, {}, { id: "" }])).toEqual([]);
+    expect(parseEntry(null)).toEqual([]);
+    expect(parseEntry({ at: "1", kind: "message" })).toEqual([]);
+    expect(parseEntry({ at: 1, kind: "message", keys: [1, null, "a"] })).toEqual([
+      { at: 1, kind: "message", keys: ["a"], facts: {} },
+    ]);
+  });
+});
+
+describe("the list", () => {
+  it("says how many connections it leaves out", () => {
+    const connections = parseConnections(Array.from({ length: 200 }, (_, n) => summary(`${n}`)));
+    const list = { connections, search: "", problem: undefined };
+
+    expect(describeCount({ ...list, total: 3000 })).toBe("200 of 3,000: search to narrow");
+    expect(describeCount({ ...list, total: 200 })).toBe("200");
+    expect(describeCount({ ...list, total: 200, search: "u" })).toBe("200 found");
+    expect(describeCount({ ...list, total: 0, search: undefined })).toBe("");
+  });
+
+  it.each([
+    [{ status: 101 }, "101 live"],
+    [{ status: 101, endedAt: 2 }, "101 ended"],
+    [{ status: 403, endedAt: 2 }, "403 refused"],
+    [{ status: null }, "Opening"],
+    [{ status: null, endedAt: 2 }, "Ended"],
+  ])("says of %j: %s", (facts, text) => {
+    const [connection] = parseConnections([summary("a", facts)]);
+
+    expect(connection && describeState(connection).text).toBe(text);
+  });
+});

@@ -1,0 +1,266 @@
+"""List connections, push messages to them, end them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+from botocore.exceptions import ClientError
+
+from ops.deployment import Deployment
+from ops.errors import OpsError, call_with_retries, clean, is_retryable, read_code, read_status
+
+MAX_MESSAGE_BYTES = 128 * 1024  # limit of `@connections`
+HANDSHAKE_SECONDS = 30  # API Gateway waits 29 s for `$connect`
+REPORT_SECONDS = 0.2
+OF_ONE_CONNECTION = {"BadRequestException", "PayloadTooLargeException"}
+
+
+class Connection(NamedTuple):
+    """A row of the connection table. Times are Unix seconds; 0 is unknown.
+
+    Attributes:
+        removed_at: when its token expires, or API Gateway closes it.
+    """
+
+    id: str
+    user_id: str = ""
+    connected_at: int = 0
+    removed_at: int = 0
+
+    @classmethod
+    def parse(cls, row: dict[str, Any]) -> Self:
+        """Raise OpsError for a row of another kind of table."""
+        try:
+            times = (int(row.get(name, {}).get("N", 0)) for name in ("connectedAt", "removedAt"))
+            return cls(row["connectionId"]["S"], row["userId"]["S"], *times)
+        except KeyError as error:
+            raise OpsError(f"a row of the table has no {error}: is its name the output ConnectionTableName?") from error
+
+    @property
+    def has_expired(self) -> bool:
+        return 0 < self.removed_at <= time.time()
+
+
+@dataclass
+class Counts:
+    """What became of connections.
+
+    Attributes:
+        outcomes: how many were `delivered` or `kicked`, were `gone` or `expired`, or `failed`.
+        reasons: why how many failed.
+    """
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, outcome: str, reason: str) -> None:
+        self.outcomes[outcome] += 1
+        if reason:
+            self.reasons[reason] += 1
+
+
+Outcome = tuple[str, str]  # what became of a connection, and why it failed
+Work = Callable[[Connection], Outcome]
+Report = Callable[[Counts], None]
+
+
+def connections_of(deployment: Deployment, user_id: str | None = None) -> Iterator[Connection]:
+    """Yield the connections of a user, or of all users; rows are read page by page while they are used.
+
+    Rows of expired connections are included: DynamoDB deletes them within days.
+
+    Raises:
+        ClientError: AWS refuses the caller; so does BotoCoreError without credentials or network.
+    """
+    parameters: dict[str, Any] = {"TableName": deployment.table_name}
+    read = deployment.dynamodb.scan
+    if user_id is not None:
+        read = deployment.dynamodb.query
+        parameters |= {
+            "IndexName": "userIdIndex",
+            "KeyConditionExpression": "userId = :user",
+            "ExpressionAttributeValues": {":user": {"S": user_id}},
+        }
+    while True:
+        page = call_with_retries(read, **parameters)
+        yield from map(Connection.parse, page["Items"])
+        if "LastEvaluatedKey" not in page:
+            return
+        parameters["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+
+def push(
+    deployment: Deployment,
+    message: bytes,
+    user_id: str | None = None,
+    *,
+    dry_run: bool = False,
+    report: Report = lambda _: None,
+) -> Counts:
+    """Send a message to all connections of a user, or of all users if `user_id` is None, at least once.
+
+    An expired connection is ended instead. The row of a connection that has gone is deleted.
+
+    Args:
+        deployment: to call.
+        message: text in UTF-8, at most 128 KB.
+        user_id: the `sub` of the user's tokens.
+        dry_run: only count who would get it.
+        report: called at the start, every 0.2 s, and at the end, with what was done so far.
+
+    Raises:
+        OpsError: the message cannot be sent to anybody.
+        ClientError: AWS refuses the caller; so does BotoCoreError without credentials or network.
+    """
+    check_message(message)
+    management = deployment.management
+
+    def work(connection: Connection) -> Outcome:
+        outcome = "expired" if connection.has_expired else "delivered"
+        if dry_run:
+            return outcome, ""
+        call = management.delete if connection.has_expired else partial(management.post, message=message)
+        return reach(deployment, call, connection, outcome)
+
+    return run(connections_of(deployment, user_id), work, deployment.threads, report)
+
+
+def kick(
+    deployment: Deployment,
+    ended_by: str,
+    *,
+    user_id: str | None = None,
+    connection_id: str | None = None,
+    dry_run: bool = False,
+    report: Report = lambda _: None,
+) -> Counts:
+    """End one connection, or all of a user. Their rows get `endedBy` first, for the log of `$disconnect`.
+
+    Args:
+        deployment: to call.
+        ended_by: who ends them; for the log.
+        user_id: the `sub` of the user's tokens.
+        connection_id: of one connection.
+        dry_run: only count what would be ended.
+        report: called at the start, every 0.2 s, and at the end, with what was done so far.
+
+    Raises:
+        ValueError: neither a user nor a connection is given, or both are.
+        ClientError: AWS refuses the caller; so does BotoCoreError without credentials or network.
+    """
+    if (user_id is None) == (connection_id is None):
+        raise ValueError("kick needs either a user_id or a connection_id")
+    connections = connections_of(deployment, user_id) if user_id is not None else [Connection(connection_id or "")]
+
+    def work(connection: Connection) -> Outcome:
+        if dry_run:
+            return "kicked", ""
+        write_ended_by(deployment, connection.id, ended_by)
+        return reach(deployment, deployment.management.delete, connection, "kicked")
+
+    return run(connections, work, deployment.threads, report)
+
+
+def check_message(message: bytes) -> None:
+    """Raise OpsError for a message that `@connections` would refuse."""
+    if not message:
+        raise OpsError("the message is empty: pass a text, or put it on standard input")
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise OpsError(
+            f"the message has more than {MAX_MESSAGE_BYTES:,} bytes, which is the limit of @connections: shorten it"
+        )
+    try:
+        message.decode()
+    except UnicodeDecodeError as error:
+        raise OpsError(f"the message is not UTF-8 (byte {error.start:,}): API Gateway sends text only") from error
+
+
+def run(connections: Iterable[Connection], work: Work, threads: int, report: Report) -> Counts:
+    """Do the work for each connection in so many threads; each takes its next one when it has done the one before."""
+    counts, lock, stopped = Counts(), threading.Lock(), threading.Event()
+    remaining = iter(connections)
+
+    def run_thread() -> None:
+        while not stopped.is_set():
+            with lock:
+                connection = next(remaining, None)
+            if connection is None:
+                return
+            outcome, reason = work(connection)
+            with lock:
+                counts.add(outcome, reason)
+
+    report(counts)  # the caller has them also if an interrupt ends this
+    with ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(run_thread) for _ in range(threads)]
+        try:
+            while wait(running, REPORT_SECONDS, FIRST_EXCEPTION).not_done and not any(map(has_failed, running)):
+                report(counts)
+        finally:
+            stopped.set()
+    report(counts)
+    for each in running:
+        each.result()  # raises what ended the thread
+    return counts
+
+
+def has_failed(thread: Future[None]) -> bool:
+    return thread.done() and thread.exception() is not None
+
+
+def reach(deployment: Deployment, call: Callable[[str], None], connection: Connection, outcome: str) -> Outcome:
+    """Make a call of `@connections`; return this outcome, or what else became of the connection.
+
+    Raises:
+        ClientError: no connection can be reached; so does BotoCoreError.
+    """
+    try:
+        call_with_retries(call, connection.id)
+    except ClientError as error:
+        if read_status(error) == 410:
+            return delete_gone(deployment, connection.id)
+        if is_retryable(error) or read_code(error) in OF_ONE_CONNECTION:
+            return "failed", clean(f"{read_code(error)}: {error.response['Error']['Message']}")
+        raise
+    return outcome, ""
+
+
+def delete_gone(deployment: Deployment, connection_id: str) -> Outcome:
+    """Delete the row of a connection that got 410, unless its handshake may still be running.
+
+    `@connections` also answers 410 before a connection is established
+    (https://repost.aws/knowledge-center/410-gone-api-gateway).
+    """
+    try:
+        call_with_retries(
+            deployment.dynamodb.delete_item,
+            TableName=deployment.table_name,
+            Key={"connectionId": {"S": connection_id}},
+            ConditionExpression="attribute_not_exists(connectedAt) OR connectedAt < :latest",
+            ExpressionAttributeValues={":latest": {"N": str(int(time.time()) - HANDSHAKE_SECONDS)}},
+        )
+    except deployment.dynamodb.exceptions.ConditionalCheckFailedException:
+        return "failed", f"410, but younger than {HANDSHAKE_SECONDS} s: it may still be opening, so run this again"
+    return "gone", ""
+
+
+def write_ended_by(deployment: Deployment, connection_id: str, ended_by: str) -> None:
+    """Note in the connection's row who ends it, if there is a row."""
+    try:
+        call_with_retries(
+            deployment.dynamodb.update_item,
+            TableName=deployment.table_name,
+            Key={"connectionId": {"S": connection_id}},
+            UpdateExpression="SET endedBy = :by",
+            ConditionExpression="attribute_exists(connectionId)",
+            ExpressionAttributeValues={":by": {"S": ended_by}},
+        )
+    except deployment.dynamodb.exceptions.ConditionalCheckFailedException:
+        return  # the connection may still be open
