@@ -165,8 +165,6 @@ async def run_system(options: Options, progress: Progress, journal: Journal | No
             task = asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, options.clock_speed))
             exits.push_async_callback(cancel, task)
         page_config = parse_page_config(stack.outputs)
-        if not stack.api.deployed:
-            progress.say("The stage has neither AutoDeploy nor a DeploymentId: every handshake gets 403, as on AWS.")
 
         endpoint = AwsEndpoint(iam, aws.urls, stack.account, journal)
         endpoint_url = await endpoint.start()
@@ -188,7 +186,6 @@ async def run_system(options: Options, progress: Progress, journal: Journal | No
             exits.push_async_callback(server.stop)
             endpoint.route_gateway(stack.api.domain_name, port)
             system = System(stack, template, created, aws, iam, functions, server, port, started_at, endpoint_url)
-            system.inspector_url = inspector.url if inspector else None
             step.result = system.websocket_url
 
         with progress.step("functions started") as step:
@@ -205,12 +202,12 @@ async def run_system(options: Options, progress: Progress, journal: Journal | No
             step.result = await functions.start(stack.functions, environment)
         if page and page_config is not None:
             with progress.step("page listening") as step:
-                settings = local_settings(
+                system.page_settings = local_settings(
                     page_config, websocket_url=system.websocket_url, aws_url=aws.url, limits=limits
                 )
-                await page.start(settings)
-                system.page_url, system.page_settings = page.url, settings
-                step.result = page.url
+                await page.start(system.page_settings)
+                system.page_url = step.result = page.url
+        system.inspector_url = inspector.url if inspector else None
         yield system
 
 
