@@ -38,20 +38,20 @@ def lead_to_loopback(directory: Path, *, aws: str, ecr: str) -> None:
     }
 
 
-def ministack(directory: Path) -> str:
-    """The command that starts the local AWS: what `make setup` made, or else an environment of its own made here."""
-    made = ROOT / ".local" / "venvs" / "aws" / "bin" / "ministack"
+def ministack(directory: Path) -> tuple[str, ...]:
+    """The command that starts the local AWS, in what `make setup` made, or else in an environment made here."""
+    made = ROOT / ".local" / "venvs" / "aws" / "bin" / "python"
     if not made.exists():
         environment = STATE / "aws"
         run(directory, sys.executable, "-m", "venv", str(environment))
         pip = (str(environment / "bin" / "pip"), "--disable-pip-version-check", "install")
         run(directory, *pip, "--require-hashes", "--requirement=requirements/aws.txt")
-        made = environment / "bin" / "ministack"
-    return str(made)
+        made = environment / "bin" / "python"
+    return str(made), str(Path(__file__).with_name("ministack_with_our_types.py"))
 
 
 @contextmanager
-def local_aws(command: str, directory: Path) -> Iterator[str]:
+def local_aws(command: tuple[str, ...], directory: Path) -> Iterator[str]:
     address, log = free_address(), directory / "aws.log"
     environment = {
         "BIND_HOST": LOOPBACK,
@@ -63,7 +63,7 @@ def local_aws(command: str, directory: Path) -> Iterator[str]:
         "LOG_LEVEL": "WARNING",
         "TMPDIR": str(directory),
     }
-    with service((command,), address, "/_ministack/health", log, environment) as aws:
+    with service(command, address, "/_ministack/health", log, environment) as aws:
         try:
             yield aws
         except Exception:
