@@ -81,7 +81,7 @@ class Up:
     def __init__(self, template: Path, way: str, output: Path, *options: str) -> None:
         self.output = output
         command = [sys.executable, "-m", "local", "up", "--template", str(template), "--images", str(IMAGES)]
-        command += ["--port", "0", "--aws-port", "0", "--functions", way, *options]
+        command += ["--port", "0", "--aws-port", "0", "--inspector-port", "0", "--functions", way, *options]
         with output.open("wb") as file:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
 
