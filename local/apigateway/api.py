@@ -13,7 +13,7 @@ from local.errors import TemplateError
 
 INTEGRATION_SECONDS = 29.0  # the most that API Gateway waits for a function
 IDENTITY_SOURCE = re.compile(
-    r"route\.request\.(?P<part>header|querystring)\.(?P<name>[^\s,]+)|(?P<map>stageVariables|context)\.(?P<path>.+)"
+    r"route\.request\.(?P<part>header|querystring)\.(?P<name>[^,]+)|(?P<map>stageVariables|context)\.(?P<path>.+)"
 )
 
 
