@@ -414,6 +414,14 @@ LOGGED = {
     "$context.identity.sourceIp",
     "$context.authorizer.principalId",
     "$context.authorizer.error",
+    "$context.authorizer.latency",
+    "$context.authorizer.requestId",
+    "$context.authorizer.status",
+    "$context.error.message",
+    "$context.error.responseType",
+    "$context.integration.latency",
+    "$context.integration.requestId",
+    "$context.integration.status",
     "$context.integration.error",
 }
 

@@ -497,18 +497,16 @@ def test_other_template_is_told_what_can_be_told(checkout: Checkout) -> None:
     }
 
 
-def test_stack_that_cannot_be_synthesized_says_why_and_leaves_nothing(checkout: Checkout) -> None:
+def test_stack_that_cannot_be_synthesized_says_why(checkout: Checkout) -> None:
+    """Nothing has been started before the synthesis that could be left behind."""
     (checkout.root / "infra" / "app.py").write_text("raise SystemExit('no such policy')\n")
     command = checkout.start("up", *ours(free_port()))
-    wait_until(lambda: command.processes, command.output.read_text)
-    processes = command.processes
 
     status = command.process.wait(START_SECONDS)
 
     assert status == 1
     assert "no such policy" in command.output.read_text()
     assert "Traceback" not in command.output.read_text()
-    assert alive(processes) == []
 
 
 # demo
