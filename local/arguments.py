@@ -75,9 +75,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
         parsers[arguments.command].error(f"{unknown[0]} is unknown")
     if arguments.command in {"up", "demo"}:
         check_ports(parsers[arguments.command], arguments)
-        if arguments.images != IMAGES:
-            if arguments.functions == "image":
-                parsers[arguments.command].error("--images is for processes: docker-bake.hcl says what images are of")
+        if arguments.images != IMAGES and arguments.functions == "auto":
             arguments.functions = "process"
     return arguments
 
@@ -129,7 +127,8 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
         "--images",
         type=parse_folder,
         default=IMAGES,
-        help="the functions' sources, a folder for each bake target, which then run as processes (default: images)",
+        help="the functions' sources, a folder for each bake target; they run as processes unless --functions says image, "
+        "which are built from what docker-bake.hcl names (default: images)",
     )
     parser.add_argument(
         "--functions",

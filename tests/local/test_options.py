@@ -109,10 +109,6 @@ PORT = "must be a port number from 0 (any that is free) to 65535, it is"
         (["up", "--inspector-port=65536"], f"--inspector-port {PORT} '65536'"),
         (["up", "--iam", "maybe"], "--iam must be enforce or off, it is 'maybe'"),
         (["up", "--template", "missing.json"], "--template must be a file, 'missing.json' does not exist"),
-        (
-            ["up", "--images", "/", "--functions", "image"],
-            "--images is for processes: docker-bake.hcl says what images are of",
-        ),
         (["up", "--images", "missing"], "--images must be a folder, 'missing' is not"),
         *((["up", f"--dynamodb-url={value}"], f"--dynamodb-url must be a URL such as http://127.0.0.1:8000, it is {value!r}")
           for value in ("", "localhost:8000", "ftp://localhost", "http://", "http://[", "http://localhost:port")),
