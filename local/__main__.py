@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 # ruff: noqa: PLC0415 - what takes a second is imported when it is needed
+import gc
 import signal
 
 if __name__ == "__main__":
+    gc.disable()  # until the imports are done, which leave no garbage: saves a seventh of their time
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C prints no traceback, also during the imports
 
 import argparse
@@ -70,6 +72,7 @@ def run_until_stopped(work: Coroutine[Any, Any, None]) -> bool:
     Returns:
         Whether it was stopped.
     """
+    gc.enable()
     stopped = asyncio.run(wait_until_stopped(work))
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # asyncio has set Python's own handler
     return stopped
