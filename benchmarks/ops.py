@@ -198,14 +198,15 @@ async def run_subject(work: str, subject: str, *urls: str) -> dict[str, float]:
     return dict(json.loads(output))
 
 
-def create_table(dynamodb: Any) -> None:
+def create_table(dynamodb: Any, name: str) -> None:
+    """Create a table with the keys and the index of the stack's connection table."""
     names = ("connectionId", "userId")
-    by_connection, by_user = ([{"AttributeName": name, "KeyType": "HASH"}] for name in names)
+    by_connection, by_user = ([{"AttributeName": each, "KeyType": "HASH"}] for each in names)
     dynamodb.create_table(
-        TableName=TABLE,
+        TableName=name,
         BillingMode="PAY_PER_REQUEST",
         KeySchema=by_connection,
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
+        AttributeDefinitions=[{"AttributeName": each, "AttributeType": "S"} for each in names],
         GlobalSecondaryIndexes=[
             {"IndexName": "userIdIndex", "KeySchema": by_user, "Projection": {"ProjectionType": "ALL"}}
         ],
@@ -245,7 +246,7 @@ async def main() -> None:
 
 async def compare(aws: LocalAws, gateway: Gateway) -> None:
     dynamodb = aws.client("dynamodb")
-    create_table(dynamodb)
+    create_table(dynamodb, TABLE)
     urls = aws.url, f"http://127.0.0.1:{gateway.port}/prod"
     measured: dict[tuple[str, str], list[dict[str, float]]] = {}
     clients, connection_ids = await gateway.open(CONNECTIONS)

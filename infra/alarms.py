@@ -17,7 +17,7 @@ from infra.metrics import count
 
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html
 NEW_CONNECTIONS_A_SECOND = 500  # default quota of an account in a region
-CONNECTION_RATE_SHARE = 0.8  # of the quota or the stage's throttle, whichever is lower
+CONNECTION_RATE_SHARE = 0.8  # of the lower of the quota and the stage's throttle
 # A decision takes milliseconds, or up to 3 s if it has to download keys. At the timeout, 10 s, Lambda ends the function
 # and the handshake fails; API Gateway would wait for 29 s. Half the timeout is far above a healthy decision, and early enough to act.
 AUTHORIZER_LATENCY_SHARE = 0.5  # of the authorizer's timeout

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import closing
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+import ops
 from local import example
-from local.aws.clients import client
+from local.aws.iam import ADMINISTRATOR
+from local.aws.models import get_session
 from local.aws.users import make_password
 from local.errors import LaunchError
 from local.progress import Progress, StepFailed
 from local.system import Options, System, run_system
+from ops import Deployment
 
 ANSWER_SECONDS = 10.0
-HANDSHAKE_SECONDS = 30  # API Gateway waits 29 s for `$connect`
 LIFETIME_SECONDS = 3  # of a token that runs out while we watch
 
 
@@ -160,38 +162,19 @@ async def wait_until_empty(system: System) -> None:
 
 
 def push(system: System, user_id: str, message: str) -> int:
-    """Send a message to all connections of a user as any server can, with boto3; return how many got it."""
-    dynamodb = system.aws.client("dynamodb")
-    management = client("apigatewaymanagementapi", system.callback_url)
-    pages = dynamodb.get_paginator("query").paginate(
-        TableName=system.table_name,
-        IndexName="userIdIndex",
-        KeyConditionExpression="userId = :user",
-        ExpressionAttributeValues={":user": {"S": user_id}},
+    """Send a message to all connections of a user as any server can; return how many got it."""
+    assert system.table_name
+    session = get_session()
+    session.set_credentials(ADMINISTRATOR, ADMINISTRATOR)
+    deployment = Deployment(
+        region=system.aws.account.region,
+        table_name=system.table_name,
+        callback_url=system.callback_url,
+        session=session,
+        endpoint_urls={"dynamodb": system.aws.dynamodb_url},
     )
-    reached = 0
-    for row in (row for page in pages for row in page["Items"]):
-        connection_id = row["connectionId"]["S"]
-        try:
-            if int(row["removedAt"]["N"]) > time.time():
-                management.post_to_connection(ConnectionId=connection_id, Data=message.encode())
-                reached += 1
-            else:  # its token has expired; DynamoDB's time to live takes days to delete the row
-                management.delete_connection(ConnectionId=connection_id)
-        except management.exceptions.GoneException:
-            delete_gone(dynamodb, system.table_name, connection_id)
-    return reached
-
-
-def delete_gone(dynamodb: Any, table_name: str | None, connection_id: str) -> None:
-    """Delete the row of a connection that got 410, unless its handshake may still be running."""
-    with suppress(dynamodb.exceptions.ConditionalCheckFailedException):
-        dynamodb.delete_item(
-            TableName=table_name,
-            Key={"connectionId": {"S": connection_id}},
-            ConditionExpression="attribute_not_exists(connectedAt) OR connectedAt < :latest",
-            ExpressionAttributeValues={":latest": {"N": str(int(time.time()) - HANDSHAKE_SECONDS)}},
-        )
+    with closing(deployment):
+        return ops.push(deployment, message.encode(), user_id).outcomes["delivered"]
 
 
 def create_app_client(system: System) -> str:

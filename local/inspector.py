@@ -13,11 +13,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from local.journal import Journal, Summary
-from local.page import HASHED, NAMES
-from local.ports import SHUTDOWN_SECONDS, bind_localhost
+from local.localhost import HASHED, LocalhostServer, find_file
 
 FLAG = "--inspector-port"
 ALIVE_SECONDS = 15.0  # between comments in a stream without events
+INDEX = "inspector.html"
 NOT_BUILT = "the inspector's page is not built: run `make page`"
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -28,58 +28,41 @@ HEADERS = {
 }
 
 
-class Inspector:
-    """Serves the journal on a port of `localhost`.
-
-    Requests for another host are refused, so that a foreign name that resolves to this machine (DNS rebinding) gets
-    nothing, and so are those of pages from elsewhere.
-
-    Attributes:
-        url: the inspector's origin, as browsers send it.
+class Inspector(LocalhostServer):
+    """Serves the journal to its own page, and to no page from elsewhere.
 
     Raises:
         LaunchError: the port is not available.
     """
 
+    name = "inspector"
+
     def __init__(self, journal: Journal, built: Path, port: int) -> None:
         """Take the port; `built` is the folder of the built pages."""
+        super().__init__(port, FLAG)
         self.journal = journal
         self._built = built.resolve()
-        self._listeners = bind_localhost(port, FLAG)
-        self.port: int = self._listeners[0].getsockname()[1]
-        suffix = "" if self.port == 80 else f":{self.port}"  # browsers leave out HTTP's own port
-        self.url = f"http://localhost{suffix}"
-        self._hosts = {f"{name}{suffix}" for name in NAMES}
         self._streams: set[asyncio.Task[Any]] = set()
-        self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        application = web.Application(middlewares=[self._refuse_others])
+        application = web.Application(middlewares=[self._refuse_other_pages])
         application.on_response_prepare.append(self._add_headers)
         application.router.add_get("/api/connections", self._serve_connections)
         application.router.add_get("/api/connections/{id}", self._serve_timeline)
         application.router.add_get("/api/traces/{id}", self._serve_traces)
         application.router.add_get("/api/events", self._serve_events, allow_head=False)
         application.router.add_get("/{name:.*}", self._serve_file)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
-        await self._runner.setup()
-        for listener in self._listeners:
-            await web.SockSite(self._runner, listener).start()
+        await self.serve(application)
 
     async def stop(self) -> None:
         for stream in self._streams:
             stream.cancel()
-        if self._runner:
-            await self._runner.cleanup()
-        for listener in self._listeners:
-            listener.close()
+        await super().stop()
 
     @web.middleware
-    async def _refuse_others(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.host.lower() not in self._hosts:
-            raise web.HTTPMisdirectedRequest(text=f"The inspector is at {self.url}.\n")
+    async def _refuse_other_pages(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         origin = request.headers.get("Origin")
-        if origin is not None and origin.lower().removeprefix("http://") not in self._hosts:
+        if origin is not None and origin.lower().removeprefix("http://") not in self.hosts:
             raise web.HTTPForbidden(text="Only the inspector's own page may ask.\n")
         return await handler(request)
 
@@ -119,17 +102,14 @@ class Inspector:
             self._streams.discard(task)
         return response
 
-    async def _serve_file(self, request: web.Request) -> web.StreamResponse:
-        folder, index = find_page(self._built)
-        if not (name := request.match_info["name"] or index):
+    async def _serve_file(self, request: web.Request) -> web.FileResponse:
+        name = request.match_info["name"]
+        if not name and not (self._built / INDEX).is_file():
             raise web.HTTPServiceUnavailable(text=NOT_BUILT)
-        try:
-            file = (folder / name).resolve()
-            if file.is_relative_to(folder) and file.is_file() and file.suffix != ".json":
-                return web.FileResponse(file)
-        except (OSError, ValueError):  # no file can have this name
-            pass
-        raise web.HTTPNotFound
+        file = find_file(self._built, name or INDEX)
+        if file.suffix == ".json":  # the settings of a deployment
+            raise web.HTTPNotFound
+        return web.FileResponse(file)
 
 
 async def write_events(journal: Journal) -> AsyncGenerator[bytes, None]:
@@ -152,11 +132,3 @@ async def write_events(journal: Journal) -> AsyncGenerator[bytes, None]:
             following.cancel()
             await asyncio.wait([following])
         await changes.aclose()
-
-
-def find_page(built: Path) -> tuple[Path, str]:
-    """Return the folder of the inspector's page and the page's name in it, which is empty if it is not built."""
-    for folder, name in ((built / "inspector", "index.html"), (built, "inspector.html")):
-        if (folder / name).is_file():
-            return folder, name
-    return built, ""

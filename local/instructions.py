@@ -28,7 +28,10 @@ def write_instructions(system: System, options: Options, *, user: str, no_token:
         *(f"  {line}" for line in write_lines_to_paste(system, no_token, flags)),
     ]
     if not system.stack.api.deployed:
-        lines += ["", "The stage has neither AutoDeploy nor a DeploymentId: every handshake gets 403, as on AWS."]
+        lines += [
+            "",
+            "The stage is not deployed, it has no AutoDeploy and no DeploymentId: every handshake gets 403, as on AWS.",
+        ]
     limits = options.limits.speed_up(options.clock_speed)
     if limits != Limits():
         lines += ["", f"Connections end after {limits.idle_seconds:g} s idle, {limits.connection_seconds:g} s in all."]

@@ -176,12 +176,8 @@ class Journal:
         connection, purpose = self._owners.get(request_id, (None, ""))
         return (connection.id, purpose) if connection else None
 
-    def connections(self, search: str = "", limit: int = 200) -> list[Summary]:
-        """Return the connections that an id or user with this text belongs to, the newest first."""
-        return self.find(search, limit)[0]
-
     def find(self, search: str = "", limit: int = 200) -> tuple[list[Summary], int]:
-        """Return the same, and how many there are in all."""
+        """Return the connections that an id or user with this text belongs to, the newest first, and their number."""
         found = self._search(search)
         connections = [connection.summarize() for connection in islice(found, limit)]
         return connections, len(connections) + sum(1 for _ in found)

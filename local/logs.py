@@ -60,7 +60,7 @@ class Row:
     further: Iterable[str] = ()
 
     def write(self, progress: Progress) -> str:
-        """Return the text; whatever does not fit its column is cut, so that the others stay in theirs."""
+        """Return the text. A value that is longer than its column is cut, so that the columns stay aligned."""
         clock = f"{time.strftime('%H:%M:%S', time.localtime(self.at))}.{int(self.at % 1 * 1000):03d}"
         duration = "" if self.duration is None else format_duration(self.duration)
         values = {"connection": self.connection[: WIDTHS["connection"]], "who": self.who, "route": self.route,

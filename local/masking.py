@@ -23,8 +23,8 @@ class Mask:
     """Hides the credentials of one connection.
 
     They are the values of the authorizer's identity sources, of `Authorization` and `Cookie`, and the offered
-    subprotocols that were not selected. They are hidden in their headers and parameters, and the long ones also
-    wherever else they appear, such as in a function's log. Whatever looks like a compact JWS is hidden everywhere.
+    subprotocols that were not selected. They are hidden in their headers and parameters. Long ones are hidden
+    everywhere, for example in a function's log. So is all text that looks like a compact JWS.
     """
 
     def __init__(

@@ -9,17 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from local.apigateway.limits import Limits
 from local.errors import LaunchError, TemplateError
-from local.ports import SHUTDOWN_SECONDS, bind_localhost
+from local.localhost import HASHED, LocalhostServer, find_file
 
 FLAG = "--page-port"
-HASHED = "/assets/"  # Vite puts a hash of their content into the names of these files
-NAMES = ("localhost", "127.0.0.1", "[::1]")
-
-
 PAGE_CONFIG = "PageConfig"  # the stack's output with the page's settings
 
 
@@ -48,30 +43,23 @@ def local_settings(output: dict[str, Any], *, websocket_url: str, aws_url: str, 
     }
 
 
-class PageServer:
-    """Serves a folder on a port of `localhost`, and `config.json` from memory.
+class PageServer(LocalhostServer):
+    """Serves a folder, and `config.json` from memory.
 
     Its Content-Security-Policy lets the page connect to the local gateway and the local Cognito and nowhere else, so
-    that a page with wrong settings cannot reach AWS. Requests for another host are refused, so that a foreign name that
-    resolves to this machine (DNS rebinding) gets nothing.
-
-    Attributes:
-        url: the page's origin, as browsers send it.
+    that a page with wrong settings cannot reach AWS.
 
     Raises:
         LaunchError: the page is not built, or the port is not available.
     """
 
+    name = "page"
+
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder.resolve()
         if not (self.folder / "index.html").is_file():
             raise LaunchError("the page is not built: run `make page`")
-        self._listeners = bind_localhost(port, FLAG)
-        self.port: int = self._listeners[0].getsockname()[1]
-        suffix = "" if self.port == 80 else f":{self.port}"  # browsers leave out HTTP's own port
-        self.url = f"http://localhost{suffix}"
-        self._hosts = {f"{name}{suffix}" for name in NAMES}
-        self._runner: web.AppRunner | None = None
+        super().__init__(port, FLAG)
 
     async def start(self, settings: dict[str, Any]) -> None:
         self._config = json.dumps(settings, indent=2)
@@ -80,26 +68,11 @@ class PageServer:
             "Referrer-Policy": "no-referrer",
             "X-Content-Type-Options": "nosniff",
         }
-        application = web.Application(middlewares=[self._refuse_other_hosts])
+        application = web.Application()
         application.on_response_prepare.append(self._add_headers)
         application.router.add_get("/config.json", self._serve_config)
         application.router.add_get("/{name:.*}", self._serve_file)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
-        await self._runner.setup()
-        for listener in self._listeners:
-            await web.SockSite(self._runner, listener).start()
-
-    async def stop(self) -> None:
-        if self._runner:
-            await self._runner.cleanup()
-        for listener in self._listeners:
-            listener.close()
-
-    @web.middleware
-    async def _refuse_other_hosts(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.host.lower() not in self._hosts:
-            raise web.HTTPMisdirectedRequest(text=f"The page is at {self.url}.\n")
-        return await handler(request)
+        await self.serve(application)
 
     async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(self._headers)
@@ -110,14 +83,10 @@ class PageServer:
         return web.json_response(text=self._config, headers={"Cache-Control": "no-store"})
 
     async def _serve_file(self, request: web.Request) -> web.FileResponse:
-        try:
-            file = (self.folder / (request.match_info["name"] or "index.html")).resolve()
-            # A config.json of the folder has the settings of a deployment.
-            if file.is_relative_to(self.folder) and file.is_file() and file != self.folder / "config.json":
-                return web.FileResponse(file)
-        except (OSError, ValueError):  # no file can have this name
-            pass
-        raise web.HTTPNotFound
+        file = find_file(self.folder, request.match_info["name"] or "index.html")
+        if file == self.folder / "config.json":  # it has the settings of a deployment
+            raise web.HTTPNotFound
+        return web.FileResponse(file)
 
 
 def content_security_policy(settings: dict[str, Any]) -> str:

@@ -88,7 +88,8 @@ def find_edited_since(seconds: float, folder: Path) -> Iterator[Path]:
 class Reload:
     """Applies edits to the running system. A failure is printed, and what ran before keeps running.
 
-    New code may need a new setting, or the other way round: whichever failed is tried again after the other one.
+    New code may need a new setting, or a setting new code. When one of the two has been applied, the one that failed is
+    tried again.
 
     Attributes:
         unapplied: a stack with whose settings a function did not start.

@@ -152,7 +152,7 @@ def kick(
         report: called at the start, every 0.2 s, and at the end, with what was done so far.
 
     Raises:
-        ValueError: neither a user nor a connection is given, or both are.
+        ValueError: not exactly one of user_id and connection_id is given.
         ClientError: AWS refuses the caller; so does BotoCoreError without credentials or network.
     """
     if (user_id is None) == (connection_id is None):

@@ -81,6 +81,7 @@ class Deployment:
             OpsError: it does not run on this port, or its template has no table.
         """
         from local import state  # noqa: PLC0415 - a server has no local run
+        from local.aws.models import get_session  # noqa: PLC0415
         from local.errors import CommandError  # noqa: PLC0415
 
         try:
@@ -89,7 +90,7 @@ class Deployment:
             raise OpsError(str(error)) from error
         if not running.table_name:
             raise OpsError("the template of `make up` has no table, so nobody knows who is connected")
-        session = open_session()
+        session = get_session()  # the user's profile is for AWS
         session.set_credentials(*running.credentials)
         endpoint_urls = {
             "dynamodb": running.operator_url or running.dynamodb_url,

@@ -46,7 +46,7 @@ def find_user(deployment: Deployment, sub_or_email: str) -> User:
 
 
 def disable(deployment: Deployment, user: User) -> int:
-    """Disable a user, who can then neither sign in nor refresh a token.
+    """Disable a user, who then cannot sign in or refresh a token.
 
     Returns:
         The Unix time until which an ID token that the user already has opens connections.

@@ -50,7 +50,7 @@ describe("a timeline", () => {
     expect(outline(steps[1]?.rows ?? [])).toEqual(["message", ["invocation", "management", "frame", "call", "trace"]]);
   });
 
-  it("keeps the order of time, whatever the order of the entries", () => {
+  it("sorts the entries by time", () => {
     const entries = [
       ...acceptedHandshake(),
       ...answeredMessage(3, 101),

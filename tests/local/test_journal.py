@@ -75,9 +75,9 @@ def test_oldest_entries_go_first(journal: Journal) -> None:
     for number in range(2):
         journal.record("message", BOB, f"m{number}", routeKey="$default", body="")
 
-    assert [each["id"] for each in journal.connections()] == [BOB]
+    assert [each["id"] for each in journal.find()[0]] == [BOB]
     assert journal.timeline(ADA) == []
-    assert journal.connections(f"request-{ADA}") == []
+    assert journal.find(f"request-{ADA}")[0] == []
 
 
 def test_live_connection_keeps_its_handshake_until_it_has_ended_for_long() -> None:
@@ -174,7 +174,7 @@ def test_connection_is_found_by_every_id(journal: Journal, search: str) -> None:
     journal.record("message", ADA, "message", body="")
     journal.record("invocation", ADA, "message", "lambda", "1-trace", purpose="$default")
 
-    assert [each["id"] for each in journal.connections(search)] == [ADA]
+    assert [each["id"] for each in journal.find(search)[0]] == [ADA]
 
 
 def test_newest_connection_comes_first_and_all_are_counted(journal: Journal) -> None:
@@ -296,8 +296,8 @@ async def until(holds: Callable[[], object]) -> None:
 
 async def the_connection(journal: Journal) -> dict[str, Any]:
     """Return the summary of the only connection, when it has ended."""
-    await until(lambda: journal.connections() and journal.connections()[0]["endedAt"])
-    (summary,) = journal.connections()
+    await until(lambda: journal.find()[0] and journal.find()[0][0]["endedAt"])
+    (summary,) = journal.find()[0]
     return summary
 
 
@@ -517,6 +517,6 @@ async def test_throttled_handshake_and_path_of_no_stage_say_why(serve: Serve, jo
     with pytest.raises(InvalidStatus):
         await gateway.connect("/other")
 
-    assert ("throttled", journal.connections()[0]["id"]) in heard
+    assert ("throttled", journal.find()[0][0]["id"]) in heard
     assert ("its path is not /prod", "") in heard
-    assert len(journal.connections()) == 1
+    assert len(journal.find()[0]) == 1

@@ -267,7 +267,7 @@ def answer(journal: Journal, **facts: Any) -> None:
 def test_decision_is_one_line_in_the_same_columns(
     terminal: io.StringIO, journal: Journal, monkeypatch: pytest.MonkeyPatch, happen: Any, expected: list[str]
 ) -> None:
-    monkeypatch.setattr("local.journal.time.time", lambda: journal.connections()[0]["openedAt"])
+    monkeypatch.setattr("local.journal.time.time", lambda: journal.find()[0][0]["openedAt"])
     happen(journal)
 
     (line,) = lines(terminal)

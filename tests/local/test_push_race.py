@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, closing
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import botocore.session
@@ -15,7 +15,6 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 import ops
-from local import demo
 from local.apigateway.events import Event
 from local.aws.iam import ADMINISTRATOR
 from local.aws.ministack import LocalAws
@@ -28,7 +27,6 @@ CLIENTS = 5
 TABLE = "connections"
 
 Push = Callable[[str, bytes], object]
-MakePush = Callable[[LocalAws, str], Push]
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ def websocket(cold_start: ColdStart, database: LocalAws) -> Iterator[ModuleType]
     module.dynamodb.close()
 
 
-def push_of_ops(database: LocalAws, url: str) -> Push:
+def make_push(database: LocalAws, url: str) -> Push:
     session = botocore.session.Session()
     session.set_credentials(ADMINISTRATOR, ADMINISTRATOR)
     endpoints = {"dynamodb": database.url}
@@ -54,15 +52,6 @@ def push_of_ops(database: LocalAws, url: str) -> Push:
     def push(user_id: str, message: bytes) -> None:
         with closing(Deployment(**facts, session=session, threads=2)) as deployment:
             ops.push(deployment, message, user_id)
-
-    return push
-
-
-def push_of_demo(database: LocalAws, url: str) -> Push:
-    system: Any = SimpleNamespace(aws=database, callback_url=url, table_name=TABLE)
-
-    def push(user_id: str, message: bytes) -> None:
-        demo.push(system, user_id, message.decode())
 
     return push
 
@@ -99,9 +88,8 @@ async def receive_until(peer: ClientConnection, message: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("make_push", [push_of_ops, push_of_demo])
 async def test_clients_that_connect_during_a_push_are_reachable_afterwards(
-    websocket: ModuleType, database: LocalAws, listen: Listen, make_push: MakePush
+    websocket: ModuleType, database: LocalAws, listen: Listen
 ) -> None:
     """`$connect` stores a connection that `@connections` does not know before the 101, and answers 410 for."""
     user_id = str(uuid.uuid4())

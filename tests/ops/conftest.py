@@ -17,6 +17,7 @@ import pytest
 from botocore.session import Session
 from websockets.asyncio.client import ClientConnection
 
+from benchmarks.ops import create_table
 from local.apigateway.api import Throttle
 from local.aws.iam import ADMINISTRATOR
 from local.aws.ministack import LocalAws
@@ -129,17 +130,7 @@ MakeDesk = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def table(database: LocalAws) -> None:
-    names = ("connectionId", "userId")
-    by_connection, by_user = ([{"AttributeName": name, "KeyType": "HASH"}] for name in names)
-    database.client("dynamodb").create_table(
-        TableName=TABLE,
-        BillingMode="PAY_PER_REQUEST",
-        KeySchema=by_connection,
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
-        GlobalSecondaryIndexes=[
-            {"IndexName": "userIdIndex", "KeySchema": by_user, "Projection": {"ProjectionType": "ALL"}}
-        ],
-    )
+    create_table(database.client("dynamodb"), TABLE)
 
 
 @pytest.fixture
