@@ -129,6 +129,18 @@ def xray() -> Iterator[None]:
     importlib.import_module("aws_xray_sdk.core").xray_recorder.emitter._socket.close()
 
 
+@pytest.fixture
+def subsegments(xray: None, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Makes this process's X-Ray SDK what it is in Lambda, and collects the documents that it would send."""
+    recorder = importlib.import_module("aws_xray_sdk.core").xray_recorder
+    launcher = importlib.import_module("aws_xray_sdk.core.lambda_launcher")
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(recorder, "context", launcher.LambdaContext())
+    monkeypatch.setattr(recorder, "streaming_threshold", 0)
+    monkeypatch.setattr(recorder.emitter, "send_entity", lambda entity: sent.append(entity.to_dict()))
+    return sent
+
+
 def import_function(name: str, monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str]) -> ModuleType:
     """Run the init phase of images/<name>/<name>.py as a new execution environment with these variables does."""
     for variable in [*os.environ]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -209,3 +209,31 @@ def test_decision_does_not_depend_on_the_trace(
     monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", f"127.0.0.1:{free_port()}")
 
     assert decide(gate, sign(**claims)) == ("Deny" if claims else "Allow")
+
+
+@pytest.mark.parametrize(
+    ("jwks_status", "claims", "reason"),
+    [(200, {}, "ok"), (200, {"aud": "another-client"}, "invalid_claim.aud"), (503, {}, "KeySetUnavailable")],
+    ids=["accepted", "rejected", "failed"],
+)
+def test_annotations_say_what_became_of_the_handshake(
+    *,
+    gate: ModuleType,
+    jwks: LoopbackServer,
+    sign: Sign,
+    subsegments: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    jwks_status: int,
+    claims: dict[str, Any],
+    reason: str,
+) -> None:
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", f"{TRACE};Sampled=1")
+    jwks.answer = jwks.answer._replace(status=jwks_status)
+
+    failed = reason == "KeySetUnavailable"
+    with pytest.raises(gate.KeySetUnavailable) if failed else nullcontext():
+        decide(gate, sign(**claims))
+
+    download, handshake = subsegments
+    assert (download["name"], handshake["name"], "fault" in handshake) == ("jwks", "authorizer", failed)
+    assert handshake["annotations"] == {"connection_id": CONNECTION_ID, "route": "$connect", "reason": reason}

@@ -369,6 +369,36 @@ def test_sampled_invocation_needs_no_daemon(
         websocket.handler(disconnect_event(), None)
 
 
+def test_annotations_say_what_became_of_the_event(
+    *,
+    websocket: ModuleType,
+    table: Stubber,
+    connect_event: EventFactory,
+    disconnect_event: EventFactory,
+    subsegments: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aws_xray_sdk.core.patch", str)
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", f"{TRACE_ID};Sampled=1")
+    table.add_response("delete_item", {})
+    table.add_client_error("put_item", "AccessDeniedException")
+
+    websocket.handler(disconnect_event(), None)
+    with pytest.raises(ClientError):
+        websocket.handler(connect_event(), None)
+    with pytest.raises(KeyError):
+        websocket.handler(connect_event(authorizer=None), None)
+
+    assert [(each["name"], each["annotations"], "fault" in each) for each in subsegments] == [
+        ("websocket", {"connection_id": CONNECTION_ID, "route": route, "reason": reason}, failed)
+        for route, reason, failed in [
+            ("$disconnect", "client_closed", False),
+            ("$connect", "ClientError", True),
+            ("$connect", "KeyError", True),
+        ]
+    ]
+
+
 # Settings
 
 

@@ -134,24 +134,6 @@ def test_calls_of_a_sampled_invocation_are_reported_and_no_others(
     ]
 
 
-def test_failed_invocation_is_reported_with_the_class_of_its_error(
-    traced: Traced, daemon: socket.socket, message_event: EventFactory, connect_event: EventFactory
-) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}"
-    endpoints = {"AWS_ENDPOINT_URL_DYNAMODB": nobody, "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": f"{nobody}/prod"}
-    with traced("websocket", WEBSOCKET | endpoints) as websocket:
-        for event in (message_event(), connect_event(), connect_event(authorizer=None)):
-            websocket.invoke(event, trace("a", sampled=True))
-        subsegments = [received(daemon) for _ in range(5)]
-
-    failed = [each for each in subsegments if each["name"] == "websocket"]
-    assert [(each["annotations"]["reason"], each["fault"]) for each in failed] == [
-        ("ServiceUnavailable", True),
-        ("ServiceUnavailable", True),
-        ("KeyError", True),
-    ]
-
-
 def test_x_ray_sdk_is_not_imported_before_the_first_sampled_invocation(
     traced: Traced, aws: FakeAws, daemon: socket.socket, disconnect_event: EventFactory
 ) -> None:
