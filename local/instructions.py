@@ -9,7 +9,7 @@ from typing import Any
 
 from local import example
 from local.apigateway.limits import Limits
-from local.page import PAGE_CONFIG
+from local.page_settings import PAGE_CONFIG
 from local.state import write_flags
 from local.system import Options, System
 

@@ -47,6 +47,12 @@ def bind_localhost(port: int, flag: str) -> list[socket.socket]:
                 raise
 
 
+def check_localhost(port: int, flag: str) -> None:
+    """Raise the LaunchError of `bind_localhost` if the port is not available."""
+    for listener in bind_localhost(port, flag):
+        listener.close()
+
+
 def bind(host: str, port: int, flag: str) -> socket.socket:
     try:
         listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)

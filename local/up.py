@@ -9,8 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from local import example, reload, state
-from local.aws import mail
+from local import example, state
 from local.aws.users import Users, make_password
 from local.commands import USER
 from local.errors import CommandError, TemplateError, explain
@@ -30,6 +29,9 @@ async def up(options: Options, progress: Progress, journal: Journal) -> None:
             claim_port(options, progress)
             exits.callback(state.remove, options.port)
         system = await exits.enter_async_context(run_with_report(options, progress, journal))
+        from local import reload  # noqa: PLC0415 - the local AWS has started before these are imported
+        from local.aws import mail  # noqa: PLC0415
+
         password = make_password()
         no_token = await asyncio.to_thread(add_first_user, system, password)
         if system.user_pool_id:

@@ -1,11 +1,9 @@
-"""boto3 clients of local endpoints."""
+"""botocore clients of local endpoints."""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-import boto3
 from botocore.config import Config
 
 from local.aws.account import Account
@@ -15,13 +13,7 @@ from local.aws.models import get_session
 CREDENTIALS = {"aws_access_key_id": ADMINISTRATOR, "aws_secret_access_key": ADMINISTRATOR}
 
 
-@cache
-def get_boto3_session() -> boto3.Session:
-    return boto3.Session(botocore_session=get_session())
-
-
 def client(service: str, url: str, region: str = Account.region) -> Any:
-    """Return a boto3 client of a local endpoint; it ignores the machine's proxies."""
-    return get_boto3_session().client(
-        service, endpoint_url=url, region_name=region, config=Config(proxies={}), **CREDENTIALS
-    )
+    """Return a botocore client of a local endpoint; it ignores the machine's proxies."""
+    config = Config(proxies={})
+    return get_session().create_client(service, region, endpoint_url=url, config=config, **CREDENTIALS)

@@ -35,6 +35,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 DEMO_STEPS = [
     "stack unchanged",  # or synthesized
+    "local AWS started",
     "resources created",
     "gateway listening",
     "functions started",
@@ -458,7 +459,7 @@ def test_up_that_was_killed_is_noticed_and_does_not_block_the_next(checkout: Che
     assert next_one.interrupt() == 0
 
 
-@pytest.mark.parametrize("module", ["local.paths", "boto3", "local.system"])
+@pytest.mark.parametrize("module", ["local.paths", "botocore", "local.system"])
 def test_interrupt_of_the_imports_prints_no_traceback(checkout: Checkout, module: str) -> None:
     command = [".venv/bin/python", "-X", "importtime", "-m", "local", "up", *ours(free_port())]
     with subprocess.Popen(command, cwd=checkout.root, env=ENVIRONMENT, stderr=PIPE, text=True) as process:

@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +18,11 @@ from local import system as local_system
 from local.apigateway.limits import Limits
 from local.cloudformation.template import Template
 from local.errors import LaunchError
-from local.page import PageServer, local_settings
+from local.page import PageServer
+from local.page_settings import local_settings
 from local.ports import bind_localhost
 from local.progress import Progress
-from local.system import Options, bind_page, run_system
-from tests.conftest import free_port
+from local.system import Options, check_before_synthesis, run_system
 from tests.local.conftest import PATIENCE_SECONDS
 from tests.local.parts import parts
 from tests.local.test_ports import needs_ipv6
@@ -279,31 +279,38 @@ async def test_missing_page_is_refused_before_the_synthesis(monkeypatch: pytest.
     assert told == "the page is not built: run `make page`"
 
 
-async def test_taken_port_is_refused_before_the_synthesis(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, built: Path
-) -> None:
+@pytest.fixture
+def taken_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-
-        told = await refusal(Options(page_port=port, page=built), monkeypatch, tmp_path)
-
-    taken = f"port {port} is taken by another program: choose another with --page-port"
-    assert told == taken
+        yield server.getsockname()[1]
 
 
-async def test_template_without_settings_for_a_page_needs_neither_page_nor_port(tmp_path: Path) -> None:
-    assert bind_page(Options(page_port=free_port(), page=tmp_path / "dist"), Template.read(template(tmp_path))) is None
+@pytest.mark.parametrize("flag", ["--page-port", "--inspector-port", "--port"])
+async def test_taken_port_is_refused_before_the_synthesis(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, built: Path, taken_port: int, flag: str
+) -> None:
+    ports: dict[str, Any] = {flag.strip("-").replace("-", "_"): taken_port}
+
+    told = await refusal(Options(page=built, **ports), monkeypatch, tmp_path)
+
+    assert told == f"port {taken_port} is taken by another program: choose another with {flag}"
 
 
-async def test_template_with_settings_for_a_page_needs_it(tmp_path: Path, built: Path) -> None:
+def test_template_without_settings_for_a_page_needs_neither_page_nor_port(tmp_path: Path, taken_port: int) -> None:
+    options = Options(page_port=taken_port, page=tmp_path / "dist")
+
+    check_before_synthesis(options, Template.read(template(tmp_path)))
+
+
+def test_template_with_settings_for_a_page_needs_both(tmp_path: Path, built: Path, taken_port: int) -> None:
     given = Template.read(template(tmp_path, PageConfig={"Value": "{}"}))
 
     with pytest.raises(LaunchError, match="not built"):
-        bind_page(Options(page_port=0, page=tmp_path / "elsewhere"), given)
-    page = bind_page(Options(page_port=0, page=built), given)
-    assert page
-    await page.stop()
+        check_before_synthesis(Options(page_port=0, page=tmp_path / "elsewhere"), given)
+    with pytest.raises(LaunchError, match="is taken"):
+        check_before_synthesis(Options(page_port=taken_port, page=built), given)
+    check_before_synthesis(Options(page_port=0, page=built), given)
 
 
-async def test_page_is_served_only_if_it_is_asked_for(tmp_path: Path) -> None:
-    assert bind_page(Options(page=tmp_path / "dist"), None) is None
+def test_page_that_is_not_asked_for_is_not_needed(tmp_path: Path) -> None:
+    check_before_synthesis(Options(page=tmp_path / "dist"), None)

@@ -10,7 +10,7 @@ import pytest
 
 from local.cloudformation.template import Template
 from local.errors import TemplateError
-from local.page import PAGE_CONFIG, parse_page_config
+from local.page_settings import PAGE_CONFIG, parse_page_config
 from tests.local.parts import parts, resource
 
 

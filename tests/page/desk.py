@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from local import system as local_system
+from local import serving
 from local.apigateway.server import GatewayServer
 from local.aws import mail
 from local.aws.clients import client
 from local.aws.mail import Mail
 from local.lambda_.invocation import Invocation
-from local.page import local_settings
+from local.page_settings import local_settings
 from local.progress import Progress
 from local.system import Options, System, run_system
 from tests.page.network import Network
@@ -239,11 +239,11 @@ async def desk_with(template: Path, *, proxied: bool = False, **options: Any) ->
 
     async with AsyncExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(local_system, "GatewayServer", record)
+            patch.setattr(serving, "GatewayServer", record)
             if proxied:
                 port = await network.start()
                 stack.push_async_callback(network.stop)
-                patch.setattr(local_system, "local_settings", partial(settings_with_proxy, network, port))
+                patch.setattr(serving, "local_settings", partial(settings_with_proxy, network, port))
             chosen = Options(template=template, page_port=0, functions="process", **options)
             system = await stack.enter_async_context(run_system(chosen, Progress(io.StringIO())))
         desk = Desk(system, gateways[0], events, network)
