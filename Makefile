@@ -67,7 +67,7 @@ kick: ## end the connections of EMAIL=bob@example.com to `make up`
 	@$(VENV)/python -m ops kick --local $(LOCAL_FLAGS) --user=$(call quoted,EMAIL)
 
 .PHONY: page
-page: frontend/dist/index.html ## build the page
+page: frontend/dist/page/index.html ## build the page
 
 .PHONY: page-config
 page-config: frontend/node_modules/stamp ## write the page's settings from the outputs.json of a deployment
@@ -173,9 +173,9 @@ frontend/node_modules/stamp: frontend/package-lock.json | .local/preflight
 	@echo "setup: the page's packages (frontend/node_modules)"
 	@{ npm ci --loglevel=error --no-audit --no-fund --prefix frontend >/dev/null || $(NO_NETWORK); } && touch $@
 
-frontend/dist/index.html: $(PAGE_SOURCES) frontend/node_modules/stamp
-	@echo "setup: the page ($(@D))"
-	@npm run --silent build --prefix frontend -- --logLevel warn && touch $@
+frontend/dist/page/index.html: $(PAGE_SOURCES) frontend/node_modules/stamp
+	@echo "setup: the page and the inspector (frontend/dist)"
+	@npm run --silent build --prefix frontend && touch $@
 
 .local/venvs/%/stamp: images/%/requirements.txt | .local/preflight
 	@echo "setup: the $* image's packages, for running it as a process ($(@D))"

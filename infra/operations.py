@@ -19,7 +19,7 @@ from infra.websocket_api import WebSocketApi
 # log it is `requestId`.
 QUERIES = {
     "One connection": 'connectionId = "CONNECTION_ID"',
-    # A client that was refused knows no connection id, only the header x-amzn-RequestId.
+    # A client that was refused knows no connection id, only the header x-amz-apigw-id.
     "One request": 'apiRequestId = "REQUEST_ID" or requestId = "REQUEST_ID"',
 }
 COLUMNS = (

@@ -163,18 +163,22 @@ async def wait_until_empty(system: System) -> None:
 
 def push(system: System, user_id: str, message: str) -> int:
     """Send a message to all connections of a user as any server can; return how many got it."""
+    with closing(open_deployment(system)) as deployment:
+        return ops.push(deployment, message.encode(), user_id).outcomes["delivered"]
+
+
+def open_deployment(system: System) -> Deployment:
+    """Return the running system as `ops` operates one."""
     assert system.table_name
     session = get_session()
     session.set_credentials(ADMINISTRATOR, ADMINISTRATOR)
-    deployment = Deployment(
+    return Deployment(
         region=system.aws.account.region,
         table_name=system.table_name,
         callback_url=system.callback_url,
         session=session,
         endpoint_urls={"dynamodb": system.aws.dynamodb_url},
     )
-    with closing(deployment):
-        return ops.push(deployment, message.encode(), user_id).outcomes["delivered"]
 
 
 def create_app_client(system: System) -> str:

@@ -15,6 +15,7 @@ from local.lambda_.function import Function
 from local.system import System
 
 SUBPROTOCOL = "echo.v1"
+OPERATOR = "operator"  # who runs `python -m ops`; in the log in place of a function
 
 
 def find_authorizer(stack: Stack) -> Function | None:

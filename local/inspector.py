@@ -38,7 +38,7 @@ class Inspector(LocalhostServer):
     name = "inspector"
 
     def __init__(self, journal: Journal, built: Path, port: int) -> None:
-        """Take the port; `built` is the folder of the built pages."""
+        """Take the port; `built` is the folder of its built page."""
         super().__init__(port, FLAG)
         self.journal = journal
         self._built = built.resolve()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from watchfiles import Change, DefaultFilter, awatch
 
-from local import paths
+from local import example, paths
 from local.assembly import find_cached_template, synthesize_template
 from local.cloudformation.stack import Stack
 from local.cloudformation.template import Template
-from local.errors import explain
+from local.errors import TemplateError, explain
 from local.lambda_.runner import InitError
 from local.progress import Progress
 from local.system import Options, System
@@ -191,6 +191,11 @@ async def apply_template(template: Template, system: System) -> list[str]:
             await system.functions.update(arn, function)
             changes.append(f"settings of {function.target}")
         system.stack = dataclasses.replace(system.stack, functions={**system.stack.functions, arn: function})
+    with suppress(TemplateError):  # the functions do not depend on it
+        policy = example.find_operator_policy(template)
+        if policy and policy != example.find_operator_policy(system.template):
+            system.iam.update_role(example.OPERATOR, policy)
+            changes.append("operator's policy")
     system.stack, system.template = stack, template
     return [*changes, *(["API"] if api_has_changed else [])]
 

@@ -92,7 +92,7 @@ async def start_inspector(options: Options, journal: Journal | None, exits: Asyn
     """Start the inspector, which ends last: it shows how the connections end."""
     if journal is None or options.inspector_port is None:
         return None
-    inspector = Inspector(journal, options.page, options.inspector_port)
+    inspector = Inspector(journal, options.inspector, options.inspector_port)
     exits.push_async_callback(inspector.stop)
     await inspector.start()
     return inspector

@@ -45,6 +45,7 @@ class Options:
         aws_port: of the local Cognito and DynamoDB, 0 for any that is free.
         page_port: of the page, 0 for any that is free; None serves no page.
         page: the folder of the built page.
+        inspector: the folder of the built inspector.
         inspector_port: of the inspector, 0 for any that is free; None serves no inspector.
         functions: in the built images, as plain processes, or images where there is an engine to build them.
         environments: execution environments of each function.
@@ -62,7 +63,8 @@ class Options:
     port: int = 0
     aws_port: int = 0
     page_port: int | None = None
-    page: Path = ROOT / "frontend" / "dist"
+    page: Path = ROOT / "frontend" / "dist" / "page"
+    inspector: Path = ROOT / "frontend" / "dist" / "inspector"
     inspector_port: int | None = None
     functions: LaunchMode = "auto"
     environments: int = 2

@@ -20,8 +20,6 @@ from local.progress import Progress
 from local.state import State
 from local.system import Options, System, cancel, run_system
 
-OPERATOR = "operator"  # in place of a function's name, in the log
-
 
 async def up(options: Options, progress: Progress, journal: Journal) -> None:
     async with AsyncExitStack() as exits:
@@ -79,7 +77,7 @@ async def run_with_report(options: Options, progress: Progress, journal: Journal
             yield system
     finally:
         unused = system.unused_grants() if system else []
-        if unused := [each for each in unused if not each.startswith(f"{OPERATOR}:")]:
+        if unused := [each for each in unused if not each.startswith(f"{example.OPERATOR}:")]:
             progress.say("\n  ".join(("Grants that no function has used:", *unused)))
 
 
@@ -129,6 +127,8 @@ def open_operator_session(system: System, progress: Progress) -> dict[str, Any]:
     if policy is None:
         return {}
     account = system.stack.account
-    session = system.iam.open_session(OPERATOR, policy, f"arn:{account.partition}:iam::{account.id}:user/{OPERATOR}")
+    session = system.iam.open_session(
+        example.OPERATOR, policy, f"arn:{account.partition}:iam::{account.id}:user/{example.OPERATOR}"
+    )
     credentials = [session.access_key_id, session.secret_access_key, session.session_token]
     return {"operator_url": system.endpoint_url, "credentials": credentials}

@@ -141,7 +141,7 @@ class GatewayServer:
     def _begin_handshake(self, socket: ClientSocket, request: Request) -> None:
         handshake = Handshake(request.path, tuple(request.headers.raw_items()))
         if refusal := gateway.check_request(self.api, handshake) or socket.negotiate(request):
-            socket.refuse(refusal)
+            socket.refuse(refusal, handshake.request_id)
             self._record_decision(refusal, handshake)
         else:
             self._spawn(self._open(socket, handshake))
@@ -157,12 +157,12 @@ class GatewayServer:
             logger.exception("the handshake of %s failed", connection.id)
             decision = gateway.because("a fault of the local gateway", gateway.INTERNAL_ERROR)
         if isinstance(decision, Refusal):
-            socket.refuse(decision)
+            socket.refuse(decision, handshake.request_id)
             self._record_decision(decision, handshake, connection)
             return
         socket.closed.add_done_callback(partial(self._disconnect, connection, socket))
         if not self._server.is_serving():
-            socket.refuse(STOPPING)
+            socket.refuse(STOPPING, handshake.request_id)
             self._record_decision(STOPPING, handshake, connection)
             return
         peer = Peer(connection, socket, self.connections)

@@ -23,7 +23,7 @@ from websockets.server import ServerProtocol
 from local.apigateway import gateway
 from local.apigateway.gateway import BAD_REQUEST, Refusal
 from local.apigateway.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS
-from local.ids import random_bits
+from local.ids import new_id, random_bits
 
 REQUEST_SECONDS = 10.0  # for a client to send the head of its request, and again for the body
 MAX_HEAD_BYTES = 16 * 1024
@@ -93,7 +93,7 @@ class ProtocolSelector(asyncio.Protocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         self._finish()
-        self.transport.write(handshake_response(refusal).serialize())
+        self.transport.write(handshake_response(refusal, new_id()).serialize())
         self.transport.close()
 
     def _finish(self) -> None:
@@ -176,11 +176,11 @@ class ClientSocket(asyncio.Protocol):
         self._write()
         self.data_received(early or b"")
 
-    def refuse(self, refusal: Refusal) -> None:
-        """Answer the handshake with a refusal and close."""
+    def refuse(self, refusal: Refusal, request_id: str) -> None:
+        """Answer the handshake, whose API Gateway request id this is, with a refusal and close."""
         self._early = None
         if self._protocol.state is State.CONNECTING:
-            self._protocol.send_response(handshake_response(refusal))
+            self._protocol.send_response(handshake_response(refusal, request_id))
             self._write()
             self.transport.resume_reading()
 
@@ -346,10 +346,11 @@ def refusal_headers(refusal: Refusal) -> dict[str, str]:
     return {**headers, "x-amzn-ErrorType": refusal.error_type} if refusal.error_type else headers
 
 
-def handshake_response(refusal: Refusal) -> Response:
+def handshake_response(refusal: Refusal, request_id: str) -> Response:
     body = b"" if refusal.status == HTTPStatus.NOT_MODIFIED else refusal.body
     headers = Headers(refusal_headers(refusal))
     headers.update({"Content-Length": str(len(body)), "Connection": "close"})
+    headers["x-amz-apigw-id"] = request_id  # where REST APIs return `$context.extendedRequestId`
     if refusal in {BAD_REQUEST, gateway.UPGRADE_REQUIRED}:
         headers.update({"Upgrade": "websocket", "Sec-WebSocket-Version": "13"})  # RFC 6455 section 4.4
     return Response(refusal.status, responses.get(refusal.status, ""), headers, body)

@@ -143,7 +143,7 @@ def copied(root: Path, assemblies: Path | None = None) -> Checkout:
         (root / ".local" / "assemblies").symlink_to(assemblies)
     for name in (".venv", "node_modules", ".local/venvs"):
         (root / name).symlink_to(ROOT / name)
-    page = root / "frontend" / "dist" / "index.html"  # a stand-in: these tests need no build
+    page = root / "frontend" / "dist" / "page" / "index.html"  # a stand-in: these tests need no build
     page.parent.mkdir(parents=True)
     page.write_text("<!doctype html><title>Stand-in</title>")
     return Checkout(root)

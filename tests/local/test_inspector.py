@@ -52,7 +52,7 @@ def journal() -> Journal:
 
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
-    """An empty folder of built pages, with a secret beside it."""
+    """An empty folder for the built page, with a secret beside it."""
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "dist").mkdir()
     return tmp_path / "dist"
@@ -402,7 +402,7 @@ async def test_connection_of_our_own_stack_is_told_from_handshake_to_end(
 ) -> None:
     monkeypatch.setattr(paths, "STATE", tmp_path)
     monkeypatch.setattr(paths, "LOGS", tmp_path / "logs")
-    options = Options(template=own_template, functions="process", inspector_port=0, page=tmp_path)
+    options = Options(template=own_template, functions="process", inspector_port=0, inspector=tmp_path)
     async with run_system(options, Progress(io.StringIO()), journal) as system:
         password = "correct-Horse-battery-1"
         await asyncio.to_thread(system.users.add, "ada@example.com", password)

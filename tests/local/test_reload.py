@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 
-from local import paths
+from local import paths, up
 from local.example import build_handshake
 from local.progress import Progress
 from local.reload import changed_targets, find_edited_since, watch
@@ -199,6 +199,28 @@ async def test_grant_that_was_taken_away_is_refused_from_the_next_call_on(desk: 
 
     assert "role of websocket" in printed
     assert (await desk.ask("hi"))["message"] == "Internal server error"
+
+
+async def test_operator_policy_is_applied(desk: Desk) -> None:
+    session = up.open_operator_session(desk.system, Progress(desk.printed))
+    policies: list[Any] = []
+
+    def change(resources: dict[str, Any]) -> None:
+        policies.extend(each for each in resources.values() if each["Type"] == "AWS::IAM::ManagedPolicy")
+        for policy in policies:
+            statements = policy["Properties"]["PolicyDocument"]["Statement"]
+            statements[:] = [each for each in statements if "cognito-idp:ListUsers" not in each["Action"]]
+
+    def denial() -> object:
+        pool = desk.system.stack.account.arn("AWS::Cognito::UserPool", desk.system.user_pool_id or "")
+        return desk.system.iam.authorize(session["credentials"][0], "cognito-idp:ListUsers", pool)
+
+    before = denial()
+    printed = await desk.edit_template(change, printed="stack applied")
+
+    assert "operator's policy" in printed
+    assert len(policies) == 1
+    assert (before is None, denial() is None) == (True, False)
 
 
 async def test_change_that_needs_a_restart_says_so_and_why(desk: Desk) -> None:

@@ -284,6 +284,18 @@ async def test_every_refusal_has_a_request_id_of_its_own(
     assert [response.status_code for response in responses] == [status, status]
     first, second = (UUID(response.headers["x-amzn-RequestId"]) for response in responses)
     assert first != second
+    assert len({response.headers["x-amz-apigw-id"] for response in responses}) == 2
+
+
+async def test_refused_client_knows_the_request_id_that_the_functions_log(guarded: Gateway) -> None:
+    guarded.functions.behaviour["$connect"] = Invocation({"statusCode": 400})
+
+    with pytest.raises(InvalidStatus) as error:
+        await guarded.connect("?idToken=abc")
+
+    events = [await guarded.functions.event(name) for name in ("authorizer", "$connect")]
+    told = error.value.response.headers["x-amz-apigw-id"]
+    assert [event["requestContext"]["requestId"] for event in events] == [told, told]
 
 
 async def test_refusal_is_json_with_a_message(guarded: Gateway) -> None:

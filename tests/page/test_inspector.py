@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import BrowserContext, Locator, Page, expect
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
+import ops
+from local.demo import open_deployment
+from local.example import build_handshake
+from local.journal import Journal
+from local.progress import Progress
+from local.system import Options, System, run_system
 from tests.conftest import CONNECTION_ID, ROOT, SUB
-from tests.page.conftest import Console
+from tests.page.conftest import Console, Synthesize
 from tests.page.echo_page import COLOURS, FIND_VIOLATIONS, NARROW, WIDE, axe
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
-DIST = ROOT / "frontend" / "dist"
+DIST = ROOT / "frontend" / "dist" / "inspector"
 POLICY = "default-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 LIMIT = 200
 TRACE_ID = "1-6b0c212b-0123456789abcdef01234567"
@@ -32,7 +42,7 @@ Entry = dict[str, Any]
 
 
 class FakeInspector:
-    """The inspector's server with a journal that a test writes.
+    """The inspector's server with a journal that a test writes; the last tests here are in front of the real one.
 
     Attributes:
         port: stays the same when the server starts again.
@@ -313,3 +323,55 @@ async def expect_accessible(tab: Page) -> None:
         for colours in COLOURS:
             await tab.emulate_media(color_scheme=colours)
             assert await tab.evaluate(FIND_VIOLATIONS) == [], (size, colours)
+
+
+# In front of the local system
+
+
+PASSWORD = "correct-Horse-battery-1"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def system(synthesized: Synthesize, own_state: None) -> AsyncIterator[System]:
+    options = Options(template=synthesized({}), functions="process", environments=1, inspector_port=0)
+    async with run_system(options, Progress(io.StringIO()), Journal()) as system:
+        await asyncio.to_thread(system.users.add, "ada@example.com", PASSWORD)
+        yield system
+
+
+async def search(tab: Page, text: str) -> Locator:
+    """Search once, and return what the inspector says of the connection's end."""
+    await tab.get_by_role("searchbox").fill(text)
+    await tab.keyboard.press("Enter")
+    await expect(tab.get_by_role("heading", level=2, name=re.compile("^Connection "))).to_be_focused()
+    return tab.get_by_role("region", name="How it ended")
+
+
+async def test_request_id_of_a_refusal_leads_to_its_reason(system: System, context: BrowserContext) -> None:
+    tab = await context.new_page()
+    await tab.goto(system.inspector_url or "")
+
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(**build_handshake(system, "no.such.token"))
+    end = await search(tab, refused.value.response.headers["x-amz-apigw-id"])
+
+    await expect(end).to_contain_text("Handshake refused: 403")
+    await expect(end).to_contain_text("Reason: the token is not a JSON Web Token (malformed_token)")
+
+
+async def test_connection_id_of_an_error_frame_leads_to_who_ended_the_connection(
+    system: System, context: BrowserContext
+) -> None:
+    token = await asyncio.to_thread(system.users.id_token, "ada@example.com", PASSWORD)
+    tab = await context.new_page()
+    await tab.goto(system.inspector_url or "")
+
+    async with connect(**build_handshake(system, token)) as peer:
+        await peer.send(["x" * 30_000] * 3)
+        frame = json.loads(await peer.recv())
+        with closing(open_deployment(system)) as deployment:
+            await asyncio.to_thread(ops.kick, deployment, "grace", connection_id=frame["connectionId"])
+        await peer.wait_closed()
+    end = await search(tab, frame["connectionId"])
+
+    await expect(end).to_contain_text("Reason: an operator ended the connection: grace (kicked)")
