@@ -147,7 +147,7 @@ async def test_process_is_run_from_a_copy_of_its_source(launcher: Processes, ima
 
 
 async def test_killed_process_takes_along_what_it_has_started(launcher: Processes, python: Engine) -> None:
-    python("/bin/sleep 600 &\necho started\nwait")
+    python("/bin/sleep 600 &\necho started\nexec /bin/sleep 600")
     launched = await (await launcher.prepare({"rooms"}))["rooms"](function(target="rooms"), {})
     assert await anext(launched.output.lines()) == "started"
 
