@@ -1,4 +1,4 @@
-"""Verifies the signature of an ID token with one known key and nothing else: the least that an authorizer does."""
+"""Verifies the signature of an ID token with one known key, and logs the decision: the least that an authorizer does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ key = RSAPublicNumbers(e=65537, n=int(os.environ["MODULUS"])).public_key()
 def handler(event: dict[str, Any], context: object) -> dict[str, str]:
     signing_input, _, signature = event["queryStringParameters"]["idToken"].rpartition(".")
     key.verify(decode(signature), signing_input.encode(), PKCS1v15(), SHA256())
-    return {"sub": json.loads(decode(signing_input.partition(".")[2]))["sub"]}
+    sub = json.loads(decode(signing_input.partition(".")[2]))["sub"]
+    request = event["requestContext"]
+    print(json.dumps({"connectionId": request["connectionId"], "requestId": request["requestId"], "sub": sub}))
+    return {"sub": sub}
 
 
 def decode(segment: str) -> bytes:
