@@ -125,7 +125,7 @@ images: ## build both images, and those with the emulator
 .PHONY: image-report
 image-report: ## build both images, print what is in them, and fail on what Lambda would refuse
 	@docker buildx bake --load default
-	@$(PYTHON) -m infra.image_report $${PLATFORM:+--platform $$PLATFORM} $(FUNCTIONS:%=%:$${TAG:-dev})
+	@$(PYTHON) -m infra.image_report $(FUNCTIONS:%=%:$${TAG:-dev})
 
 .PHONY: synth
 synth: setup ## synthesize and validate the stack

@@ -1,9 +1,6 @@
-variable "PLATFORM" {
-  default = "linux/amd64" # or linux/arm64; the stack's Architectures follow
-}
-
+# The public mirror of Docker's official images, which lets everybody pull. docs/deploy.md says how to pin a digest.
 variable "BASE_IMAGE" {
-  default = "python:3.13-slim-trixie"
+  default = "public.ecr.aws/docker/library/python:3.13-slim-trixie"
 }
 
 variable "TAG" {
@@ -23,7 +20,7 @@ group "rie" {
 }
 
 target "_image" {
-  platforms = [PLATFORM] # exactly one: Lambda refuses an image index
+  platforms = ["linux/amd64"] # or linux/arm64: exactly one, Lambda refuses an image index; the functions follow
   contexts  = { base = "docker-image://${BASE_IMAGE}", scripts = "images/build" }
   attest    = ["type=provenance,disabled=true", "type=sbom,disabled=true"] # they would make an index too
   args      = { SOURCE_DATE_EPOCH = "0" }

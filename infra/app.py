@@ -3,10 +3,18 @@
 from typing import Any
 
 import aws_cdk as cdk
+from aws_cdk import aws_cognito as cognito
 
 from infra.backend_stack import BackendStack
 from infra.context import read_context
 from infra.websocket_api import Credential
+
+DESCRIPTION = "WebSocket API that lets in users of a Cognito user pool"
+# Retained once they have been created: a failed first deployment takes them with it.
+REMOVAL_POLICIES = {
+    "destroy": cdk.RemovalPolicy.DESTROY,
+    "retain": cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
+}
 
 
 def main() -> None:
@@ -15,11 +23,10 @@ def main() -> None:
     options: dict[str, Any] = {
         **settings,
         "credential": Credential(settings["credential"]),
-        "removal_policy": cdk.RemovalPolicy[settings["removal_policy"].upper()],
+        "feature_plan": cognito.FeaturePlan[settings["feature_plan"].upper()],
+        "removal_policy": REMOVAL_POLICIES[settings["removal_policy"]],
     }
-    BackendStack(
-        app, "WebSocketCognito", description="WebSocket API that lets in users of a Cognito user pool", **options
-    )
+    BackendStack(app, "WebSocketCognito", description=DESCRIPTION, **options)
     app.synth()
 
 

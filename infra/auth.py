@@ -23,7 +23,15 @@ PASSWORD_POLICY = cognito.PasswordPolicy(
 class Auth(Construct):
     """The Cognito user pool, and the app client by which a page without secrets signs its users in."""
 
-    def __init__(self, scope: Construct, id_: str, *, self_sign_up: bool, removal_policy: cdk.RemovalPolicy) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        id_: str,
+        *,
+        self_sign_up: bool,
+        feature_plan: cognito.FeaturePlan,
+        removal_policy: cdk.RemovalPolicy,
+    ) -> None:
         super().__init__(scope, id_)
         self.self_sign_up = self_sign_up
         self.user_pool = cognito.UserPool(
@@ -40,12 +48,14 @@ class Auth(Construct):
                 email_body="Your code is {####}. If you did not ask for one, ignore this mail.",
             ),
             password_policy=PASSWORD_POLICY,
+            feature_plan=feature_plan,
+            deletion_protection=removal_policy != cdk.RemovalPolicy.DESTROY,
             removal_policy=removal_policy,
         )
         accept(
             self.user_pool,
             "COG2",
-            "A second factor is up to the deployment: every page that signs users in has to ask.",
+            "An authenticator app for those who want one is a choice of the deployment; the page here would have to ask.",
         )
         accept(
             self.user_pool,

@@ -5,6 +5,7 @@ from typing import Any
 
 import aws_cdk as cdk
 from aws_cdk import aws_apigatewayv2 as apigatewayv2
+from aws_cdk import aws_cognito as cognito
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
@@ -28,7 +29,8 @@ class BackendStack(cdk.Stack):
         required_group: of the user pool, that a user must be in.
         max_connections_per_user: at the same time; None: any number.
         self_sign_up: strangers may make themselves a user.
-        removal_policy: what `cdk destroy` does with users, connections and logs.
+        feature_plan: of the user pool; each is priced by active user, and nothing here needs more than LITE.
+        removal_policy: what `cdk destroy` does with users and logs; connections always go with the API.
         throttle: of the stage, in handshakes or messages a second on each route, and the burst above that.
         log_retention: how long function and access logs are kept.
         log_role: create the account's role for API Gateway logs; one per account and region is enough.
@@ -46,7 +48,8 @@ class BackendStack(cdk.Stack):
         required_group: str | None = None,
         max_connections_per_user: int | None = None,
         self_sign_up: bool = False,
-        removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN,
+        feature_plan: cognito.FeaturePlan = cognito.FeaturePlan.LITE,
+        removal_policy: cdk.RemovalPolicy = cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         throttle: apigatewayv2.ThrottleSettings = THROTTLE,
         log_retention: logs.RetentionDays = logs.RetentionDays.ONE_MONTH,
         log_role: bool = True,
@@ -54,13 +57,8 @@ class BackendStack(cdk.Stack):
         **kwargs: Any,
     ) -> None:
         super().__init__(scope, id_, **kwargs)
-        auth = Auth(self, "Auth", self_sign_up=self_sign_up, removal_policy=removal_policy)
-        table = ConnectionTable(
-            self,
-            "ConnectionTable",
-            max_connections_per_user=max_connections_per_user,
-            removal_policy=removal_policy,
-        )
+        auth = Auth(self, "Auth", self_sign_up=self_sign_up, feature_plan=feature_plan, removal_policy=removal_policy)
+        table = ConnectionTable(self, "ConnectionTable", max_connections_per_user=max_connections_per_user)
         authorizer = ImageFunction(
             self, "Authorizer", target="authorizer", log_retention=log_retention, removal_policy=removal_policy
         )

@@ -16,6 +16,7 @@ BAKE_FILE = ROOT / "docker-bake.hcl"
 IMAGES = ROOT / "images"
 DOCKERFILE = IMAGES / "Dockerfile"
 VARIABLE = re.compile(r'^variable "(\w+)" \{\s*default = "([^"]*)"', re.MULTILINE)
+PLATFORM = re.compile(r'^  platforms = \["([^"]+)"\]', re.MULTILINE)
 NOT_IN_THE_IMAGE = {"CA_FILE", "TAG"}
 
 # cdk-assets takes all of stdout as the image's name, so everything else is sent to stderr.
@@ -56,7 +57,7 @@ class BakeTarget:
             ValueError: it has not exactly one platform.
         """
         variables = image_variables()
-        platform = bake_platform(name) if has_buildx() else variables["PLATFORM"]
+        platform = bake_platform(name) if has_buildx() else read_platform()
         return cls(name, platform, variables, source_hash((images or IMAGES) / name, variables))
 
     def command(self, *, outdir: str) -> list[str]:
@@ -96,6 +97,14 @@ def bake_platform(target: str) -> str:
     if len(platforms) != 1:
         raise ValueError(f"bake builds {target} for {platforms}: Lambda takes an image of one platform")
     return str(platforms[0])
+
+
+def read_platform() -> str:
+    """The platform as the bake file has it, for a machine without buildx."""
+    found = PLATFORM.findall(BAKE_FILE.read_text())
+    if len(found) != 1:
+        raise ValueError(f'{BAKE_FILE.name}: there must be one line such as platforms = ["linux/amd64"]')
+    return str(found[0])
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:

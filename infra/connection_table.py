@@ -32,7 +32,6 @@ class ConnectionTable(Construct):
         id_: str,
         *,
         max_connections_per_user: int | None,
-        removal_policy: cdk.RemovalPolicy,
     ) -> None:
         super().__init__(scope, id_)
         if max_connections_per_user is not None and max_connections_per_user < 1:
@@ -49,7 +48,7 @@ class ConnectionTable(Construct):
                 partition_key=partition_key,
                 billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
                 time_to_live_attribute="removedAt",
-                removal_policy=removal_policy,
+                removal_policy=cdk.RemovalPolicy.DESTROY,  # no row outlives the API
             )
 
         self.table = table("Table", connection_id)

@@ -9,6 +9,7 @@ T = TypeVar("T")
 # RFC 6454 section 6.2: a browser leaves out the scheme's own port. images/authorizer accepts these, and its own port too.
 ORIGIN = r"(?!https:.*:443$|http:.*:80$)[a-z][a-z0-9+.-]*://[^\s/,?#@*A-Z]+"
 EMAIL = r"[^\s@,]{1,64}@[^\s@,]+\.[^\s@,.]+"
+STACK_NAME = "up to 128 letters, digits and hyphens, the first a letter"
 SWITCH = {"true": True, "false": False}
 
 
@@ -22,6 +23,8 @@ class Settings(TypedDict):
     max_connections_per_user: int | None
     self_sign_up: bool
     removal_policy: str
+    feature_plan: str
+    stack_name: str
     log_role: bool
     alarm_email: str | None
 
@@ -43,6 +46,8 @@ def read_context(values: Mapping[str, Any]) -> Settings:
         max_connections_per_user=context.parse_number("maxConnectionsPerUser"),
         self_sign_up=context.choose("selfSignUp", SWITCH, default="false"),
         removal_policy=context.choose("removalPolicy", as_written("destroy", "retain"), default="retain"),
+        feature_plan=context.choose("featurePlan", as_written("lite", "essentials", "plus"), default="lite"),
+        stack_name=context.match("stackName", "[A-Za-z][A-Za-z0-9-]{0,127}", STACK_NAME) or "WebSocketCognito",
         log_role=context.choose("apiGatewayLogRole", SWITCH, default="true"),
         alarm_email=context.match("alarmEmail", EMAIL, "an e-mail address"),
     )

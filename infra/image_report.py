@@ -156,7 +156,7 @@ def describe(descriptor: Json) -> str:
 
 def check_platform(report: Report, wanted: str | None) -> None:
     if wanted and report.platform != wanted:
-        report.refuse(f"it is {report.platform}, but the function is {wanted}; build it with PLATFORM={wanted}")
+        report.refuse(f"it is {report.platform}, but the function is {wanted}; change `platforms` in docker-bake.hcl")
     elif report.platform not in PLATFORMS:
         report.refuse(f"it is {report.platform}, but Lambda runs {' or '.join(PLATFORMS)} only")
 

@@ -91,14 +91,25 @@ class WebSocketApi(Construct):
         self.stage = apigatewayv2.WebSocketStage(
             self, "Stage", web_socket_api=self.api, stage_name="prod", auto_deploy=True, throttle=throttle
         )
+        # Not live before all its routes: while `$connect` is missing, an API lets everybody in.
+        self.stage.node.add_dependency(self.api)
         self.access_log = logs.LogGroup(self, "AccessLog", retention=log_retention, removal_policy=removal_policy)
         resource = self.stage.node.default_child
         assert isinstance(resource, apigatewayv2.CfnStage)
         resource.access_log_settings = apigatewayv2.CfnStage.AccessLogSettingsProperty(
-            destination_arn=self.access_log.log_group_arn, format=json.dumps(ACCESS_LOG_FORMAT)
+            destination_arn=self._access_log_arn(), format=json.dumps(ACCESS_LOG_FORMAT)
         )
         if log_role:
             self.stage.node.add_dependency(ApiGatewayLogRole(self, "LogRole"))
+
+    def _access_log_arn(self) -> str:
+        """Return the ARN as API Gateway keeps it: with the log group's own, which ends with `:*`, every stage has drifted."""
+        return cdk.Stack.of(self).format_arn(
+            service="logs",
+            resource="log-group",
+            resource_name=self.access_log.log_group_name,
+            arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+        )
 
     def page_config(self) -> dict[str, str]:
         """Return what a page needs to connect."""

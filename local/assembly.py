@@ -13,7 +13,7 @@ from pathlib import Path
 
 from infra.bake import image_variables
 from local import paths
-from local.cloudformation.synthesis import find_template, synthesize
+from local.cloudformation.synthesis import find_template, read_cdk_json, synthesize
 from local.errors import TemplateError
 
 # Everything that the app reads. The lock files stand for the versions of its libraries.
@@ -41,7 +41,7 @@ def synthesize_template(context: Mapping[str, str]) -> Path:
     folder = assembly_folder(context)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as new:
-        synthesize(paths.ROOT, Path(new) / "cdk.out", context)
+        synthesize(paths.ROOT, Path(new) / "cdk.out", open_sign_up(context))
         if assembly_folder(context) != folder:  # a file was edited meanwhile: which version was read is unknown
             return synthesize_template(context)
         with suppress(TemplateError):
@@ -52,6 +52,12 @@ def synthesize_template(context: Mapping[str, str]) -> Path:
     for old in sorted(folder.parent.glob("[0-9a-f]*"), key=lambda each: each.stat().st_mtime)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return find_template(folder)
+
+
+def open_sign_up(context: Mapping[str, str]) -> dict[str, str]:
+    """Return the context with sign-up for everybody, so that the page can be tried, unless it or cdk.json says otherwise."""
+    default = {} if "selfSignUp" in read_cdk_json(paths.ROOT)["context"] else {"selfSignUp": "true"}
+    return default | dict(context)
 
 
 def assembly_folder(context: Mapping[str, str]) -> Path:

@@ -151,7 +151,7 @@ def test_malformed_variable_stops_the_init_phase(cold_start: ColdStart) -> None:
 
 
 def cognito_endpoints() -> dict[str, str]:
-    """Return botocore's default endpoint of user pools for each region that has them, and for one in China."""
+    """Return botocore's default endpoint of user pools for each region that has them."""
     session = botocore.session.get_session()
     loader = session.get_component("data_loader")
     rules = loader.load_service_model("cognito-idp", "endpoint-rule-set-1")
@@ -159,8 +159,7 @@ def cognito_endpoints() -> dict[str, str]:
     partitions = session.get_available_partitions()
     regions = [region for each in partitions for region in session.get_available_regions("cognito-idp", each)]
     return {
-        region: provider.resolve_endpoint(Region=region, UseFIPS=False, UseDualStack=False).url
-        for region in [*regions, "cn-north-1"]
+        region: provider.resolve_endpoint(Region=region, UseFIPS=False, UseDualStack=False).url for region in regions
     }
 
 
@@ -169,7 +168,7 @@ def test_issuer_and_keys_are_where_botocore_finds_the_user_pools_of_each_region(
 
     settings = {region: read(USER_POOL_ID=f"{region}_Example01") for region in endpoints}
 
-    assert {"us-east-1", "ap-southeast-5", "us-gov-west-1", "eusc-de-east-1", "cn-north-1"} <= endpoints.keys()
+    assert {"us-east-1", "ap-southeast-5", "us-gov-west-1", "eusc-de-east-1"} <= endpoints.keys()
     for region, endpoint in endpoints.items():
         issuer = f"{endpoint}/{region}_Example01"
         assert settings[region].issuers == [issuer, issuer.replace("https://", "https://issuer-")]

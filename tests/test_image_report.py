@@ -177,7 +177,7 @@ def test_image_of_another_platform_than_the_functions_is_refused(read: Read) -> 
     refused, accepted = read(BASE, wanted="linux/arm64"), read(BASE, platform="linux/arm64", wanted="linux/arm64")
 
     assert refused.refusals == [
-        "echo:dev: it is linux/amd64, but the function is linux/arm64; build it with PLATFORM=linux/arm64"
+        "echo:dev: it is linux/amd64, but the function is linux/arm64; change `platforms` in docker-bake.hcl"
     ]
     assert accepted.refusals == []
 

@@ -182,7 +182,11 @@ def test_page_is_told_what_concerns_it(
 
 @pytest.mark.parametrize(
     ("context", "policy"),
-    [({}, "Retain"), ({"removalPolicy": "retain"}, "Retain"), ({"removalPolicy": "destroy"}, "Delete")],
+    [
+        ({}, "RetainExceptOnCreate"),
+        ({"removalPolicy": "retain"}, "RetainExceptOnCreate"),
+        ({"removalPolicy": "destroy"}, "Delete"),
+    ],
     ids=["default", "retain", "destroy"],
 )
 def test_context_decides_what_is_kept(synthesize_app: Synthesize, context: dict[str, Any], policy: str) -> None:
@@ -197,6 +201,11 @@ def test_context_can_leave_out_the_accounts_log_role(synthesize_app: Synthesize,
     template = synthesize_app(apiGatewayLogRole=no)
 
     assert of_type(template, "AWS::ApiGateway::Account") == {}
+
+
+@pytest.mark.parametrize(("context", "plan"), [({}, "LITE"), ({"featurePlan": "essentials"}, "ESSENTIALS")])
+def test_context_chooses_the_user_pools_plan(synthesize_app: Synthesize, context: dict[str, Any], plan: str) -> None:
+    assert only(of_type(synthesize_app(**context), "AWS::Cognito::UserPool"))["UserPoolTier"] == plan
 
 
 def test_alarms_are_sent_to_the_address_of_the_context(synthesize_app: Synthesize) -> None:
@@ -227,10 +236,11 @@ TRUE_OR_FALSE = "it must be one of true, false"
 AN_ORIGIN = "it must be an origin as browsers write it, e.g. https://example.com"
 A_GROUP = "it must be a group's name"
 AN_ADDRESS = "it must be an e-mail address"
+A_STACK_NAME = "up to 128 letters, digits and hyphens, the first a letter"
 A_NUMBER = "it must be a number from 1 to 9999"
 THERE_ARE = (
     "there are credential, allowedOrigins, allowMissingOrigin, requiredGroup, maxConnectionsPerUser, selfSignUp, "
-    "removalPolicy, apiGatewayLogRole, alarmEmail"
+    "removalPolicy, featurePlan, stackName, apiGatewayLogRole, alarmEmail"
 )
 
 
@@ -243,6 +253,8 @@ THERE_ARE = (
         ("allowMissingOrigin", "yes", f"allowMissingOrigin is 'yes', {TRUE_OR_FALSE}"),
         ("selfSignUp", 1, f"selfSignUp is '1', {TRUE_OR_FALSE}"),
         ("apiGatewayLogRole", "never", f"apiGatewayLogRole is 'never', {TRUE_OR_FALSE}"),
+        ("featurePlan", "free", "featurePlan is 'free', it must be one of lite, essentials, plus"),
+        ("stackName", "two words", f"stackName is 'two words', it must be {A_STACK_NAME}"),
         ("removalPolicy", "sometimes", "removalPolicy is 'sometimes', it must be one of destroy, retain"),
         ("allowedOrigins", "*", f"allowedOrigins has '*', {AN_ORIGIN}"),
         ("allowedOrigins", "null", f"allowedOrigins has 'null', {AN_ORIGIN}"),

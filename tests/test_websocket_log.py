@@ -274,7 +274,9 @@ def test_error_that_is_not_of_a_service_is_told_by_its_class(websocket: ModuleTy
 def test_event_with_the_least_is_served(websocket: ModuleType, management: Stubber, lines: Lines) -> None:
     management.add_response("post_to_connection", {})
 
-    answer = websocket.handler({"requestContext": {"routeKey": "$default", "connectionId": CONNECTION_ID}}, None)
+    context = {"routeKey": "$default", "connectionId": CONNECTION_ID, "authorizer": {"exp": str(NOW + 600)}}
+
+    answer = websocket.handler({"requestContext": context}, None)
 
     assert answer == {"statusCode": 200}
     (line,) = lines()

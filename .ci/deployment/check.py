@@ -23,6 +23,9 @@ from processes import CheckFailed, docker, expect, expect_equal, run, say
 from surroundings import NO_ENGINE, docker_registry, ecr_between, lead_to_loopback, local_aws, ministack, no_tags_left
 
 STACK = "WebSocketCognito"
+SECOND = "Second"
+TO_TRY_IT = ("--context=selfSignUp=true", "--context=removalPolicy=destroy")
+BESIDE = (f"--context=stackName={SECOND}", "--context=apiGatewayLogRole=false")
 FUNCTIONS = {"authorizer", "websocket"}
 OUTPUTS = {
     "Region",
@@ -110,15 +113,22 @@ class Deployment:
         expect("There were no differences" in differences, differences)
         say("   There were no differences")
 
+        both = listed()
+        self.cdk("deploy", "--require-approval=never", *BESIDE)
+        expect(stack_exists(SECOND) and both < listed(), f"{SECOND} is not beside {STACK}")
+        self.cdk("destroy", "--force", *BESIDE)
+        expect_equal("what is left when the second stack is gone", listed(), both)
+        say(f"   {SECOND} came and went beside {STACK}")
+
         self.cdk("destroy", "--force")
-        expect(not stack_exists(), f"{STACK} still exists")
+        expect(not stack_exists(STACK), f"{STACK} still exists")
         kept = {name: resource for name, resource in self.template().items() if name.startswith(KEPT)}
         expect_equal("what is left of the stack", listed() - others, physical_ids(resources, kept))
         say(f"   {STACK} is gone; kept by design: {', '.join(sorted(kept))}")
 
     def cdk(self, command: str, *options: str, **environment: str) -> str:
         # --no: a CLI that `npm ci` did not install is not to be fetched now.
-        npx = ("npx", "--no", "cdk", command, f"--output={self.directory / 'cdk.out'}")
+        npx = ("npx", "--no", "cdk", command, f"--output={self.directory / 'cdk.out'}", *TO_TRY_IT)
         return run(self.directory, *npx, *options, **environment)
 
     def template(self) -> dict[str, Any]:
@@ -208,9 +218,9 @@ def listed() -> set[str]:
     }
 
 
-def stack_exists() -> bool:
+def stack_exists(name: str) -> bool:
     try:
-        boto3.client("cloudformation").describe_stacks(StackName=STACK)
+        boto3.client("cloudformation").describe_stacks(StackName=name)
     except ClientError as error:
         expect("does not exist" in str(error), str(error))
         return False

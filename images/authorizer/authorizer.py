@@ -67,7 +67,7 @@ ORIGIN = r"[a-z][a-z0-9+.-]*://[^\s/,?#@*A-Z]+"  # as browsers write it, RFC 645
 THIS_MACHINE = r"localhost|127(\.[0-9]{1,3}){3}|\[::1\]|host\.docker\.internal|host\.containers\.internal"
 ENDPOINT_URL = rf"(https://[A-Za-z0-9.-]+|http://({THIS_MACHINE}))(:[0-9]{{1,5}})?(/[^?#\s]*)?"
 # DNS suffixes of AWS partitions by the first part of a region's name; the others with user pools have amazonaws.com.
-DNS_SUFFIXES = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
+DNS_SUFFIXES = {"eusc": "amazonaws.eu"}
 
 FUNCTION_NAME = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
 # Values of the dimension ReasonClass by reason, without what follows a period. All other reasons are "signature".

@@ -50,7 +50,15 @@ def test_unchanged_stack_is_synthesized_once_for_each_context(synthesized: list[
     contexts = [plain, plain, {"a": "1"}, plain, {"a": "1"}, {"a": "2"}]
 
     assert [get_template(context) for context in contexts] == ["1", "1", "2", "1", "2", "3"]
-    assert synthesized == [plain, {"a": "1"}, {"a": "2"}]
+    assert synthesized == [{"selfSignUp": "true", **context} for context in (plain, {"a": "1"}, {"a": "2"})]
+
+
+def test_context_decides_whether_strangers_may_sign_up(project: Path, synthesized: list[dict[str, str]]) -> None:
+    get_template({"selfSignUp": "false"})
+    (project / "cdk.json").write_text('{"app": "app", "context": {"selfSignUp": false}}')
+    get_template({})
+
+    assert synthesized == [{"selfSignUp": "false"}, {}]
 
 
 def test_oldest_assemblies_are_deleted(project: Path, synthesized: list[dict[str, str]]) -> None:

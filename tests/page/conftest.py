@@ -158,7 +158,8 @@ def synthesized(tmp_path_factory: pytest.TempPathFactory) -> Synthesize:
     def template(context: Mapping[str, str]) -> Path:
         choices = tuple(sorted(context.items()))
         if choices not in templates:
-            templates[choices] = synthesize(ROOT, tmp_path_factory.mktemp("cdk.out"), dict(context))
+            open_sign_up = {"selfSignUp": "true"} | dict(context)  # as `make up` has it
+            templates[choices] = synthesize(ROOT, tmp_path_factory.mktemp("cdk.out"), open_sign_up)
         return templates[choices]
 
     return template
