@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -59,8 +60,13 @@ def main(words: Sequence[str] | None = None) -> int:
         status = run(arguments, progress)
         sys.stdout.flush()
     except BrokenPipeError:  # `… | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return 1
+    except OSError as error:  # for example, the disk is full
+        discard_output()
+        progress.end()
+        print(explain(error), file=sys.stderr)
+        status = 1
     except (OpsError, ClientError, BotoCoreError) as error:
         progress.end()
         print(explain(error), file=sys.stderr)
@@ -73,6 +79,11 @@ def main(words: Sequence[str] | None = None) -> int:
     if progress.counts.outcomes:
         print(f"before that: {format_counts(progress.counts, ())}", file=sys.stderr)
     return status
+
+
+def discard_output() -> None:
+    """Write no more, also not what Python still holds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
@@ -179,6 +190,9 @@ def format_rest(connection: Connection) -> str:
 
 
 if __name__ == "__main__":
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the caller has closed it
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # the terminal may not have every character
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

@@ -48,9 +48,15 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     )
     for each in (push, kick):
         each.add_argument("--dry-run", action="store_true", help="only count")
-    arguments = parser.parse_args(words)
+    arguments = parser.parse_args(join_connection(words))
     check_options(commands.choices[arguments.command], arguments)
     return arguments
+
+
+def join_connection(words: Sequence[str]) -> list[str]:
+    """Return `--connection ID` as one word: one id in 64 begins with a hyphen, as an option does."""
+    text = "\0".join(words)
+    return re.sub("(^|\0)--connection\0(?=-[^\0]{15}(\0|$))", r"\1--connection=", text).split("\0") if words else []
 
 
 def build_common_options() -> Parser:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Self
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
 from ops.deployment import Deployment
-from ops.errors import OpsError, call_with_retries, clean, is_retryable, read_code, read_status
+from ops.errors import OpsError, call_with_retries, clean, explain, is_retryable, read_code, read_status
 
 MAX_MESSAGE_BYTES = 128 * 1024  # limit of `@connections`
 HANDSHAKE_SECONDS = 30  # API Gateway waits 29 s for `$connect`
@@ -36,16 +36,23 @@ class Connection(NamedTuple):
 
     @classmethod
     def parse(cls, row: dict[str, Any]) -> Self:
-        """Raise OpsError for a row of another kind of table."""
+        """Raise OpsError for a row of another kind of table. What else is missing or makes no sense is unknown."""
         try:
-            times = (int(row.get(name, {}).get("N", 0)) for name in ("connectedAt", "removedAt"))
-            return cls(row["connectionId"]["S"], row["userId"]["S"], *times)
+            connection_id = row["connectionId"]["S"]
         except KeyError as error:
             raise OpsError(f"a row of the table has no {error}: is its name the output ConnectionTableName?") from error
+        user_id = row.get("userId", {}).get("S", "")
+        return cls(connection_id, user_id, parse_time(row, "connectedAt"), parse_time(row, "removedAt"))
 
     @property
     def has_expired(self) -> bool:
         return 0 < self.removed_at <= time.time()
+
+
+def parse_time(row: dict[str, Any], name: str) -> int:
+    """Return a time of a row, 0 for what is none before the year 5000."""
+    text = row.get(name, {}).get("N", "0")
+    return int(text) if text.isdecimal() and len(text) <= 11 else 0
 
 
 @dataclass
@@ -163,7 +170,13 @@ def kick(
         if dry_run:
             return "kicked", ""
         write_ended_by(deployment, connection.id, ended_by)
-        return reach(deployment, deployment.management.delete, connection, "kicked")
+        outcome = ("failed", "")
+        try:
+            outcome = reach(deployment, deployment.management.delete, connection, "kicked")
+        finally:
+            if outcome[0] == "failed":  # whatever ends it later, the operator did not
+                write_ended_by(deployment, connection.id, None)
+        return outcome
 
     return run(connections, work, deployment.threads, report)
 
@@ -199,8 +212,9 @@ def run(connections: Iterable[Connection], work: Work, threads: int, report: Rep
 
     report(counts)  # the caller has them also if an interrupt ends this
     with ThreadPoolExecutor(threads) as pool:
-        running = [pool.submit(run_thread) for _ in range(threads)]
+        running: list[Future[None]] = []
         try:
+            running += [pool.submit(run_thread) for _ in range(threads)]
             while wait(running, REPORT_SECONDS, FIRST_EXCEPTION).not_done and not any(map(has_failed, running)):
                 report(counts)
         finally:
@@ -229,6 +243,8 @@ def reach(deployment: Deployment, call: Callable[[str], None], connection: Conne
         if is_retryable(error) or read_code(error) in OF_ONE_CONNECTION:
             return "failed", clean(f"{read_code(error)}: {error.response['Error']['Message']}")
         raise
+    except (ConnectionClosedError, ReadTimeoutError) as error:  # `@connections` can be reached, but did not answer this
+        return "failed", explain(error)
     return outcome, ""
 
 
@@ -251,16 +267,18 @@ def delete_gone(deployment: Deployment, connection_id: str) -> Outcome:
     return "gone", ""
 
 
-def write_ended_by(deployment: Deployment, connection_id: str, ended_by: str) -> None:
-    """Note in the connection's row who ends it, if there is a row."""
+def write_ended_by(deployment: Deployment, connection_id: str, ended_by: str | None) -> None:
+    """Note in the connection's row who ends it, if there is a row; with None nobody does."""
+    change: dict[str, Any] = {"UpdateExpression": "REMOVE endedBy"}
+    if ended_by is not None:
+        change = {"UpdateExpression": "SET endedBy = :by", "ExpressionAttributeValues": {":by": {"S": ended_by}}}
     try:
         call_with_retries(
             deployment.dynamodb.update_item,
             TableName=deployment.table_name,
             Key={"connectionId": {"S": connection_id}},
-            UpdateExpression="SET endedBy = :by",
             ConditionExpression="attribute_exists(connectionId)",
-            ExpressionAttributeValues={":by": {"S": ended_by}},
+            **change,
         )
     except deployment.dynamodb.exceptions.ConditionalCheckFailedException:
         return  # the connection may still be open

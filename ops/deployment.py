@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Self
@@ -119,4 +120,7 @@ class Deployment:
 
 
 def open_session(profile: str | None = None) -> Session:
-    return botocore.session.Session(profile=profile)
+    session = botocore.session.Session(profile=profile)
+    if region := os.environ.get("AWS_REGION"):  # as all other SDKs read it; botocore reads AWS_DEFAULT_REGION only
+        session.set_config_variable("region", region)
+    return session

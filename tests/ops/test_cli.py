@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -290,6 +291,51 @@ def test_missing_region_is_told_in_one_line() -> None:
 
     assert ended.stderr.startswith("no region is set: pass --region")
     assert (ended.stderr.count("\n"), ended.returncode) == (1, 1)
+
+
+def test_region_of_the_environment_is_used() -> None:
+    with LoopbackServer(Answer(404)) as fake:
+        ended = run_ops("who", *WHERE[:4], AWS_REGION="eu-central-1", AWS_ENDPOINT_URL_DYNAMODB=fake.url)
+
+    assert "region" not in ended.stderr
+    assert "/eu-central-1/dynamodb/" in fake.requests[0].headers["Authorization"]
+
+
+@pytest.mark.parametrize("words", ["--connection {}", "--connection={}"])
+def test_connection_id_may_begin_with_hyphens(words: str) -> None:
+    parsed = arguments.parse_arguments(["kick", "--local", *words.format("--zdL3JpdBTsfVA=").split()])
+
+    assert parsed.connection == "--zdL3JpdBTsfVA="
+
+
+async def test_closed_standard_streams_are_no_error(desk: Desk) -> None:
+    peer, _ = await desk.connect()
+    command = shlex.join([sys.executable, "-m", "ops", "push", "--user", desk.user_id, *desk.options, "news"])
+
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        ["sh", "-c", f"exec {command} <&- >&-"],
+        cwd=ROOT,
+        env=os.environ | desk.variables,
+        stderr=PIPE,
+        check=False,
+    )
+
+    assert (ended.stderr, ended.returncode, await received(peer)) == (b"", 0, "news")
+
+
+async def test_output_that_cannot_be_written_is_one_line(desk: Desk) -> None:
+    await desk.connect()
+    command = [sys.executable, "-m", "ops", "push", "--user", desk.user_id, *desk.options, "news"]
+
+    full = os.open("/dev/full", os.O_WRONLY)
+
+    ended = await asyncio.to_thread(
+        subprocess.run, command, cwd=ROOT, env=os.environ | desk.variables, stdout=full, stderr=PIPE, check=False
+    )
+    os.close(full)
+
+    assert (ended.stderr, ended.returncode) == (b"cannot go on: No space left on device\nbefore that: delivered 1\n", 1)
 
 
 def cloudformation(body: str, status: int = 200) -> LoopbackServer:

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from botocore.exceptions import ClientError
 
 from ops import Counts, kick
 from tests.local.conftest import closed
@@ -41,6 +43,20 @@ async def test_row_says_who_ends_the_connection_before_it_ends(desk: Desk) -> No
     await asyncio.to_thread(partial(kick, deployment, "ada", connection_id=connection_id))
 
     assert [row and row["endedBy"] for row in rows] == [{"S": "ada"}]
+
+
+async def test_row_of_a_connection_that_could_not_be_ended_names_nobody(desk: Desk) -> None:
+    _, connection_id = await desk.connect()
+    deployment = desk.deployment()
+    denied = ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "DeleteConnection")
+    deployment.management.delete = Mock(side_effect=denied)  # type: ignore[method-assign]
+
+    with pytest.raises(ClientError):
+        await asyncio.to_thread(partial(kick, deployment, "ada", connection_id=connection_id))
+
+    row = await desk.row(connection_id)
+    assert row
+    assert "endedBy" not in row
 
 
 async def test_connection_without_a_row_is_ended_and_gets_none(desk: Desk) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
 from botocore.stub import Stubber
 
 from ops import Connection, Counts, OpsError, connections_of, push
 from ops import errors as ops_errors
-from ops.connections import HANDSHAKE_SECONDS, MAX_MESSAGE_BYTES
+from ops.connections import HANDSHAKE_SECONDS, MAX_MESSAGE_BYTES, run
 from tests.conftest import Answer, LoopbackServer, Request, free_port
 from tests.local.conftest import closed, received
 from tests.ops.conftest import GONE, LONG_AGO, TABLE, Desk
@@ -137,11 +140,71 @@ async def test_invalid_connection_id_fails_alone(desk: Desk) -> None:
     assert await received(peer) == "news"
 
 
+async def test_lost_connection_of_one_call_fails_alone(desk: Desk, quick: None) -> None:
+    await desk.put(GONE)
+    deployment = desk.deployment()
+    lost = ConnectionClosedError(endpoint_url=deployment.management.url)
+    deployment.management.post = Mock(side_effect=lost)  # type: ignore[method-assign]
+
+    counts = await asyncio.to_thread(push, deployment, b"news", desk.user_id)
+
+    assert counts.outcomes == {"failed": 1}
+    assert "Connection was closed" in "".join(counts.reasons)
+
+
 async def test_network_error_ends_the_push(desk: Desk, quick: None) -> None:
     await desk.put(GONE)
 
     with pytest.raises(EndpointConnectionError):
         await push_news(desk, callback_url=f"http://127.0.0.1:{free_port()}/prod")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"connectedAt": {"N": "1.5"}},
+        {"removedAt": {"N": "1.5"}},
+        {"connectedAt": {"N": "-1e15"}},
+        {"removedAt": {"S": ""}},
+    ],
+    ids=str,
+)
+async def test_time_that_makes_no_sense_is_unknown(desk: Desk, row: dict[str, Any]) -> None:
+    peer, connection_id = await desk.gateway.connected()
+    await desk.put(connection_id, **row, age=None)
+
+    (connection,) = await asyncio.to_thread(lambda: list(connections_of(desk.deployment(), desk.user_id)))
+    counts = await push_news(desk)
+
+    assert [getattr(connection, name) for name in ("connected_at", "removed_at")].count(0) >= 1
+    assert (counts.outcomes, await received(peer)) == ({"delivered": 1}, "news")
+
+
+def test_connection_without_a_user_is_one() -> None:
+    assert Connection.parse({"connectionId": {"S": GONE}}) == Connection(GONE)
+
+
+def test_interrupt_while_threads_start_stops_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = ThreadPoolExecutor.submit
+    started: list[Any] = []
+    done: list[int] = []
+
+    def interrupted(pool: ThreadPoolExecutor, work: Any) -> Any:
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        started.append(work)
+        return submit(pool, work)
+
+    def work(connection: Connection) -> tuple[str, str]:
+        time.sleep(0.001)
+        done.append(connection.connected_at)
+        return "delivered", ""
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run((Connection(GONE) for _ in range(10_000)), work, 8, lambda _: None)
+
+    assert len(done) < 5_000
 
 
 async def test_refused_caller_ends_the_push(desk: Desk) -> None:
