@@ -82,8 +82,8 @@ def explain(error: Exception) -> str:
             return "there are no AWS credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID, or pass --profile"
         case NoRegionError():
             return "no region is set: pass --region, or set AWS_REGION or a region in the profile"
-        case OSError(strerror=str(reason)):
-            return f"cannot go on: {reason}"
+        case OSError(strerror=str(what)):
+            return f"cannot go on: {what}"
     reason = getattr(error, "kwargs", {}).get("error")  # botocore's network errors have it, their messages do not
     return clean(" ".join(f"{error}".split()) + (f" ({reason})" if reason else "")) or type(error).__name__
 
