@@ -20,7 +20,9 @@ for (const [name, limit] of Object.entries(LIMITS_KB)) {
   });
   console.log(`${format(sum)} kB  JavaScript of the ${name} in all, gzip (limit ${limit} kB)`);
   if (sum > limit) {
-    console.error(`The ${name}'s JavaScript has ${(sum - limit).toFixed(1)} kB more than its limit in scripts/size.js.`);
+    console.error(
+      `The ${name}'s JavaScript has ${(sum - limit).toFixed(1)} kB more than its limit in scripts/size.js.`,
+    );
     process.exitCode = 1;
   }
 }
