@@ -77,7 +77,8 @@ def main(words: Sequence[str] | None = None) -> int:
     else:
         return status
     if progress.counts.outcomes:
-        print(f"before that: {format_counts(progress.counts, ())}", file=sys.stderr)
+        would = "would be: " if arguments.dry_run else ""
+        print(f"before that: {would}{format_counts(progress.counts, ())}", file=sys.stderr)
     return status
 
 

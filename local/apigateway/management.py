@@ -69,7 +69,8 @@ class Management:
             text, sender = data.decode(errors="replace"), self._name_caller(caller)
             facts = {"method": request.method, "status": response.status, "caller": sender, "body": text}
             trace_id = find_trace_id(request.headers.get("X-Amzn-Trace-Id"))
-            self.journal.record("management", connection_id, trace_id, **facts)
+            known = connection_id if CONNECTION_ID.fullmatch(connection_id) else None  # else it may be anything
+            self.journal.record("management", known, trace_id, **facts)
             if request.method == "POST" and response.status == HTTPStatus.OK:
                 self.journal.record("frame", connection_id, **{"body": text, "from": "@connections"})
         return response

@@ -92,6 +92,7 @@ class ProtocolSelector(asyncio.Protocol):
             protocol.data_received(data)
 
     def _refuse(self, refusal: Refusal) -> None:
+        logger.warning("a request was refused: %d %s", refusal.status, HTTPStatus(refusal.status).phrase)
         self._finish()
         self.transport.write(handshake_response(refusal, new_id()).serialize())
         self.transport.close()

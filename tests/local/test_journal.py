@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
@@ -400,6 +401,18 @@ async def test_invocation_without_a_permission_is_recorded(serve: Serve, journal
     assert (
         invocation.items() >= {"purpose": "$connect", "function": "websocket", "error": "Lambda.AccessDenied"}.items()
     )
+
+
+async def test_what_is_no_connection_id_is_not_recorded_as_one(gateway_with_journal: Gateway, journal: Journal) -> None:
+    """Somebody may put a token there."""
+    told: list[Entry] = []
+    journal.listeners.append(lambda entry, _: told.append(entry))
+
+    with pytest.raises(ClientError, match="Invalid connectionId"):
+        await asyncio.to_thread(gateway_with_journal.management.get_connection, ConnectionId="a.secret.token")
+
+    (call,) = [each for each in told if each.kind == "management"]
+    assert (call.facts["status"], call.keys) == (400, ())
 
 
 async def test_calls_of_connections_are_recorded_with_their_caller(

@@ -193,6 +193,16 @@ async def test_url_over_4096_characters_is_too_long(gateway: Gateway, dial: Dial
     assert gateway.functions.invoked == []
 
 
+async def test_refusal_of_a_url_that_nobody_has_read_is_logged(
+    gateway: Gateway, dial: Dial, caplog: pytest.LogCaptureFixture
+) -> None:
+    handshake = HANDSHAKE.replace(b"/prod", b"/prod?idToken=" + b"x" * 9000)
+
+    await (await dial(gateway.port, handshake)).read_all()
+
+    assert caplog.messages == ["a request was refused: 414 Request-URI Too Long"]
+
+
 async def test_url_of_4096_characters_is_accepted(gateway: Gateway) -> None:
     token = "x" * (4096 - len(f"wss://127.0.0.1:{gateway.port}/prod?idToken="))
 
