@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import NoReturn
 
 MAX_NAME_CHARACTERS = 64
@@ -55,8 +56,10 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def join_connection(words: Sequence[str]) -> list[str]:
     """Return `--connection ID` as one word: one id in 64 begins with a hyphen, as an option does."""
-    text = "\0".join(words)
-    return re.sub("(^|\0)--connection\0(?=-[^\0]{15}(\0|$))", r"\1--connection=", text).split("\0") if words else []
+    for at, (option, value) in enumerate(pairwise(words)):
+        if option == "--connection" and re.fullmatch("-.{15}", value):
+            return [*words[:at], f"{option}={value}", *words[at + 2 :]]
+    return [*words]
 
 
 def build_common_options() -> Parser:

@@ -50,7 +50,7 @@ class Connection(NamedTuple):
 
 
 def parse_time(row: dict[str, Any], name: str) -> int:
-    """Return a time of a row, 0 for what is none before the year 5000."""
+    """Return a time of a row in Unix seconds; 0 if it is missing, or no number that can be one."""
     text = row.get(name, {}).get("N", "0")
     return int(text) if text.isdecimal() and len(text) <= 11 else 0
 
@@ -174,7 +174,7 @@ def kick(
         try:
             outcome = reach(deployment, deployment.management.delete, connection, "kicked")
         finally:
-            if outcome[0] == "failed":  # whatever ends it later, the operator did not
+            if outcome[0] == "failed":  # the operator has not ended it
                 write_ended_by(deployment, connection.id, None)
         return outcome
 
