@@ -109,7 +109,7 @@ check: setup frontend/node_modules/stamp .venv/stamp-browser ## formatter, linte
 	$(VENV)/ruff format --check --quiet $(SOURCES)
 	$(VENV)/ruff check --quiet $(SOURCES)
 	$(VENV)/mypy $(SOURCES)
-	$(VENV)/python -m pytest --quiet tests/test_docs.py
+	$(VENV)/python -m pytest --quiet tests/unit/test_documents.py
 	npm run --silent check --prefix frontend
 
 .PHONY: format

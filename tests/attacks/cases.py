@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from tests.attacks.forgery import Pool, Signer, changed, id_token
-from tests.conftest import Event, load_event
+from tests.fixtures.events import Event, load_event
 
 ALLOW, ERROR = "Allow", "error"
 CONFIGURATIONS: dict[str, dict[str, str]] = {

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from tests.conftest import Answer, LoopbackHandler, LoopbackServer, Request
+from tests.fixtures.network import Answer, LoopbackHandler, LoopbackServer, Request
 
 TICK_SECONDS = 0.01  # between two octets of a drip, and between two looks at whether the client is still there
 PATIENCE_SECONDS = 8.0  # less than the function's timeout: then it is the server that hangs up

@@ -6,9 +6,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 
+from benchmarks.user_pool import APP_CLIENT_ID, ISSUER, SUB, USER_POOL_ID, cognito_claims
 from tests.attacks.cases import Token, tokens, with_claims
 from tests.attacks.forgery import ABSENT, RS256, Pool, changed, id_token, jws, rs256
-from tests.conftest import APP_CLIENT_ID, ISSUER, SUB, USER_POOL_ID, cognito_claims
 
 HOST = "cognito-idp.us-east-1.amazonaws.com"
 ANOTHER_CLIENT = "another2client34567"

@@ -1,4 +1,4 @@
-"""The user pool under attack, and the functions in Lambda's runtime as in tests/rie."""
+"""The user pool under attack, and the functions in Lambda's runtime as in tests/container."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from tests.attacks.forgery import Pool
-from tests.conftest import Answer, LoopbackServer, key_set, new_key
-from tests.rie.conftest import emulate, run
-
-__all__ = ["emulate", "run"]
+from tests.fixtures.network import Answer, LoopbackServer
+from tests.fixtures.tokens import key_set, new_key
 
 
 def renamed(key: RSAKey, kid: str, **parameters: str) -> RSAKey:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tests.attacks.cases import ALLOW, EMPTY_MAPS, ERROR, NO_MAPS, Case, Recipe, asked, asking, event_with, events
 from tests.attacks.forgery import ABSENT, Pool, id_token
-from tests.conftest import Event, load_event
+from tests.fixtures.events import Event, load_event
 
 QUERYSTRING = "querystring"
 OTHER_NAMES = {

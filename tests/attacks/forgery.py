@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
 from joserfc.jwk import RSAKey
 
-from tests.conftest import base64url, cognito_claims
+from benchmarks.user_pool import base64url, cognito_claims
 
 KID = "signing1example="
 RS256 = {"kid": KID, "alg": "RS256"}

@@ -19,7 +19,7 @@ from tests.attacks.cases import (
     offering,
 )
 from tests.attacks.forgery import ABSENT, Pool, id_token
-from tests.conftest import Event
+from tests.fixtures.events import Event
 
 NAME = "Sec-WebSocket-Protocol"
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import RSAKey
 
+from benchmarks.user_pool import ISSUER, USER_POOL_ID, base64url, cognito_claims
 from tests.attacks.cases import Token, headed_by, signed_by, tokens, with_headers
 from tests.attacks.forgery import (
     ABSENT,
@@ -28,7 +29,6 @@ from tests.attacks.forgery import (
     pss,
     rs256,
 )
-from tests.conftest import ISSUER, USER_POOL_ID, base64url, cognito_claims
 
 # Algorithm: RFC 8725 sections 2.1, 3.1 and 3.2
 

@@ -10,6 +10,7 @@ from secrets import token_bytes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA384, SHA512
 
+from benchmarks.user_pool import base64url
 from tests.attacks.cases import Token, claiming, signed_by, text, tokens
 from tests.attacks.forgery import (
     SHA256_PREFIX,
@@ -29,7 +30,6 @@ from tests.attacks.forgery import (
     rs256,
 )
 from tests.attacks.headers import PEM
-from tests.conftest import base64url
 
 BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 MAX_OCTETS = 1024 * 3 // 4  # 6144 bits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+from benchmarks.user_pool import ISSUER, cognito_claims
 from tests.attacks.cases import Recipe, claiming, headed_by, signed_by, tokens
 from tests.attacks.claims import ANOTHER_CLIENT, REQUIRED, later
 from tests.attacks.forgery import ABSENT, RS256, SHA256_PREFIX, emsa, encoded, id_token, jws, rs256
@@ -18,7 +19,6 @@ from tests.attacks.structure import (
     with_header_of,
     with_payload,
 )
-from tests.conftest import ISSUER, cognito_claims
 
 SOUND: dict[str, Recipe] = {
     "plain": id_token,

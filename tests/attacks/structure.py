@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterator
 from secrets import token_bytes
 
+from benchmarks.user_pool import APP_CLIENT_ID, ISSUER, SUB, base64url, cognito_claims
 from tests.attacks.cases import Recipe, Token, text, tokens
 from tests.attacks.forgery import KID, RS256, Pool, id_token, jws, rs256
 from tests.attacks.headers import jwk
 from tests.attacks.signatures import of_two, trailing_bits
-from tests.conftest import APP_CLIENT_ID, ISSUER, SUB, base64url, cognito_claims
 
 MAX_TOKEN_CHARACTERS = 8192
 JWE_HEADER = base64url(b'{"alg":"RSA-OAEP","enc":"A256GCM","cty":"JWT"}')

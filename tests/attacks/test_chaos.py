@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
+from benchmarks.user_pool import base64url, cognito_claims
 from tests.attacks.chaos import (
     FAULTY,
     OK,
@@ -51,24 +52,12 @@ from tests.attacks.chaos import (
     silence,
     slow,
 )
-from tests.conftest import (
-    AUTHORIZER,
-    JWKS_ENDPOINT,
-    Answer,
-    Clock,
-    EventFactory,
-    LoopbackServer,
-    Sign,
-    base64url,
-    cognito_claims,
-    effect,
-    key_set,
-    load_event,
-    new_key,
-)
-from tests.rie import conftest as rie
+from tests.fixtures.emulator import Emulate, Emulator
+from tests.fixtures.events import EventFactory, load_event
+from tests.fixtures.functions import AUTHORIZER, Clock, effect
+from tests.fixtures.network import Answer, LoopbackServer
+from tests.fixtures.tokens import JWKS_ENDPOINT, Sign, key_set, new_key
 
-emulate, run = rie.emulate, rie.run
 pytestmark = pytest.mark.filterwarnings("ignore:Key size should be:joserfc.errors.SecurityWarning")
 
 PATIENCE_SECONDS = 5.0
@@ -595,7 +584,7 @@ def test_handshake_that_never_ends_is_aborted(environment: Environment, sign: Si
 class Runtime:
     """Calls the authorizer behind the emulator."""
 
-    def __init__(self, authorizer: rie.Emulator, event: EventFactory) -> None:
+    def __init__(self, authorizer: Emulator, event: EventFactory) -> None:
         self._authorizer = authorizer
         self._event = event
         self._started = time.monotonic()
@@ -618,9 +607,9 @@ class Runtime:
 
 
 @pytest.fixture
-def runtime(emulate: rie.Emulate, server: ChaosServer, authorizer_event: EventFactory) -> Iterator[Runtime]:
+def runtime(emulate: Emulate, server: ChaosServer, authorizer_event: EventFactory) -> Iterator[Runtime]:
     endpoint = {"AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": server.url}
-    with emulate("authorizer", rie.AUTHORIZER | endpoint) as authorizer:
+    with emulate("authorizer", AUTHORIZER | endpoint) as authorizer:
         yield Runtime(authorizer, authorizer_event)
 
 

@@ -14,8 +14,11 @@ import pytest
 from tests.attacks.cases import ALLOW, CONFIGURATIONS, ERROR, Case
 from tests.attacks.corpus import ALSO_OFFERED, BROKEN, CASES, FORGED, SOUND
 from tests.attacks.forgery import Pool
-from tests.conftest import AUTHORIZER, JWKS_ENDPOINT, JWKS_PATH, METHOD_ARN, LoopbackServer
-from tests.rie.conftest import Emulate, Emulator
+from tests.fixtures.emulator import Emulate, Emulator
+from tests.fixtures.events import METHOD_ARN
+from tests.fixtures.functions import AUTHORIZER
+from tests.fixtures.network import LoopbackServer
+from tests.fixtures.tokens import JWKS_ENDPOINT, JWKS_PATH
 
 DENY = (
     '{"principalId": "anonymous", "policyDocument": {"Version": "2012-10-17", "Statement": [{"Action": '

@@ -17,25 +17,17 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from joserfc.jwk import RSAKey
 
+from benchmarks.user_pool import APP_CLIENT_ID, ISSUER, SUB, base64url, cognito_claims
 from tests.attacks.cases import asking, event_with, offer
 from tests.attacks.corpus import FORGED
 from tests.attacks.forgery import KID, RS256, jws, rs256
 from tests.attacks.handshakes import EVIL, NAME, ORIGIN
-from tests.conftest import (
-    APP_CLIENT_ID,
-    AUTHORIZER,
-    ISSUER,
-    JWKS_ENDPOINT,
-    ROOT,
-    SUB,
-    Event,
-    LoopbackServer,
-    Sign,
-    base64url,
-    cognito_claims,
-    load_event,
-)
-from tests.emf import read_lines
+from tests.fixtures import ROOT
+from tests.fixtures.emf import read_lines
+from tests.fixtures.events import Event, load_event
+from tests.fixtures.functions import AUTHORIZER
+from tests.fixtures.network import LoopbackServer
+from tests.fixtures.tokens import JWKS_ENDPOINT, Sign
 
 set_hypothesis_home_dir(ROOT / ".pytest_cache" / "hypothesis")
 FUZZ = settings(

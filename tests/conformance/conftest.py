@@ -24,7 +24,7 @@ import pytest
 from local.cloudformation.synthesis import run_app
 from tests.conformance.deployments import Deployment, Endpoints, Limited, LocalDeployment
 from tests.conformance.gateway import Gateway
-from tests.conftest import ROOT
+from tests.fixtures import ROOT
 
 PROBED = {"main", "bare", "guarded", "open_", "throttled", "unpermitted", "limited"}
 TEMPLATED = PROBED - {"main", "limited"}

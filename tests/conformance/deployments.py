@@ -20,7 +20,8 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from tests.conformance.gateway import PATIENCE_SECONDS, Stage
-from tests.conftest import ROOT, is_loopback
+from tests.fixtures import ROOT
+from tests.fixtures.network import is_loopback
 
 IMAGES = Path(__file__).resolve().parent / "images"
 READY = re.compile(r"^WebSocket +(?P<url>ws://[^\s?]+)\S*$.*Ctrl-C ends everything\.", re.DOTALL | re.MULTILINE)

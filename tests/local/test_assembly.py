@@ -10,7 +10,7 @@ import pytest
 from infra import bake
 from local import assembly, paths
 from local.assembly import fingerprint
-from tests.conftest import ROOT
+from tests.fixtures import ROOT
 
 
 @pytest.fixture

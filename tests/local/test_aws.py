@@ -20,7 +20,8 @@ from local.aws.resources import Created, create_resources
 from local.aws.users import Users
 from local.cloudformation.template import Template
 from local.errors import CommandError, LaunchError, TemplateError
-from tests.local.conftest import PATIENCE_SECONDS, alive, descendants
+from tests.fixtures.gateway import PATIENCE_SECONDS
+from tests.fixtures.processes import alive, descendants
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 

@@ -17,8 +17,9 @@ import pytest
 from local.aws.endpoint import AwsEndpoint, service_and_region
 from local.aws.iam import Iam, Role, Session, Statement
 from local.aws.resolver import sitecustomize
-from tests.conftest import Answer, LoopbackServer
-from tests.local.conftest import Gateway, Run, Runtime, Serve, received
+from tests.fixtures.gateway import Gateway, Serve, received
+from tests.fixtures.network import Answer, LoopbackServer
+from tests.fixtures.runtime import MakeRuntime, Runtime
 
 JWKS = "https://cognito-idp.us-east-1.amazonaws.com/us-east-1_Example01/.well-known/jwks.json"
 API = "localapi00.execute-api.us-east-1.amazonaws.com"
@@ -134,11 +135,15 @@ def session(endpoint: AwsEndpoint) -> Session:
 
 
 @pytest.fixture
-async def desk(serve: Serve, cognito: LoopbackServer, endpoint: AwsEndpoint, session: Session, run: Run) -> Desk:
+async def desk(
+    serve: Serve, cognito: LoopbackServer, endpoint: AwsEndpoint, session: Session, make_runtime: MakeRuntime
+) -> Desk:
     gateway = await serve(iam=endpoint.iam)
     endpoint.route_gateway(API, gateway.port)
     own = {"PYTHONPATH": str(PACKAGES), "https_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
-    function = run(FUNCTION, environment={**own, **endpoint.environment(own), **session.environment()}, concurrency=1)
+    function = make_runtime(
+        FUNCTION, environment={**own, **endpoint.environment(own), **session.environment()}, concurrency=1
+    )
     return Desk(endpoint, gateway, cognito, function)
 
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from local.apigateway import sockets
-from tests.local.conftest import Dial, Gateway, RawClient, Serve, received
-from tests.local.hostile import (
+from tests.fixtures.gateway import Dial, Gateway, RawClient, Serve, received
+from tests.fixtures.hostile import (
     answer,
     call,
     dripping,

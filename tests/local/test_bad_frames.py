@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from local.apigateway import sockets
-from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve
-from tests.local.hostile import (
+from tests.fixtures.gateway import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve
+from tests.fixtures.hostile import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -14,8 +14,9 @@ from contextlib import ExitStack
 import pytest
 
 from local.apigateway import server, sockets
-from tests.local.conftest import HANDSHAKE, OUR_ROUTES, Dial, Gateway, RawClient, Serve, api
-from tests.local.hostile import (
+from tests.fixtures.apis import OUR_ROUTES, api
+from tests.fixtures.gateway import HANDSHAKE, Dial, Gateway, RawClient, Serve
+from tests.fixtures.hostile import (
     NO_LINGER,
     answer,
     dripping,

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
-import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
@@ -23,15 +17,11 @@ import urllib3
 from websockets.sync.client import connect
 
 from local.aws.clients import client
-from tests.conftest import ROOT, free_port
-from tests.local.conftest import alive, descendants
-from tests.local.parts import function, parts
-from tests.local.terminal import Terminal
-
-START_SECONDS = 180.0
-STOP_SECONDS = 60.0
-NOT_COPIED = (".git", ".ci", ".local", ".venv", "cdk.out", "dist", "node_modules", "tests", "__pycache__", ".*_cache")
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+from tests.fixtures.make_up import ENVIRONMENT, START_SECONDS, STOP_SECONDS, Checkout, Up, ours, run_up, wait_until
+from tests.fixtures.network import free_port
+from tests.fixtures.processes import alive
+from tests.fixtures.templates import function, parts
+from tests.fixtures.terminal import Terminal
 
 DEMO_STEPS = [
     "stack unchanged",  # or synthesized
@@ -55,160 +45,12 @@ DEMO_STEPS = [
 ]
 
 
-def ours(port: int) -> list[str]:
-    """Arguments by which nothing is in the way of a developer's own `make up`."""
-    return [
-        "--port",
-        str(port),
-        "--aws-port",
-        "0",
-        "--page-port",
-        "0",
-        "--inspector-port",
-        "0",
-        "--functions",
-        "process",
-    ]
-
-
-def wait_until(holds: Callable[[], object], otherwise: Callable[[], str], seconds: float = START_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, otherwise()
-        time.sleep(0.02)
-
-
-@dataclass(frozen=True)
-class Checkout:
-    """A working copy of the project with everything installed, where nothing has run yet."""
-
-    root: Path
-
-    def state(self, port: int = 4510) -> Path:
-        """What commands know of the `up` on a port."""
-        return self.root / ".local" / f"up-{port}.json"
-
-    def start(self, *arguments: str) -> Command:
-        output = self.root / "output"
-        with output.open("wb") as file:
-            command = [".venv/bin/python", "-m", "local", *arguments]
-            process = subprocess.Popen(command, cwd=self.root, env=ENVIRONMENT, stdout=file, stderr=subprocess.STDOUT)
-        return Command(process, output)
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.paste(f".venv/bin/python -m local {' '.join(arguments)}")
-
-    def paste(self, line: str) -> subprocess.CompletedProcess[str]:
-        """Runs a line in a shell whose folder is the project's."""
-        return subprocess.run(
-            ["sh", "-c", line],
-            cwd=self.root,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            timeout=START_SECONDS,
-            check=False,
-        )
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command that runs in the background."""
-
-    process: subprocess.Popen[bytes]
-    output: Path
-
-    @property
-    def processes(self) -> dict[int, str]:
-        """Those that it has started."""
-        return descendants(self.process.pid)
-
-    def wait_for(self, text: str) -> str:
-        """Returns the output as soon as it has this text."""
-        wait_until(lambda: text in self.output.read_text() or self.process.poll() is not None, self.output.read_text)
-        assert text in self.output.read_text()
-        return self.output.read_text()
-
-    def interrupt(self) -> int:
-        """Ctrl-C; returns the exit status."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(STOP_SECONDS)
-
-
-def copied(root: Path, assemblies: Path | None = None) -> Checkout:
-    """Copies the project; `assemblies` has what copies of it have synthesized."""
-    shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*NOT_COPIED))
-    (root / ".local").mkdir()
-    if assemblies:
-        (root / ".local" / "assemblies").symlink_to(assemblies)
-    for name in (".venv", "node_modules", ".local/venvs"):
-        (root / name).symlink_to(ROOT / name)
-    page = root / "frontend" / "dist" / "page" / "index.html"  # a stand-in: these tests need no build
-    page.parent.mkdir(parents=True)
-    page.write_text("<!doctype html><title>Stand-in</title>")
-    return Checkout(root)
-
-
-@pytest.fixture(scope="module")
-def new_checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Checkout]:
-    """Copies the project, so that a `make up` of the developer's beside the tests is left alone."""
-    assemblies = tmp_path_factory.mktemp("assemblies")
-    return lambda: copied(tmp_path_factory.mktemp("checkout") / "project", assemblies)
-
-
-@pytest.fixture
-def checkout(new_checkout: Callable[[], Checkout]) -> Checkout:
-    return new_checkout()
-
-
 # up, and what it prints
-
-
-@dataclass(frozen=True)
-class Up:
-    """`up`, listening."""
-
-    checkout: Checkout
-    command: Command
-    port: int
-    printed: str
-
-    @property
-    def state(self) -> dict[str, Any]:
-        state: dict[str, Any] = json.loads(self.checkout.state(self.port).read_text())
-        return state
-
-    def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command beside this `up`."""
-        return self.checkout.run(command, f"--port={self.port}", *arguments)
-
-    def address(self, name: str) -> str:
-        """The printed address of this name."""
-        found = re.search(rf"^{name} +(http://\S+)", self.printed, re.MULTILINE)
-        assert found is not None
-        return found[1]
-
-    def line(self, start: str) -> str:
-        """The printed line to paste that starts with this, its continuation lines included."""
-        block = self.printed.partition("In another terminal, from here:\n")[2].partition("\n\n")[0]
-        (found,) = [line for line in re.split(r"(?<!\\)\n", block) if line.lstrip().startswith(start)]
-        return found
-
-
-@contextmanager
-def started(checkout: Checkout, *arguments: str) -> Iterator[Up]:
-    port = free_port()
-    command = checkout.start("up", *ours(port), *arguments)
-    try:
-        yield Up(checkout, command, port, command.wait_for("Ctrl-C ends everything."))
-    finally:
-        if command.process.poll() is None:
-            command.interrupt()
 
 
 @pytest.fixture(scope="module")
 def up(new_checkout: Callable[[], Checkout]) -> Iterator[Up]:
-    with started(new_checkout()) as running:
+    with run_up(new_checkout()) as running:
         yield running
 
 
@@ -401,7 +243,7 @@ def test_interrupt_is_answered_with_the_grants_that_nobody_has_used(checkout: Ch
 
 
 def test_lines_printed_for_a_token_out_of_the_url_work_too(checkout: Checkout) -> None:
-    with started(checkout, "--context", "credential=subprotocol") as up:
+    with run_up(checkout, "--context", "credential=subprotocol") as up:
         assert f"WebSocket   ws://127.0.0.1:{up.port}/prod\n" in up.printed
         use_lines(up)
         assert up.checkout.paste(up.line("curl -i")).stdout.startswith("HTTP/1.1 401 Unauthorized")
@@ -409,7 +251,7 @@ def test_lines_printed_for_a_token_out_of_the_url_work_too(checkout: Checkout) -
 
 def test_origin_and_group_of_the_context_are_followed(checkout: Checkout) -> None:
     contexts = [f"--context={each}" for each in ("requiredGroup=staff", "allowedOrigins=https://a.example.com")]
-    with started(checkout, *contexts) as up:
+    with run_up(checkout, *contexts) as up:
         use_lines(up)
 
 
@@ -482,7 +324,7 @@ def test_other_template_is_told_what_can_be_told(checkout: Checkout) -> None:
     resources = parts(Guard=function("authorizer"), Rooms=function("websocket"))
     template.write_text(json.dumps({"Resources": resources}))
 
-    with started(checkout, f"--template={template}") as up:
+    with run_up(checkout, f"--template={template}") as up:
         commands = {command: up.run(*command.split()).stderr for command in ("token", "connection", "post hello")}
 
     url = f"ws://127.0.0.1:{up.port}/beta?room=…"

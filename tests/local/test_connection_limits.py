@@ -14,7 +14,8 @@ from local.apigateway import sockets
 from local.apigateway.events import Event
 from local.apigateway.limits import Limits
 from local.lambda_.invocation import Invocation
-from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, Serve, api, closed, received
+from tests.fixtures.apis import api
+from tests.fixtures.gateway import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, Serve, closed, received
 
 GOING_AWAY = (1001, "Going away")
 LONG_SECONDS = 600.0

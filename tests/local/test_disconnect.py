@@ -9,7 +9,8 @@ import pytest
 from local.apigateway import sockets
 from local.apigateway.events import Event
 from local.lambda_.invocation import Invocation
-from tests.local.conftest import HANDSHAKE, PATIENCE_SECONDS, Dial, Functions, Gateway, Serve, api, closed
+from tests.fixtures.apis import api
+from tests.fixtures.gateway import HANDSHAKE, PATIENCE_SECONDS, Dial, Functions, Gateway, Serve, closed
 
 CLOSE_WITHOUT_A_CODE = b"\x88\x80mask"  # RFC 6455 section 5.5.1: a masked close frame without a payload
 KEEP_ALIVE = b"GET /prod HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from local.aws.endpoint import AwsEndpoint
 from local.aws.iam import ADMINISTRATOR, Iam, Role, Session, Statement
 from local.aws.ministack import LocalAws
-from tests.conftest import Answer, LoopbackServer, Request, free_port
+from tests.fixtures.network import Answer, LoopbackServer, Request, free_port
 
 ACCOUNT = "us-east-1:000000000000"
 ROWS = f"arn:aws:dynamodb:{ACCOUNT}:table/Rows"

@@ -11,8 +11,9 @@ import pytest
 from local.apigateway import server, sockets
 from local.apigateway.sockets import ClientSocket
 from local.lambda_.invocation import Invocation
-from tests.local.conftest import OUR_ROUTES, PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve, api
-from tests.local.hostile import (
+from tests.fixtures.apis import OUR_ROUTES, api
+from tests.fixtures.gateway import PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve
+from tests.fixtures.hostile import (
     PING,
     TEXT,
     dripping,

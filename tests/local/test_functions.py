@@ -17,9 +17,9 @@ from local.functions import Functions, LaunchMode
 from local.progress import Progress
 from local.reload import Reload
 from local.system import Options, System
-from tests.local.conftest import AUTHORIZER, WEBSOCKET, function
+from tests.fixtures.apis import AUTHORIZER_ARN, WEBSOCKET_ARN, function
 
-ARNS = {"authorizer": AUTHORIZER, "websocket": WEBSOCKET}
+ARNS = {"authorizer": AUTHORIZER_ARN, "websocket": WEBSOCKET_ARN}
 HANDLER = "def handler(event, context):\n    return {!r}\n"
 
 # Engines, as `docker` commands.

@@ -22,7 +22,7 @@ from local.aws.clients import client
 from local.aws.iam import ADMINISTRATOR
 from local.ids import new_id
 from local.lambda_.invocation import Invocation
-from tests.local.conftest import DESK, HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, received, request
+from tests.fixtures.gateway import DESK, HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, received, request
 
 MANY = 10_000  # posts that no socket's buffers would hold
 FRAME_HEAD = b"\x81\x7f\0\0\0\0\0\x02\0\0"  # RFC 6455 section 5.2: a text frame of 128 KB

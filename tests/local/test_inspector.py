@@ -25,7 +25,9 @@ from local.journal import Journal
 from local.progress import Progress
 from local.system import Options, run_system
 from local.traces import TraceListener
-from tests.local.conftest import PATIENCE_SECONDS, Listen, Run, api, received
+from tests.fixtures.apis import api
+from tests.fixtures.gateway import PATIENCE_SECONDS, Listen, received
+from tests.fixtures.runtime import MakeRuntime
 
 ADA, BOB = "AAAAAAAAAAAAAAA=", "BBBBBBBBBBBBBBA="
 JWS = ".".join(("eyJ" + "aGVhZGVy" * 8, "eyJ" + "cGF5bG9hZHBheWxvYWQ" * 4, "c2lnbmF0dXJl" * 12))
@@ -346,14 +348,14 @@ def handler(event, context):
     ids=["query string", "header", "subprotocol", "everywhere"],
 )
 async def test_credential_is_in_no_answer_of_the_inspector(
-    run: Run, listen: Listen, inspector: Inspector, token: str, sent: tuple[str, str, dict[str, Any]]
+    make_runtime: MakeRuntime, listen: Listen, inspector: Inspector, token: str, sent: tuple[str, str, dict[str, Any]]
 ) -> None:
     journal, (source, query, options) = inspector.journal, sent
     if "subprotocols" in options and token == OPAQUE:
         token = "opaque-0123456789-abcdefghijklmnopqrstuvwxyz"  # a subprotocol is a token of RFC 9110
     options = json.loads(json.dumps(options).replace("<token>", token))
     traces = TraceListener(journal)
-    runtime = run(CARELESS, concurrency=1, environment={"AWS_XRAY_DAEMON_ADDRESS": await traces.start()},
+    runtime = make_runtime(CARELESS, concurrency=1, environment={"AWS_XRAY_DAEMON_ADDRESS": await traces.start()},
                   logging={"LogFormat": "JSON"})  # fmt: skip
     runtime.runner.journal = journal
     routes = {"$default": {"two_way": True}}

@@ -15,7 +15,7 @@ from local.lambda_.invocation import Invocation
 from local.lambda_.runner import InitError
 from local.lambda_.runtime_process import LOG_LINE_BYTES, RuntimeProcess
 from local.processes import is_running
-from tests.local.conftest import PATIENT, Gate, Run
+from tests.fixtures.runtime import PATIENT, Gate, MakeRuntime
 
 ECHO = """
 import os
@@ -48,8 +48,8 @@ def handler(event, context):
 # The init phase
 
 
-async def test_started_function_has_one_environment_that_waits(run: Run) -> None:
-    runtime = run(ECHO)
+async def test_started_function_has_one_environment_that_waits(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(ECHO)
 
     await runtime.start()
 
@@ -91,9 +91,9 @@ async def test_started_function_has_one_environment_that_waits(run: Run) -> None
     ids=["exception", "import", "name", "syntax", "no handler", "exit", "exit without a status", "signal"],
 )
 async def test_function_that_cannot_start_says_why_and_where_in_the_users_files(
-    run: Run, source: str, explanation: str
+    make_runtime: MakeRuntime, source: str, explanation: str
 ) -> None:
-    runtime = run(source)
+    runtime = make_runtime(source)
     (runtime.source / "a_module_with_a_fault.py").write_text("\n\nprint(\n")
 
     with pytest.raises(InitError) as error:
@@ -103,25 +103,27 @@ async def test_function_that_cannot_start_says_why_and_where_in_the_users_files(
     assert explanation.format(file=runtime.source / "websocket.py", folder=runtime.source) in str(error.value)
 
 
-async def test_file_below_the_current_folder_is_named_from_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = run("1 / 0")
+async def test_file_below_the_current_folder_is_named_from_there(
+    make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = make_runtime("1 / 0")
     monkeypatch.chdir(runtime.source.parent)
 
     with pytest.raises(InitError, match=r'File "websocket/websocket\.py", line 1'):
         await runtime.start()
 
 
-async def test_end_in_the_init_phase_is_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    await run("raise SystemExit(5)").invoke({})
+async def test_end_in_the_init_phase_is_logged(make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture) -> None:
+    await make_runtime("raise SystemExit(5)").invoke({})
 
     assert [record.message for record in caplog.records] == [
         "websocket: Runtime exited with error: exit status 5 Runtime.ExitError"
     ]
 
 
-async def test_init_phase_has_its_limit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_init_phase_has_its_limit(make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lambda_runtime, "INIT_SECONDS", 1.0)
-    runtime = run("import time; time.sleep(600)", timeout_seconds=1)
+    runtime = make_runtime("import time; time.sleep(600)", timeout_seconds=1)
 
     with pytest.raises(InitError, match=r"websocket: Sandbox\.Timedout: init took over 1 s"):
         await runtime.start()
@@ -131,9 +133,9 @@ async def test_init_phase_has_its_limit(run: Run, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_function_that_cannot_be_launched_says_why(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    runtime = run(ECHO)
+    runtime = make_runtime(ECHO)
     runtime.runner.launch = await runtime.prepare()
     monkeypatch.setattr(processes, "VENVS", tmp_path)
 
@@ -142,13 +144,15 @@ async def test_function_that_cannot_be_launched_says_why(
 
 
 @pytest.mark.parametrize("environment", [{"A": "b\0c"}, {"A": 5}, {"A=": "b"}], ids=["null", "number", "name"])
-async def test_variable_that_no_process_can_have_is_named(run: Run, environment: dict[str, str]) -> None:
+async def test_variable_that_no_process_can_have_is_named(
+    make_runtime: MakeRuntime, environment: dict[str, str]
+) -> None:
     with pytest.raises(InitError, match=r"environment variable 'A=?' cannot be set"):
-        await run(ECHO, environment=environment).start()
+        await make_runtime(ECHO, environment=environment).start()
 
 
-async def test_invocation_of_a_function_that_cannot_start_fails_with_the_reason(run: Run) -> None:
-    invocation = await run("raise RuntimeError('broken')").invoke({})
+async def test_invocation_of_a_function_that_cannot_start_fails_with_the_reason(make_runtime: MakeRuntime) -> None:
+    invocation = await make_runtime("raise RuntimeError('broken')").invoke({})
 
     assert (invocation.error, invocation.message) == ("RuntimeError", "broken")
 
@@ -157,8 +161,8 @@ async def test_invocation_of_a_function_that_cannot_start_fails_with_the_reason(
 
 
 @pytest.mark.parametrize("event", [{"a": [1, None, "こんにちは"]}, None, "\ud800", 0, {"big": "x" * 200_000}], ids=type)
-async def test_event_and_answer_are_any_json(run: Run, event: object) -> None:
-    invocation = await run(ECHO).invoke(event)
+async def test_event_and_answer_are_any_json(make_runtime: MakeRuntime, event: object) -> None:
+    invocation = await make_runtime(ECHO).invoke(event)
 
     assert invocation.error is None
     assert invocation.answer[1] == event
@@ -178,9 +182,9 @@ async def test_event_and_answer_are_any_json(run: Run, event: object) -> None:
     ],
 )
 async def test_failure_is_in_the_result_and_the_next_invocation_works(
-    run: Run, event: str, error: str, message: str
+    make_runtime: MakeRuntime, event: str, error: str, message: str
 ) -> None:
-    runtime = run(FRAIL)
+    runtime = make_runtime(FRAIL)
 
     failed = await runtime.invoke(event)
     worked = await runtime.invoke("work")
@@ -191,8 +195,8 @@ async def test_failure_is_in_the_result_and_the_next_invocation_works(
     assert worked.answer in runtime.alive
 
 
-async def test_environment_outlives_an_exception_but_not_a_crash(run: Run) -> None:
-    runtime = run(FRAIL, concurrency=1)
+async def test_environment_outlives_an_exception_but_not_a_crash(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(FRAIL, concurrency=1)
 
     first, *others = [(await runtime.invoke(event)).answer for event in ("work", "raise", "work", "crash", "work")]
 
@@ -200,8 +204,8 @@ async def test_environment_outlives_an_exception_but_not_a_crash(run: Run) -> No
     assert others[3] not in {None, first}
 
 
-async def test_invocation_over_its_time_fails_and_the_next_one_works(run: Run) -> None:
-    runtime = run(FRAIL, timeout_seconds=1, concurrency=1)
+async def test_invocation_over_its_time_fails_and_the_next_one_works(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(FRAIL, timeout_seconds=1, concurrency=1)
 
     timed_out = await runtime.invoke("hang")
     worked = await runtime.invoke("work")
@@ -212,8 +216,8 @@ async def test_invocation_over_its_time_fails_and_the_next_one_works(run: Run) -
     assert runtime.alive == [worked.answer]
 
 
-async def test_line_of_any_length_may_be_logged(run: Run) -> None:
-    runtime = run("def handler(event, context):\n    print('x' * event)\n    return 'done'", concurrency=1)
+async def test_line_of_any_length_may_be_logged(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime("def handler(event, context):\n    print('x' * event)\n    return 'done'", concurrency=1)
 
     answers = [await runtime.invoke(LOG_LINE_BYTES * 2), await runtime.invoke(1)]
 
@@ -223,8 +227,10 @@ async def test_line_of_any_length_may_be_logged(run: Run) -> None:
 # Environments
 
 
-async def test_invocations_at_once_run_in_two_environments_and_a_third_waits_for_one(run: Run, gate: Gate) -> None:
-    runtime = run(PATIENT, concurrency=2)
+async def test_invocations_at_once_run_in_two_environments_and_a_third_waits_for_one(
+    make_runtime: MakeRuntime, gate: Gate
+) -> None:
+    runtime = make_runtime(PATIENT, concurrency=2)
 
     invocations = [asyncio.create_task(runtime.invoke(gate.port)) for _ in range(3)]
     (one, way_of_one), (two, way_of_two) = await gate.next(), await gate.next()
@@ -239,8 +245,10 @@ async def test_invocations_at_once_run_in_two_environments_and_a_third_waits_for
     assert len(runtime.processes) == 2
 
 
-async def test_invocation_that_nobody_waits_for_any_more_ends_like_any_other(run: Run, gate: Gate) -> None:
-    runtime = run(PATIENT, concurrency=1)
+async def test_invocation_that_nobody_waits_for_any_more_ends_like_any_other(
+    make_runtime: MakeRuntime, gate: Gate
+) -> None:
+    runtime = make_runtime(PATIENT, concurrency=1)
     given_up = [asyncio.create_task(runtime.invoke(gate.port)) for _ in range(2)]  # one runs, the other waits in line
     pid, way = await gate.next()
 
@@ -257,8 +265,8 @@ async def test_invocation_that_nobody_waits_for_any_more_ends_like_any_other(run
     assert len(runtime.processes) == 1
 
 
-async def test_environment_that_dies_as_its_turn_comes_is_replaced(run: Run) -> None:
-    runtime = run(ECHO, concurrency=1)
+async def test_environment_that_dies_as_its_turn_comes_is_replaced(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(ECHO, concurrency=1)
     await runtime.start()
 
     runtime.processes[0].kill()
@@ -269,7 +277,7 @@ async def test_environment_that_dies_as_its_turn_comes_is_replaced(run: Run) -> 
 
 
 async def test_environment_whose_remains_are_still_removed_gets_no_invocation(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     removing, removed = asyncio.Event(), asyncio.Event()
     clean_up = RuntimeProcess.clean_up
@@ -280,7 +288,7 @@ async def test_environment_whose_remains_are_still_removed_gets_no_invocation(
         return await clean_up(launched)
 
     monkeypatch.setattr(RuntimeProcess, "clean_up", clean_up_slowly)
-    runtime = run(ECHO)
+    runtime = make_runtime(ECHO)
     await runtime.start()
 
     runtime.processes[0].kill()
@@ -291,15 +299,17 @@ async def test_environment_whose_remains_are_still_removed_gets_no_invocation(
     assert worked.answer == [runtime.processes[1].pid, "hello"]
 
 
-async def test_end_is_logged_as_on_lambda(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    invocation = await run(FRAIL).invoke("exit")
+async def test_end_is_logged_as_on_lambda(make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture) -> None:
+    invocation = await make_runtime(FRAIL).invoke("exit")
 
     assert [record.message for record in caplog.records] == [f"websocket: {invocation.message} Runtime.ExitError"]
     assert re.fullmatch(r"RequestId: [0-9a-f-]{36} Error: Runtime exited with error: exit status 3", invocation.message)
 
 
-async def test_environment_that_died_is_not_timed_out_as_well(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    runtime = run(FRAIL, timeout_seconds=1, concurrency=1)
+async def test_environment_that_died_is_not_timed_out_as_well(
+    make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = make_runtime(FRAIL, timeout_seconds=1, concurrency=1)
     await runtime.start()
 
     runtime.processes[0].kill()
@@ -313,10 +323,10 @@ async def test_environment_that_died_is_not_timed_out_as_well(run: Run, caplog: 
 
 
 async def test_invocation_whose_environment_cannot_start_fails_while_others_work(
-    run: Run, gate: Gate, tmp_path: Path
+    make_runtime: MakeRuntime, gate: Gate, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
-    runtime = run(f"import pathlib\nassert not pathlib.Path({str(broken)!r}).exists(), 'broken'\n{PATIENT}")
+    runtime = make_runtime(f"import pathlib\nassert not pathlib.Path({str(broken)!r}).exists(), 'broken'\n{PATIENT}")
     working = asyncio.create_task(runtime.invoke(gate.port))
     pid, way = await gate.next()
 
@@ -328,8 +338,8 @@ async def test_invocation_whose_environment_cannot_start_fails_while_others_work
     assert (await working).answer == pid
 
 
-async def test_stop_ends_every_process(run: Run, gate: Gate) -> None:
-    runtime = run(PATIENT)
+async def test_stop_ends_every_process(make_runtime: MakeRuntime, gate: Gate) -> None:
+    runtime = make_runtime(PATIENT)
     invocations = [asyncio.create_task(runtime.invoke(gate.port)) for _ in range(3)]
     await gate.next()
     await gate.next()
@@ -342,9 +352,11 @@ async def test_stop_ends_every_process(run: Run, gate: Gate) -> None:
     assert errors == ["Runtime.ExitError", "Runtime.ExitError", "Runtime.Stopped"]
 
 
-async def test_stop_ends_a_process_that_ignores_the_request(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_ends_a_process_that_ignores_the_request(
+    make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lambda_runtime, "STOP_SECONDS", 0.1)
-    runtime = run(f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{ECHO}")
+    runtime = make_runtime(f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{ECHO}")
     await runtime.start()
 
     await runtime.stop()
@@ -352,8 +364,8 @@ async def test_stop_ends_a_process_that_ignores_the_request(run: Run, monkeypatc
     assert runtime.alive == []
 
 
-async def test_stop_ends_a_process_that_is_just_being_launched(run: Run) -> None:
-    runtime = run(ECHO)
+async def test_stop_ends_a_process_that_is_just_being_launched(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(ECHO)
     launching, may_launch = asyncio.Event(), asyncio.Event()
     launched = runtime.runner.launch
 
@@ -373,8 +385,8 @@ async def test_stop_ends_a_process_that_is_just_being_launched(run: Run) -> None
     await asyncio.gather(starting, return_exceptions=True)
 
 
-async def test_child_that_leads_its_own_session_ends_with_its_environment(run: Run) -> None:
-    runtime = run(
+async def test_child_that_leads_its_own_session_ends_with_its_environment(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(
         "import subprocess\n"
         "def handler(event, context):\n"
         "    return subprocess.Popen(['sleep', '600'], start_new_session=True).pid\n"

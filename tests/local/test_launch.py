@@ -17,7 +17,9 @@ from local.lambda_ import containers as containers_module
 from local.lambda_ import processes
 from local.lambda_.containers import LABEL, Containers, has_engine
 from local.lambda_.processes import Processes
-from tests.local.conftest import PATIENCE_SECONDS, alive, function
+from tests.fixtures.apis import function
+from tests.fixtures.gateway import PATIENCE_SECONDS
+from tests.fixtures.processes import alive
 
 Engine = Callable[[str], None]
 

@@ -17,8 +17,8 @@ from local.aws.mail import Mail
 from local.aws.ministack import LocalAws
 from local.aws.resources import create_resources
 from local.cloudformation.template import Template
-from tests.conftest import Answer, LoopbackServer
-from tests.local.conftest import PATIENCE_SECONDS
+from tests.fixtures.gateway import PATIENCE_SECONDS
+from tests.fixtures.network import Answer, LoopbackServer
 
 PASSWORD = "correct-Horse-battery-1"
 OTHER_PASSWORD = "another-Horse-battery-2"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.test_requirements import LOCKS
+from tests.fixtures import ROOT
+from tests.fixtures.locks import LOCKS
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
 

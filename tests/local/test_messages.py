@@ -13,7 +13,8 @@ from websockets.exceptions import ConnectionClosed
 
 from local.apigateway.events import Event
 from local.lambda_.invocation import Invocation
-from tests.local.conftest import OUR_ROUTES, PATIENCE_SECONDS, Behaviour, Gateway, Serve, api, closed, received
+from tests.fixtures.apis import OUR_ROUTES, api
+from tests.fixtures.gateway import PATIENCE_SECONDS, Behaviour, Gateway, Serve, closed, received
 
 FRAME = 32 * 1024
 MESSAGE = 128 * 1024

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from local.aws.ministack import LocalAws
-from tests.local.conftest import PATIENCE_SECONDS
+from tests.fixtures.gateway import PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -23,9 +23,9 @@ from local.page_settings import local_settings
 from local.ports import bind_localhost
 from local.progress import Progress
 from local.system import Options, check_before_synthesis, run_system
-from tests.local.conftest import PATIENCE_SECONDS
-from tests.local.parts import parts
-from tests.local.test_ports import needs_ipv6
+from tests.fixtures.gateway import PATIENCE_SECONDS
+from tests.fixtures.network import needs_ipv6
+from tests.fixtures.templates import parts
 
 OUTPUT = {
     "userPoolId": "us-east-1_AbCdEfGhI",

@@ -15,18 +15,7 @@ from local import paths, ports, state
 from local.errors import LaunchError
 from local.ports import bind_localhost, find_port
 from local.state import State
-from tests.conftest import free_port
-
-
-def has_ipv6() -> bool:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+from tests.fixtures.network import free_port, needs_ipv6
 
 
 @pytest.fixture(params=["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])

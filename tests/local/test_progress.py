@@ -13,7 +13,7 @@ import pytest
 
 from local.errors import LaunchError
 from local.progress import Progress, StepFailed, format_duration, printable
-from tests.conftest import ROOT
+from tests.fixtures import ROOT
 
 
 class Terminal(io.StringIO):

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from local.apigateway import sockets
-from tests.local.conftest import DESK, HANDSHAKE, Dial, Gateway, RawClient, request
+from tests.fixtures.gateway import DESK, HANDSHAKE, Dial, Gateway, RawClient, request
 
 # Requests without an upgrade
 

@@ -20,8 +20,9 @@ from local.aws.iam import ADMINISTRATOR
 from local.aws.ministack import LocalAws
 from local.lambda_.invocation import Invocation
 from ops import Deployment
-from tests.conftest import WEBSOCKET, ColdStart
-from tests.local.conftest import AUTHORIZER, OUR_ROUTES, PATIENCE_SECONDS, Listen, allow, api, received
+from tests.fixtures.apis import AUTHORIZER_ARN, OUR_ROUTES, allow, api
+from tests.fixtures.functions import WEBSOCKET, ColdStart
+from tests.fixtures.gateway import PATIENCE_SECONDS, Listen, received
 
 CLIENTS = 5
 TABLE = "connections"
@@ -95,7 +96,7 @@ async def test_clients_that_connect_during_a_push_are_reachable_afterwards(
     user_id = str(uuid.uuid4())
 
     async def invoke(function_arn: str, event: Event) -> Invocation:
-        if function_arn == AUTHORIZER:
+        if function_arn == AUTHORIZER_ARN:
             return Invocation(allow({"userId": user_id, "exp": str(int(time.time()) + 3600)}))
         answer = await asyncio.to_thread(websocket.handler, event, None)
         if event["requestContext"]["routeKey"] == "$connect":

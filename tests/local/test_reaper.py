@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.local.conftest import PATIENCE_SECONDS, alive
+from tests.fixtures import ROOT
+from tests.fixtures.gateway import PATIENCE_SECONDS
+from tests.fixtures.processes import alive
 
 # Starts two process groups, one of which ends before this process does.
 PARENT = """

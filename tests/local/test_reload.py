@@ -22,8 +22,8 @@ from local.example import build_handshake
 from local.progress import Progress
 from local.reload import changed_targets, find_edited_since, watch
 from local.system import Options, System, cancel, run_system
-from tests.conftest import ROOT
-from tests.local.conftest import PATIENCE_SECONDS, received
+from tests.fixtures import ROOT
+from tests.fixtures.gateway import PATIENCE_SECONDS, received
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

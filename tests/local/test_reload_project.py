@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.conftest import ROOT, docker
-from tests.local import test_commands
-from tests.local.test_commands import Up, copied, started, wait_until
+from tests.fixtures import ROOT
+from tests.fixtures.engine import docker
+from tests.fixtures.make_up import ENVIRONMENT, Up, copy_project, run_up, wait_until
 
 PATIENCE_SECONDS = 60.0  # bounds a wait for an answer
 KEPT = "What ran before keeps running."
@@ -94,7 +94,7 @@ def assemblies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def running(root: Path, assemblies: Path, *arguments: str) -> Iterator[Project]:
     """Run `up` in a copy of the project, with a connected client."""
-    with started(copied(root, assemblies), *arguments) as up:
+    with run_up(copy_project(root, assemblies), *arguments) as up:
         url = f"ws://127.0.0.1:{up.port}/prod?idToken={up.run('token').stdout.strip()}"
         with connect(url, proxy=None) as phone:
             yield Project(up, phone)
@@ -109,7 +109,7 @@ def in_containers(engine: None, tmp_path_factory: pytest.TempPathFactory, assemb
     tag = f"edited-{uuid.uuid4().hex[:8]}"
     root = tmp_path_factory.mktemp("images") / "project"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(test_commands.ENVIRONMENT, "TAG", tag)
+        patch.setitem(ENVIRONMENT, "TAG", tag)
         try:
             with running(root, assemblies, "--functions=image") as project:
                 assert "authorizer, websocket as images" in project.printed

@@ -7,7 +7,10 @@ import asyncio
 import pytest
 
 from local.lambda_.runner import InitError
-from tests.local.conftest import PATIENCE_SECONDS, PATIENT, Gate, Run, Runtime, alive, function
+from tests.fixtures.apis import function
+from tests.fixtures.gateway import PATIENCE_SECONDS
+from tests.fixtures.processes import alive
+from tests.fixtures.runtime import PATIENT, Gate, MakeRuntime, Runtime
 
 VERSION = "import os\ndef handler(event, context): return [{version!r}, os.environ.get('SETTING'), os.getpid()]"
 
@@ -27,8 +30,8 @@ async def ended(pids: list[int]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_new_code_runs_in_all_environments_and_idle_ones_from_before_end(run: Run) -> None:
-    runtime = run(code("one"))
+async def test_new_code_runs_in_all_environments_and_idle_ones_from_before_end(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(code("one"))
     await asyncio.gather(*(runtime.invoke({}) for _ in range(2)))
     before = runtime.alive
 
@@ -40,8 +43,8 @@ async def test_new_code_runs_in_all_environments_and_idle_ones_from_before_end(r
     await ended(before)
 
 
-async def test_busy_environment_ends_after_its_answer(run: Run, gate: Gate) -> None:
-    runtime = run(PATIENT)
+async def test_busy_environment_ends_after_its_answer(make_runtime: MakeRuntime, gate: Gate) -> None:
+    runtime = make_runtime(PATIENT)
     busy = asyncio.create_task(runtime.invoke(gate.port))
     pid, way = await gate.next()
 
@@ -54,8 +57,8 @@ async def test_busy_environment_ends_after_its_answer(run: Run, gate: Gate) -> N
     await ended([pid])
 
 
-async def test_waiting_invocations_go_to_new_environments(run: Run, gate: Gate) -> None:
-    runtime = run(PATIENT, concurrency=1)
+async def test_waiting_invocations_go_to_new_environments(make_runtime: MakeRuntime, gate: Gate) -> None:
+    runtime = make_runtime(PATIENT, concurrency=1)
     busy = asyncio.create_task(runtime.invoke(gate.port))
     _, way = await gate.next()
     waiting = [asyncio.create_task(runtime.invoke({})) for _ in range(2)]
@@ -68,8 +71,8 @@ async def test_waiting_invocations_go_to_new_environments(run: Run, gate: Gate) 
 
 
 @pytest.mark.parametrize("broken", ["def handler(event, context", "import no_such", "raise SystemExit(1)"])
-async def test_code_that_does_not_start_changes_nothing(run: Run, broken: str) -> None:
-    runtime = run(code("one"))
+async def test_code_that_does_not_start_changes_nothing(make_runtime: MakeRuntime, broken: str) -> None:
+    runtime = make_runtime(code("one"))
     await runtime.start()
 
     with pytest.raises(InitError, match=r"^websocket: Runtime\."):
@@ -81,8 +84,8 @@ async def test_code_that_does_not_start_changes_nothing(run: Run, broken: str) -
     assert await answers(runtime) == "two"
 
 
-async def test_environment_after_a_timeout_has_the_code_of_those_that_serve(run: Run) -> None:
-    runtime = run(f"import time\n{code('one')} if event != 'hang' else time.sleep(600)", timeout_seconds=1)
+async def test_environment_after_a_timeout_has_the_code_of_those_that_serve(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(f"import time\n{code('one')} if event != 'hang' else time.sleep(600)", timeout_seconds=1)
     await runtime.start()
     runtime.write("def handler(event, con")  # half of an edit
 
@@ -91,8 +94,8 @@ async def test_environment_after_a_timeout_has_the_code_of_those_that_serve(run:
     assert await answers(runtime) == "one"
 
 
-async def test_new_settings_are_seen_by_the_next_invocation(run: Run) -> None:
-    runtime = run(code("one"), environment={"AWS_ACCESS_KEY_ID": "own"})
+async def test_new_settings_are_seen_by_the_next_invocation(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(code("one"), environment={"AWS_ACCESS_KEY_ID": "own"})
     await runtime.start()
 
     await runtime.replace(code("one"), function(environment={"SETTING": "new", "AWS_ACCESS_KEY_ID": "no"}))
@@ -101,8 +104,8 @@ async def test_new_settings_are_seen_by_the_next_invocation(run: Run) -> None:
     assert runtime.runner.function.environment["SETTING"] == "new"
 
 
-async def test_of_two_replacements_at_once_the_later_one_stays(run: Run) -> None:
-    runtime = run(code("one"))
+async def test_of_two_replacements_at_once_the_later_one_stays(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(code("one"))
     await runtime.start()
     launches = []
     for version in ("two", "three"):
@@ -115,8 +118,8 @@ async def test_of_two_replacements_at_once_the_later_one_stays(run: Run) -> None
     await ended([process.pid for process in runtime.processes[:-1]])
 
 
-async def test_replacement_while_the_first_environment_starts(run: Run) -> None:
-    runtime = run(f"import time; time.sleep(1)\n{code('one')}")
+async def test_replacement_while_the_first_environment_starts(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(f"import time; time.sleep(1)\n{code('one')}")
     starting = asyncio.create_task(runtime.start())
     while not runtime.processes:
         await asyncio.sleep(0.01)
@@ -128,8 +131,8 @@ async def test_replacement_while_the_first_environment_starts(run: Run) -> None:
     await ended([runtime.processes[0].pid])
 
 
-async def test_no_invocation_is_lost_or_fails(run: Run) -> None:
-    runtime = run(code("0"))
+async def test_no_invocation_is_lost_or_fails(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(code("0"))
     seen: list[str] = []
 
     async def ask() -> None:
@@ -148,8 +151,8 @@ async def test_no_invocation_is_lost_or_fails(run: Run) -> None:
     assert set(seen) == {"0", "1", "2", "3"}
 
 
-async def test_end_of_the_run_ends_a_replacement(run: Run) -> None:
-    runtime = run(code("one"))
+async def test_end_of_the_run_ends_a_replacement(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(code("one"))
     await runtime.start()
     replacing = asyncio.create_task(runtime.replace("import time; time.sleep(600)"))
     while len(runtime.processes) < 2:

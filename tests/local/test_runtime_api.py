@@ -8,7 +8,8 @@ import re
 import pytest
 
 from local.lambda_.invocation import Invocation
-from tests.local.conftest import WEBSOCKET, Run, function
+from tests.fixtures.apis import WEBSOCKET_ARN, function
+from tests.fixtures.runtime import MakeRuntime
 
 TRACE_HEADER = re.compile(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24});Parent=[0-9a-f]{16};Sampled=[01]")
 
@@ -33,15 +34,17 @@ def handler(event, context):
         ("invocation/{id}/error", "[]", "Runtime.Unknown"),
     ],
 )
-async def test_runtime_that_talks_nonsense_has_failed(run: Run, path: str, body: str, error: str) -> None:
-    runtime = run(NONSENSE, concurrency=1)
+async def test_runtime_that_talks_nonsense_has_failed(
+    make_runtime: MakeRuntime, path: str, body: str, error: str
+) -> None:
+    runtime = make_runtime(NONSENSE, concurrency=1)
 
     assert (await runtime.invoke([path, body])).error == error
     assert (await runtime.invoke(["nothing/of/the/kind", ""])).answer == 404
 
 
-async def test_answer_to_another_invocation_is_ignored(run: Run) -> None:
-    runtime = run(NONSENSE, concurrency=1)
+async def test_answer_to_another_invocation_is_ignored(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(NONSENSE, concurrency=1)
 
     invocation = await runtime.invoke(["invocation/00000000-0000-0000-0000-000000000000/response", '"not mine"'])
 
@@ -71,16 +74,16 @@ RESPONSE = "POST /2018-06-01/runtime/invocation/{id}/response HTTP/1.1\r\nHost: 
     ],
     ids=["body", "chunks"],
 )
-async def test_runtime_may_send_its_answer_in_pieces(run: Run, rest: str) -> None:
-    runtime = run(PIECEMEAL, concurrency=1)
+async def test_runtime_may_send_its_answer_in_pieces(make_runtime: MakeRuntime, rest: str) -> None:
+    runtime = make_runtime(PIECEMEAL, concurrency=1)
 
     assert await runtime.invoke(RESPONSE + rest) == Invocation("hello")
 
 
 async def test_runtime_that_does_not_speak_http_is_hung_up_on_and_named(
-    run: Run, caplog: pytest.LogCaptureFixture
+    make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture
 ) -> None:
-    runtime = run(PIECEMEAL, concurrency=1)
+    runtime = make_runtime(PIECEMEAL, concurrency=1)
 
     invocation = await runtime.invoke("hello\r\n\r\n")
 
@@ -91,8 +94,8 @@ async def test_runtime_that_does_not_speak_http_is_hung_up_on_and_named(
 # What a function sees
 
 
-async def test_every_invocation_has_a_trace_of_its_own(run: Run) -> None:
-    runtime = run("import os\ndef handler(event, context): return os.environ['_X_AMZN_TRACE_ID']")
+async def test_every_invocation_has_a_trace_of_its_own(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime("import os\ndef handler(event, context): return os.environ['_X_AMZN_TRACE_ID']")
 
     traces = [TRACE_HEADER.fullmatch((await runtime.invoke({})).answer) for _ in range(2)]
 
@@ -107,12 +110,12 @@ def handler(event, context):
 """
 
 
-async def test_context_tells_of_the_function_and_of_this_invocation(run: Run) -> None:
-    runtime = run(CONTEXT, timeout_seconds=7)
+async def test_context_tells_of_the_function_and_of_this_invocation(make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime(CONTEXT, timeout_seconds=7)
 
     (first_id, *facts, left), (second_id, *_) = [(await runtime.invoke({})).answer for _ in range(2)]
 
-    assert facts == [WEBSOCKET, "Chat-Rooms", "256"]
+    assert facts == [WEBSOCKET_ARN, "Chat-Rooms", "256"]
     assert 0 < left <= 7000
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", first_id)
     assert first_id != second_id
@@ -122,13 +125,13 @@ ENVIRONMENT = "import os\ndef handler(event, context): return dict(os.environ)"
 
 
 async def test_function_gets_its_variables_those_of_lambda_and_none_of_the_desk(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "somebody")
     monkeypatch.setenv("SECRET_OF_THE_DESK", "secret")
     settings = {"LogFormat": "JSON", "ApplicationLogLevel": "WARN", "LogGroup": "group"}
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    runtime = run(ENVIRONMENT, environment={"ENDPOINT": "local"}, logging=settings)
+    runtime = make_runtime(ENVIRONMENT, environment={"ENDPOINT": "local"}, logging=settings)
 
     variables = (await runtime.invoke({})).answer
 
@@ -149,10 +152,10 @@ async def test_function_gets_its_variables_those_of_lambda_and_none_of_the_desk(
     assert variables.keys().isdisjoint({"AWS_PROFILE", "SECRET_OF_THE_DESK"})
 
 
-async def test_template_sets_what_lambda_does_not_reserve(run: Run) -> None:
+async def test_template_sets_what_lambda_does_not_reserve(make_runtime: MakeRuntime) -> None:
     own = {"TZ": "Asia/Tokyo", "PATH": "/opt/bin", "AWS_REGION": "eu-west-1", "LAMBDA_TASK_ROOT": "/", "_HANDLER": "x"}
     code = "import os, time\ndef handler(event, context): return time.localtime(0).tm_hour, dict(os.environ)"
-    runtime = run(code)
+    runtime = make_runtime(code)
     runtime.runner.function = function(environment=own)
 
     hour, variables = (await runtime.invoke({})).answer
@@ -162,10 +165,12 @@ async def test_template_sets_what_lambda_does_not_reserve(run: Run) -> None:
 
 
 async def test_root_logger_is_at_warning_unless_the_log_format_is_json(
-    run: Run, caplog: pytest.LogCaptureFixture
+    make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="function.websocket")
-    runtime = run("import logging\ndef handler(event, context): logging.info('quiet'); logging.warning('loud')")
+    runtime = make_runtime(
+        "import logging\ndef handler(event, context): logging.info('quiet'); logging.warning('loud')"
+    )
 
     await runtime.invoke({})
     await runtime.stop()
@@ -174,9 +179,11 @@ async def test_root_logger_is_at_warning_unless_the_log_format_is_json(
     assert logged.endswith("\tloud")
 
 
-async def test_what_a_function_prints_is_logged_under_its_name(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_a_function_prints_is_logged_under_its_name(
+    make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="function.websocket")
-    runtime = run("def handler(event, context): print('こんにちは'); print(b'\\xff', event)")
+    runtime = make_runtime("def handler(event, context): print('こんにちは'); print(b'\\xff', event)")
 
     await runtime.invoke("hello")
     await runtime.stop()
@@ -185,9 +192,11 @@ async def test_what_a_function_prints_is_logged_under_its_name(run: Run, caplog:
     assert logged == ["こんにちは", "b'\\xff' hello"]
 
 
-async def test_log_names_the_users_files_and_not_the_snapshot(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_names_the_users_files_and_not_the_snapshot(
+    make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="function.websocket")
-    runtime = run("def handler(event, context): 1 / 0")
+    runtime = make_runtime("def handler(event, context): 1 / 0")
 
     await runtime.invoke({})
     await runtime.stop()

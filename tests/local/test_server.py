@@ -12,18 +12,8 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from local.apigateway.events import Event
 from local.apigateway.limits import Limits
 from local.lambda_.invocation import Invocation
-from tests.local.conftest import (
-    HANDSHAKE,
-    METHOD_ARN,
-    OUR_ROUTES,
-    Dial,
-    Gateway,
-    Serve,
-    allow,
-    api,
-    received,
-    refused,
-)
+from tests.fixtures.apis import METHOD_ARN, OUR_ROUTES, allow, api
+from tests.fixtures.gateway import HANDSHAKE, Dial, Gateway, Serve, received, refused
 
 ID_TOKEN = ("route.request.querystring.idToken",)
 DENY = {**allow(), "policyDocument": {"Statement": [{"Action": "*", "Effect": "Deny", "Resource": METHOD_ARN}]}}

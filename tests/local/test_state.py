@@ -15,7 +15,7 @@ from local import paths, state
 from local.errors import CommandError, LaunchError
 from local.processes import find_descendants, is_running
 from local.state import State
-from tests.conftest import ROOT
+from tests.fixtures import ROOT
 
 PORT = 4510
 SLEEP = ["sleep", "600"]

@@ -26,8 +26,9 @@ from local.functions import LaunchMode
 from local.lambda_.containers import LABEL
 from local.progress import Progress
 from local.system import Options, System, run_system
-from tests.conftest import docker
-from tests.local.conftest import PATIENCE_SECONDS, alive, descendants, received
+from tests.fixtures.engine import docker
+from tests.fixtures.gateway import PATIENCE_SECONDS, received
+from tests.fixtures.processes import alive, descendants
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

@@ -23,7 +23,7 @@ from local.cloudformation.template import Template
 from local.errors import TemplateError
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from tests.local.conftest import PATIENCE_SECONDS, Listen, received
+from tests.fixtures.gateway import PATIENCE_SECONDS, Listen, received
 
 TEMPLATE = Path(__file__).parent / "templates" / "chat.template.json"
 DOCUMENT = json.loads(TEMPLATE.read_text())

@@ -14,7 +14,8 @@ from websockets.exceptions import InvalidStatus
 from local.apigateway.api import Throttle
 from local.apigateway.limits import Limits
 from local.aws.clients import CREDENTIALS
-from tests.local.conftest import OUR_ROUTES, PATIENCE_SECONDS, Gateway, Serve, api, received, refused
+from tests.fixtures.apis import OUR_ROUTES, api
+from tests.fixtures.gateway import PATIENCE_SECONDS, Gateway, Serve, received, refused
 
 
 def times(burst: int) -> Throttle:

@@ -22,8 +22,8 @@ from local import paths
 from local.apigateway.limits import Limits
 from local.progress import Progress
 from local.system import Options, System, run_system
-from tests.conftest import ROOT
-from tests.local.conftest import PATIENCE_SECONDS, received
+from tests.fixtures import ROOT
+from tests.fixtures.gateway import PATIENCE_SECONDS, received
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 

@@ -14,7 +14,8 @@ from local.apigateway.events import Event
 from local.ids import new_id
 from local.journal import Journal
 from local.traces import TraceListener
-from tests.local.conftest import PATIENCE_SECONDS, Run, Runtime
+from tests.fixtures.gateway import PATIENCE_SECONDS
+from tests.fixtures.runtime import MakeRuntime, Runtime
 
 CONNECTION = "AAAAAAAAAAAAAAA="
 HEX = re.compile(r"[0-9a-f]{16}")
@@ -63,12 +64,12 @@ Prepare = Callable[..., Runtime]
 
 
 @pytest.fixture
-def prepare(run: Run, journal: Journal, address: str) -> Prepare:
+def prepare(make_runtime: MakeRuntime, journal: Journal, address: str) -> Prepare:
     """Makes runners that record in the journal."""
 
     def prepared(source: str = HANDLER, **facts: Any) -> Runtime:
         variables = {"AWS_XRAY_DAEMON_ADDRESS": address, "AWS_LAMBDA_FUNCTION_NAME": "x"}
-        runtime = run(source, environment=variables, **facts)
+        runtime = make_runtime(source, environment=variables, **facts)
         runtime.runner.journal = journal
         return runtime
 

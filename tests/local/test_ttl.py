@@ -15,7 +15,7 @@ from local.aws.ministack import LocalAws
 from local.aws.resources import Created, create_resources
 from local.aws.ttl import Expiry, Item, delete_expired, sweep
 from local.cloudformation.template import Template
-from tests.local.conftest import PATIENCE_SECONDS
+from tests.fixtures.gateway import PATIENCE_SECONDS
 
 FAST = 1000.0  # as fast as a sweep can follow
 TEMPLATE = Path(__file__).parent / "templates" / "tables.template.json"

@@ -23,8 +23,8 @@ from local.errors import TemplateError
 from local.example import build_handshake
 from local.progress import Progress
 from local.system import Options, run_system
-from tests.local.conftest import received
-from tests.local.parts import (
+from tests.fixtures.gateway import received
+from tests.fixtures.templates import (
     LAMBDA_ARN,
     Resource,
     arn,

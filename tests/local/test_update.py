@@ -10,7 +10,8 @@ import pytest
 from local.apigateway.api import Throttle
 from local.aws.account import Account
 from local.errors import TemplateError
-from tests.local.conftest import AUTHORIZER, OUR_ROUTES, WEBSOCKET, Gateway, Serve, api, received, refused
+from tests.fixtures.apis import AUTHORIZER_ARN, OUR_ROUTES, WEBSOCKET_ARN, api
+from tests.fixtures.gateway import Gateway, Serve, received, refused
 
 ONCE = Throttle(rate=0, burst=1)
 SEND = '{"action": "send"}'
@@ -79,10 +80,10 @@ async def test_next_handshake_has_the_new_authorizer(gateway: Gateway) -> None:
 
 
 async def test_permissions_are_those_of_the_new_api(gateway: Gateway) -> None:
-    gateway.server.update(api(*OUR_ROUTES, permissions=frozenset({(AUTHORIZER, "*")})))
+    gateway.server.update(api(*OUR_ROUTES, permissions=frozenset({(AUTHORIZER_ARN, "*")})))
     assert await refused(gateway) == 500
 
-    gateway.server.update(api(*OUR_ROUTES, permissions=frozenset({(WEBSOCKET, "*")})))
+    gateway.server.update(api(*OUR_ROUTES, permissions=frozenset({(WEBSOCKET_ARN, "*")})))
     await gateway.connect()
 
 

@@ -18,8 +18,8 @@ from local.aws.users import Users, make_password
 from local.commands import add_user, find_connection, get_token, post
 from local.errors import CommandError
 from local.state import State
-from tests.conftest import free_port
-from tests.local.conftest import Gateway, received
+from tests.fixtures.gateway import Gateway, received
+from tests.fixtures.network import free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 

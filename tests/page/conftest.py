@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, WebError, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, async_playwright, expect
 
 from local import paths
 from local.apigateway.limits import Limits
 from local.cloudformation.synthesis import synthesize
-from tests.conftest import ROOT, unavailable
+from tests.fixtures import ROOT
+from tests.fixtures.engine import unavailable
+from tests.page.browser import Console, NewContext, Synthesize
 from tests.page.desk import PATIENCE_SECONDS, Desk, desk_with
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -38,55 +38,10 @@ ARGUMENTS = [
     # No name but this machine's resolves, so that no test reaches further.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1, EXCLUDE [::1]",
 ]
-LINES_OF_THE_BROWSER = re.compile(
-    "WebSocket connection to '[^']*' failed"  # each handshake that does not succeed
-    "|Failed to load resource: the server responded with a status of 400"  # each call that Cognito refuses
-)
-LINE_OF_AMPLIFY = re.compile("You are using a custom Amazon")  # about a user pool that is not at AWS
-
 expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
 
 # The browser
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a browser's console, or an exception that nobody has caught."""
-
-    kind: str
-    text: str
-
-    @property
-    def is_of_the_browser(self) -> bool:
-        return LINES_OF_THE_BROWSER.match(self.text) is not None
-
-
-class Console:
-    """What the pages of a test write to their consoles.
-
-    Attributes:
-        expected: patterns of further lines that the test provokes.
-    """
-
-    def __init__(self) -> None:
-        self.lines: list[Line] = []
-        self.expected: list[re.Pattern[str]] = []
-
-    def listen(self, context: BrowserContext) -> None:
-        context.on("console", self._add_message)
-        context.on("weberror", self._add_error)
-
-    def complaints(self) -> list[Line]:
-        complaints = (line for line in self.lines if line.kind in {"error", "warning"})
-        known = (LINE_OF_AMPLIFY, LINES_OF_THE_BROWSER, *self.expected)
-        return [line for line in complaints if not any(pattern.search(line.text) for pattern in known)]
-
-    def _add_message(self, message: ConsoleMessage) -> None:
-        self.lines.append(Line(message.type, message.text))
-
-    def _add_error(self, error: WebError) -> None:
-        self.lines.append(Line("error", str(error.error)))
 
 
 @pytest.fixture(autouse=True)
@@ -116,9 +71,6 @@ async def browser(chromium: str) -> AsyncIterator[Browser]:
         await launched.close()
 
 
-NewContext = Callable[..., Awaitable[BrowserContext]]
-
-
 @pytest_asyncio.fixture(loop_scope="package")
 async def new_context(browser: Browser, console: Console) -> AsyncIterator[NewContext]:
     """Make browser contexts, each like the browser of another person, with options of Playwright's `new_context`."""
@@ -146,7 +98,6 @@ async def context(new_context: NewContext) -> BrowserContext:
 # The systems
 
 
-Synthesize = Callable[[Mapping[str, str]], Path]
 StartDesk = Callable[..., Awaitable[Desk]]
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from playwright.async_api import BrowserContext, FloatRect, Locator, Page, ViewportSize, expect
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
-from tests.conftest import ROOT
+from tests.fixtures import ROOT
 from tests.page.desk import Desk, User
 
 NARROW, WIDE = ViewportSize(width=360, height=740), ViewportSize(width=1280, height=800)

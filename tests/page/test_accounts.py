@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.async_api import BrowserContext, expect
 
-from tests.page.conftest import Console
+from tests.page.browser import Console
 from tests.page.desk import PASSWORD, Desk, User, new_address
 from tests.page.echo_page import EchoPage
 

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, ViewportSize, expect
 
-from tests.page.conftest import NewContext
+from tests.page.browser import NewContext
 from tests.page.desk import Desk
 from tests.page.echo_page import NARROW, WIDE, EchoPage, with_longest_delays
 

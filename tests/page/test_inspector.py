@@ -19,13 +19,15 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 import ops
+from benchmarks.user_pool import SUB
 from local.demo import open_deployment
 from local.example import build_handshake
 from local.journal import Journal
 from local.progress import Progress
 from local.system import Options, System, run_system
-from tests.conftest import CONNECTION_ID, ROOT, SUB
-from tests.page.conftest import Console, Synthesize
+from tests.fixtures import ROOT
+from tests.fixtures.events import CONNECTION_ID
+from tests.page.browser import Console, Synthesize
 from tests.page.echo_page import COLOURS, FIND_VIOLATIONS, NARROW, WIDE, axe
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")

@@ -10,8 +10,8 @@ from playwright.async_api import BrowserContext, Request, expect
 
 from local.apigateway.api import Throttle
 from local.apigateway.limits import TokenBucket
-from tests.leaks import Canary, Evidence
-from tests.page.conftest import Console
+from tests.fixtures.leaks import Canary, Evidence
+from tests.page.browser import Console
 from tests.page.desk import Desk
 from tests.page.echo_page import EchoPage
 

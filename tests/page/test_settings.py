@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.async_api import BrowserContext, Request, expect
 
-from tests.page.conftest import Console
+from tests.page.browser import Console
 from tests.page.desk import Desk
 from tests.page.echo_page import EchoPage
 

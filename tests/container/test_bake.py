@@ -1,0 +1,406 @@
+"""docker-bake.hcl: what buildx makes of it, what a deployment makes of it, and what the built images are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import infra.bake
+from infra.bake import BakeTarget, interpreter
+from tests.fixtures import ROOT
+from tests.fixtures.engine import docker
+
+FUNCTIONS = ["authorizer", "websocket"]
+EVERYTHING = ("default", "rie", "probe")
+VARIABLES = {"BASE_IMAGE", "TAG", "CA_FILE"}
+BASES_OWN = {"PATH", "LANG", "GPG_KEY", "PYTHON_VERSION", "PYTHON_SHA256"}  # of python:3.13-slim
+
+Json = dict[str, Any]
+Bake = Callable[..., Json]
+Deploy = Callable[[str, str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def bake(buildx: None) -> Bake:
+    """The bake file as buildx resolves it where only these of its variables are set."""
+
+    def resolved(*targets: str, **variables: str) -> Json:
+        environ = {name: value for name, value in os.environ.items() if name not in VARIABLES} | variables
+        command = ["docker", "buildx", "bake", "--print", *targets]
+        printed = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, check=True)
+        described: Json = json.loads(printed.stdout)
+        return described
+
+    return resolved
+
+
+def settings(listed: list[Any]) -> list[dict[str, str]]:
+    """Attestations or secrets, which older buildx prints as CSV and newer as objects."""
+    return [
+        dict(field.split("=", 1) for field in each.split(",")) if isinstance(each, str) else each for each in listed
+    ]
+
+
+def test_every_image_has_the_one_platform_that_is_committed(bake: Bake) -> None:
+    """https://docs.aws.amazon.com/lambda/latest/dg/images-create.html: Lambda takes no multi-architecture images."""
+    targets = bake(*EVERYTHING, PLATFORM="linux/arm64")["target"]
+
+    assert {name: target["platforms"] for name, target in targets.items()} == {
+        name: ["linux/amd64"]
+        for name in ("authorizer", "websocket", "authorizer-rie", "websocket-rie", "probe", "probe-function")
+    }
+
+
+def test_no_image_has_attestations(bake: Bake) -> None:
+    """They would make an image index of it, which Lambda refuses."""
+    targets = bake(*EVERYTHING)["target"]
+
+    for target in targets.values():
+        attestations = settings(target["attest"])
+        assert {attestation["type"]: str(attestation["disabled"]) for attestation in attestations} == {
+            "provenance": "true",
+            "sbom": "true",
+        }
+
+
+def test_base_image_is_the_official_one_unless_replaced(bake: Bake) -> None:
+    official, replaced = bake(*EVERYTHING), bake(*EVERYTHING, BASE_IMAGE="registry.example/python:3")
+
+    for target in official["target"].values():
+        assert target["contexts"]["base"].startswith("docker-image://public.ecr.aws/docker/library/python:3.13-slim")
+    for target in replaced["target"].values():
+        assert target["contexts"]["base"] == "docker-image://registry.example/python:3"
+
+
+@pytest.fixture
+def base_without_pip(engine: None, tmp_path: Path) -> Iterator[str]:
+    """The base image, but pip is gone."""
+    base = os.environ.get("BASE_IMAGE", "public.ecr.aws/docker/library/python:3.13-slim-trixie")
+    (tmp_path / "Dockerfile").write_text(f"""
+FROM {base}
+RUN rm -r $(python -c 'import pip; print(pip.__path__[0])')
+""")
+    built = docker("build", "--tag=base:without-pip", str(tmp_path))
+    assert built.returncode == 0, built.stderr
+    yield "base:without-pip"
+    docker("image", "rm", "base:without-pip")
+
+
+def test_unusable_base_image_is_an_error_that_names_the_rule(base_without_pip: str) -> None:
+    """The other rules are in test_trim_packages.py: there is no such base image here."""
+    baked = docker("buildx", "bake", "authorizer", TAG="unusable", BASE_IMAGE=base_without_pip)
+
+    assert baked.returncode != 0
+    assert "BASE_IMAGE cannot be used: it has no pip, which installs the packages." in baked.stderr
+
+
+def test_default_group_is_what_is_shipped(bake: Bake) -> None:
+    resolved = bake()
+
+    assert resolved["target"].keys() == set(FUNCTIONS)
+    assert [resolved["target"][function]["tags"] for function in FUNCTIONS] == [["authorizer:dev"], ["websocket:dev"]]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_emulator_goes_on_top_of_the_functions_own_image(bake: Bake, function: str) -> None:
+    target = bake("rie")["target"][f"{function}-rie"]
+
+    assert target["contexts"]["function"] == f"target:{function}"
+    assert target["tags"] == [f"{function}:rie"]
+
+
+def test_certificates_are_a_secret_of_the_build_and_no_argument(bake: Bake, tmp_path: Path) -> None:
+    bundle = tmp_path / "corporate.pem"
+    bundle.touch()
+    without, with_certificates = bake()["target"], bake(CA_FILE=str(bundle))["target"]
+
+    for function in FUNCTIONS:
+        assert settings(without[function].get("secret", [])) == []
+        assert settings(with_certificates[function]["secret"]) == [{"id": "ca", "src": str(bundle)}]
+        assert with_certificates[function]["args"] == {"SOURCE_DATE_EPOCH": "0"}
+
+
+# What a deployment makes of it
+
+
+@pytest.mark.usefixtures("buildx")
+def test_what_bake_cannot_resolve_is_an_error_in_its_words() -> None:
+    with pytest.raises(ValueError, match=r"(?s)^docker buildx bake --print nonexistent: .*find target nonexistent"):
+        BakeTarget.read("nonexistent")
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A copy of all that goes into the images, which infra.bake takes for the project."""
+    shutil.copy(ROOT / "docker-bake.hcl", tmp_path)
+    shutil.copytree(ROOT / "images", tmp_path / "images")
+    monkeypatch.setattr(infra.bake, "ROOT", tmp_path)
+    monkeypatch.setattr(infra.bake, "BAKE_FILE", tmp_path / "docker-bake.hcl")
+    monkeypatch.setattr(infra.bake, "IMAGES", tmp_path / "images")
+    monkeypatch.setattr(infra.bake, "DOCKERFILE", tmp_path / "images" / "Dockerfile")
+    return tmp_path
+
+
+def change_platforms(sources: Path, platforms: str) -> None:
+    bake_file = sources / "docker-bake.hcl"
+    text = bake_file.read_text()
+    assert '["linux/amd64"]' in text
+    bake_file.write_text(text.replace('["linux/amd64"]', platforms))
+
+
+@pytest.mark.usefixtures("buildx")
+@pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_stack_reads_the_same_without_buildx(
+    monkeypatch: pytest.MonkeyPatch, sources: Path, function: str, platform: str
+) -> None:
+    change_platforms(sources, f'["{platform}"]')
+    with_buildx = BakeTarget.read(function)
+
+    monkeypatch.setenv("PATH", str(sources))
+
+    assert BakeTarget.read(function) == with_buildx
+    assert with_buildx.platform == platform
+
+
+@pytest.mark.usefixtures("buildx")
+def test_image_of_two_platforms_is_refused(monkeypatch: pytest.MonkeyPatch, sources: Path) -> None:
+    change_platforms(sources, '["linux/amd64", "linux/arm64"]')
+
+    with pytest.raises(ValueError, match="Lambda takes an image of one platform"):
+        BakeTarget.read("authorizer")
+    monkeypatch.setenv("PATH", str(sources))
+    with pytest.raises(ValueError, match="there must be one line such as platforms"):
+        BakeTarget.read("authorizer")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "docker-bake.hcl",
+        "images/Dockerfile",
+        "images/build/trim_packages.py",
+        "images/authorizer/authorizer.py",
+        "images/authorizer/trim.toml",
+        "images/authorizer/requirements.txt",
+        "images/authorizer/some/new/file",
+    ],
+)
+def test_source_hash_changes_with_whatever_goes_into_the_image(sources: Path, path: str) -> None:
+    before = infra.bake.source_hash(sources / "images" / "authorizer", {})
+
+    changed = sources / path
+    changed.parent.mkdir(parents=True, exist_ok=True)
+    with changed.open("a") as file:
+        file.write("\n")
+
+    assert infra.bake.source_hash(sources / "images" / "authorizer", {}) != before
+
+
+def test_source_hash_changes_when_a_file_is_renamed(sources: Path) -> None:
+    before = infra.bake.source_hash(sources / "images" / "authorizer", {})
+
+    context = sources / "images" / "authorizer"
+    (context / "requirements.in").rename(context / "renamed.in")
+
+    assert infra.bake.source_hash(sources / "images" / "authorizer", {}) != before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "images/websocket/websocket.py",
+        "images/authorizer/__pycache__/authorizer.pyc",
+        "images/build/__pycache__/check_base.pyc",
+    ],
+)
+def test_source_hash_stays_when_something_else_changes(sources: Path, path: str) -> None:
+    before = infra.bake.source_hash(sources / "images" / "authorizer", {})
+
+    (sources / path).parent.mkdir(exist_ok=True)
+    (sources / path).write_text("changed")
+
+    assert infra.bake.source_hash(sources / "images" / "authorizer", {}) == before
+
+
+def test_source_may_lie_elsewhere(sources: Path) -> None:
+    elsewhere = sources / "elsewhere"
+    shutil.copytree(sources / "images" / "authorizer", elsewhere / "authorizer")
+    before, ours = BakeTarget.read("authorizer", elsewhere).source_hash, BakeTarget.read("authorizer").source_hash
+
+    (elsewhere / "authorizer" / "authorizer.py").write_text("changed")
+
+    assert BakeTarget.read("authorizer", elsewhere).source_hash != before
+    assert BakeTarget.read("authorizer").source_hash == ours
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "changes"),
+    [
+        ("BASE_IMAGE", "registry.example/python:3", True),
+        ("TAG", "another", False),
+        ("CA_FILE", __file__, False),
+    ],
+)
+def test_source_hash_follows_the_variables_that_change_the_image(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, *, changes: bool
+) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    before = BakeTarget.read("authorizer").source_hash
+
+    monkeypatch.setenv(variable, value)
+
+    assert (BakeTarget.read("authorizer").source_hash != before) is changes
+
+
+# The built images
+
+
+def inspect(image: str) -> Json:
+    inspected = docker("image", "inspect", image)
+    assert inspected.returncode == 0, inspected.stderr
+    (described,) = json.loads(inspected.stdout)
+    assert isinstance(described, dict)
+    return described
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_image_starts_lambdas_runtime_by_an_absolute_path(function: str) -> None:
+    config = inspect(f"{function}:dev")["Config"]
+
+    assert config["Entrypoint"] == ["/usr/local/bin/python", "-m", "awslambdaric"]
+    assert config["Cmd"] == [f"{function}.handler"]
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_image_names_nobody_as_its_user(function: str) -> None:
+    """For Docker; Lambda has a user of its own."""
+    assert inspect(f"{function}:dev")["Config"]["User"] == "65534:65534"
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_image_sets_no_variable_but_those_of_the_runtime(function: str) -> None:
+    variables = dict(variable.split("=", 1) for variable in inspect(f"{function}:dev")["Config"]["Env"])
+
+    ours = {name: value for name, value in variables.items() if name not in BASES_OWN}
+    assert ours == {"LAMBDA_TASK_ROOT": "/var/task", "PYTHONDONTWRITEBYTECODE": "1", "RES_OPTIONS": "timeout:1"}
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_emulator_adds_one_layer_to_the_shipped_image(function: str) -> None:
+    shipped, emulated = inspect(f"{function}:dev"), inspect(f"{function}:rie")
+
+    *below, _ = emulated["RootFS"]["Layers"]
+    assert below == shipped["RootFS"]["Layers"]
+    assert emulated["Config"]["User"] == shipped["Config"]["User"]
+    assert emulated["Config"]["Entrypoint"] == ["aws-lambda-rie", *shipped["Config"]["Entrypoint"]]
+    assert emulated["Config"]["Cmd"] == shipped["Config"]["Cmd"]
+
+
+@pytest.mark.usefixtures("images")
+def test_image_is_the_same_to_the_bit_when_built_again_from_nothing() -> None:
+    again = docker("buildx", "bake", "--no-cache", "--load", "--set=authorizer.tags=authorizer:again", "authorizer")
+    assert again.returncode == 0, again.stderr
+
+    try:
+        assert inspect("authorizer:again")["Id"] == inspect("authorizer:dev")["Id"]
+    finally:
+        docker("image", "rm", "authorizer:again")
+
+
+@pytest.fixture
+def deploy(images: None, tmp_path: Path) -> Iterator[Deploy]:
+    """Runs what the CDK CLI runs in its output folder, for a template of this platform; only the tag is another."""
+
+    def run(function: str, platform: str) -> subprocess.CompletedProcess[str]:
+        baked = BakeTarget.read(function)
+        changes = {baked.platform: platform, f"{function}:cdk-{baked.source_hash[:16]}": f"{function}:deployed"}
+        command = [changes.get(part, part) for part in baked.command(outdir=str(tmp_path))]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    yield run
+    docker("image", "rm", *[f"{function}:deployed" for function in FUNCTIONS])
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_deployment_builds_the_very_image_that_was_tested(deploy: Deploy, function: str) -> None:
+    deployed = deploy(function, BakeTarget.read(function).platform)
+
+    assert deployed.stdout == f"{function}:deployed\n", deployed.stderr
+    assert f"{function}:deployed: linux/" in deployed.stderr  # the first words of its report
+    assert inspect(f"{function}:deployed")["Id"] == inspect(f"{function}:dev")["Id"]
+
+
+def test_deployment_refuses_an_image_of_another_platform_than_the_templates(deploy: Deploy) -> None:
+    deployed = deploy("authorizer", "linux/s390x")
+
+    assert (deployed.returncode, deployed.stdout) == (1, "")
+    assert "but the function is linux/s390x" in deployed.stderr
+
+
+# What the CDK CLI runs, with stubs instead of Docker and of the image's report
+
+
+@pytest.fixture
+def stubs(tmp_path: Path) -> Path:
+    """A folder of programs: `docker` tells where it runs and how it is called, `python` refuses every image."""
+    folder = tmp_path / "stubs"
+    folder.mkdir()
+    for name, script in {"docker": 'pwd -P; echo "$@"', "python": "echo refused; exit 1"}.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def run_with_stubs(stubs: Path, command: list[str], cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [str(stubs / "python") if part == interpreter() else part for part in command]
+    variables = os.environ | {"PATH": f"{stubs}:{os.environ['PATH']}"} | environ
+    return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("link", "folder"), [("link", "a/b/folder"), ("a/b/link", "folder")])
+@pytest.mark.parametrize("shell_believes", ["link", "folder"])
+def test_deployment_builds_in_the_project_where_the_output_folder_is_a_link(
+    stubs: Path, tmp_path: Path, link: str, folder: str, shell_believes: str
+) -> None:
+    """As /tmp is on macOS. A shell resolves `..` by PWD if that is a name of its folder."""
+    names = {"link": tmp_path / link, "folder": tmp_path / folder}
+    for parent in (tmp_path / link).parent, tmp_path / folder:
+        parent.mkdir(parents=True, exist_ok=True)
+    names["link"].symlink_to(names["folder"])
+    command = BakeTarget.read("authorizer").command(outdir=str(names["link"]))
+
+    deployed = run_with_stubs(stubs, command, cwd=names["link"], PWD=str(names[shell_believes]))
+
+    assert deployed.stderr.startswith(f"{ROOT}\nbuildx bake ")
+
+
+def test_deployment_does_not_publish_what_the_report_refuses(stubs: Path, tmp_path: Path) -> None:
+    deployed = run_with_stubs(stubs, BakeTarget.read("authorizer").command(outdir=str(tmp_path)), cwd=tmp_path)
+
+    assert (deployed.returncode, deployed.stdout) == (1, "")
+    assert deployed.stderr.endswith("refused\n")
+
+
+def test_report_runs_in_the_python_that_synthesizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By a relative path if it is the project's own, so that the cloud assembly does not depend on the machine."""
+    (tmp_path / "project").symlink_to(ROOT)
+    for executable, expected in {
+        ROOT / ".venv" / "bin" / "python": ".venv/bin/python",
+        tmp_path / "project" / ".venv" / "bin" / "python": ".venv/bin/python",
+        Path("/usr/bin/python3"): "/usr/bin/python3",
+    }.items():
+        monkeypatch.setattr(sys, "executable", str(executable))
+        assert interpreter() == expected

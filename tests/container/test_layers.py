@@ -1,0 +1,121 @@
+"""What is in the layers of the images, of which a container shows the topmost only."""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import certifi
+import pytest
+
+from tests.fixtures.engine import docker
+
+pytestmark = pytest.mark.usefixtures("images")
+
+MARK = b"this-is-only-in-the-certificates-of-the-build"
+# Each begins with letters that are the same in all of its kind, which makes the search fast.
+SECRETS = [
+    re.compile(pattern)
+    for pattern in (
+        rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=\s]{64}",
+        rb"A(?:KIA|SIA)[0-9A-Z]{9}(?!EXAMPLE)[0-9A-Z]{7}",  # the documentation in botocore has EXAMPLE
+        rb"eyJraWQiOi[\w-]+\.eyJ[\w-]+\.",  # a token whose header begins as Cognito's do
+        rb"gh[oprsu]_[A-Za-z0-9]{36}",
+        rb"github_pat_\w{22}",
+        rb"npm_[A-Za-z0-9]{36}",
+        rb"pypi-AgE[\w-]{20}",
+        MARK,
+    )
+]
+
+
+def secrets(archive: Path, *images: str) -> list[tuple[str, bytes]]:
+    """Those in the layers, the history and the environment of images, each with the file that it is in."""
+    saved = docker("save", f"--output={archive}", *images)
+    assert saved.returncode == 0, saved.stderr
+    return [
+        (name, secret)
+        for name, content in contents(archive)
+        for pattern in SECRETS
+        for secret in pattern.findall(content)
+    ]
+
+
+def contents(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file of an archive of images: their descriptions, and what is in their layers."""
+    with tarfile.open(archive) as members:
+        for member, file in files(members):
+            try:
+                with tarfile.open(fileobj=file) as layer:
+                    yield from ((name, content.read()) for name, content in files(layer))
+            except tarfile.ReadError:
+                file.seek(0)
+                yield member, file.read()
+
+
+def files(archive: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
+    for member in archive:
+        if member.isreg() and (file := archive.extractfile(member)):
+            yield member.name, file
+
+
+@pytest.fixture(scope="module")
+def marked(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The authorizer built again from nothing, with certificates that can be told from all others."""
+    bundle = tmp_path_factory.mktemp("certificates") / "bundle.pem"
+    bundle.write_bytes(Path(os.environ.get("CA_FILE") or certifi.where()).read_bytes() + b"\n" + MARK + b"\n")
+    command = ["buildx", "bake", "--no-cache", "--load", "authorizer"]
+    baked = docker(*command, TAG="marked", CA_FILE=str(bundle), BUILDX_BAKE_ENTITLEMENTS_FS="0")
+    assert baked.returncode == 0, baked.stderr
+    yield "authorizer:marked"
+    docker("image", "rm", "authorizer:marked")
+
+
+def test_no_layer_holds_a_secret(marked: str, tmp_path: Path) -> None:
+    assert secrets(tmp_path / "images.tar", marked, "authorizer:dev", "websocket:dev") == []
+
+
+def test_certificates_of_the_build_change_no_bit_of_the_image(marked: str) -> None:
+    inspected = docker("image", "inspect", "--format={{.Id}}", marked, "authorizer:dev")
+    again, shipped = inspected.stdout.split()
+
+    assert again == shipped
+
+
+PLANTED = [
+    MARK,
+    b"AKIA" + b"Q" * 16,
+    b"-----BEGIN RSA PRIVATE KEY-----\n" + b"A" * 64,
+    b"eyJraWQiOiJhIn0.eyJzdWIiOiJhIn0.",
+    b"npm_" + b"a" * 36,
+    b"ghp_" + b"a" * 36,
+]
+
+
+@pytest.fixture
+def careless(tmp_path: Path) -> Iterator[str]:
+    """The authorizer with secrets in a file that a later layer hides, and one in a variable."""
+    (tmp_path / "secrets").write_bytes(b"\n".join(PLANTED[:-1]))
+    (tmp_path / "nothing").touch()
+    variable = PLANTED[-1].decode()
+    (tmp_path / "Dockerfile").write_text(f"""
+FROM authorizer:dev
+COPY secrets /var/task/settings
+COPY nothing /var/task/settings
+ENV TOKEN={variable}
+""")
+    built = docker("buildx", "build", "--load", "--tag=authorizer:careless", str(tmp_path))
+    assert built.returncode == 0, built.stderr
+    yield "authorizer:careless"
+    docker("image", "rm", "authorizer:careless")
+
+
+def test_planted_secrets_are_found(careless: str, tmp_path: Path) -> None:
+    found = secrets(tmp_path / "image.tar", careless)
+
+    assert {secret for _, secret in found} == {*PLANTED}
+    assert {secret for name, secret in found if name == "var/task/settings"} == {*PLANTED[:-1]}

@@ -1,0 +1,26 @@
+"""The README's code for pushing from another server, run as it stands there."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+
+from ops import Deployment
+from tests.fixtures import ROOT
+from tests.fixtures.gateway import received
+from tests.fixtures.ops import Desk
+
+
+async def test_code_of_the_readme_pushes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.setattr(Deployment, "of_stack", lambda _: desk.deployment())
+    peer, _ = await desk.connect()
+    names: dict[str, Any] = {"user_id": desk.user_id}
+
+    await asyncio.to_thread(exec, code, names)
+
+    assert names["counts"].outcomes == {"delivered": 1}
+    assert await received(peer) == '{"news": "maintenance at noon"}'

@@ -1,0 +1,285 @@
+"""The websocket function's log lines: one for each decision, and the metrics in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+
+from benchmarks.user_pool import SUB
+from tests.fixtures.emf import NO_METRICS, Line, Metrics, drop_metrics, read_lines, read_metrics
+from tests.fixtures.events import CONNECTION_ID, Event, load_event, with_headers
+from tests.fixtures.functions import NOW
+
+Lines = Callable[[], list[Line]]
+
+NAME = {"FunctionName": "socket"}
+REQUEST_IDS = {"connect": "L0SM9dEPvHcFdUQ=", "default": "L0SNYdFXPHcFiVg=", "disconnect": "L0SQaFJqvHcFp5A="}
+TWO_HOURS = 7200
+
+
+@pytest.fixture
+def lines(
+    websocket: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> Lines:
+    """Return what the function, which has this name, has logged so far."""
+    monkeypatch.setattr(websocket, "FUNCTION_NAME", "socket")
+    caplog.set_level(logging.DEBUG, logger="websocket")
+    return lambda: read_lines(caplog, capsys)
+
+
+def facts(kind: str, route_key: str) -> dict[str, str]:
+    return {"connectionId": CONNECTION_ID, "apiRequestId": REQUEST_IDS[kind], "routeKey": route_key, "sub": SUB}
+
+
+# $connect
+
+
+def test_connected(websocket: ModuleType, table: Stubber, lines: Lines) -> None:
+    table.add_response("put_item", {})
+
+    websocket.handler(load_event("connect"), None)
+
+    (line,) = lines()
+    assert drop_metrics(line) == {"level": "INFO", "message": "connected", **facts("connect", "$connect")}
+    assert read_metrics(line) == Metrics({"Accepted": 1, "Refused": 0}, [NAME])
+    assert line["_aws"]["Timestamp"] == NOW * 1000 + 900
+
+
+def refuse_subprotocol(event: Event, table: Stubber) -> Event:
+    return with_headers(event, ("Sec-WebSocket-Protocol", "echo.v2"))
+
+
+def refuse_slot(event: Event, table: Stubber) -> Event:
+    full = {"Item": {"slots": {"SS": ["4102444800 other"]}}}
+    table.add_client_error("update_item", "ConditionalCheckFailedException", modeled_fields=full)
+    return event
+
+
+@pytest.mark.parametrize("options", [{"MAX_CONNECTIONS_PER_USER": "1", "USER_TABLE_NAME": "users"}], ids=["limited"])
+@pytest.mark.parametrize(
+    ("refuse", "reason"), [(refuse_subprotocol, "unknown_subprotocol"), (refuse_slot, "too_many_connections")]
+)
+def test_connection_rejected(
+    websocket: ModuleType, table: Stubber, lines: Lines, refuse: Callable[[Event, Stubber], Event], reason: str
+) -> None:
+    websocket.handler(refuse(load_event("connect"), table), None)
+
+    (line,) = lines()
+    assert drop_metrics(line) == {
+        "level": "WARNING",
+        "message": "connection rejected",
+        **facts("connect", "$connect"),
+        "reason": reason,
+        "ReasonClass": "connect",
+    }
+    assert read_metrics(line) == Metrics({"Refused": 1}, [NAME, {**NAME, "ReasonClass": "connect"}])
+
+
+# $disconnect
+
+
+class End(NamedTuple):
+    """What API Gateway tells of an end, and the row: how long ago it was stored, how long its token is still valid."""
+
+    code: int | None
+    text: str
+    reason: str
+    age: int = 60
+    token_seconds: int = 600
+    ended_by: str | None = None
+
+
+ENDS = {
+    "closed without a code": End(1005, "Client-side close frame status not set", "client_closed"),
+    "closed with a code": End(4000, "bye", "client_closed"),
+    "closed by DELETE": End(1000, "Connection Closed Normally", "client_closed"),
+    "page left": End(1001, "", "client_closed"),
+    "no code": End(None, "", "client_closed"),
+    "kicked": End(1000, "Connection Closed Normally", "kicked", ended_by="ada@ops"),
+    "kicked after the expiry": End(1000, "Connection Closed Normally", "kicked", token_seconds=-1, ended_by="ada@ops"),
+    "token expired": End(1000, "Connection Closed Normally", "token_expired", token_seconds=0),
+    "token expired, then idle": End(1001, "Going away", "token_expired", token_seconds=-500),
+    "idle": End(1001, "Going away", "idle_limit"),
+    "idle before the limit": End(1001, "Going away", "idle_limit", age=TWO_HOURS - 11),
+    "limit": End(1001, "Going away", "connection_limit", age=TWO_HOURS - 10),
+    "limit when the row expires": End(1001, "Going away", "connection_limit", age=TWO_HOURS, token_seconds=0),
+    "old and closed by the client": End(1000, "", "client_closed", age=TWO_HOURS - 5),
+    "lost": End(1006, "", "connection_lost"),
+    "binary frame": End(1003, "", "refused_by_gateway"),
+    "no UTF-8": End(1007, "", "refused_by_gateway"),
+    "frame too large": End(1009, "", "refused_by_gateway"),
+}
+
+
+def row(end: End) -> dict[str, Any]:
+    stored = {
+        "connectionId": {"S": CONNECTION_ID},
+        "userId": {"S": SUB},
+        "connectedAt": {"N": str(NOW - end.age)},
+        "removedAt": {"N": str(NOW + end.token_seconds)},
+    }
+    return stored | ({"endedBy": {"S": end.ended_by}} if end.ended_by else {})
+
+
+def disconnect_event(end: End) -> Event:
+    return load_event("disconnect", disconnectStatusCode=end.code, disconnectReason=end.text)
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_disconnected(websocket: ModuleType, table: Stubber, lines: Lines, end: End) -> None:
+    """The text, which a client can choose, is not logged."""
+    table.add_response("delete_item", {"Attributes": row(end)})
+
+    websocket.handler(disconnect_event(end), None)
+
+    (line,) = lines()
+    kicked = {"endedBy": end.ended_by} if end.ended_by else {}
+    assert line == {
+        "level": "INFO",
+        "message": "disconnected",
+        **facts("disconnect", "$disconnect"),
+        "closeCode": end.code,
+        "reason": end.reason,
+        **kicked,
+    }
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [(ENDS["idle"], "idle_limit"), (ENDS["lost"], "connection_lost"), (ENDS["closed by DELETE"], "client_closed")],
+)
+def test_disconnected_after_the_row_was_deleted(
+    websocket: ModuleType, table: Stubber, lines: Lines, end: End, reason: str
+) -> None:
+    table.add_response("delete_item", {})
+
+    websocket.handler(disconnect_event(end), None)
+
+    (line,) = lines()
+    assert (line["message"], line["reason"], "endedBy" in line) == ("disconnected", reason, False)
+
+
+def test_disconnected_with_a_row_without_the_time(websocket: ModuleType, table: Stubber, lines: Lines) -> None:
+    older = {name: value for name, value in row(ENDS["limit"]).items() if name != "connectedAt"}
+    table.add_response("delete_item", {"Attributes": older})
+
+    websocket.handler(disconnect_event(ENDS["limit"]), None)
+
+    (line,) = lines()
+    assert line["reason"] == "idle_limit"
+
+
+# Messages
+
+
+EXPIRED = {"userId": SUB, "exp": str(NOW)}
+
+
+def fail_with(code: str, operation: str = "post_to_connection") -> Callable[[Stubber, Stubber], None]:
+    def prepare(management: Stubber, table: Stubber) -> None:
+        if operation == "delete_connection":
+            management.add_response("post_to_connection", {})
+        management.add_client_error(operation, code)
+        if code == "GoneException":
+            table.add_response("delete_item", {})
+
+    return prepare
+
+
+def succeed(management: Stubber, table: Stubber) -> None:
+    management.add_response("post_to_connection", {})
+
+
+def close(management: Stubber, table: Stubber) -> None:
+    succeed(management, table)
+    management.add_response("delete_connection", {})
+
+
+class Told(NamedTuple):
+    """A message, what AWS answers meanwhile, and the line about it."""
+
+    prepare: Callable[[Stubber, Stubber], None]
+    level: str
+    message: str
+    reason: str | None = None
+    metric: str | None = None
+    changes: Mapping[str, Any] = {}
+
+
+TOLD = {
+    "echo": Told(succeed, "DEBUG", "message answered"),
+    "keep-alive": Told(succeed, "DEBUG", "message answered", changes={"routeKey": "keepalive"}),
+    "too large": Told(succeed, "INFO", "message too large", "message_too_large", changes={"body": "x" * 65537}),
+    "expired": Told(close, "INFO", "token expired", "token_expired", "Expired", {"authorizer": EXPIRED}),
+    "gone": Told(fail_with("GoneException"), "INFO", "connection gone", "gone", "Gone"),
+    "expired and gone": Told(
+        fail_with("GoneException", "delete_connection"),
+        "INFO",
+        "connection gone",
+        "gone",
+        "Gone",
+        {"authorizer": EXPIRED},
+    ),
+    "refused": Told(fail_with("ForbiddenException"), "ERROR", "echo failed", "ForbiddenException", "EchoFailed"),
+    "unknown error": Told(fail_with("InternalError"), "ERROR", "echo failed", "ClientError", "EchoFailed"),
+    "expired and refused": Told(
+        fail_with("ForbiddenException", "delete_connection"),
+        "ERROR",
+        "echo failed",
+        "ForbiddenException",
+        "EchoFailed",
+        {"authorizer": EXPIRED},
+    ),
+}
+
+
+@pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
+def test_message(websocket: ModuleType, management: Stubber, table: Stubber, lines: Lines, told: Told) -> None:
+    told.prepare(management, table)
+    event = load_event("default", **{"body": "a secret", **told.changes})
+
+    if told.metric == "EchoFailed":
+        with pytest.raises(ClientError):
+            websocket.handler(event, None)
+    else:
+        websocket.handler(event, None)
+
+    (line,) = lines()
+    reason = {"reason": told.reason} if told.reason else {}
+    expected = facts("default", event["requestContext"]["routeKey"]) | reason
+    assert drop_metrics(line) == {"level": told.level, "message": told.message, **expected}
+    assert read_metrics(line) == (Metrics({told.metric: 1}, [NAME]) if told.metric else NO_METRICS)
+    assert "a secret" not in repr(line)
+
+
+def test_error_that_is_not_of_a_service_is_told_by_its_class(websocket: ModuleType, lines: Lines) -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        websocket.handler(load_event("default", authorizer={"userId": SUB, "exp": "soon"}), None)
+
+    (line,) = lines()
+    assert (line["message"], line["reason"], line["apiRequestId"]) == (
+        "echo failed",
+        "ValueError",
+        REQUEST_IDS["default"],
+    )
+
+
+def test_event_with_the_least_is_served(websocket: ModuleType, management: Stubber, lines: Lines) -> None:
+    management.add_response("post_to_connection", {})
+
+    context = {"routeKey": "$default", "connectionId": CONNECTION_ID, "authorizer": {"exp": str(NOW + 600)}}
+
+    answer = websocket.handler({"requestContext": context}, None)
+
+    assert answer == {"statusCode": 200}
+    (line,) = lines()
+    assert (line["connectionId"], line["apiRequestId"], line["sub"]) == (CONNECTION_ID, None, None)
