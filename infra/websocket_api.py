@@ -41,7 +41,7 @@ ACCESS_LOG_FORMAT = {
 
 
 class Credential(StrEnum):
-    """Where a client puts its ID token; the README has what each costs."""
+    """Where a client puts its ID token; docs/clients.md has what each costs."""
 
     QUERYSTRING = "querystring"
     SUBPROTOCOL = "subprotocol"

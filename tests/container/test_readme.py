@@ -1,4 +1,4 @@
-"""The README's curl lines, executed exactly as they stand there."""
+"""The curl lines of docs/functions.md, executed exactly as they stand there."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def answers(block: str) -> list[Any]:
 
 
 @pytest.mark.usefixtures("images")
-def test_curl_lines_of_the_readme_are_answered_as_it_shows() -> None:
-    blocks = BLOCK.findall((ROOT / "README.md").read_text())
+def test_curl_lines_are_answered_as_the_page_shows() -> None:
+    blocks = BLOCK.findall((ROOT / "docs" / "functions.md").read_text())
     assert "docker buildx bake rie\n" in blocks  # which the fixture has done
 
     invocations = [(block, shown) for block, shown in pairwise(blocks) if INVOCATIONS in block]

@@ -1,4 +1,4 @@
-"""The README's code for pushing from another server, run as it stands there."""
+"""The code of docs/operate.md for pushing from another server, run as it stands there."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.fixtures.gateway import received
 from tests.fixtures.ops import Desk
 
 
-async def test_code_of_the_readme_pushes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+async def test_code_of_the_page_pushes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "operate.md").read_text(), re.DOTALL)
     monkeypatch.setattr(Deployment, "of_stack", lambda _: desk.deployment())
     peer, _ = await desk.connect()
     names: dict[str, Any] = {"user_id": desk.user_id}
