@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import responses
@@ -292,7 +293,8 @@ class ClientSocket(asyncio.Protocol):
         if data := b"".join(frames):
             self.transport.write(cut_reason(data) if self._has_failed else data)
         if SEND_EOF in frames:
-            self.transport.write_eof()
+            with suppress(OSError):  # the client has left, and the event loop has not noticed yet
+                self.transport.write_eof()
         if self._protocol.close_expected() and not self._close_timer:
             self._close_timer = self._loop.call_later(CLOSE_SECONDS, self.transport.abort)
 

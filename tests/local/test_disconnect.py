@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 
 import pytest
 
@@ -138,6 +140,22 @@ async def test_client_that_leaves_before_it_is_refused_is_not_disconnected(gatew
     await gateway.server.stop()
 
     assert gateway.functions.invoked == ["$connect"]
+
+
+async def test_client_that_leaves_while_its_refusal_is_written_does_no_harm(
+    gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel knows that the client has left; the event loop does not yet."""
+
+    def shut_down(_: socket.socket, __: int) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(socket.socket, "shutdown", shut_down)
+    gateway.functions.behaviour["$connect"] = REFUSED
+
+    client = await dial(gateway.port, HANDSHAKE)
+
+    assert await client.read_head()
 
 
 async def test_refused_client_is_not_disconnected(gateway: Gateway, dial: Dial) -> None:
