@@ -78,10 +78,10 @@ def local_session() -> boto3.Session:
 class Up:
     """A `python -m local up`, as a user would start it."""
 
-    def __init__(self, template: Path, way: str, output: Path, *options: str) -> None:
+    def __init__(self, template: Path, functions: str, output: Path, *options: str) -> None:
         self.output = output
         command = [sys.executable, "-m", "local", "up", "--template", str(template), "--images", str(IMAGES)]
-        command += ["--port", "0", "--aws-port", "0", "--inspector-port", "0", "--functions", way, *options]
+        command += ["--port", "0", "--aws-port", "0", "--inspector-port", "0", "--functions", functions, *options]
         with output.open("wb") as file:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
 
@@ -116,7 +116,7 @@ class Up:
 class LocalDeployment:
     """One `up` for each stack, started when a test needs it."""
 
-    way: str
+    functions: str
     templates: Path
     folder: Path
     _ups: dict[tuple[str, ...], tuple[Up, Stage | None]] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class LocalDeployment:
         key = (name, *options)
         if key not in self._ups:
             output = self.folder / f"{name}-{len(self._ups)}.txt"
-            up = Up(self.templates / f"{name}.template.json", self.way, output, *options)
+            up = Up(self.templates / f"{name}.template.json", self.functions, output, *options)
             url = up.url()
             self._ups[key] = up, Stage(url, "us-east-1", local_session(), **STACKS[name]) if url else None
         up, stage = self._ups[key]

@@ -91,7 +91,7 @@ class Stage:
             self.management.close()
 
 
-def encoded(script: Script) -> str:
+def encode(script: Script) -> str:
     return urlsafe_b64encode(json.dumps(script).encode()).decode()
 
 
@@ -121,7 +121,7 @@ class Client:
         script |= {name.removesuffix("s"): value for name, value in ending.items()}
         await self.send(json.dumps({**(message or self.stage.message), "do": script}))
 
-    async def received(self) -> str:
+    async def receive(self) -> str:
         async with asyncio.timeout(PATIENCE_SECONDS):
             message = await self.socket.recv()
         assert isinstance(message, str), "API Gateway sends text frames only"
@@ -130,7 +130,7 @@ class Client:
     async def report(self, **message: Any) -> Event:
         """The event that a message becomes."""
         await self.do(["report", "self"], message=message or None)
-        event: Event = json.loads(await self.received())["event"]
+        event: Event = json.loads(await self.receive())["event"]
         return event
 
     async def id(self) -> str:
@@ -144,17 +144,17 @@ class Client:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 await self.do(["report", "self"])
-                answer: dict[str, Any] = json.loads(await self.received())
+                answer: dict[str, Any] = json.loads(await self.receive())
                 if "event" in answer:
                     return dict(answer["event"])
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def pinged(self, payload: bytes) -> None:
+    async def ping(self, payload: bytes) -> None:
         """Sends a ping; returns when its pong has come."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             await (await self.socket.ping(payload))
 
-    async def closed(self, seconds: float = PATIENCE_SECONDS) -> tuple[int | None, str | None]:
+    async def wait_closed(self, seconds: float = PATIENCE_SECONDS) -> tuple[int | None, str | None]:
         """Waits for the connection's end; returns close code and reason."""
         async with asyncio.timeout(seconds):
             await self.socket.wait_closed()
@@ -175,7 +175,7 @@ class Observer(Client):
     async def next_report(self) -> dict[str, Any]:
         if self._skipped:
             return self._skipped.popleft()
-        report: dict[str, Any] = json.loads(await self.received())
+        report: dict[str, Any] = json.loads(await self.receive())
         return report
 
     async def report_of(self, kind: str) -> dict[str, Any]:
@@ -224,7 +224,7 @@ class Gateway:
         scripts = {"authorizer": authorizer, "connect": connect, "disconnect": disconnect}
         parameters = [*(self.stage.query if with_identity else ()), *pairs(query)]
         parameters += [("observer", observer)] if observer else []
-        parameters += [(name, encoded(script)) for name, script in scripts.items() if script]
+        parameters += [(name, encode(script)) for name, script in scripts.items() if script]
         return f"{self.stage.url}{path}{'?' if parameters else ''}{urlencode(parameters)}"
 
     async def open(
@@ -263,7 +263,7 @@ class Gateway:
         self._opened.push_async_callback(socket.close)
         return socket
 
-    async def refused(self, query: Parameters = (), **rest: Any) -> Answer:
+    async def expect_refusal(self, query: Parameters = (), **rest: Any) -> Answer:
         """The response to an opening handshake that does not become a WebSocket."""
         with pytest.raises(InvalidStatus) as refusal:
             await self.open(query, **rest)
