@@ -73,9 +73,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("conformance")
     group.addoption("--endpoint", help="wss://… of a stage, with the routes of the main API or any others")
     group.addoption("--outputs", help="the outputs file of a deployment of tests/conformance/app.py")
-    group.addoption("--query", action="append", default=[], metavar="NAME=VALUE", help="that connections need")
-    group.addoption("--region", help="of the endpoint (default: as its name says)")
-    group.addoption("--profile", help="of AWS credentials (default: the environment's)")
+    group.addoption(
+        "--query", action="append", default=[], metavar="NAME=VALUE", help="query parameter that connections need"
+    )
+    group.addoption("--region", help="region of the endpoint (default: the one in its name)")
+    group.addoption("--profile", help="profile of the AWS credentials (default: those of the environment)")
     group.addoption("--slow", action="store_true", help="wait for the limits of ten minutes and two hours")
 
 
@@ -85,7 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def is_elsewhere(config: pytest.Config) -> bool:
-    """Without effect if these options were not known when the command line was read."""
+    """Return whether the cases run against an endpoint; its options are unknown when pytest starts in another folder."""
     return bool(config.getoption("endpoint", None) or config.getoption("outputs", None))
 
 
@@ -170,43 +172,43 @@ async def opened() -> AsyncIterator[AsyncExitStack]:
 
 @pytest.fixture
 def gateway(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """Any stage, whatever its function."""
+    """Any stage, with any function."""
     return Gateway(deployment.any_stage(), opened)
 
 
 @pytest.fixture
 def main(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """Routes by `action`, behind an authorizer that wants `token` in the query string."""
+    """The main API: it routes by `action`, and its authorizer needs `token` in the query string."""
     return Gateway(deployment.stage("ConformanceMain"), opened)
 
 
 @pytest.fixture
 def bare(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """Neither `$connect` nor `$default`; routes by `service` and `name`."""
+    """An API without `$connect` and `$default`; it routes by `service` and `name`."""
     return Gateway(deployment.stage("ConformanceBare"), opened)
 
 
 @pytest.fixture
 def guarded(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """Two identity sources, a stage variable; routes by a nested member."""
+    """An API with two identity sources and a stage variable; it routes by a nested member."""
     return Gateway(deployment.stage("ConformanceGuarded"), opened)
 
 
 @pytest.fixture
 def open_(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """An authorizer without identity sources, functions with three seconds; routes by a list."""
+    """An API whose authorizer has no identity sources and whose function has 3 s; it routes by a list."""
     return Gateway(deployment.stage("ConformanceOpen"), opened)
 
 
 @pytest.fixture
 def throttled(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """Five requests a second, two at once; every message takes the same route."""
+    """A stage with five requests a second, two at once; every message takes the same route."""
     return Gateway(deployment.stage("ConformanceThrottled"), opened)
 
 
 @pytest.fixture
 def unpermitted(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """API Gateway may not invoke the function of `$connect`."""
+    """An API that may not invoke the function of `$connect`."""
     return Gateway(deployment.stage("ConformanceUnpermitted"), opened)
 
 
@@ -217,5 +219,5 @@ def limits(deployment: Deployment) -> Limited:
 
 @pytest.fixture
 def limited(limits: Limited, opened: AsyncExitStack) -> Gateway:
-    """The main API, with limits whose end a test can wait for."""
+    """The main API, with time limits that a test can wait for."""
     return Gateway(limits.stage, opened)

@@ -1,4 +1,4 @@
-"""The events that functions get: exactly which members, and what is in them."""
+"""The events of functions: exactly their members, and the values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Events = dict[str, Event]
 
 
 async def life(gateway: Gateway, **how: Any) -> Events:
-    """The events of a connection with one message, by kind."""
+    """Connect, send a message, close; return the events by kind."""
     observer, its_id = await gateway.observer()
     client = await gateway.open(observer=its_id, **how)
     events = {kind: await observer.event(kind) for kind in KINDS[:2]}
@@ -59,7 +59,7 @@ async def life(gateway: Gateway, **how: Any) -> Events:
 
 
 async def connect_events(gateway: Gateway, **how: Any) -> tuple[Event, Event]:
-    """The authorizer's and `$connect`'s."""
+    """Connect; return the events of the authorizer and of `$connect`."""
     observer, its_id = await gateway.observer()
     await gateway.open(headers={"X-Observer": its_id, **how.pop("headers", {})}, **how)
     return await observer.event("authorizer"), await observer.event("$connect")

@@ -1,4 +1,4 @@
-"""The opening handshake: URL, response, what `$connect` makes of it, subprotocols."""
+"""The opening handshake: URL, response, outcomes of `$connect`, subprotocols."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_longer_url_is_refused(gateway: Gateway) -> None:
 
 
 def padding(gateway: Gateway, characters: int) -> str:
-    """As AWS counts, `wss` also where there is no TLS."""
+    """Return text that makes the URL this long, counted with `wss` as on AWS."""
     return "x" * (characters - len(gateway.url({"pad": ""}).replace("ws://", "wss://")))
 
 
@@ -147,7 +147,7 @@ async def test_authorizer_and_connect_have_run_before_the_response(main: Gateway
     assert [event["requestContext"]["routeKey"] for event in observed] == ["$connect", "$connect"]
 
 
-# What `$connect` makes of it
+# Outcomes of `$connect`
 
 
 @case("connect-optional")

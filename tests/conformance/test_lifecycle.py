@@ -21,7 +21,7 @@ End = Callable[[Gateway, Client], Awaitable[Any]]
 
 
 async def open_observed(gateway: Gateway, **how: Any) -> tuple[Client, str, Observer]:
-    """A client, its connection's id and its observer, which has seen it connect."""
+    """Connect; return the client, its connection's id, and an observer that has seen it connect."""
     observer, its_id = await gateway.observer()
     client = await gateway.open(observer=its_id, **how)
     await observer.event("authorizer")
@@ -30,7 +30,7 @@ async def open_observed(gateway: Gateway, **how: Any) -> tuple[Client, str, Obse
 
 
 async def next_disconnect(observer: Observer) -> tuple[int, str]:
-    """Code and reason of the next `$disconnect`."""
+    """Return code and reason of the next `$disconnect`."""
     context = (await observer.event("$disconnect"))["requestContext"]
     return context["disconnectStatusCode"], context["disconnectReason"]
 

@@ -39,14 +39,14 @@ def body_of(method: str) -> bytes | None:
 
 
 async def closed_id(gateway: Gateway) -> str:
-    """The id of a connection that has just been closed."""
+    """Return the id of a connection that has just been closed."""
     client = await gateway.open()
     connection_id = await client.id()
     await client.socket.close()
     return connection_id
 
 
-# What succeeds
+# Calls that succeed
 
 
 @case("post-is-text")
@@ -186,7 +186,7 @@ async def test_post_that_is_not_utf_8_gets_400(main: Gateway) -> None:
     assert answer.status == 400
 
 
-# What fails
+# Calls that are refused
 
 
 def assert_gone(answer: Any) -> None:

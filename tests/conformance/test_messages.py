@@ -1,4 +1,4 @@
-"""What comes of a message: nothing, an answer or an error frame; frames and their limits."""
+"""Replies and error frames, frames and their limits."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TIMED_OUT = "Endpoint request timed out"
 
 
 async def assert_error_frame(client: Client, message: str) -> None:
-    """The next frame is this error's, byte for byte."""
+    """The next frame must be this error frame, byte for byte."""
     frame = await client.receive()
     request_id = json.loads(frame)["requestId"]
     assert frame == f'{{"message": "{message}", "connectionId":"{await client.id()}", "requestId":"{request_id}"}}'
 
 
 async def assert_silence(client: Client) -> None:
-    """The next frame is what was asked for after the message in question had been handled."""
+    """The next frame must be the answer to a message that is sent now."""
     await client.do(["post", "self", "the next frame"])
     assert await client.receive() == "the next frame"
 
@@ -131,7 +131,7 @@ async def test_missing_permission_to_invoke_sends_an_error_frame(main: Gateway) 
 
 @case("error-timeout")
 @pytest.mark.parametrize(
-    ("route", "seconds"), [("slow", 4), ("hurried", 1)], ids=["function's timeout", "integration's timeout"]
+    ("route", "seconds"), [("slow", 4), ("short-timeout", 1)], ids=["function's timeout", "integration's timeout"]
 )
 async def test_timeout_sends_an_error_frame(main: Gateway, route: str, seconds: float) -> None:
     client = await main.open()
@@ -221,7 +221,7 @@ async def test_failure_of_a_two_way_route_sends_an_error_frame(main: Gateway, ho
 
 
 def describe(body: str) -> str:
-    """How the probe reports a large body."""
+    """Describe a large body as the probe reports it."""
     return f"{len(body.encode())} bytes, SHA-256 {hashlib.sha256(body.encode()).hexdigest()}"
 
 

@@ -1,4 +1,4 @@
-"""Which route a message takes."""
+"""The route that a message takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORBIDDEN = r'{{"message": "Forbidden", "connectionId":"{}", "requestId":"{}"}}'
 
 
 async def route_of(gateway: Gateway, message: str) -> str:
-    """The route that this message takes; its body is what was sent."""
+    """Send the message; return the route that it takes."""
     event = await event_of(gateway, message)
     assert event["body"] == message
     return str(event["requestContext"]["routeKey"])
