@@ -1,6 +1,6 @@
 """What API Gateway decides about handshakes and messages, as functions without I/O.
 
-Statuses and frames are those of AWS; ARCHITECTURE.md lists them with their sources.
+Statuses and frames are those of AWS; docs/api-gateway.md lists them with their sources.
 """
 
 from __future__ import annotations
