@@ -177,7 +177,7 @@ async def test_other_status_of_connect_is_the_status_of_the_handshake(main: Gate
 @pytest.mark.parametrize(
     "script", [{"raise": "on purpose"}, {"raise": "Unauthorized"}, {"steps": [["exit", 1]]}], ids=str
 )
-async def test_failure_of_connect_is_a_bad_gateway(main: Gateway, script: Script) -> None:
+async def test_failure_of_connect_gets_502(main: Gateway, script: Script) -> None:
     refusal = await main.expect_refusal(connect=script)
 
     assert refusal.status == 502
@@ -185,21 +185,21 @@ async def test_failure_of_connect_is_a_bad_gateway(main: Gateway, script: Script
 
 @case("connect-malformed-502")
 @pytest.mark.parametrize("answer", [None, {}, "200", {"statusCode": 200, "Data": "x"}], ids=str)
-async def test_malformed_answer_of_connect_is_a_bad_gateway(main: Gateway, answer: Any) -> None:
+async def test_malformed_answer_of_connect_gets_502(main: Gateway, answer: Any) -> None:
     refusal = await main.expect_refusal(connect={"return": answer})
 
     assert refusal.status == 502
 
 
 @case("connect-timeout-504")
-async def test_connect_that_takes_too_long_is_a_gateway_timeout(open_: Gateway) -> None:
+async def test_connect_that_takes_too_long_gets_504(open_: Gateway) -> None:
     refusal = await open_.expect_refusal(connect={"steps": [["sleep", 5]]})
 
     assert refusal.status == 504
 
 
 @case("connect-no-permission-500")
-async def test_missing_permission_to_invoke_connect_is_a_server_error(unpermitted: Gateway) -> None:
+async def test_missing_permission_to_invoke_connect_gets_500(unpermitted: Gateway) -> None:
     refusal = await unpermitted.expect_refusal()
 
     assert refusal.status == 500

@@ -9,7 +9,7 @@ member `do`; those of the authorizer, of `$connect` and of `$disconnect` come in
 connection's `observer`, given in the query string or as header `X-Observer`, is the id of another connection; it gets
 every event of this one. There is no storage: the authorizer's context takes both along.
 
-Whoever knows the endpoint can do all this, though only to the connections of its API: deploy it to test, then destroy it.
+Everybody who knows the endpoint can do all this to the connections of its API: deploy it to test, then destroy it.
 """
 
 from __future__ import annotations
