@@ -4,7 +4,7 @@ npx cdk deploy --all --app ".venv/bin/python -m tests.conformance.app" --outputs
 pytest tests/conformance --outputs outputs.json
 npx cdk destroy --all --app ".venv/bin/python -m tests.conformance.app"
 
-Do destroy them: whoever knows an endpoint can tell its function what to do.
+Destroy them after the run: everybody who knows an endpoint can make its function do what a client says.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ THROTTLE = apigatewayv2.ThrottleSettings(rate_limit=100, burst_limit=100)
 
 
 class Probe(ImageFunction):
-    """The scripted function, with a timeout of its own."""
+    """The scripted function. `seconds` is its timeout."""
 
     def __init__(self, scope: Construct, id_: str, *, seconds: int = 10) -> None:
         super().__init__(
@@ -46,7 +46,7 @@ class Probe(ImageFunction):
 
 
 class ConformanceStack(cdk.Stack):
-    """One WebSocket API with one stage, whose routes are all served by a probe unless a route has its own."""
+    """One WebSocket API with one stage. One probe serves all routes, except routes with a function of their own."""
 
     def __init__(
         self,
@@ -90,15 +90,15 @@ class ConformanceStack(cdk.Stack):
         integration = WebSocketLambdaIntegration("TwoWayIntegration", self.probe)
         self.api.add_route(key, integration=integration, return_response=True)
 
-    def add_route_that_is_out_of_time(self, key: str, *, milliseconds: int) -> None:
-        """The integration's timeout, which is not the function's."""
+    def add_route_with_short_timeout(self, key: str, *, milliseconds: int) -> None:
+        """Add a route whose integration times out before its function does."""
         timeout = cdk.Duration.millis(milliseconds)
         self.api.add_route(
-            key, integration=WebSocketLambdaIntegration("HurriedIntegration", self.probe, timeout=timeout)
+            key, integration=WebSocketLambdaIntegration("ShortTimeoutIntegration", self.probe, timeout=timeout)
         )
 
     def add_route_without_permission(self, key: str) -> None:
-        """API Gateway may not invoke the function for it."""
+        """Add a route whose function API Gateway may not invoke."""
         uri = (
             f"arn:{self.partition}:apigateway:{self.region}:lambda:path/2015-03-31/functions/"
             f"{self.probe.function_arn}/invocations"
@@ -119,7 +119,7 @@ class ConformanceStack(cdk.Stack):
         )
 
     def add_slow_route(self, key: str) -> None:
-        """Its function has two seconds, and may post but not inspect or close connections."""
+        """Add a route whose function has two seconds, and may post to connections but not get or delete them."""
         slow: lambda_.Function = Probe(self, "Slow", seconds=2).function
         slow.add_environment("CALLBACK_URL", self.stage.callback_url)
         resource_name = f"{self.stage.stage_name}/POST/@connections/*"
@@ -138,7 +138,7 @@ def main() -> None:
     )
     stack.add_two_way_route("two-way")
     stack.add_slow_route("slow")
-    stack.add_route_that_is_out_of_time("hurried", milliseconds=500)
+    stack.add_route_with_short_timeout("short-timeout", milliseconds=500)
     stack.add_route_without_permission("unpermitted")
     ConformanceStack(
         app,

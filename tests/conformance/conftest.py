@@ -1,64 +1,83 @@
-"""How API Gateway's WebSocket APIs behave, as tests that run against any endpoint.
+"""Tests how API Gateway's WebSocket APIs behave, as docs/api-gateway.md says, against any endpoint.
 
-pytest tests/conformance                                   the local gateway, with functions as processes and as images
-pytest tests/conformance -k process                        only the first
+pytest tests/conformance                                   the local gateway, as `make up` starts it
+pytest tests/conformance -k process                        the same without images, which need a Docker engine
 pytest tests/conformance --outputs outputs.json            AWS, after the deployment that app.py describes
 pytest tests/conformance --endpoint wss://… --query idToken=…    any endpoint: what does not depend on its function
 
-Each test's id has the case (an `E` number, `SO` for a case of serverless-offline's suite, else the part of the
-behaviour's description) and how sure it is: C confirmed, L likely, U unknown. What is unknown is our choice: the local
-gateway has to keep to it, elsewhere the observation becomes the reason of a skip.
+Each test's id has the id of its row in docs/api-gateway.md and the row's mark. The local gateway must behave as every
+row says. Elsewhere an assumed row cannot fail: a difference is reported as a skipped test, with what was observed.
+
+Every case runs once with functions in processes, because the gateway's behaviour does not depend on how a function is
+launched. The cases in ALSO_WITH_IMAGES run with images too: one or two for each place where the launch could matter.
 """
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from local.cloudformation.synthesis import run_app
+from tests.conformance.contract import Row, find_row
 from tests.conformance.deployments import Deployment, Endpoints, Limited, LocalDeployment
 from tests.conformance.gateway import Gateway
 from tests.fixtures import ROOT
 
 PROBED = {"main", "bare", "guarded", "open_", "throttled", "unpermitted", "limited"}
 TEMPLATED = PROBED - {"main", "limited"}
+ALSO_WITH_IMAGES = {
+    "authorizer-unauthorized-401",
+    "connect-error-502",
+    "connect-post-410",
+    "connections-denied-403",
+    "context-in-events",
+    "error-function-failed",
+    "error-timeout",
+    "event-message-members",
+    "order-messages",
+    "post-many-clients",
+}
 MARKERS = {
-    "case(id, sure, source)": "the behaviour's number, how sure it is (C, L or U), and who says so",
+    "case(row)": "the row of docs/api-gateway.md that the test is about",
     "probe": "needs the pack's function behind the endpoint",
     "template": "needs an API of app.py other than the main one",
-    "patience": "waits for a connection's time to be over",
+    "patience": "waits until a limit ends a connection",
 }
 
-SURE = {"C": "confirmed", "L": "likely", "U": "unknown"}
-
 Test = TypeVar("Test", bound=Callable[..., Any])
-Unknown = Callable[[Any, Any], None]
 
 
-def case(id_: str, sure: Literal["C", "L", "U"], source: str) -> Callable[[Test], Test]:
-    """Marks a test with what it shows and who says so; `pytest --collect-only -v` prints it."""
+def case(id_: str) -> Callable[[Test], Test]:
+    """Mark a test with its row of docs/api-gateway.md; `pytest --collect-only -v` prints the row.
 
-    def marked(test: Test) -> Test:
-        test.__doc__ = f"{id_}, {SURE[sure]}: {source}"
-        decorated: Test = pytest.mark.case(id_, sure, source)(test)
-        return decorated
+    Raises:
+        ContractError: the page has no such row.
+    """
+    row = find_row(id_)
 
-    return marked
+    def mark(test: Test) -> Test:
+        test.__doc__ = f"{row.id}, {row.mark}: {row.behaviour}. Source: {row.source}"
+        marked: Test = pytest.mark.case(row)(test)
+        return marked
+
+    return mark
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("conformance")
     group.addoption("--endpoint", help="wss://… of a stage, with the routes of the main API or any others")
     group.addoption("--outputs", help="the outputs file of a deployment of tests/conformance/app.py")
-    group.addoption("--query", action="append", default=[], metavar="NAME=VALUE", help="that connections need")
-    group.addoption("--region", help="of the endpoint (default: as its name says)")
-    group.addoption("--profile", help="of AWS credentials (default: the environment's)")
+    group.addoption(
+        "--query", action="append", default=[], metavar="NAME=VALUE", help="query parameter that connections need"
+    )
+    group.addoption("--region", help="region of the endpoint (default: the one in its name)")
+    group.addoption("--profile", help="profile of the AWS credentials (default: those of the environment)")
     group.addoption("--slow", action="store_true", help="wait for the limits of ten minutes and two hours")
 
 
@@ -68,32 +87,37 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def is_elsewhere(config: pytest.Config) -> bool:
-    """Without effect if these options were not known when the command line was read."""
+    """Return whether the cases run against an endpoint; its options are unknown when pytest starts in another folder."""
     return bool(config.getoption("endpoint", None) or config.getoption("outputs", None))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "way" in metafunc.fixturenames:
-        id_, sure = case_of(metafunc.definition)
-        ways = ["endpoint"] if is_elsewhere(metafunc.config) else ["process", "image"]
-        ids = [f"{id_}-{sure}-{way}" for way in ways]
-        metafunc.parametrize("way", ways, ids=ids, indirect=True, scope="session")
+    if "target" in metafunc.fixturenames:
+        row = row_of(metafunc.definition)
+        targets = ["process", "image"] if row.id in ALSO_WITH_IMAGES else ["process"]
+        if is_elsewhere(metafunc.config):
+            targets = ["endpoint"]
+        ids = [f"{row.id}-{row.mark}-{target}" for target in targets]
+        metafunc.parametrize("target", targets, ids=ids, indirect=True, scope="session")
 
 
-def case_of(item: pytest.Item) -> tuple[str, str]:
-    """The case's id, and how sure it is."""
-    id_, sure, _ = next(item.iter_markers("case")).args
-    return id_, sure
+def row_of(item: pytest.Item) -> Row:
+    marker = item.get_closest_marker("case")
+    assert marker, f"{item.name} runs against a gateway, so it must cite its row by @case"
+    row: Row = marker.args[0]
+    return row
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Elsewhere nothing that is unknown can fail: a surprise, too, is an observation."""
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Turn a difference from an assumed row into a skip, except for the local gateway."""
     try:
         yield
-    except Exception as surprise:
-        if is_elsewhere(item.config) and case_of(item)[1] == "U":
-            pytest.skip(f"{item.name}: observed {type(surprise).__name__} {surprise}")
+    except (Exception, pytest.fail.Exception) as difference:
+        marker = item.get_closest_marker("case")
+        if marker and marker.args[0].mark == "assumed" and is_elsewhere(item.config):
+            observation = str(difference).partition("\n")[0]
+            pytest.skip(f"{item.name}: {type(difference).__name__}: {observation}")
         raise
 
 
@@ -106,7 +130,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def loopback_only(request: pytest.FixtureRequest) -> None:
-    """As for every test, but that an endpoint may be anywhere."""
+    """Keep the network closed as for every test, unless the endpoint may be anywhere."""
     if not is_elsewhere(request.config):
         request.getfixturevalue("loopback_only")
 
@@ -120,8 +144,8 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def way(request: pytest.FixtureRequest) -> str:
-    """How the functions are run, or `endpoint` if they are elsewhere."""
+def target(request: pytest.FixtureRequest) -> str:
+    """What the case runs against: the local gateway with functions in a `process` or an `image`, or an `endpoint`."""
     if request.param == "image":
         request.getfixturevalue("engine")
     return str(request.param)
@@ -129,13 +153,13 @@ def way(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def deployment(
-    way: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    target: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
     found: Deployment
-    if way == "endpoint":
+    if target == "endpoint":
         found = Endpoints.of(request.config)
     else:
-        found = LocalDeployment(way, request.getfixturevalue("templates"), tmp_path_factory.mktemp(way))
+        found = LocalDeployment(target, request.getfixturevalue("templates"), tmp_path_factory.mktemp(target))
     yield found
     found.stop()
 
@@ -148,43 +172,43 @@ async def opened() -> AsyncIterator[AsyncExitStack]:
 
 @pytest.fixture
 def gateway(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """Any stage, whatever its function."""
+    """Any stage, with any function."""
     return Gateway(deployment.any_stage(), opened)
 
 
 @pytest.fixture
 def main(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """Routes by `action`, behind an authorizer that wants `token` in the query string."""
+    """The main API: it routes by `action`, and its authorizer needs `token` in the query string."""
     return Gateway(deployment.stage("ConformanceMain"), opened)
 
 
 @pytest.fixture
 def bare(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """Neither `$connect` nor `$default`; routes by `service` and `name`."""
+    """An API without `$connect` and `$default`; it routes by `service` and `name`."""
     return Gateway(deployment.stage("ConformanceBare"), opened)
 
 
 @pytest.fixture
 def guarded(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """Two identity sources, a stage variable; routes by a nested member."""
+    """An API with two identity sources and a stage variable; it routes by a nested member."""
     return Gateway(deployment.stage("ConformanceGuarded"), opened)
 
 
 @pytest.fixture
 def open_(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """An authorizer without identity sources, functions with three seconds; routes by a list."""
+    """An API whose authorizer has no identity sources and whose function has 3 s; it routes by a list."""
     return Gateway(deployment.stage("ConformanceOpen"), opened)
 
 
 @pytest.fixture
 def throttled(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """Five requests a second, two at once; every message takes the same route."""
+    """A stage with five requests a second, two at once; every message takes the same route."""
     return Gateway(deployment.stage("ConformanceThrottled"), opened)
 
 
 @pytest.fixture
 def unpermitted(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """API Gateway may not invoke the function of `$connect`."""
+    """An API that may not invoke the function of `$connect`."""
     return Gateway(deployment.stage("ConformanceUnpermitted"), opened)
 
 
@@ -195,17 +219,5 @@ def limits(deployment: Deployment) -> Limited:
 
 @pytest.fixture
 def limited(limits: Limited, opened: AsyncExitStack) -> Gateway:
-    """The main API, with limits whose end a test can wait for."""
+    """The main API, with time limits that a test can wait for."""
     return Gateway(limits.stage, opened)
-
-
-@pytest.fixture
-def unknown(way: str, request: pytest.FixtureRequest) -> Unknown:
-    """Compares what AWS has never been seen to do with our choice, or elsewhere says what is done."""
-
-    def compare(observed: Any, choice: Any) -> None:
-        if way == "endpoint":
-            pytest.skip(f"{request.node.name}: observed {observed!r}, locally {choice!r}")
-        assert observed == choice
-
-    return compare

@@ -1,4 +1,4 @@
-"""Where the stages are: local gateways that are started here, or endpoints that are there already."""
+"""The stages that the cases run against: local gateways that are started here, or existing endpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ START_SECONDS = 300.0  # the image may have to be built
 STOP_SECONDS = 30.0
 IDLE_SECONDS, CONNECTION_SECONDS = 2.0, 5.0  # of the gateway with short limits
 
-# What a client of each stack needs, and what selects a route with a probe behind it.
+# The query and headers that a client of each stack must send, and a message that selects a route with a probe.
 STACKS: dict[str, dict[str, Any]] = {
     "ConformanceMain": {"query": (("token", "abc"),)},
     "ConformanceBare": {"message": {"service": "chat", "name": "send"}},
@@ -46,7 +46,7 @@ STACKS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Limited:
-    """A stage of the main API, and when it ends connections."""
+    """A stage of the main API, and the time limits of its connections."""
 
     stage: Stage
     idle_seconds: float
@@ -54,16 +54,16 @@ class Limited:
 
 
 class Deployment(Protocol):
-    """What the tests run against. Where it lacks what they need they are skipped."""
+    """What the tests run against. A test is skipped if it needs a stage that is missing."""
 
     def stage(self, name: str) -> Stage: ...
 
     def any_stage(self) -> Stage:
-        """For what does not depend on the function."""
+        """Return a stage for tests that do not depend on the function."""
         ...
 
     def limited(self) -> Limited:
-        """Of whose limits the tests can see the end."""
+        """Return a stage with time limits that a test can wait for."""
         ...
 
     def stop(self) -> None: ...
@@ -77,17 +77,17 @@ def local_session() -> boto3.Session:
 
 
 class Up:
-    """A `python -m local up`, as a user would start it."""
+    """A `python -m local up` in a process of its own."""
 
-    def __init__(self, template: Path, way: str, output: Path, *options: str) -> None:
+    def __init__(self, template: Path, functions: str, output: Path, *options: str) -> None:
         self.output = output
         command = [sys.executable, "-m", "local", "up", "--template", str(template), "--images", str(IMAGES)]
-        command += ["--port", "0", "--aws-port", "0", "--inspector-port", "0", "--functions", way, *options]
+        command += ["--port", "0", "--aws-port", "0", "--inspector-port", "0", "--functions", functions, *options]
         with output.open("wb") as file:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
 
     def url(self) -> str | None:
-        """The URL that it prints as soon as it is ready; None if it ends instead."""
+        """Wait for the URL that it prints when it is ready; return None if it ends instead."""
         deadline = time.monotonic() + START_SECONDS
         while self.process.poll() is None and time.monotonic() < deadline:
             printed = READY.search(self.output.read_text())
@@ -108,7 +108,7 @@ class Up:
             self.process.kill()
 
     def complaints(self) -> list[str]:
-        """Tracebacks of its own, which are not those of the functions."""
+        """Return the tracebacks in its output, without those of functions."""
         lines = self.output.read_text().splitlines()
         return [line for line in lines if "Traceback" in line and not line.startswith("  function.")]
 
@@ -117,7 +117,7 @@ class Up:
 class LocalDeployment:
     """One `up` for each stack, started when a test needs it."""
 
-    way: str
+    functions: str
     templates: Path
     folder: Path
     _ups: dict[tuple[str, ...], tuple[Up, Stage | None]] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class LocalDeployment:
         key = (name, *options)
         if key not in self._ups:
             output = self.folder / f"{name}-{len(self._ups)}.txt"
-            up = Up(self.templates / f"{name}.template.json", self.way, output, *options)
+            up = Up(self.templates / f"{name}.template.json", self.functions, output, *options)
             url = up.url()
             self._ups[key] = up, Stage(url, "us-east-1", local_session(), **STACKS[name]) if url else None
         up, stage = self._ups[key]
@@ -151,12 +151,12 @@ class LocalDeployment:
         assert started == [(0, [])] * len(started)
 
 
-# Endpoints that are there already
+# Existing endpoints
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Stages by name, e.g. of AWS; `main` may have another function than ours."""
+    """Existing stages by name, for example in AWS; `main` may have another function than ours."""
 
     stages: dict[str, Stage]
     main: Stage
@@ -200,7 +200,7 @@ class Endpoints:
         return Limited(self.stage("ConformanceMain"), idle_seconds=600, connection_seconds=7200)
 
     def stop(self) -> None:
-        """They go on."""
+        """Leave the endpoints running."""
 
 
 def stage_at(url: str, region: str | None, session: boto3.Session, **settings: Any) -> Stage:
@@ -213,7 +213,7 @@ def stage_at(url: str, region: str | None, session: boto3.Session, **settings: A
 
 
 def has_probe(stage: Stage) -> bool:
-    """Whether messages there are scripts for a probe."""
+    """Return whether the pack's probe serves the stage."""
     script = {**stage.message, "do": {"steps": [["post", "self", "here is a probe"]]}}
     try:
         with connect(f"{stage.url}?{urlencode(stage.query)}", open_timeout=PATIENCE_SECONDS) as peer:

@@ -1,4 +1,4 @@
-"""What a test has in hand: a deployed stage, clients that open connections to it, and an observer of their events."""
+"""Clients of a deployed stage, an observer of their events, and calls of `@connections`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
-PATIENCE_SECONDS = 20.0  # bounds a wait that ends at once where all is well
+PATIENCE_SECONDS = 20.0  # a wait that takes longer has failed
 POLL_SECONDS = 0.02
 HANDSHAKE = (
     ("Connection", "Upgrade"),
@@ -57,8 +57,8 @@ class Stage:
 
     Attributes:
         url: `wss://…/stage`.
-        query: the parameters without which nobody may connect; likewise `headers`.
-        message: what selects a route with a probe behind it.
+        query: parameters that every client must send; `headers` are headers that every client must send.
+        message: a message that selects a route with a probe behind it.
     """
 
     url: str
@@ -78,7 +78,7 @@ class Stage:
 
     @cached_property
     def management(self) -> Any:
-        """A boto3 client of `@connections` that tries once."""
+        """A boto3 client of `@connections` that does not retry."""
         return self.session.client(
             "apigatewaymanagementapi",
             endpoint_url=self.callback_url,
@@ -91,7 +91,7 @@ class Stage:
             self.management.close()
 
 
-def encoded(script: Script) -> str:
+def encode(script: Script) -> str:
     return urlsafe_b64encode(json.dumps(script).encode()).decode()
 
 
@@ -109,64 +109,64 @@ class Client:
         return self.socket.response
 
     async def send(self, message: str | bytes | Sequence[str]) -> None:
-        """A message; a sequence is sent in as many frames."""
+        """Send a message; a sequence is sent as one message with a frame for each item."""
         await self.socket.send(message)
 
     async def do(self, *steps: Sequence[Any], message: Mapping[str, Any] | None = None, **ending: Any) -> None:
-        """Sends a message that makes the probe take these steps, and then `returns` or `raises` something.
+        """Send a message that makes the probe take these steps, and then return (`returns`) or raise (`raises`).
 
-        The body of what it returns is repeated if it `repeats`.
+        `repeats` says how often the body of the returned answer is repeated.
         """
         script: dict[str, Any] = {"steps": steps}
         script |= {name.removesuffix("s"): value for name, value in ending.items()}
         await self.send(json.dumps({**(message or self.stage.message), "do": script}))
 
-    async def received(self) -> str:
+    async def receive(self) -> str:
         async with asyncio.timeout(PATIENCE_SECONDS):
             message = await self.socket.recv()
         assert isinstance(message, str), "API Gateway sends text frames only"
         return message
 
     async def report(self, **message: Any) -> Event:
-        """The event that a message becomes."""
+        """Send a message; return its event."""
         await self.do(["report", "self"], message=message or None)
-        event: Event = json.loads(await self.received())["event"]
+        event: Event = json.loads(await self.receive())["event"]
         return event
 
     async def id(self) -> str:
-        """The connection's id."""
+        """Return the connection's id."""
         if self._id is None:
             self._id = (await self.report())["requestContext"]["connectionId"]
         return str(self._id)
 
     async def report_within_throttle(self) -> Event:
-        """As `report`, tried until it is not too much."""
+        """Send a message again until the throttle accepts it; return its event."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 await self.do(["report", "self"])
-                answer: dict[str, Any] = json.loads(await self.received())
+                answer: dict[str, Any] = json.loads(await self.receive())
                 if "event" in answer:
                     return dict(answer["event"])
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def pinged(self, payload: bytes) -> None:
-        """Sends a ping; returns when its pong has come."""
+    async def ping(self, payload: bytes) -> None:
+        """Send a ping; return when its pong has come."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             await (await self.socket.ping(payload))
 
-    async def closed(self, seconds: float = PATIENCE_SECONDS) -> tuple[int | None, str | None]:
-        """Waits for the connection's end; returns close code and reason."""
+    async def wait_closed(self, seconds: float = PATIENCE_SECONDS) -> tuple[int | None, str | None]:
+        """Wait for the connection's end; return close code and reason."""
         async with asyncio.timeout(seconds):
             await self.socket.wait_closed()
         return self.socket.close_code, self.socket.close_reason
 
     def vanish(self) -> None:
-        """Ends the TCP connection without a close frame."""
+        """End the TCP connection without a close frame."""
         self.socket.transport.abort()
 
 
 class Observer(Client):
-    """A client that is told of every event of the connections which it observes."""
+    """A client to which the probe posts every event of other connections."""
 
     def __init__(self, socket: ClientConnection, stage: Stage) -> None:
         super().__init__(socket, stage)
@@ -175,11 +175,11 @@ class Observer(Client):
     async def next_report(self) -> dict[str, Any]:
         if self._skipped:
             return self._skipped.popleft()
-        report: dict[str, Any] = json.loads(await self.received())
+        report: dict[str, Any] = json.loads(await self.receive())
         return report
 
     async def report_of(self, kind: str) -> dict[str, Any]:
-        """The next report of the authorizer (`authorizer`) or of a route; those of other kinds remain."""
+        """Return the next report of the authorizer (`authorizer`) or of a route; keep reports of other kinds."""
         skipped: list[dict[str, Any]] = []
         report = await self.next_report()
         while kind_of(report["event"]) != kind:
@@ -193,7 +193,7 @@ class Observer(Client):
         return event
 
     async def event(self, kind: str) -> Event:
-        """As `report_of`."""
+        """Return the event of the next report of this kind."""
         event: Event = (await self.report_of(kind))["event"]
         return event
 
@@ -203,7 +203,7 @@ def kind_of(event: Event) -> str:
 
 
 class Gateway:
-    """A test's own view of a stage: whatever it opens is closed after the test."""
+    """A stage as one test uses it: connections that it opens are closed after the test."""
 
     def __init__(self, stage: Stage, opened: AsyncExitStack) -> None:
         self.stage = stage
@@ -220,11 +220,11 @@ class Gateway:
         connect: Script | None = None,
         disconnect: Script | None = None,
     ) -> str:
-        """The stage's URL, with what the probe is to do as authorizer, on `$connect` and on `$disconnect`."""
+        """Return the stage's URL, with the probe's scripts for the authorizer, `$connect` and `$disconnect`."""
         scripts = {"authorizer": authorizer, "connect": connect, "disconnect": disconnect}
         parameters = [*(self.stage.query if with_identity else ()), *pairs(query)]
         parameters += [("observer", observer)] if observer else []
-        parameters += [(name, encoded(script)) for name, script in scripts.items() if script]
+        parameters += [(name, encode(script)) for name, script in scripts.items() if script]
         return f"{self.stage.url}{path}{'?' if parameters else ''}{urlencode(parameters)}"
 
     async def open(
@@ -233,7 +233,7 @@ class Gateway:
         return Client(await self._connect(query, headers, options, rest), self.stage)
 
     async def open_within_throttle(self) -> Client:
-        """As `open`, tried until it is not too much."""
+        """Connect again until the throttle accepts the handshake."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 try:
@@ -243,7 +243,7 @@ class Gateway:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def observer(self) -> tuple[Observer, str]:
-        """A client and its connection's id, for others to be observed."""
+        """Return a new observer and its connection's id."""
         observer = Observer(await self._connect((), (), {}, {}), self.stage)
         return observer, await observer.id()
 
@@ -263,8 +263,8 @@ class Gateway:
         self._opened.push_async_callback(socket.close)
         return socket
 
-    async def refused(self, query: Parameters = (), **rest: Any) -> Answer:
-        """The response to an opening handshake that does not become a WebSocket."""
+    async def expect_refusal(self, query: Parameters = (), **rest: Any) -> Answer:
+        """Connect; return the response, which must refuse the handshake."""
         with pytest.raises(InvalidStatus) as refusal:
             await self.open(query, **rest)
         response = refusal.value.response
@@ -272,14 +272,14 @@ class Gateway:
         return Answer(response.status_code, headers, bytes(response.body or b""))
 
     async def status(self, **rest: Any) -> int:
-        """The handshake's, whichever it is."""
+        """Connect; return the status of the handshake."""
         try:
             return (await self.open(**rest)).response.status_code
         except InvalidStatus as refusal:
             return refusal.response.status_code
 
     async def handshake_head(self, url: str, headers: Parameters) -> str:
-        """The head of the response to an opening handshake with just these headers besides those of RFC 6455."""
+        """Send a handshake with the headers of RFC 6455 and these; return the head of the response."""
         parts = urlsplit(url)
         secure = ssl.create_default_context() if parts.scheme == "wss" else None
         port = parts.port or (443 if secure else 80)
@@ -302,7 +302,7 @@ class Gateway:
         return self.stage.management
 
     async def call(self, operation: str, connection_id: str, **parameters: Any) -> dict[str, Any]:
-        """boto3's response; raises as boto3 does."""
+        """Return boto3's response, or raise boto3's error."""
         method = getattr(self.management, operation)
         response: dict[str, Any] = await asyncio.to_thread(method, ConnectionId=connection_id, **parameters)
         return response
@@ -313,7 +313,7 @@ class Gateway:
     async def request(
         self, method: str, path: str, body: bytes | None = None, *, signed: bool = False, headers: Parameters = ()
     ) -> Answer:
-        """An HTTP request to a path of the stage's host, as it is spelt."""
+        """Send an HTTP request to this path of the stage's host, without encoding it."""
         return await asyncio.to_thread(self._request, method, path, body, signed, dict(pairs(headers)))
 
     def _request(self, method: str, path: str, body: bytes | None, signed: bool, headers: dict[str, str]) -> Answer:

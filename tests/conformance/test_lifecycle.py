@@ -1,4 +1,4 @@
-"""A connection's end and `$disconnect`; order and concurrency; limits of time."""
+"""How connections end, `$disconnect`, order and concurrency, the idle and the two-hour limit."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.conformance.conftest import Unknown, case
+from tests.conformance.conftest import case
 from tests.conformance.deployments import Limited
 from tests.conformance.gateway import PATIENCE_SECONDS, Client, Gateway, Observer
 
+LOST = 1006  # RFC 6455: there was no close frame
 CLOSE_WITHOUT_A_CODE = b"\x88\x80\0\0\0\0"  # masked, as a client's frames are
 
 End = Callable[[Gateway, Client], Awaitable[Any]]
 
 
-async def watched(gateway: Gateway, **how: Any) -> tuple[Client, str, Observer]:
-    """A client, its connection's id and its observer, which has seen it connect."""
+async def open_observed(gateway: Gateway, **how: Any) -> tuple[Client, str, Observer]:
+    """Connect; return the client, its connection's id, and an observer that has seen it connect."""
     observer, its_id = await gateway.observer()
     client = await gateway.open(observer=its_id, **how)
     await observer.event("authorizer")
@@ -28,8 +29,8 @@ async def watched(gateway: Gateway, **how: Any) -> tuple[Client, str, Observer]:
     return client, event["requestContext"]["connectionId"], observer
 
 
-async def disconnected(observer: Observer) -> tuple[int, str]:
-    """Code and reason of the next `$disconnect`."""
+async def next_disconnect(observer: Observer) -> tuple[int, str]:
+    """Return code and reason of the next `$disconnect`."""
     context = (await observer.event("$disconnect"))["requestContext"]
     return context["disconnectStatusCode"], context["disconnectReason"]
 
@@ -37,36 +38,36 @@ async def disconnected(observer: Observer) -> tuple[int, str]:
 # `$disconnect`
 
 
-@case("E19", "C", "AWS's page on integration requests; captures")
-async def test_client_that_closes_without_a_code(main: Gateway) -> None:
-    client, _, observer = await watched(main)
+@case("disconnect-no-code")
+async def test_close_without_a_code_is_1005_in_the_event(main: Gateway) -> None:
+    client, _, observer = await open_observed(main)
 
     client.socket.transport.write(CLOSE_WITHOUT_A_CODE)
 
-    assert await disconnected(observer) == (1005, "Client-side close frame status not set")
+    assert await next_disconnect(observer) == (1005, "Client-side close frame status not set")
 
 
-@case("E19", "C", "httpmaid's capture")
+@case("disconnect-client-code")
 @pytest.mark.parametrize(("code", "reason"), [(4001, "bye"), (1000, "Shutdown"), (1001, "leaving ü")])
-async def test_clients_code_and_reason_are_the_events(main: Gateway, code: int, reason: str) -> None:
-    client, _, observer = await watched(main)
+async def test_code_and_reason_of_the_client_are_in_the_event(main: Gateway, code: int, reason: str) -> None:
+    client, _, observer = await open_observed(main)
 
     await client.socket.close(code, reason)
 
-    assert await disconnected(observer) == (code, reason)
+    assert await next_disconnect(observer) == (code, reason)
 
 
-@case("E19", "U", "nobody")
+@case("disconnect-no-reason")
 @pytest.mark.parametrize("code", [1000, 4001])
-async def test_client_that_gives_a_code_and_no_reason(main: Gateway, unknown: Unknown, code: int) -> None:
-    client, _, observer = await watched(main)
+async def test_close_without_a_reason_has_an_empty_reason_in_the_event(main: Gateway, code: int) -> None:
+    client, _, observer = await open_observed(main)
 
     await client.socket.close(code)
 
-    unknown(await disconnected(observer), (code, ""))
+    assert await next_disconnect(observer) == (code, "")
 
 
-@case("E19", "L", "RFC 6455 section 5.5.1")
+@case("close-answered")
 async def test_close_frame_is_answered_with_its_code(gateway: Gateway) -> None:
     client = await gateway.open()
 
@@ -77,26 +78,26 @@ async def test_close_frame_is_answered_with_its_code(gateway: Gateway) -> None:
     assert received.code == 4001
 
 
-@case("E20", "C", "chalice#2060; boto3#3789")
-async def test_deleted_connection_closes_normally_and_is_disconnected(main: Gateway) -> None:
-    client, connection_id, observer = await watched(main)
+@case("delete-closes-1000")
+async def test_deleted_connection_closes_with_1000_and_runs_disconnect(main: Gateway) -> None:
+    client, connection_id, observer = await open_observed(main)
 
     await main.call("delete_connection", connection_id)
 
-    assert (await client.closed())[0] == 1000
+    assert (await client.wait_closed())[0] == 1000
     context = (await observer.event("$disconnect"))["requestContext"]
     assert (context["disconnectStatusCode"], context["disconnectReason"]) == (1000, "Connection Closed Normally")
     assert context["connectionId"] == connection_id
     assert context["authorizer"]["principalId"] == "me"
 
 
-@case("4.3", "U", "nobody")
-async def test_reason_in_the_close_frame_of_a_deleted_connection(main: Gateway, unknown: Unknown) -> None:
-    client, connection_id, _ = await watched(main)
+@case("delete-close-reason")
+async def test_close_frame_of_a_deleted_connection_has_the_reason_of_the_event(main: Gateway) -> None:
+    client, connection_id, _ = await open_observed(main)
 
     await main.call("delete_connection", connection_id)
 
-    unknown(await client.closed(), (1000, "Connection Closed Normally"))
+    assert await client.wait_closed() == (1000, "Connection Closed Normally")
 
 
 async def drop(_: Gateway, client: Client) -> None:
@@ -119,26 +120,24 @@ async def be_deleted_by_the_function(_: Gateway, client: Client) -> None:
     await client.do(["delete", "self"])
 
 
-@case("2.6", "U", "nobody; the natural values")
+@case("disconnect-other-codes")
 @pytest.mark.parametrize(
     ("end", "expected"),
     [(drop, (1006, "")), (send_binary, (1003, "")), (send_too_much, (1009, ""))],
     ids=["TCP connection lost", "binary message", "frame too large"],
 )
-async def test_code_and_reason_of_other_ends(
-    main: Gateway, unknown: Unknown, end: End, expected: tuple[int, str]
-) -> None:
-    client, _, observer = await watched(main)
+async def test_code_and_reason_of_other_ends(main: Gateway, end: End, expected: tuple[int, str]) -> None:
+    client, _, observer = await open_observed(main)
 
     await end(main, client)
 
-    unknown(await disconnected(observer), expected)
+    assert await next_disconnect(observer) == expected
 
 
-@case("5", "C", "$connect and $disconnect's page")
+@case("disconnect-every-end")
 @pytest.mark.parametrize("end", [say_goodbye, drop, send_binary, send_too_much, be_deleted_by_the_function])
-async def test_every_end_is_disconnected_once(main: Gateway, end: End) -> None:
-    client, connection_id, observer = await watched(main)
+async def test_every_end_runs_disconnect_once(main: Gateway, end: End) -> None:
+    client, connection_id, observer = await open_observed(main)
     other = await main.open(observer=await observer.id())
 
     await end(main, client)
@@ -150,21 +149,21 @@ async def test_every_end_is_disconnected_once(main: Gateway, end: End) -> None:
     assert second["requestContext"]["connectionId"] != connection_id
 
 
-@case("5", "C", "follows from $connect and $disconnect's page")
-async def test_failure_of_disconnect_does_no_harm(main: Gateway) -> None:
-    client, _, observer = await watched(main, disconnect={"raise": "on purpose"})
+@case("disconnect-failure")
+async def test_failure_of_disconnect_changes_nothing_else(main: Gateway) -> None:
+    client, _, observer = await open_observed(main, disconnect={"raise": "on purpose"})
 
     await client.socket.close()
 
-    assert (await disconnected(observer))[0] == 1000
-    again, _, observer = await watched(main)
+    assert (await next_disconnect(observer))[0] == 1000
+    again, _, observer = await open_observed(main)
     await again.do(["post", "self", "as before"])
-    assert await again.received() == "as before"
+    assert await again.receive() == "as before"
 
 
-@case("5", "U", "nobody")
-async def test_disconnect_that_fails_is_not_repeated(main: Gateway, unknown: Unknown) -> None:
-    client, connection_id, observer = await watched(main, disconnect={"raise": "on purpose"})
+@case("disconnect-not-retried")
+async def test_disconnect_that_fails_is_not_repeated(main: Gateway) -> None:
+    client, connection_id, observer = await open_observed(main, disconnect={"raise": "on purpose"})
     await client.socket.close()
     await observer.event("$disconnect")
 
@@ -172,32 +171,32 @@ async def test_disconnect_that_fails_is_not_repeated(main: Gateway, unknown: Unk
     await other.socket.close()
 
     event = await observer.event("$disconnect")
-    unknown(event["requestContext"]["connectionId"] == connection_id, False)
+    assert event["requestContext"]["connectionId"] != connection_id
 
 
-@case("5", "U", "nobody")
+@case("disconnect-after-refusal")
 @pytest.mark.parametrize(
     "refusing",
     [{"authorizer": {"raise": "Unauthorized"}}, {"connect": {"return": {"statusCode": 401}}}],
     ids=["by the authorizer", "by $connect"],
 )
-async def test_refused_handshake_is_not_disconnected(main: Gateway, unknown: Unknown, refusing: dict[str, Any]) -> None:
+async def test_refused_handshake_runs_no_disconnect(main: Gateway, refusing: dict[str, Any]) -> None:
     observer, its_id = await main.observer()
-    await main.refused(observer=its_id, **refusing)
+    await main.expect_refusal(observer=its_id, **refusing)
     refused = (await observer.event("authorizer"))["requestContext"]["connectionId"]
 
     client = await main.open(observer=its_id)
     await client.socket.close()
 
     event = await observer.event("$disconnect")
-    unknown(event["requestContext"]["connectionId"] == refused, False)
+    assert event["requestContext"]["connectionId"] != refused
 
 
 # Order and concurrency
 
 
-@case("SO12", "C", "serverless-offline's suite")
-async def test_observer_sees_connections_come_and_go_in_order(main: Gateway) -> None:
+@case("order-connections")
+async def test_events_of_connections_come_in_order(main: Gateway) -> None:
     observer, its_id = await main.observer()
     seen = []
 
@@ -222,7 +221,7 @@ async def test_observer_sees_connections_come_and_go_in_order(main: Gateway) -> 
     assert seen == ["$connect", "$connect", "$disconnect", "$connect", "$disconnect", "$disconnect"]
 
 
-@case("5", "C", "$connect and $disconnect's page")
+@case("order-connect-first")
 async def test_connect_has_run_before_the_first_message(main: Gateway) -> None:
     observer, its_id = await main.observer()
 
@@ -233,7 +232,7 @@ async def test_connect_has_run_before_the_first_message(main: Gateway) -> None:
     assert routes == ["$connect", "$connect", "$connect", "$default"]
 
 
-@case("5", "L", "serverless-patterns#139; formally unknown")
+@case("order-messages")
 async def test_message_does_not_wait_for_the_one_before(main: Gateway) -> None:
     client, other = await main.open(), await main.open()
     signal = await other.id()
@@ -241,32 +240,32 @@ async def test_message_does_not_wait_for_the_one_before(main: Gateway) -> None:
     await client.do(["until gone", signal], ["post", "self", "first"])
     await client.do(["post", "self", "second"], ["delete", signal])
 
-    assert [await client.received(), await client.received()] == ["second", "first"]
+    assert [await client.receive(), await client.receive()] == ["second", "first"]
 
 
-@case("5", "L", "a single TCP stream")
+@case("order-posts")
 async def test_posts_of_a_function_arrive_in_order(main: Gateway) -> None:
     client = await main.open()
 
     await client.do(*[["post", "self", str(number)] for number in range(30)])
 
-    assert [await client.received() for _ in range(30)] == [str(number) for number in range(30)]
+    assert [await client.receive() for _ in range(30)] == [str(number) for number in range(30)]
 
 
-@case("5", "C", "AWS's page on integrations")
-async def test_messages_of_several_clients_are_answered_to_each(main: Gateway) -> None:
+@case("order-clients")
+async def test_every_client_gets_the_answers_to_its_messages(main: Gateway) -> None:
     clients = [await main.open() for _ in range(10)]
 
     await asyncio.gather(*(client.do(["post", "self", str(number)]) for number, client in enumerate(clients)))
 
-    assert [await client.received() for client in clients] == [str(number) for number in range(10)]
+    assert [await client.receive() for client in clients] == [str(number) for number in range(10)]
 
 
-@case("5", "L", "follows from $connect and $disconnect's page")
-async def test_message_on_its_way_outlives_its_connection(main: Gateway) -> None:
-    client, _, observer = await watched(main)
+@case("order-function-outlives")
+async def test_function_goes_on_after_its_client_has_left(main: Gateway) -> None:
+    client, _, observer = await open_observed(main)
     await client.do(["report", "self"], ["until gone", "self"], ["post", "self", "too late"], ["report", "observer"])
-    await client.received()
+    await client.receive()
 
     await client.socket.close()
 
@@ -280,8 +279,8 @@ async def test_message_on_its_way_outlives_its_connection(main: Gateway) -> None
 
 
 @asynccontextmanager
-async def kept_alive(client: Client, every: float, *steps: list[Any]) -> AsyncIterator[None]:
-    """Messages again and again."""
+async def keep_sending(client: Client, every: float, *steps: list[Any]) -> AsyncIterator[None]:
+    """Send messages again and again."""
 
     async def send() -> None:
         while True:
@@ -296,42 +295,42 @@ async def kept_alive(client: Client, every: float, *steps: list[Any]) -> AsyncIt
         await asyncio.wait([task])
 
 
-@case("E17", "C", "wscat transcript; capture of the event")
-async def test_idle_connection_goes_away(limited: Gateway, limits: Limited) -> None:
-    client, _, observer = await watched(limited)
+@case("limit-idle")
+async def test_idle_connection_is_closed(limited: Gateway, limits: Limited) -> None:
+    client, _, observer = await open_observed(limited)
 
-    async with kept_alive(observer, limits.idle_seconds / 4):
-        end = await client.closed(limits.idle_seconds + PATIENCE_SECONDS)
+    async with keep_sending(observer, limits.idle_seconds / 4):
+        end = await client.wait_closed(limits.idle_seconds + PATIENCE_SECONDS)
 
     assert end == (1001, "Going away")
-    assert await disconnected(observer) == (1001, "Going away")
+    assert await next_disconnect(observer) == (1001, "Going away")
 
 
-@case("E17", "C", "hotsock's transcript; ef-cms#1760")
+@case("limit-idle-messages")
 @pytest.mark.parametrize("direction", ["in", "out"])
-async def test_messages_in_either_direction_keep_a_connection(
+async def test_messages_in_either_direction_keep_a_connection_open(
     limited: Gateway, limits: Limited, direction: str
 ) -> None:
     active, helper, idle = await limited.open(), await limited.open(), await limited.open()
     busy, steps = (active, []) if direction == "in" else (helper, [["post", await active.id(), "news"]])
 
-    async with kept_alive(busy, limits.idle_seconds / 4, *steps):
-        end = await idle.closed(limits.idle_seconds + PATIENCE_SECONDS)
-        await active.pinged(b"still here")
+    async with keep_sending(busy, limits.idle_seconds / 4, *steps):
+        end = await idle.wait_closed(limits.idle_seconds + PATIENCE_SECONDS)
+        await active.ping(b"still here")
 
     assert end == (1001, "Going away")
 
 
-@case("3.4", "U", "agentmux#1953")
-async def test_pings_alone_keep_no_connection(limited: Gateway, limits: Limited, unknown: Unknown) -> None:
+@case("limit-idle-pings")
+async def test_pings_keep_no_connection_open(limited: Gateway, limits: Limited) -> None:
     client, silent = await limited.open(), await limited.open()
     task = asyncio.create_task(ping_until_closed(client, limits.idle_seconds / 4))
 
-    await silent.closed(limits.idle_seconds + PATIENCE_SECONDS)
+    await silent.wait_closed(limits.idle_seconds + PATIENCE_SECONDS)
     await asyncio.wait([task], timeout=limits.idle_seconds / 2)
 
     task.cancel()
-    unknown(client.socket.close_code, 1001)
+    assert client.socket.close_code == 1001
 
 
 async def ping_until_closed(client: Client, every: float) -> None:
@@ -341,11 +340,20 @@ async def ping_until_closed(client: Client, every: float) -> None:
             await asyncio.sleep(every)
 
 
-@case("E18", "C", "quotas; hotsock's transcript. L for code and reason")
-async def test_connection_ends_in_any_case(limited: Gateway, limits: Limited) -> None:
+async def end_of_active_connection(limited: Gateway, limits: Limited) -> tuple[int | None, str | None]:
+    """Send messages until the connection is closed; return close code and reason."""
     client = await limited.open()
+    async with keep_sending(client, limits.idle_seconds / 4):
+        return await client.wait_closed(limits.connection_seconds + PATIENCE_SECONDS)
 
-    async with kept_alive(client, limits.idle_seconds / 4):
-        end = await client.closed(limits.connection_seconds + PATIENCE_SECONDS)
 
-    assert end == (1001, "Going away")
+@case("limit-two-hours")
+async def test_active_connection_is_closed_in_the_end(limited: Gateway, limits: Limited) -> None:
+    code, _ = await end_of_active_connection(limited, limits)
+
+    assert code != LOST
+
+
+@case("limit-two-hours-code")
+async def test_active_connection_is_closed_with_1001(limited: Gateway, limits: Limited) -> None:
+    assert await end_of_active_connection(limited, limits) == (1001, "Going away")

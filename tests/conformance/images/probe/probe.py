@@ -1,4 +1,4 @@
-"""The conformance pack's function: authorizer and integration of every route, doing what the client tells it.
+"""The conformance pack's function. It serves the authorizer and every route, and does what a script of the client says.
 
 A script is JSON:
 
@@ -9,7 +9,7 @@ member `do`; those of the authorizer, of `$connect` and of `$disconnect` come in
 connection's `observer`, given in the query string or as header `X-Observer`, is the id of another connection; it gets
 every event of this one. There is no storage: the authorizer's context takes both along.
 
-Whoever knows the endpoint can do all this, though only to the connections of its API: deploy it to test, then destroy it.
+Everybody who knows the endpoint can do all this to the connections of its API: deploy it to test, then destroy it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ POLL_SECONDS = 0.02
 
 
 class Scripted(Exception):
-    """What the script said to raise."""
+    """The error that a script raises."""
 
 
 def handler(event: Event, context: object) -> Any:
@@ -56,7 +56,7 @@ def is_authorizer(event: Event) -> bool:
 
 
 def script_of(event: Event) -> Script:
-    """A message that is not JSON has none."""
+    """Return the event's script; a message that is not JSON has none."""
     route_key = event["requestContext"]["routeKey"]
     if is_authorizer(event):
         return decoded(query(event).get("authorizer"))
@@ -87,7 +87,7 @@ def observer_of(event: Event) -> str | None:
 
 
 def policy(script: Script, event: Event) -> dict[str, Any]:
-    """Lets the client in, but for what the script's `answer` replaces; null drops a member, `pad` makes it large."""
+    """Return an Allow, with the members of the script's `answer` instead; null drops a member, `pad` makes it large."""
     statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": "{methodArn}"}
     changes = script.get("answer", {})
     carried = {"observer": observer_of(event), "disconnect": query(event).get("disconnect"), "pad": padding(script)}
@@ -106,12 +106,12 @@ def padding(script: Script) -> str:
 
 
 def repeated(answer: Any, script: Script) -> Any:
-    """With its body that often: a message has no room for one that is too large for a message."""
+    """Repeat the answer's body, because a message is too small to carry a body over the limit."""
     return {**answer, "body": answer["body"] * script["repeat"]} if "repeat" in script else answer
 
 
 def filled_in(answer: Any, event: Event) -> Any:
-    """With `{methodArn}`, and `{stage}` for the part before `/$connect`, as they are for this connection."""
+    """Replace `{methodArn}`, and `{stage}`, which is the part of the ARN before `/$connect`."""
     text = json.dumps(answer)
     if method_arn := event.get("methodArn"):
         text = text.replace("{methodArn}", method_arn).replace("{stage}", method_arn.rpartition("/")[0])
@@ -136,7 +136,7 @@ def take(step: list[Any], event: Event, results: list[Any]) -> Any:
 
 
 def named(arguments: list[Any], event: Event) -> str:
-    """A connection's id; `self` and `observer` stand for theirs."""
+    """Return a connection's id; `self` and `observer` name two of them."""
     name = arguments[0] if arguments else "self"
     known = {"self": event["requestContext"]["connectionId"], "observer": observer_of(event)}
     return str(known.get(name, name))
@@ -159,7 +159,7 @@ def call(operation: Callable[..., Any], connection_id: str, **parameters: Any) -
 
 
 def wait_until_gone(connection_id: str) -> None:
-    """Until there is no such connection any more; the function's timeout ends a wait in vain."""
+    """Wait until the connection is gone. The function's timeout limits the wait."""
     while call(management.get_connection, connection_id)["status"] != 410:
         time.sleep(POLL_SECONDS)
 
