@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +52,10 @@ class BakeTarget:
         """Reads the target as bake would build it now; `images` is the folder with the folder of its source.
 
         Raises:
-            ValueError: it has not exactly one platform.
+            ValueError: the bake file has not exactly one platform.
         """
         variables = image_variables()
-        platform = bake_platform(name) if has_buildx() else read_platform()
-        return cls(name, platform, variables, source_hash((images or IMAGES) / name, variables))
+        return cls(name, read_platform(), variables, source_hash((images or IMAGES) / name, variables))
 
     def command(self, *, outdir: str) -> list[str]:
         """Return the command that builds the image, checks it and prints its name.
@@ -84,31 +81,16 @@ def interpreter() -> str:
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
-def has_buildx() -> bool:
-    return shutil.which("docker") is not None and docker("buildx", "version").returncode == 0
-
-
-def bake_platform(target: str) -> str:
-    """The platform as buildx itself resolves it; needs no engine."""
-    printed = docker("buildx", "bake", "--file", str(BAKE_FILE), "--print", target)
-    if printed.returncode != 0:
-        raise ValueError(f"docker buildx bake --print {target}: {printed.stderr.strip()}")
-    platforms = json.loads(printed.stdout)["target"][target]["platforms"]
-    if len(platforms) != 1:
-        raise ValueError(f"bake builds {target} for {platforms}: Lambda takes an image of one platform")
-    return str(platforms[0])
-
-
 def read_platform() -> str:
-    """The platform as the bake file has it, for a machine without buildx."""
+    """Return the only platform that the bake file has; synthesis needs no Docker for it.
+
+    Raises:
+        ValueError: there is none, or several: Lambda takes an image of one platform.
+    """
     found = PLATFORM.findall(BAKE_FILE.read_text())
     if len(found) != 1:
         raise ValueError(f'{BAKE_FILE.name}: there must be one line such as platforms = ["linux/amd64"]')
     return str(found[0])
-
-
-def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def source_hash(context: Path, variables: dict[str, str]) -> str:

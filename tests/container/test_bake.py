@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import infra.bake
 from infra.bake import BakeTarget, interpreter
 from tests.fixtures import ROOT
 from tests.fixtures.engine import docker
@@ -126,139 +124,6 @@ def test_certificates_are_a_secret_of_the_build_and_no_argument(bake: Bake, tmp_
         assert settings(without[function].get("secret", [])) == []
         assert settings(with_certificates[function]["secret"]) == [{"id": "ca", "src": str(bundle)}]
         assert with_certificates[function]["args"] == {"SOURCE_DATE_EPOCH": "0"}
-
-
-# What a deployment makes of it
-
-
-@pytest.mark.usefixtures("buildx")
-def test_what_bake_cannot_resolve_is_an_error_in_its_words() -> None:
-    with pytest.raises(ValueError, match=r"(?s)^docker buildx bake --print nonexistent: .*find target nonexistent"):
-        BakeTarget.read("nonexistent")
-
-
-@pytest.fixture
-def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A copy of all that goes into the images, which infra.bake takes for the project."""
-    shutil.copy(ROOT / "docker-bake.hcl", tmp_path)
-    shutil.copytree(ROOT / "images", tmp_path / "images")
-    monkeypatch.setattr(infra.bake, "ROOT", tmp_path)
-    monkeypatch.setattr(infra.bake, "BAKE_FILE", tmp_path / "docker-bake.hcl")
-    monkeypatch.setattr(infra.bake, "IMAGES", tmp_path / "images")
-    monkeypatch.setattr(infra.bake, "DOCKERFILE", tmp_path / "images" / "Dockerfile")
-    return tmp_path
-
-
-def change_platforms(sources: Path, platforms: str) -> None:
-    bake_file = sources / "docker-bake.hcl"
-    text = bake_file.read_text()
-    assert '["linux/amd64"]' in text
-    bake_file.write_text(text.replace('["linux/amd64"]', platforms))
-
-
-@pytest.mark.usefixtures("buildx")
-@pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64"])
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_stack_reads_the_same_without_buildx(
-    monkeypatch: pytest.MonkeyPatch, sources: Path, function: str, platform: str
-) -> None:
-    change_platforms(sources, f'["{platform}"]')
-    with_buildx = BakeTarget.read(function)
-
-    monkeypatch.setenv("PATH", str(sources))
-
-    assert BakeTarget.read(function) == with_buildx
-    assert with_buildx.platform == platform
-
-
-@pytest.mark.usefixtures("buildx")
-def test_image_of_two_platforms_is_refused(monkeypatch: pytest.MonkeyPatch, sources: Path) -> None:
-    change_platforms(sources, '["linux/amd64", "linux/arm64"]')
-
-    with pytest.raises(ValueError, match="Lambda takes an image of one platform"):
-        BakeTarget.read("authorizer")
-    monkeypatch.setenv("PATH", str(sources))
-    with pytest.raises(ValueError, match="there must be one line such as platforms"):
-        BakeTarget.read("authorizer")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "docker-bake.hcl",
-        "images/Dockerfile",
-        "images/build/trim_packages.py",
-        "images/authorizer/authorizer.py",
-        "images/authorizer/trim.toml",
-        "images/authorizer/requirements.txt",
-        "images/authorizer/some/new/file",
-    ],
-)
-def test_source_hash_changes_with_whatever_goes_into_the_image(sources: Path, path: str) -> None:
-    before = infra.bake.source_hash(sources / "images" / "authorizer", {})
-
-    changed = sources / path
-    changed.parent.mkdir(parents=True, exist_ok=True)
-    with changed.open("a") as file:
-        file.write("\n")
-
-    assert infra.bake.source_hash(sources / "images" / "authorizer", {}) != before
-
-
-def test_source_hash_changes_when_a_file_is_renamed(sources: Path) -> None:
-    before = infra.bake.source_hash(sources / "images" / "authorizer", {})
-
-    context = sources / "images" / "authorizer"
-    (context / "requirements.in").rename(context / "renamed.in")
-
-    assert infra.bake.source_hash(sources / "images" / "authorizer", {}) != before
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "images/websocket/websocket.py",
-        "images/authorizer/__pycache__/authorizer.pyc",
-        "images/build/__pycache__/check_base.pyc",
-    ],
-)
-def test_source_hash_stays_when_something_else_changes(sources: Path, path: str) -> None:
-    before = infra.bake.source_hash(sources / "images" / "authorizer", {})
-
-    (sources / path).parent.mkdir(exist_ok=True)
-    (sources / path).write_text("changed")
-
-    assert infra.bake.source_hash(sources / "images" / "authorizer", {}) == before
-
-
-def test_source_may_lie_elsewhere(sources: Path) -> None:
-    elsewhere = sources / "elsewhere"
-    shutil.copytree(sources / "images" / "authorizer", elsewhere / "authorizer")
-    before, ours = BakeTarget.read("authorizer", elsewhere).source_hash, BakeTarget.read("authorizer").source_hash
-
-    (elsewhere / "authorizer" / "authorizer.py").write_text("changed")
-
-    assert BakeTarget.read("authorizer", elsewhere).source_hash != before
-    assert BakeTarget.read("authorizer").source_hash == ours
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "changes"),
-    [
-        ("BASE_IMAGE", "registry.example/python:3", True),
-        ("TAG", "another", False),
-        ("CA_FILE", __file__, False),
-    ],
-)
-def test_source_hash_follows_the_variables_that_change_the_image(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, *, changes: bool
-) -> None:
-    monkeypatch.delenv(variable, raising=False)
-    before = BakeTarget.read("authorizer").source_hash
-
-    monkeypatch.setenv(variable, value)
-
-    assert (BakeTarget.read("authorizer").source_hash != before) is changes
 
 
 # The built images

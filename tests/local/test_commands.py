@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
 from subprocess import PIPE
@@ -17,6 +18,7 @@ import urllib3
 from websockets.sync.client import connect
 
 from local.aws.clients import client
+from tests.fixtures import ROOT
 from tests.fixtures.make_up import ENVIRONMENT, START_SECONDS, STOP_SECONDS, Checkout, Up, ours, run_up, wait_until
 from tests.fixtures.network import free_port
 from tests.fixtures.processes import alive
@@ -391,3 +393,12 @@ def test_demo_that_is_ended_during_its_start_leaves_nothing_and_says_so(checkout
     assert command.process.wait(STOP_SECONDS) == 130
     assert alive(processes) == []
     assert "Traceback" not in command.output.read_text()
+
+
+def test_wrong_argument_waits_for_no_slow_import() -> None:
+    """A second would pass before the error."""
+    program = "import sys; from local import __main__; print({'boto3', 'aiohttp', 'aws_cdk'} & {*sys.modules})"
+
+    imported = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert imported.stdout == "set()\n"

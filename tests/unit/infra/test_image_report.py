@@ -1,80 +1,21 @@
-"""What `make image-report` and a deployment refuse, in archives as `docker save` writes them and in real images."""
+"""What `make image-report` and a deployment refuse, in archives as `docker save` writes them."""
 
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
-from hashlib import sha256
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import infra.image_report
-from infra.image_report import Report, main, read_archive
-from tests.fixtures.engine import docker
+from infra.image_report import Report, read_archive
+from tests.fixtures.archives import ATTESTATION, Archive, Json, Layer, entry, folder, packed
 
-OCI = "application/vnd.oci.image"
-ATTESTATION = {"vnd.docker.reference.type": "attestation-manifest"}
-
-Json = dict[str, Any]
-Layer = list[tarfile.TarInfo]
 Read = Callable[..., Report]
-
-
-def folder(name: str) -> tarfile.TarInfo:
-    return entry(name, tarfile.DIRTYPE)
-
-
-def entry(name: str, kind: bytes = tarfile.REGTYPE, *, size: int = 0, link: str = "") -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.type, member.size, member.linkname = kind, size, link
-    return member
-
-
-def packed(layer: Layer) -> bytes:
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as archive:
-        for member in layer:
-            archive.addfile(member, io.BytesIO(bytes(member.size)))
-    return content.getvalue()
-
-
-class Archive:
-    """What `docker save` writes of an image."""
-
-    def __init__(self, *, platform: str = "linux/amd64", user: str = "65534:65534") -> None:
-        self.files: dict[str, bytes] = {}
-        system, architecture = platform.split("/")
-        config = {"os": system, "architecture": architecture, "config": {"User": user}}
-        self.config = self.blob(json.dumps(config).encode(), f"{OCI}.config.v1+json")
-
-    def blob(self, content: bytes, media_type: str, **more: Any) -> Json:
-        digest = sha256(content).hexdigest()
-        self.files[f"blobs/sha256/{digest}"] = content
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content), **more}
-
-    def manifest(self, *layers: bytes, **more: Any) -> Json:
-        described = [self.blob(layer, f"{OCI}.layer.v1.tar") for layer in layers]
-        document = {"schemaVersion": 2, "config": self.config, "layers": described}
-        return self.blob(json.dumps(document).encode(), f"{OCI}.manifest.v1+json", **more)
-
-    def index(self, *manifests: Json) -> Json:
-        return self.blob(json.dumps({"manifests": manifests}).encode(), f"{OCI}.index.v1+json")
-
-    def write(self, path: Path, *manifests: Json) -> Path:
-        self.files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": manifests}).encode()
-        self.files["oci-layout"] = b'{"imageLayoutVersion": "1.0.0"}'
-        return self.write_files(path)
-
-    def write_files(self, path: Path) -> Path:
-        with tarfile.open(path, "w") as archive:
-            for name, content in self.files.items():
-                archive.addfile(entry(name, size=len(content)), io.BytesIO(content))
-        return path
 
 
 @pytest.fixture
@@ -273,73 +214,3 @@ def test_archive_of_older_docker_is_read(tmp_path: Path) -> None:
 
     assert (report.kind, report.platform, report.user) == ("Docker archive", "linux/amd64", "65534:65534")
     assert "layer 1 (1f2e:layer.tar): /var/null is a device node" in report.refusals[0]
-
-
-# Real images
-
-
-@pytest.mark.usefixtures("images")
-def test_both_images_pass(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["authorizer:dev", "websocket:dev"])
-
-    printed = capsys.readouterr().out
-    assert "authorizer:dev: linux/" in printed
-    assert "websocket:dev: linux/" in printed
-    assert printed.count(", user 65534:65534, ") == 2
-    assert printed.count("/var/task") == 2
-
-
-@pytest.fixture
-def loaded(engine: None, tmp_path: Path) -> Iterator[str]:
-    """An image in the engine's store, with all that Lambda may refuse to unpack."""
-    archive = Archive()
-    layer = [
-        folder("opt"),
-        entry("opt/a", size=3),
-        entry("opt/b", tarfile.LNKTYPE, link="opt/a"),
-        entry("opt/null", tarfile.CHRTYPE),
-        entry("srv/c"),
-    ]
-    config = {
-        "os": "linux",
-        "architecture": "amd64",
-        "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha256(packed(layer)).hexdigest()}"]},
-    }
-    archive.files = {
-        "config.json": json.dumps(config).encode(),
-        "layer.tar": packed(layer),
-        "manifest.json": json.dumps(
-            [{"Config": "config.json", "Layers": ["layer.tar"], "RepoTags": ["refused:test"]}]
-        ).encode(),
-    }
-    put = docker("load", f"--input={archive.write_files(tmp_path / 'refused.tar')}")
-    assert put.returncode == 0, put.stderr
-    yield "refused:test"
-    docker("image", "rm", "refused:test")
-
-
-def test_image_in_the_engine_is_refused_for_all_that_is_wrong_with_it(
-    loaded: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as failure:
-        main([loaded, "--platform=linux/arm64"])
-
-    assert "refused:test: linux/amd64, user root, " in capsys.readouterr().out
-    heading, *refusals = str(failure.value.code).splitlines()
-    assert heading == "Lambda would refuse:"
-    for refusal, reason in zip(
-        refusals,
-        ["it is linux/amd64", "/opt/b is a hard link", "/opt/null is a device node", "/srv/c comes before or without"],
-        strict=True,
-    ):
-        assert refusal.startswith(loaded)
-        assert reason in refusal
-
-
-@pytest.mark.usefixtures("engine")
-def test_missing_image_is_an_error() -> None:
-    with pytest.raises(
-        SystemExit, match=r"^docker save nonexistent:dev: Error .+; build it first, with `docker buildx bake`$"
-    ):
-        main(["nonexistent:dev"])

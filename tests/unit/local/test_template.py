@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from local.aws.iam import Role
-from local.cloudformation.synthesis import synthesize
 from local.errors import TemplateError
 from local.lambda_.function import Function
 from tests.fixtures.templates import LAMBDA_ARN, Read, arn, function, parts, resource, role
@@ -129,36 +125,3 @@ def test_id_of_a_real_resource_replaces_the_made_up_one(read: Read) -> None:
 
     assert stack.functions[GUARD].environment == {"POOL": "us-east-1_AbCdEf123"}
     assert stack.first("AWS::Cognito::UserPool") == "us-east-1_AbCdEf123"
-
-
-# Synthesis
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Callable[[str], Path]:
-    """A folder whose cdk.json runs this shell script."""
-
-    def written(script: str) -> Path:
-        (tmp_path / "app.sh").write_text(script)
-        (tmp_path / "cdk.json").write_text(json.dumps({"app": "sh app.sh", "context": {"removalPolicy": "destroy"}}))
-        return tmp_path
-
-    return written
-
-
-def test_synthesis_runs_the_app_as_the_cdk_would(app: Callable[[str], Path]) -> None:
-    root = app('mkdir -p "$CDK_OUTDIR" && printf %s "$CDK_CONTEXT_JSON" > "$CDK_OUTDIR/Chat.template.json"')
-
-    path = synthesize(root, root / "out")
-
-    assert path == root / "out" / "Chat.template.json"
-    assert json.loads(path.read_text()) == {"removalPolicy": "destroy"}
-
-
-def test_failed_synthesis_tells_the_apps_last_words(app: Callable[[str], Path]) -> None:
-    root = app("echo context removalPolicy must be one of destroy, retain >&2; exit 1")
-
-    with pytest.raises(TemplateError) as error:
-        synthesize(root, root / "out")
-
-    assert str(error.value) == "sh app.sh failed:\ncontext removalPolicy must be one of destroy, retain"

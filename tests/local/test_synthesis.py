@@ -1,0 +1,42 @@
+"""How the local run synthesizes a project."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from local.cloudformation.synthesis import synthesize
+from local.errors import TemplateError
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Callable[[str], Path]:
+    """A folder whose cdk.json runs this shell script."""
+
+    def written(script: str) -> Path:
+        (tmp_path / "app.sh").write_text(script)
+        (tmp_path / "cdk.json").write_text(json.dumps({"app": "sh app.sh", "context": {"removalPolicy": "destroy"}}))
+        return tmp_path
+
+    return written
+
+
+def test_synthesis_runs_the_app_as_the_cdk_would(app: Callable[[str], Path]) -> None:
+    root = app('mkdir -p "$CDK_OUTDIR" && printf %s "$CDK_CONTEXT_JSON" > "$CDK_OUTDIR/Chat.template.json"')
+
+    path = synthesize(root, root / "out")
+
+    assert path == root / "out" / "Chat.template.json"
+    assert json.loads(path.read_text()) == {"removalPolicy": "destroy"}
+
+
+def test_failed_synthesis_tells_the_apps_last_words(app: Callable[[str], Path]) -> None:
+    root = app("echo context removalPolicy must be one of destroy, retain >&2; exit 1")
+
+    with pytest.raises(TemplateError) as error:
+        synthesize(root, root / "out")
+
+    assert str(error.value) == "sh app.sh failed:\ncontext removalPolicy must be one of destroy, retain"
