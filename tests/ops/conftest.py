@@ -50,7 +50,7 @@ class Desk:
     opened: list[Deployment] = field(default_factory=list)
 
     def deployment(self, **changes: Any) -> Deployment:
-        facts = {
+        facts: dict[str, Any] = {
             "region": "us-east-1",
             "table_name": TABLE,
             "callback_url": f"http://127.0.0.1:{self.gateway.port}/prod",
