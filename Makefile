@@ -1,6 +1,8 @@
 # `make` alone prints what there is to make.
 SHELL := /bin/sh
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=4 --no-print-directory
+endif
 PYTHON ?= python3
 PYTEST_FLAGS ?=
 
@@ -105,15 +107,25 @@ bench-edit: page setup ## measure how soon `make up` is ready, and an edited han
 	@$(VENV)/python -m benchmarks.edit_loop $(FLAGS)
 
 .PHONY: check
-check: setup frontend/node_modules/stamp .venv/stamp-browser ## formatter, linter, types, links in the docs
+check: .venv/stamp .venv/stamp-browser frontend/node_modules/stamp ## formatter, linter, types, links in the docs
+	@$(MAKE) $(if $(filter output-sync,$(.FEATURES)),--output-sync) check-style check-types check-docs check-page
+
+.PHONY: check-style check-types check-docs check-page
+check-style:
 	$(VENV)/ruff format --check --quiet $(SOURCES)
 	$(VENV)/ruff check --quiet $(SOURCES)
+
+check-types:
 	$(VENV)/mypy $(SOURCES)
+
+check-docs:
 	$(VENV)/python -m pytest --quiet tests/test_docs.py
+
+check-page:
 	npm run --silent check --prefix frontend
 
 .PHONY: format
-format: setup frontend/node_modules/stamp ## format the code
+format: .venv/stamp frontend/node_modules/stamp ## format the code
 	$(VENV)/ruff format --quiet $(SOURCES)
 	$(VENV)/ruff check --quiet --fix $(SOURCES)
 	npm run --silent format --prefix frontend
