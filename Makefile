@@ -21,7 +21,7 @@ quoted = '$(subst ','\'',$(given))'
 VENV := .venv/bin
 INSTALL = -m pip install -qq --disable-pip-version-check --no-compile --require-hashes --requirement
 FUNCTIONS := authorizer websocket
-SOURCES := images infra local ops tests benchmarks .ci/deployment
+SOURCES := images infra local ops tests benchmarks
 PAGE_SOURCES := $(shell find frontend -type d '(' -name node_modules -o -name dist -o -name tests ')' -prune -o -type f -print)
 STAMPS := .venv/stamp node_modules/stamp $(FUNCTIONS:%=.local/venvs/%/stamp) .local/venvs/probe/stamp .local/venvs/aws/stamp .local/bin/aws-lambda-rie
 
