@@ -1,6 +1,8 @@
 # `make` alone prints what there is to make.
 SHELL := /bin/sh
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=4 --no-print-directory
+endif
 PYTHON ?= python3
 PYTEST_FLAGS ?=
 
@@ -19,7 +21,7 @@ quoted = '$(subst ','\'',$(given))'
 VENV := .venv/bin
 INSTALL = -m pip install -qq --disable-pip-version-check --no-compile --require-hashes --requirement
 FUNCTIONS := authorizer websocket
-SOURCES := images infra local ops tests benchmarks .ci/deployment
+SOURCES := images infra local ops tests benchmarks
 PAGE_SOURCES := $(shell find frontend -type d '(' -name node_modules -o -name dist -o -name tests ')' -prune -o -type f -print)
 STAMPS := .venv/stamp node_modules/stamp $(FUNCTIONS:%=.local/venvs/%/stamp) .local/venvs/probe/stamp .local/venvs/aws/stamp .local/bin/aws-lambda-rie
 
@@ -77,6 +79,10 @@ page-config: frontend/node_modules/stamp ## write the page's settings from the o
 page-size: page ## print how much JavaScript the built page has
 	@npm run --silent size --prefix frontend
 
+.PHONY: test-fast
+test-fast: .venv/stamp ## run the unit tests: one process, no container
+	@$(VENV)/python -m pytest --quiet tests/unit $(PYTEST_FLAGS)
+
 .PHONY: test
 test: page setup .venv/stamp-browser ## run every test that this machine can run
 	@npm test --silent --prefix frontend
@@ -105,15 +111,25 @@ bench-edit: page setup ## measure how soon `make up` is ready, and an edited han
 	@$(VENV)/python -m benchmarks.edit_loop $(FLAGS)
 
 .PHONY: check
-check: setup frontend/node_modules/stamp .venv/stamp-browser ## formatter, linter, types, links in the docs
+check: .venv/stamp .venv/stamp-browser frontend/node_modules/stamp ## formatter, linter, types, links in the docs
+	@$(MAKE) $(if $(filter output-sync,$(.FEATURES)),--output-sync) check-style check-types check-docs check-page
+
+.PHONY: check-style check-types check-docs check-page
+check-style:
 	$(VENV)/ruff format --check --quiet $(SOURCES)
 	$(VENV)/ruff check --quiet $(SOURCES)
+
+check-types:
 	$(VENV)/mypy $(SOURCES)
+
+check-docs:
 	$(VENV)/python -m pytest --quiet tests/unit/test_documents.py
+
+check-page:
 	npm run --silent check --prefix frontend
 
 .PHONY: format
-format: setup frontend/node_modules/stamp ## format the code
+format: .venv/stamp frontend/node_modules/stamp ## format the code
 	$(VENV)/ruff format --quiet $(SOURCES)
 	$(VENV)/ruff check --quiet --fix $(SOURCES)
 	npm run --silent format --prefix frontend

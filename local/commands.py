@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as EndpointError
@@ -15,6 +15,10 @@ from local.aws.clients import client
 from local.aws.users import EMAIL, GROUP, Users, make_password
 from local.errors import CommandError
 from local.state import State
+
+if TYPE_CHECKING:
+    from types_boto3_apigatewaymanagementapi import ApiGatewayManagementApiClient
+    from types_boto3_dynamodb import DynamoDBClient
 
 USER = "ada@example.com"  # whom `make up` makes
 
@@ -103,7 +107,7 @@ def find_connection(port: int) -> str:
         raise CommandError(
             "the template has no table, so nobody knows who is connected: `make post` takes CONNECTION=…"
         )
-    dynamodb = client("dynamodb", running.dynamodb_url, running.region)
+    dynamodb: DynamoDBClient = client("dynamodb", running.dynamodb_url, running.region)
     pages = dynamodb.get_paginator("scan").paginate(TableName=running.table_name)
     rows = [row for page in pages for row in page["Items"]]
     if rows and not any("connectionId" in row for row in rows):
@@ -128,7 +132,7 @@ def post(port: int, message: str, connection_id: str | None) -> str:
         raise CommandError("MESSAGE is missing: make -s post MESSAGE='hello'")
     running = state.find_running(port)
     connection_id = connection_id or find_connection(port)
-    management = client("apigatewaymanagementapi", running.callback_url, running.region)
+    management: ApiGatewayManagementApiClient = client("apigatewaymanagementapi", running.callback_url, running.region)
     data = message.encode(errors="surrogateescape")
     try:
         management.post_to_connection(ConnectionId=connection_id, Data=data)

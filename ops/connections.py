@@ -87,7 +87,7 @@ def connections_of(deployment: Deployment, user_id: str | None = None) -> Iterat
         ClientError: AWS refuses the caller; so does BotoCoreError without credentials or network.
     """
     parameters: dict[str, Any] = {"TableName": deployment.table_name}
-    read = deployment.dynamodb.scan
+    read: Callable[..., Any] = deployment.dynamodb.scan
     if user_id is not None:
         read = deployment.dynamodb.query
         parameters |= {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import botocore.session
 from botocore.config import Config
@@ -14,6 +14,11 @@ from botocore.session import Session
 
 from ops.errors import OpsError, read_code
 from ops.management import Management
+
+if TYPE_CHECKING:
+    from types_boto3_cloudformation import CloudFormationClient
+    from types_boto3_cognito_idp import CognitoIdentityProviderClient
+    from types_boto3_dynamodb import DynamoDBClient
 
 OUTPUTS = ("Region", "ConnectionTableName", "CallbackUrl", "UserPoolId")
 
@@ -48,7 +53,7 @@ class Deployment:
         self.threads = threads
         self._session = session or open_session()
         self._endpoint_urls = endpoint_urls
-        self.dynamodb = self._create_client("dynamodb")
+        self.dynamodb: DynamoDBClient = self._create_client("dynamodb")
         self.management = Management(callback_url, region, self._session, threads)
 
     @classmethod
@@ -59,7 +64,7 @@ class Deployment:
             OpsError: there is no such stack, or it lacks an output.
         """
         session = open_session(profile)
-        cloudformation = session.create_client("cloudformation", region_name=region)
+        cloudformation = cast("CloudFormationClient", session.create_client("cloudformation", region_name=region))
         where = f"stack {name} in {cloudformation.meta.region_name}"
         try:
             (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
@@ -101,8 +106,9 @@ class Deployment:
                    user_pool_id=running.user_pool_id, session=session, endpoint_urls=endpoint_urls, **options)  # fmt: skip
 
     @cached_property
-    def cognito(self) -> Any:
-        return self._create_client("cognito-idp")
+    def cognito(self) -> CognitoIdentityProviderClient:
+        client: CognitoIdentityProviderClient = self._create_client("cognito-idp")
+        return client
 
     def close(self) -> None:
         """Close the network connections."""

@@ -61,4 +61,8 @@ def build_error(operation: str, answer: AWSResponse) -> ClientError:
         body = dict(json.loads(answer.content))
     code = answer.headers.get("x-amzn-ErrorType", "").partition(":")[0] or f"status {answer.status_code}"
     error = {"Code": code, "Message": str(body.get("message") or body.get("Message") or code)}
-    return ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": answer.status_code}}, operation)
+    response: Any = {
+        "Error": error,
+        "ResponseMetadata": {"HTTPStatusCode": answer.status_code},
+    }  # the parts that are read
+    return ClientError(response, operation)

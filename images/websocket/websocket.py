@@ -9,12 +9,17 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import botocore.session  # boto3 takes longer to import, and adds nothing that is used here
 from botocore.config import Config
 from botocore.exceptions import ConnectionError as EndpointError
 from botocore.exceptions import HTTPClientError
+
+if TYPE_CHECKING:
+    from types_boto3_apigatewaymanagementapi import ApiGatewayManagementApiClient
+    from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 logger = logging.getLogger(__name__)
 logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns about every invocation that has no trace
@@ -33,7 +38,7 @@ TOO_LARGE = {"error": "message_too_large", "message": "This message is larger th
 Event = dict[str, Any]
 Response = dict[str, Any]
 Frame = dict[str, Any]
-Item = dict[str, dict[str, Any]]
+Item = dict[str, "AttributeValueTypeDef"]
 Facts = dict[str, Any]  # what log lines and traces say about an invocation
 
 
@@ -94,11 +99,12 @@ class ServiceUnavailable(Exception):
     """An AWS service gave no answer; the message names the service and the operation."""
 
 
-def name_service(exception: Exception, event_name: str, **_: object) -> None:
+def name_service(**event: Any) -> None:
     """Replace botocore's network errors, which name a URL only, on the event `after-call-error.<service>.<operation>`."""
-    if isinstance(exception, EndpointError | HTTPClientError):
-        service, operation = event_name.split(".")[1:]
-        raise ServiceUnavailable(f"{service} gave no answer to {operation}: {exception}") from exception
+    error = event["exception"]
+    if isinstance(error, EndpointError | HTTPClientError):
+        service, operation = event["event_name"].split(".")[1:]
+        raise ServiceUnavailable(f"{service} gave no answer to {operation}: {error}") from error
 
 
 # The init phase calls no service: clients connect on first use, and keep their connections.
@@ -115,8 +121,11 @@ config = Config(
 session = botocore.session.get_session()
 session.register("after-call-error", name_service)
 # The image has these services only, and of them the operations in trim.toml.
-dynamodb: Any = session.create_client("dynamodb", config=config)
-management: Any = session.create_client("apigatewaymanagementapi", endpoint_url=settings.callback_url, config=config)
+dynamodb = cast("DynamoDBClient", session.create_client("dynamodb", config=config))
+management = cast(
+    "ApiGatewayManagementApiClient",
+    session.create_client("apigatewaymanagementapi", endpoint_url=settings.callback_url, config=config),
+)
 
 
 def handler(event: Event, context: object) -> Response:
@@ -218,7 +227,7 @@ def store(authorizer: dict[str, str], connection_id: str) -> None:
     user_id = authorizer["userId"]
     now = int(time.time())
     removed_at = min(int(authorizer["exp"]), now + MAX_CONNECTION_SECONDS)
-    row = {
+    row: Item = {
         "connectionId": {"S": connection_id},
         "userId": {"S": user_id},
         "connectedAt": {"N": str(now)},
@@ -279,7 +288,8 @@ def add_slot(user_id: str, slot: str) -> list[str]:
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
     except dynamodb.exceptions.ConditionalCheckFailedException as failure:
-        return list(failure.response["Item"]["slots"]["SS"])
+        response: Any = failure.response  # the stubs do not know its Item
+        return list(response["Item"]["slots"]["SS"])
     return []
 
 
@@ -334,7 +344,7 @@ def delete_row(connection_id: str, **condition: Any) -> Item:
         ReturnValues="ALL_OLD",
         **condition,
     )
-    row: Item = deleted.get("Attributes", {})
+    row = deleted.get("Attributes", {})
     if row:
         release_slots(row["userId"]["S"], [slot_of(row)])
     return row

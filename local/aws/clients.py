@@ -10,7 +10,7 @@ from local.aws.account import Account
 from local.aws.iam import ADMINISTRATOR
 from local.aws.models import get_session
 
-CREDENTIALS = {"aws_access_key_id": ADMINISTRATOR, "aws_secret_access_key": ADMINISTRATOR}
+CREDENTIALS: dict[str, Any] = {"aws_access_key_id": ADMINISTRATOR, "aws_secret_access_key": ADMINISTRATOR}
 
 
 def client(service: str, url: str, region: str = Account.region) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import Any
 
 import botocore.session
+from botocore.model import ServiceModel
 
 # The user's profile and files are for AWS. A profile that does not exist would be an error.
 OWN_CONFIGURATION = {
@@ -23,6 +23,5 @@ def get_session() -> botocore.session.Session:
 
 
 @cache
-def load_service_model(service: str) -> Any:
-    """Return botocore's ServiceModel of a service."""
+def load_service_model(service: str) -> ServiceModel:
     return get_session().get_service_model(service)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -11,6 +11,10 @@ from local.aws.ministack import LocalAws
 from local.cloudformation.resource_types import CREATED
 from local.cloudformation.template import Template
 from local.errors import TemplateError
+
+if TYPE_CHECKING:
+    from types_boto3_cognito_idp import CognitoIdentityProviderClient
+    from types_boto3_dynamodb import DynamoDBClient
 
 Properties = dict[str, Any]
 
@@ -58,7 +62,7 @@ def create(aws: LocalAws, type_: str, name: str, properties: Properties) -> str:
     """Create a resource; return its physical id. The name is that of a resource without one of its own."""
     if type_.startswith("AWS::DynamoDB::"):
         return create_table(aws, type_, {"TableName": name, **properties})
-    cognito = aws.client("cognito-idp")
+    cognito: CognitoIdentityProviderClient = aws.client("cognito-idp")
     match type_:
         case "AWS::Cognito::UserPool":
             return str(cognito.create_user_pool(**{"PoolName": name, **properties})["UserPool"]["Id"])
@@ -73,7 +77,7 @@ def create_table(aws: LocalAws, type_: str, properties: Properties) -> str:
     if type_ == "AWS::DynamoDB::GlobalTable":  # its capacity is set for each region, if at all
         properties["BillingMode"] = "PAY_PER_REQUEST"
     time_to_live = properties.pop("TimeToLiveSpecification", None)
-    dynamodb = aws.client("dynamodb")
+    dynamodb: DynamoDBClient = aws.client("dynamodb")
     dynamodb.create_table(**properties)
     if time_to_live:
         dynamodb.update_time_to_live(TableName=properties["TableName"], TimeToLiveSpecification=time_to_live)

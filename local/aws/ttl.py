@@ -9,9 +9,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb import DynamoDBClient
+    from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 SWEEP_SECONDS = 10.0  # AWS promises days only
 MIN_SWEEP_SECONDS = 0.1
@@ -19,7 +23,7 @@ TOO_OLD_SECONDS = 5 * 365 * 24 * 60 * 60.0  # AWS takes such a time for a mistak
 
 logger = logging.getLogger(__name__)
 
-Item = dict[str, dict[str, str]]  # as DynamoDB's clients write it
+Item = dict[str, "AttributeValueTypeDef"]  # as DynamoDB's clients write it
 Identity = tuple[tuple[str, str], ...]
 
 
@@ -53,7 +57,7 @@ class Expiry:
         return expired
 
 
-async def sweep(dynamodb: Any, table_name: str, attribute: str, clock_speed: float = 1.0) -> None:
+async def sweep(dynamodb: DynamoDBClient, table_name: str, attribute: str, clock_speed: float = 1.0) -> None:
     """Delete a table's expired items, until cancelled."""
     expiry: Expiry | None = None
     while True:
@@ -65,12 +69,12 @@ async def sweep(dynamodb: Any, table_name: str, attribute: str, clock_speed: flo
             logger.warning("expired items of %s could not be deleted: %s", table_name, error)
 
 
-def key_of(dynamodb: Any, table_name: str) -> list[str]:
+def key_of(dynamodb: DynamoDBClient, table_name: str) -> list[str]:
     """Return the names of the table's key attributes."""
     return [each["AttributeName"] for each in dynamodb.describe_table(TableName=table_name)["Table"]["KeySchema"]]
 
 
-def delete_expired(dynamodb: Any, table_name: str, expiry: Expiry) -> None:
+def delete_expired(dynamodb: DynamoDBClient, table_name: str, expiry: Expiry) -> None:
     pages = dynamodb.get_paginator("scan").paginate(TableName=table_name, ConsistentRead=True)
     items = (item for page in pages for item in page["Items"])
     for item in expiry.expired(items, time.time()):

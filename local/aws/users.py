@@ -7,12 +7,16 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
 from local.aws.clients import client
 from local.errors import CommandError
+
+if TYPE_CHECKING:
+    from types_boto3_cognito_idp import CognitoIdentityProviderClient
+    from types_boto3_cognito_idp.type_defs import AttributeTypeTypeDef, UserPoolClientTypeTypeDef
 
 EMAIL = re.compile(r"[^\s@\"]+@[^\s@\"]+")
 GROUP = re.compile(r"\S{1,128}")
@@ -23,7 +27,7 @@ class Users:
 
     def __init__(self, cognito_url: str, user_pool_id: str, app_client_id: str | None) -> None:
         region = user_pool_id.partition("_")[0]
-        self.cognito = client("cognito-idp", cognito_url, region)
+        self.cognito: CognitoIdentityProviderClient = client("cognito-idp", cognito_url, region)
         self.user_pool_id = user_pool_id
         self.app_client_id = app_client_id
 
@@ -35,7 +39,10 @@ class Users:
         """
         with raise_command_errors(f"{email} cannot be added"):
             name = self._choose_name(email)
-            attributes = [{"Name": "email", "Value": email}, {"Name": "email_verified", "Value": "true"}]
+            attributes: list[AttributeTypeTypeDef] = [
+                {"Name": "email", "Value": email},
+                {"Name": "email_verified", "Value": "true"},
+            ]
             self.cognito.admin_create_user(
                 UserPoolId=self.user_pool_id,
                 Username=name,
@@ -81,7 +88,7 @@ class Users:
         return next((address for address in addresses if address.lower() == email.lower()), None)
 
     @cached_property
-    def app_client(self) -> dict[str, Any]:
+    def app_client(self) -> UserPoolClientTypeTypeDef:
         """The app client by which users sign in.
 
         Raises:
@@ -89,9 +96,9 @@ class Users:
         """
         if self.app_client_id is None:
             raise CommandError("the template has no app client (AWS::Cognito::UserPoolClient), so nobody can sign in")
-        app_client: dict[str, Any] = self.cognito.describe_user_pool_client(
-            UserPoolId=self.user_pool_id, ClientId=self.app_client_id
-        )["UserPoolClient"]
+        app_client = self.cognito.describe_user_pool_client(UserPoolId=self.user_pool_id, ClientId=self.app_client_id)[
+            "UserPoolClient"
+        ]
         flows = app_client.get("ExplicitAuthFlows", [])
         if flows and not {"ALLOW_USER_SRP_AUTH", "USER_SRP_AUTH"} & {*flows}:
             raise CommandError(

@@ -6,49 +6,49 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from botocore.model import Shape, ShapeResolver
+from botocore.model import Shape, ShapeResolver, StructureShape
 
 from local.aws.models import load_service_model
 from local.cloudformation.values import coerce
 from local.errors import TemplateError
 
-POLICY_SHAPES = ShapeResolver(
-    {
-        "Text": {"type": "string"},
-        "Texts": {"type": "list", "member": {"shape": "Text"}},
-        "Document": {"type": "structure", "members": {}, "document": True},
-        "Policies": {"type": "list", "member": {"shape": "Policy"}},
-        "Policy": {
-            "type": "structure",
-            "required": ["PolicyDocument"],
-            "members": {"PolicyName": {"shape": "Text"}, "PolicyDocument": {"shape": "Document"}},
+POLICY_MODEL: dict[str, Any] = {
+    "Text": {"type": "string"},
+    "Texts": {"type": "list", "member": {"shape": "Text"}},
+    "Document": {"type": "structure", "members": {}, "document": True},
+    "Policies": {"type": "list", "member": {"shape": "Policy"}},
+    "Policy": {
+        "type": "structure",
+        "required": ["PolicyDocument"],
+        "members": {"PolicyName": {"shape": "Text"}, "PolicyDocument": {"shape": "Document"}},
+    },
+    "Properties": {
+        "type": "structure",
+        "members": {
+            "ManagedPolicyArns": {"shape": "Texts"},
+            "ManagedPolicyName": {"shape": "Text"},
+            "Path": {"shape": "Text"},
+            "PermissionsBoundary": {"shape": "Text"},
+            "Policies": {"shape": "Policies"},
+            "PolicyDocument": {"shape": "Document"},
+            "RoleName": {"shape": "Text"},
+            "Roles": {"shape": "Texts"},
         },
-        "Properties": {
-            "type": "structure",
-            "members": {
-                "ManagedPolicyArns": {"shape": "Texts"},
-                "ManagedPolicyName": {"shape": "Text"},
-                "Path": {"shape": "Text"},
-                "PermissionsBoundary": {"shape": "Text"},
-                "Policies": {"shape": "Policies"},
-                "PolicyDocument": {"shape": "Document"},
-                "RoleName": {"shape": "Text"},
-                "Roles": {"shape": "Texts"},
-            },
-        },
-    }
-)
+    },
+}
+POLICY_SHAPES = ShapeResolver(POLICY_MODEL)
 
 
 @cache
 def shapes(source: str) -> dict[str, Shape]:
     """Return the types of properties, by name: those of the input of botocore's operations, e.g. `lambda CreateAlias`."""
     service, *operations = source.split()
-    if service == "iam":
-        return dict(POLICY_SHAPES.get_shape_by_name("Properties").members)
-    model = load_service_model(service)
-    inputs = [model.operation_model(operation).input_shape.members for operation in operations]
-    return {name: shape for members in inputs for name, shape in members.items()}
+    inputs: list[Shape | None] = [POLICY_SHAPES.get_shape_by_name("Properties")]
+    if service != "iam":
+        model = load_service_model(service)
+        inputs = [model.operation_model(operation).input_shape for operation in operations]
+    structures = (shape for shape in inputs if isinstance(shape, StructureShape))
+    return {name: shape for structure in structures for name, shape in structure.members.items()}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Container, Sized
 from typing import Any, TypeVar
 
-from botocore.model import ListShape, MapShape, Shape, StructureShape
+from botocore.model import ListShape, MapShape, Shape, StringShape, StructureShape
 
 from local.errors import TemplateError
 
@@ -33,7 +33,7 @@ def coerce(shape: Shape, value: Any, where: str, ignored: Container[str] = ()) -
             items = expect(list, value, where, "a list")
             check_length(shape, items, where, "item(s)")
             result = [coerce(shape.member, each, f"{where}.{index}", ignored) for index, each in enumerate(items)]
-        case Shape(type_name="string"):
+        case StringShape():
             result = coerce_text(shape, value, where)
         case Shape(type_name="boolean"):
             result = coerce_boolean(value, where)
@@ -53,7 +53,7 @@ def coerce_structure(shape: StructureShape, value: dict[str, Any], where: str, i
     return {name: coerce(shape.members[name], each, f"{where}.{name}", ignored) for name, each in value.items()}
 
 
-def coerce_text(shape: Shape, value: Any, where: str) -> str:
+def coerce_text(shape: StringShape, value: Any, where: str) -> str:
     result = text(value) if isinstance(value, Scalar) else None
     if result is None or result not in (shape.enum or [result]):
         raise wrong(where, " or ".join(shape.enum) if shape.enum else "a text", value)

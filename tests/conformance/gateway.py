@@ -321,9 +321,10 @@ class Gateway:
         url = f"{parts.scheme}://{parts.netloc}{path}"
         if signed:
             assert self.management is not None
-            credentials = self.stage.session.get_credentials().get_frozen_credentials()
+            credentials = self.stage.session.get_credentials()
+            assert credentials is not None
             request = AWSRequest(method, url, headers, body)
-            SigV4Auth(credentials, "execute-api", self.stage.region).add_auth(request)
+            SigV4Auth(credentials.get_frozen_credentials(), "execute-api", self.stage.region).add_auth(request)
             headers = dict(request.headers.items())
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         connection = kind(parts.netloc, timeout=PATIENCE_SECONDS)

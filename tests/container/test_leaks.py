@@ -362,8 +362,11 @@ def id_token(facts: dict[str, Any], canary: Canary) -> str:
     email, password = "canary@example.com", "correct-Horse-battery-1"
     users = Users(facts["cognito_url"], facts["user_pool_id"], facts["app_client_id"])
     users.add(email, password)
-    marked = [{"Name": "locale", "Value": canary.marker}]
-    users.cognito.admin_update_user_attributes(UserPoolId=users.user_pool_id, Username=email, UserAttributes=marked)
+    users.cognito.admin_update_user_attributes(
+        UserPoolId=users.user_pool_id,
+        Username=email,
+        UserAttributes=[{"Name": "locale", "Value": canary.marker}],
+    )
     return canary.mark(users.id_token(email, password))
 
 

@@ -101,7 +101,7 @@ def test_user_signs_in_with_the_right_password_only(aws: LocalAws, created: Crea
 
 
 def test_caller_with_other_keys_is_refused(aws: LocalAws) -> None:
-    keys = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "of somebody else"}
+    keys: dict[str, Any] = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "of somebody else"}
     stranger = boto3.client("dynamodb", endpoint_url=aws.url, region_name="us-east-1", **keys)
 
     with pytest.raises(ClientError, match="UnrecognizedClientException"):

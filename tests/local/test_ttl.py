@@ -22,7 +22,8 @@ TEMPLATE = Path(__file__).parent / "templates" / "tables.template.json"
 
 
 def item(id_: str, removed_at: object = None) -> Item:
-    return {"id": {"S": id_}} | ({} if removed_at is None else {"removedAt": {"N": str(removed_at)}})
+    stored: Item = {"id": {"S": id_}}
+    return stored if removed_at is None else {**stored, "removedAt": {"N": str(removed_at)}}
 
 
 # Which items are over
@@ -97,7 +98,7 @@ def test_item_without_a_number_is_never_over(value: Any) -> None:
 
 def test_items_are_told_apart_by_their_whole_key() -> None:
     fast = Expiry(["room", "user"], "removedAt", 10)
-    rows = [
+    rows: list[Item] = [
         {"room": {"S": room}, "user": {"N": user}, "removedAt": {"N": "1100"}}
         for room, user in (("a", "1"), ("a", "2"), ("b", "1"))
     ]
@@ -175,7 +176,7 @@ async def test_expired_item_goes_and_renewed_item_stays(aws: LocalAws, swept: No
 
 @pytest.mark.parametrize("table", ["Rooms", "Archive"])
 async def test_table_without_expiry_is_left_alone(aws: LocalAws, swept: None, table: str) -> None:
-    past = {"room": {"S": "a"}, "until": {"N": "1000000000"}}
+    past: Item = {"room": {"S": "a"}, "until": {"N": "1000000000"}}
     put(aws, table, past)
 
     put(aws, "Seats", seat(4, 0))

@@ -118,6 +118,7 @@ def test_case_of_an_address_makes_no_other_user(up: Up) -> None:
 
 def test_user_who_signed_up_on_the_page_is_refused_by_name(up: Up) -> None:
     users = up()
+    assert users.app_client_id
     users.cognito.sign_up(ClientId=users.app_client_id, Username="Carol@example.com", Password=make_password())
     attributes = [{"Name": "email", "Value": "Carol@example.com"}]
     assert users.find("carol@example.com") == attributes[0]["Value"]

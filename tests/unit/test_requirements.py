@@ -81,6 +81,14 @@ def test_tests_run_with_the_versions_that_are_shipped(function: str) -> None:
     assert {name: shipped[name] for name in both} == {name: tested[name] for name in both}
 
 
+def test_hook_formats_with_the_locked_ruff() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+
+    (revision,) = re.findall(r"ruff-pre-commit\n +rev: v(\S+)", hooks)
+
+    assert revision == versions(ROOT / "requirements" / "dev.txt")["ruff"]
+
+
 @pytest.mark.parametrize("installer", INSTALLERS, ids=path)
 def test_nothing_is_installed_without_its_hashes(installer: Path) -> None:
     commands = [line for line in lines(installer) if re.search(r"\bpip (install|download)\b", line)]

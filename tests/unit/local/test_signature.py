@@ -48,6 +48,7 @@ def request(target: str = PATH, body: bytes = b"hello", method: str = "POST", **
 
 def verify(iam: Iam, request: AWSRequest, **changes: Any) -> None:
     """Check a request as it arrives, with these changes on its way."""
+    assert request.url is not None
     target = request.url.removeprefix(f"https://{HOST}")
     headers = CIMultiDictProxy(CIMultiDict(request.headers.items()))
     arrived = {"method": request.method, "target": target, "headers": headers, "body": request.body or b"", **changes}

@@ -24,8 +24,8 @@ NETWORK: dict[str, Any] = {"endpoint_url": "https://example.com", "error": OSErr
 
 
 def answered(status: int, code: str, message: str = "text", operation: str = "PostToConnection") -> ClientError:
-    error = {"Code": code, "Message": message}
-    return ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": status}}, operation)
+    response: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, operation)
 
 
 @pytest.mark.parametrize(

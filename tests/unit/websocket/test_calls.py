@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.retries.standard import ExponentialBackoff, RetryContext, RetryEventAdapter, ThrottlingErrorDetector
@@ -82,7 +83,7 @@ def all_call_sequences(websocket: ModuleType, event: Event) -> list[list[Call]]:
             answers.append(first)
         output = answers[len(calls)]
         calls.append(Call(client, model.name))
-        return AWSResponse(None, 400 if "Error" in output else 200, {}, None), output
+        return AWSResponse("", 400 if "Error" in output else 200, HTTPHeaders(), None), output
 
     with answered_by(answer, websocket.dynamodb), answered_by(answer, websocket.management):
         while untried:

@@ -153,7 +153,7 @@ def call(operation: Callable[..., Any], connection_id: str, **parameters: Any) -
     try:
         response = operation(ConnectionId=connection_id, **parameters)
     except ClientError as error:
-        failure: dict[str, Any] = error.response
+        failure: Any = error.response
         return {"status": failure["ResponseMetadata"]["HTTPStatusCode"], **failure["Error"]}
     return {"status": response["ResponseMetadata"]["HTTPStatusCode"]}
 

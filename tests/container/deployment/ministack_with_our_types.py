@@ -1,4 +1,4 @@
-"""Starts ministack, whose CloudFormation then also takes the types of our stack that it lacks: they create nothing."""
+"""Start ministack; its CloudFormation also accepts the types of our stack that it lacks, and creates nothing for them."""
 
 import sys
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from ministack.app import main  # type: ignore[import-not-found]
 from ministack.services.cloudformation import provisioners  # type: ignore[import-not-found]
 
-HANDLERS: dict[str, dict[str, Any]] = provisioners._RESOURCE_HANDLERS  # noqa: SLF001
+HANDLERS: dict[str, dict[str, Any]] = provisioners._RESOURCE_HANDLERS
 ALARM = HANDLERS["AWS::CloudWatch::Alarm"]
 
 
@@ -19,7 +19,7 @@ def delete(physical_id: str, properties: dict[str, Any]) -> None: ...
 
 
 def create_alarm(logical_id: str, properties: dict[str, Any], stack_name: str) -> Any:
-    """Metric math is what ministack's own alarms do not have."""
+    """Create an alarm, but not one with metric math, which ministack does not know."""
     has_math = "Metrics" in properties
     return (create if has_math else ALARM["create"])(logical_id, properties, stack_name)
 

@@ -1,0 +1,201 @@
+"""What AWS is to a deployment: a local AWS and an image registry, and an environment that leads every tool there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import requests
+from botocore.exceptions import ClientError
+
+from local.paths import VENVS
+from local.reaper import Reaper
+from tests.fixtures import ROOT
+from tests.fixtures.engine import docker
+from tests.fixtures.network import free_port
+
+ACCOUNT = "111122223333"  # of AWS's documentation; as an access key it also names the account to the local AWS
+REGION = "eu-central-1"  # no tool's default, so that a region written down somewhere shows
+SESSION = boto3.Session(ACCOUNT, "none", region_name=REGION)
+NO_ENGINE = "unix:///nowhere/docker.sock"
+START_SECONDS = 30
+COMMAND_SECONDS = 300
+LOG_LINES = 40
+
+LISTED_TYPES = {
+    "AWS::ApiGatewayV2::Api",
+    "AWS::Cognito::UserPool",
+    "AWS::DynamoDB::Table",
+    "AWS::IAM::Role",
+    "AWS::Lambda::Function",
+    "AWS::Logs::LogGroup",
+}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a deployment goes.
+
+    Attributes:
+        folder: for logs and for what the tools remember.
+        registry: host and port of the registry that stands for ECR's.
+        variables: the environment of every command.
+    """
+
+    folder: Path
+    aws_url: str
+    registry: str
+    variables: Mapping[str, str]
+
+    def client(self, service: str) -> Any:
+        return SESSION.client(service, endpoint_url=self.aws_url)
+
+    def list_resources(self) -> set[str]:
+        """Return the physical ids of all resources of LISTED_TYPES, as their services list them."""
+        client = self.client
+        return {
+            *(api["ApiId"] for api in client("apigatewayv2").get_apis()["Items"]),
+            *(pool["Id"] for pool in client("cognito-idp").list_user_pools(MaxResults=60)["UserPools"]),
+            *client("dynamodb").list_tables()["TableNames"],
+            *(role["RoleName"] for role in client("iam").list_roles()["Roles"]),
+            *(function["FunctionName"] for function in client("lambda").list_functions()["Functions"]),
+            *(group["logGroupName"] for group in client("logs").describe_log_groups()["logGroups"]),
+        }
+
+    def stack_exists(self, name: str) -> bool:
+        try:
+            self.client("cloudformation").describe_stacks(StackName=name)
+        except ClientError as error:
+            if "does not exist" in str(error):
+                return False
+            raise
+        return True
+
+    def run(self, *command: str, **changes: str) -> str:
+        """Return what a command prints; AssertionError if it fails, with its last lines and the local AWS's."""
+        log = self.folder / "command.log"
+        with start(command, log, {**self.variables, **changes}) as process:
+            status = process.wait(COMMAND_SECONDS)
+        logs = f"{tail(log)}\n--- the local AWS:\n{tail(self.folder / 'aws.log')}"
+        assert status == 0, f"{' '.join(command)} exited with {status}\n{logs}"
+        return log.read_text()
+
+
+def environment(folder: Path, *, aws_url: str, ecr_url: str) -> dict[str, str]:
+    """Return the variables that lead every tool to the local AWS. No real account can be reached with them."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))}
+    return kept | {
+        "AWS_ACCESS_KEY_ID": ACCOUNT,
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_ENDPOINT_URL": aws_url,
+        "AWS_ENDPOINT_URL_ECR": ecr_url,
+        "CDK_HOME": str(folder / "cdk"),  # the CLI caches the account of an access key there
+        "DOCKER_CONFIG": str(folder / "docker"),  # Docker keeps the login there
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+        "TAG": "dev",
+    }
+
+
+@contextmanager
+def local_aws(folder: Path) -> Iterator[str]:
+    """Run ministack with all services that a deployment calls; yield its URL."""
+    python = VENVS / "aws" / "bin" / "python"
+    assert python.exists(), f"{python} is missing, run `make setup`"
+    port = free_port()
+    variables = {
+        **os.environ,
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "DOCKER_HOST": NO_ENGINE,  # it must neither start a container nor stop one that it did not start
+        "LAMBDA_EXECUTOR": "local",
+        "IOT_MTLS_ENABLED": "0",  # this and SFTP would listen on every interface
+        "SFTP_ENABLED": "0",
+        "LOG_LEVEL": "WARNING",
+        "TMPDIR": str(folder),
+    }
+    script = str(Path(__file__).with_name("ministack_with_our_types.py"))
+    with start((str(python), script), folder / "aws.log", variables) as process:
+        url = f"http://127.0.0.1:{port}"
+        wait_for_answer(process, f"{url}/_ministack/health", folder / "aws.log")
+        yield url
+
+
+@contextmanager
+def docker_registry(folder: Path) -> Iterator[str]:
+    """Run Docker's registry on an empty folder; yield its host and port."""
+    address = f"127.0.0.1:{free_port()}"
+    configuration = folder / "registry.json"  # YAML includes JSON
+    storage = {"filesystem": {"rootdirectory": str(folder / "registry")}}
+    configuration.write_text(json.dumps({"version": "0.1", "storage": storage, "http": {"addr": address}}))
+    log = folder / "registry.log"
+    with start(("docker-registry", "serve", str(configuration)), log, os.environ) as process:
+        wait_for_answer(process, f"http://{address}/v2/", log)
+        yield address
+
+
+@contextmanager
+def start(command: tuple[str, ...], log: Path, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command; kill it with all that it started when the block ends, or when this process does."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+    reaper = Reaper()
+    reaper.watch(process.pid)
+    try:
+        yield process
+    finally:
+        if process.poll() is not None:
+            reaper.release(process.pid)
+        asyncio.run(reaper.stop())
+        process.wait()
+
+
+def wait_for_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if requests.get(url, timeout=START_SECONDS).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.1)
+    raise AssertionError(f"{url} gave no answer\n{tail(log)}")
+
+
+def tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+
+
+@contextmanager
+def remove_new_tags(*prefixes: str) -> Iterator[None]:
+    """At the end, remove the image tags with one of these prefixes that the block has made."""
+    before = list_tags()
+    try:
+        yield
+    finally:
+        for tag in list_tags() - before:
+            if tag.startswith(prefixes):
+                docker("image", "rm", tag)
+
+
+def list_tags() -> set[str]:
+    return set(docker("images", "--format={{.Repository}}:{{.Tag}}").stdout.split())
