@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from local.cloudformation.synthesis import synthesize
+from local.cloudformation.template import Template
 from local.errors import TemplateError
+from local.page_settings import PAGE_CONFIG, parse_page_config
 
 
 @pytest.fixture
@@ -40,3 +42,10 @@ def test_failed_synthesis_tells_the_apps_last_words(app: Callable[[str], Path]) 
         synthesize(root, root / "out")
 
     assert str(error.value) == "sh app.sh failed:\ncontext removalPolicy must be one of destroy, retain"
+
+
+def test_own_stack_tells_its_page_where_to_sign_in_and_to_connect(own_template: Path) -> None:
+    config = parse_page_config(Template.read(own_template).resolve([PAGE_CONFIG]).outputs)
+
+    assert config is not None
+    assert {"userPoolId", "appClientId", "webSocketEndpoint", "credential", "selfSignUp", "allowedOrigins"} <= {*config}

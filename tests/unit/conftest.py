@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"}
-running: list[str] = []  # the test that runs, if one does
+running: list[str] = []  # the test that runs, if one of these does
 
 
 def refuse_processes(event: str, arguments: tuple[Any, ...]) -> None:
@@ -17,11 +16,14 @@ def refuse_processes(event: str, arguments: tuple[Any, ...]) -> None:
         raise AssertionError(f"{running[0]} starts a process ({event}): move it to tests/local or tests/container")
 
 
-sys.addaudithook(refuse_processes)  # cannot be removed, so it looks whether a unit test runs
+sys.addaudithook(refuse_processes)  # no hook can be removed, so this one looks whether such a test runs
 
 
-@pytest.fixture(autouse=True)
-def no_process(request: pytest.FixtureRequest) -> Iterator[None]:
-    running.append(request.node.nodeid)
-    yield
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    running.append(item.nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
     running.clear()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +11,6 @@ from typing import Any
 import pytest
 
 from benchmarks.figures import FULL_MB, Figures, Start, Traffic, percentile, statistics
-from benchmarks.launchers import PATIENCE_SECONDS, POLL_SECONDS, LaunchError, ProcessLauncher
-from benchmarks.measurement import measure
 from benchmarks.report import Report, save
 from benchmarks.subjects import Subject, SubjectError, built_in, merge, read, select
 
@@ -228,50 +224,3 @@ def test_json_has_every_start_and_no_token(tmp_path: Path) -> None:
     (described,) = json.loads(saved)["subjects"]
     assert described["starts"][0]["init"] == described["statistics"][str(FULL_MB)]["init"] == 0.1
     assert "eyJ" not in saved
-
-
-# A run
-
-
-async def test_every_round_starts_the_subject_and_the_first_round_is_not_counted() -> None:
-    (bare,) = [each for each in built_in(None) if each.name == "bare"]
-    rounds: list[int] = []
-
-    (measured,), _ = await measure([bare], rounds=2, requests=3, say_round=rounds.append)
-
-    assert rounds == [0, 1, 2]
-    assert [len(start.warm) for start in measured.starts] == [3, 3]
-    assert all(start.cpu_init > 0 and start.peak_memory > 0 for start in measured.starts)
-
-
-def test_killed_subject_is_gone_before_the_next_is_started(tmp_path: Path) -> None:
-    command = (sys.executable, "-c", "import time; time.sleep(60)")
-    launcher = ProcessLauncher(replace(SUBJECT, command=command, working_directory="."), tmp_path, "launcher")
-    launcher.start({})
-    try:
-        launcher.start_subject()
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not launcher.has_subject():  # a run waits for its first invocation, too, before it kills it
-            assert time.monotonic() < deadline
-            time.sleep(POLL_SECONDS)
-        launcher.kill_subject()
-        gone = not launcher.has_subject()
-    finally:
-        launcher.stop()
-
-    assert gone
-
-
-async def test_subject_that_ends_is_named_with_what_it_wrote() -> None:
-    command = (sys.executable, "-c", "raise SystemExit('no such table')")
-    broken = replace(SUBJECT, name="peer", command=command, working_directory=".")
-
-    with pytest.raises(LaunchError, match=r"peer \(process\): it ended without asking .*\s+no such table"):
-        await measure([broken], rounds=1, requests=1, say_round=lambda _: None)
-
-
-async def test_answer_that_is_not_the_expected_one_ends_the_run() -> None:
-    (bare,) = [each for each in built_in(None) if each.name == "bare"]
-
-    with pytest.raises(LaunchError, match="its answer lacks Allow"):
-        await measure([replace(bare, expect="Allow")], rounds=1, requests=1, say_round=lambda _: None)

@@ -16,7 +16,7 @@ from infra.bake import BakeTarget
 from local.apigateway.limits import Limits
 from tests.fixtures import ROOT
 from tests.fixtures.emulator import SETTINGS, TIMEOUTS
-from tests.fixtures.stack import EVERY_OPTION, functions, of_type, only, outputs_of, synthesized, text
+from tests.fixtures.stack import EVERY_OPTION, functions, of_type, only, outputs_of, stack, synthesized, text
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def template(assembly: Path) -> Template:
-    return synthesized(outdir=str(assembly))
+    return Template.from_stack(stack(outdir=str(assembly)))
 
 
 # What runs
@@ -37,7 +37,7 @@ def template(assembly: Path) -> Template:
 def test_architecture_is_that_of_the_images(monkeypatch: pytest.MonkeyPatch, platform: str, architecture: str) -> None:
     monkeypatch.setattr("infra.bake.read_platform", lambda: platform)
 
-    template = synthesized()
+    template = Template.from_stack(stack())
 
     assert BakeTarget.read("authorizer").platform == platform
     assert [function["Architectures"] for function in functions(template).values()] == [[architecture]] * 2
@@ -47,7 +47,7 @@ def test_platform_that_lambda_does_not_run_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr("infra.bake.read_platform", lambda: "linux/riscv64")
 
     with pytest.raises(ValueError, match="Lambda"):
-        synthesized()
+        stack()
 
 
 @pytest.mark.parametrize("target", ["authorizer", "websocket"])
@@ -379,7 +379,7 @@ def test_page_shows_the_password_policy_of_the_user_pool(
     )
     monkeypatch.setattr(auth, "PASSWORD_POLICY", weaker)
 
-    template = synthesized()
+    template = Template.from_stack(stack())
 
     policy = only(of_type(template, "AWS::Cognito::UserPool"))["Policies"]["PasswordPolicy"]
     shown = json.loads(outputs_of(template)["PageConfig"])["passwordPolicy"]

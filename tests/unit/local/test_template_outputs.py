@@ -72,10 +72,3 @@ def test_outputs_that_nobody_reads_here_may_make_no_sense(tmp_path: Path) -> Non
     read = template(tmp_path, Other={"Value": {"Fn::ImportValue": "elsewhere"}}, **page_config("{}"))
 
     assert parse_page_config(read.resolve([PAGE_CONFIG]).outputs) == {}
-
-
-def test_own_stack_tells_its_page_where_to_sign_in_and_to_connect(own_template: Path) -> None:
-    config = parse_page_config(Template.read(own_template).resolve([PAGE_CONFIG]).outputs)
-
-    assert config is not None
-    assert {"userPoolId", "appClientId", "webSocketEndpoint", "credential", "selfSignUp", "allowedOrigins"} <= {*config}
