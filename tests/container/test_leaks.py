@@ -38,7 +38,7 @@ from local.cloudformation.template import Template
 from local.lambda_.containers import Containers
 from local.lambda_.processes import Processes
 from tests.fixtures import ROOT
-from tests.fixtures.emulator import PATIENCE_SECONDS, RunFunction, container, process
+from tests.fixtures.emulator import PATIENCE_SECONDS, RunFunction, process
 from tests.fixtures.engine import docker
 from tests.fixtures.gateway import DESK, sign_request
 from tests.fixtures.leaks import (
@@ -70,8 +70,8 @@ def canary() -> Canary:
 
 
 @pytest.fixture
-def mint(canary: Canary, sign_request: Sign, signing_key: RSAKey, other_key: RSAKey) -> Mint:
-    return Mint(canary, sign_request, signing_key, other_key)
+def mint(canary: Canary, sign: Sign, signing_key: RSAKey, other_key: RSAKey) -> Mint:
+    return Mint(canary, sign, signing_key, other_key)
 
 
 @pytest.fixture
@@ -106,20 +106,16 @@ class Drag:
 
 @pytest.fixture(
     params=[
-        ("process", behind_emulator, "Text", "DEBUG"),
-        ("process", behind_emulator, "JSON", "INFO"),
-        ("process", with_traces, "Text", "INFO"),
-        ("process", with_traces, "JSON", "DEBUG"),
-        ("image", behind_emulator, "JSON", "INFO"),
-        ("image", with_traces, "Text", "DEBUG"),
+        (behind_emulator, "Text", "DEBUG"),
+        (behind_emulator, "JSON", "INFO"),
+        (with_traces, "Text", "INFO"),
+        (with_traces, "JSON", "DEBUG"),
     ],
     ids=lambda param: "-".join(getattr(each, "__name__", each) for each in param),
 )
-def drag(request: pytest.FixtureRequest, as_process: RunFunction, service: Service) -> Drag:
-    run, way, log_format, level = request.param
-    if run == "image":
-        request.getfixturevalue("images")
-    return Drag(way, log_format, level, container if run == "image" else as_process, service)
+def drag(request: pytest.FixtureRequest, run_function: RunFunction, service: Service) -> Drag:
+    way, log_format, level = request.param
+    return Drag(way, log_format, level, run_function, service)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -155,7 +151,7 @@ def test_websocket_function_tells_nobody_the_token(drag: Drag, mint: Mint) -> No
 
 @pytest.mark.parametrize("function", CASES)
 def test_function_that_times_out_tells_nobody_the_token(
-    as_process: RunFunction, service: Service, mint: Mint, function: str
+    run_function: RunFunction, service: Service, mint: Mint, function: str
 ) -> None:
     event = CASES[function](mint)[0].event
 
@@ -164,7 +160,7 @@ def test_function_that_times_out_tells_nobody_the_token(
             yield Case(event, HANGS)
 
     environ = VARIABLES[function] | service.environment | {"AWS_LAMBDA_FUNCTION_TIMEOUT": "2"}
-    evidence = behind_emulator(as_process, function, environ, until_it_waits_for_an_answer(), service)
+    evidence = behind_emulator(run_function, function, environ, until_it_waits_for_an_answer(), service)
 
     assert mint.canary.hits(evidence) == []
     assert "Task timed out" in evidence["answers"]
