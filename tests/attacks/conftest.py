@@ -1,4 +1,4 @@
-"""The user pool under attack, and the functions in Lambda's runtime as in tests/container."""
+"""The user pool under attack, and the one way in which Lambda's runtime runs here."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from tests.attacks.forgery import Pool
+from tests.fixtures.emulator import RunFunction, container
+from tests.fixtures.engine import has_engine
 from tests.fixtures.network import Answer, LoopbackServer
 from tests.fixtures.tokens import key_set, new_key
 
 
-def renamed(key: RSAKey, kid: str, **parameters: str) -> RSAKey:
+def rename(key: RSAKey, kid: str, **parameters: str) -> RSAKey:
     return RSAKey.import_key({**key.as_dict(private=True), "use": "sig", "alg": "RS256", "kid": kid, **parameters})
 
 
 @pytest.fixture(scope="session")
 def attacker(other_key: RSAKey) -> Iterator[LoopbackServer]:
-    """Where an attacker publishes his key, and waits for somebody to ask for it."""
+    """Publish the attacker's key, and record who asks for it."""
     with LoopbackServer(key_set(other_key)) as server:
         yield server
 
@@ -31,28 +33,29 @@ def pool(signing_key: RSAKey, other_key: RSAKey, attacker: LoopbackServer) -> Po
     large = new_key("large3072", 3072)
     with warnings.catch_warnings(action="ignore", category=SecurityWarning):
         weak = new_key("weak", 1024)
-    published = {
+    keys = {
+        "signing": signing_key,
+        "attacker": other_key,
         "3072": large,
         "4096": new_key("large4096", 4096),
-        "long-kid": renamed(large, "k" * 128),
-        "short-kid": renamed(large, "k"),
-        "path-kid": renamed(large, "../other/key"),
-        "encryption": renamed(large, "encryption", use="enc"),
-        "rs512": renamed(large, "rs512", alg="RS512"),
+        "long-kid": rename(large, "k" * 128),
+        "short-kid": rename(large, "k"),
+        "path-kid": rename(large, "../other/key"),
+        "encryption": rename(large, "encryption", use="enc"),
+        "rs512": rename(large, "rs512", alg="RS512"),
         "weak": weak,
-        "twice": renamed(large, "twice"),
-        "private": renamed(large, "private"),
+        "twice": rename(large, "twice"),
+        "private": rename(large, "private"),
     }
-    return Pool(signing_key, published, other_key, attacker.url)
+    return Pool(keys, attacker.url)
 
 
 @pytest.fixture(scope="session")
 def published(pool: Pool) -> Iterator[LoopbackServer]:
-    """Where the user pool publishes its keys, the ones that verify no ID token included."""
+    """Publish the user pool's keys, also those that must verify no ID token."""
     keys: list[RSAKey | ECKey] = [
-        pool.key,
-        *pool.published.values(),
-        renamed(pool.key, "twice"),
+        *[key for name, key in pool.keys.items() if name != "attacker"],
+        rename(pool.keys["signing"], "twice"),
         ECKey.generate_key("P-256", {"kid": "elliptic", "use": "sig", "alg": "ES256"}),
     ]
     jwks = [key.as_dict(private=key.kid == "private") for key in keys]
@@ -60,3 +63,12 @@ def published(pool: Pool) -> Iterator[LoopbackServer]:
     body = json.dumps({"keys": [*jwks, secret]}).encode()
     with LoopbackServer(Answer(headers={"Content-Type": "application/json"}, body=[body])) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def run_function(request: pytest.FixtureRequest, in_process: RunFunction) -> RunFunction:
+    """Run the image if there is an engine, else a process; tests/container runs both."""
+    if has_engine() or request.config.getoption("--require-containers"):
+        request.getfixturevalue("images")
+        return container
+    return in_process

@@ -1,161 +1,338 @@
-"""The headers of the opening handshake: the credential as a subprotocol, and the page's origin."""
+"""Opening handshakes with a sound token, by what differs from one that the configuration allows.
+
+Some are events that API Gateway never sends; these must end in an error, or in an Allow only for a sound token.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from tests.attacks.forgery import ABSENT, ALLOW, ERROR, ORIGIN, SUBPROTOCOLS, TOKEN, Handshake
+from tests.fixtures.events import load_event
 
-from tests.attacks.cases import (
-    ALLOW,
-    EMPTY_MAPS,
-    ERROR,
-    NO_MAPS,
-    Case,
-    Recipe,
-    asked,
-    asking,
-    event_with,
-    events,
-    offer,
-    offering,
-)
-from tests.attacks.forgery import ABSENT, Pool, id_token
-from tests.fixtures.events import Event
+EVIL = "https://evil.example"
+NOT_MAPS: dict[str, object] = {"true": True, "number": 1, "text": "idToken", "list": ["idToken"]}
+EMPTY_MAPS: dict[str, object] = {"null": None, "empty": {}}  # API Gateway sends both
+REQUEST_CONTEXT = load_event("authorizer")["requestContext"]
 
-NAME = "Sec-WebSocket-Protocol"
+# The query string
 
-# Subprotocol: RFC 6455 sections 4.1 and 11.3.4
-
-
-def offered(template: object, **members: object) -> Recipe:
-    """Return the event of a client that offers this value, where {} stands for a sound token."""
-
-    def event(pool: Pool) -> Event:
-        value = template.format(id_token(pool)) if isinstance(template, str) else template
-        return offering({NAME: value}, **members)
-
-    return event
-
-
-def under(*names: str) -> Recipe:
-    return lambda pool: offering({name: offer(id_token(pool)) for name in names})
-
-
-def in_two_headers(*templates: str) -> Recipe:
-    def event(pool: Pool) -> Event:
-        token = id_token(pool)
-        values = [template.format(token) for template in templates]
-        return offering({NAME: values[-1]}, multiValueHeaders={NAME: values})
-
-    return event
-
-
-def without_headers(headers: object) -> Recipe:
-    return lambda _: event_with(headers=headers, multiValueHeaders={}, queryStringParameters={})
-
-
-MISSING_TOKENS: dict[str, Recipe] = {
-    "of-no-prefix": offered("echo.v1, {}"),
-    "of-the-token-alone": offered("{}"),
-    "of-no-token": offered("echo.v1"),
-    "of-an-empty-token": offered("echo.v1, idToken."),
-    "empty": offered(""),
-    "of-commas": offered(",,,"),
-    "null": offered(None),
-    "of-prefix-in-lower-case": offered("echo.v1, idtoken.{}"),
-    "of-prefix-in-capitals": offered("echo.v1, IDTOKEN.{}"),
-    "of-prefix-without-dot": offered("echo.v1, idToken{}"),
-    "of-prefix-as-pair": offered("echo.v1, idToken={}"),
-    "of-prefix-and-token-as-two-names": offered("echo.v1, idToken, {}"),
-    "of-prefix-after-more": offered("echo.v1, x-idToken.{}"),
-    "of-a-look-alike": offered("echo.v1, id\N{CYRILLIC CAPITAL LETTER TE}oken.{}"),
-    "of-a-quoted-name": offered('echo.v1, "idToken.{}"'),
-    "with-semicolon": offered("echo.v1; idToken.{}"),
-    "with-space-only": offered("echo.v1 idToken.{}"),
-    "as-bearer": offered("Bearer {}"),
-    "as-kubernetes-does": offered("base64url.bearer.authorization.k8s.io.{}"),
-    "in-the-query-string-instead": asked(),
-    "in-the-query-string-besides-another": asked(headers={NAME: "echo.v1"}),
-    "in-the-authorization-header": lambda pool: offering({"Authorization": f"Bearer {id_token(pool)}"}),
-    "in-the-extensions-header": under("Sec-WebSocket-Extensions"),
-    "in-a-header-named-id-token": lambda pool: offering({"idToken": id_token(pool)}),
-    "under-another-name": under("Sec-WebSocket-Protocols"),
-    "under-a-name-with-space": under("Sec-WebSocket-Protocol "),
-    "under-a-name-with-underscores": under("Sec_WebSocket_Protocol"),
-    "under-a-name-with-a-lone-surrogate": under("Sec-WebSocket-Protocol\ud800"),
-    "of-prefix-after-a-lone-surrogate": offered("echo.v1, \ud800idToken.{}"),
-    "in-multi-value-headers-only": lambda pool: offering({}, multiValueHeaders={NAME: [offer(id_token(pool))]}),
-    "without-headers": without_headers(ABSENT),
-    **{f"where-headers-are-{name}": without_headers(value) for name, value in EMPTY_MAPS.items()},
+OTHER_NAMES = {
+    "in-capitals": "IDTOKEN",
+    "in-lower-case": "idtoken",
+    "capitalized": "IdToken",
+    "snake-case": "id_token",
+    "of-oauth": "access_token",
+    "other": "token",
+    "space-after": "idToken ",
+    "space-before": " idToken",
+    "nul-after": "idToken\0",
+    "list": "idToken[]",
+    "index": "idToken[0]",
+    "escaped": "id%54oken",
+    "look-alike": "id\N{CYRILLIC CAPITAL LETTER TE}oken",
+    "lone-surrogate": "\ud800",
+    "lone-surrogate-after": "idToken\ud800",
+    "empty": "",
 }
-# No client can make API Gateway send these.
-IMPOSSIBLE: dict[str, Recipe] = {
-    "number": offered(1),
-    "true": offered(template=True),
-    "list": lambda pool: offering({NAME: [offer(id_token(pool))]}),
-    "object": lambda pool: offering({NAME: {"idToken": id_token(pool)}}),
-    **{f"where-headers-are-{name}": without_headers(value) for name, value in NO_MAPS.items()},
-    "where-headers-are-pairs": lambda pool: event_with(headers=[[NAME, offer(id_token(pool))]]),
+NO_QUERY: dict[str, object] = {
+    "is-null": None,
+    "is-empty": {},
+    "multi-value-only": {},
+    "multi-value-only-and-null": None,
 }
-MALFORMED_TOKENS: dict[str, Recipe] = {
-    "of-forged": offered("echo.v1, idToken.forged"),
-    "of-prefix-twice": offered("echo.v1, idToken.idToken.{}"),
-    "of-prefix-and-space": offered("echo.v1, idToken. {}"),
-    "of-a-lone-surrogate": offered("echo.v1, idToken.\ud800"),
-    "of-quoted-token": offered('echo.v1, idToken."{}"'),
-    "of-token-and-semicolon": offered("idToken.{};echo.v1"),
-    "of-a-dot": offered("echo.v1, idToken.."),
-}
-BAD_SIGNATURES: dict[str, Recipe] = {
-    "of-token-and-space": offered("echo.v1, idToken.{} x"),
-    "of-token-padded": offered("echo.v1, idToken.{}=="),
-}
-REPEATED: dict[str, Recipe] = {
-    "of-one-token-twice": offered("idToken.{0}, idToken.{0}"),
-    "of-forged-then-sound": offered("echo.v1, idToken.forged, idToken.{}"),
-    "of-sound-then-forged": offered("echo.v1, idToken.{}, idToken.forged"),
-    "of-sound-then-empty": offered("echo.v1, idToken.{}, idToken."),
-    "in-two-headers": in_two_headers("echo.v1", "idToken.{}"),
-    "in-two-headers-backwards": in_two_headers("idToken.{}", "echo.v1"),
-    "in-two-equal-headers": in_two_headers("echo.v1, idToken.{}", "echo.v1, idToken.{}"),
-    "under-two-spellings": under("Sec-WebSocket-Protocol", "sec-websocket-protocol"),
-    "under-three-spellings": under("Sec-WebSocket-Protocol", "SEC-WEBSOCKET-PROTOCOL", "sec-websocket-protocol"),
-    "under-two-spellings-in-multi-value-headers": offered(
-        "echo.v1, idToken.{}", multiValueHeaders={NAME: ["echo.v1"], NAME.lower(): ["echo.v1"]}
+QUERY = [
+    *[Handshake(f"query-name-{name}", "missing_token", query={other: TOKEN}) for name, other in OTHER_NAMES.items()],
+    Handshake("query-id-token-is-null", "missing_token", query={"idToken": None}),
+    Handshake("query-id-token-is-empty", "missing_token", query={"idToken": ""}),
+    Handshake("query-nested", "missing_token", query={"params": {"idToken": TOKEN}}),
+    # API Gateway also sends the map with all values of each parameter; the authorizer must not take a token from it.
+    *[
+        Handshake(f"query-{name}", "missing_token", members={"queryStringParameters": value})
+        for name, value in NO_QUERY.items()
+    ],
+    Handshake(
+        "query-absent",
+        "missing_token",
+        members={"queryStringParameters": ABSENT, "multiValueQueryStringParameters": ABSENT},
     ),
+]
+# The values of the parameter in the order of the URL.
+REPEATED_TOKENS: dict[str, list[object]] = {
+    "two-sound-tokens": [TOKEN, TOKEN],
+    "two-equal-words": ["forged", "forged"],
+    "forged-then-sound": ["forged", TOKEN],
+    "sound-then-forged": [TOKEN, "forged"],
+    "sound-then-empty": [TOKEN, ""],
+    "empty-then-sound": ["", TOKEN],
+    "sound-then-null": [TOKEN, None],
+    "a-hundred": [*["forged"] * 99, TOKEN],
 }
-SOUND_OFFERS: dict[str, Recipe] = {
-    "of-the-token-first": offered("idToken.{}, echo.v1"),
-    "of-the-token-only": offered("idToken.{}"),
-    "of-the-token-between": offered("echo.v1,idToken.{},echo.v2"),
-    "with-spaces": offered("  echo.v1 ,   idToken.{}  "),
-    "with-tabs": offered("echo.v1,\tidToken.{}\t"),
-    "with-empty-elements": offered(",echo.v1,, idToken.{},"),
-    "of-a-name-like-the-prefix": offered("idtoken.v1, idToken.{}"),
-    "of-a-lone-surrogate-too": offered("\ud800, idToken.{}"),
-    "in-lower-case": under("sec-websocket-protocol"),
-    "in-capitals": under("SEC-WEBSOCKET-PROTOCOL"),
-    "without-multi-value-headers": offered("echo.v1, idToken.{}", multiValueHeaders=ABSENT),
-    "besides-a-forged-query-string": offered("echo.v1, idToken.{}", queryStringParameters={"idToken": "forged"}),
+REPEATED_QUERY = [
+    Handshake(f"query-repeated-{name}", "repeated_idToken", query=[("idToken", value) for value in values])
+    for name, values in REPEATED_TOKENS.items()
+]
+HEADERS_WITH_TOKEN = {
+    "authorization-header": ("Authorization", "Bearer {token}"),
+    "authorization-header-bare": ("Authorization", "{token}"),
+    "header-named-id-token": ("idToken", "{token}"),
+    "cookie": ("Cookie", "idToken={token}"),
+    "subprotocol": (SUBPROTOCOLS, "echo.v1, idToken.{token}"),
+    "referer": ("Referer", "https://example.com/?idToken={token}"),
 }
+MEMBERS_WITH_TOKEN: dict[str, dict[str, object]] = {
+    "body": {"body": '{"idToken":"{token}"}'},
+    "stage-variables": {"stageVariables": {"idToken": TOKEN}},
+    "path": {"path": "/idToken/{token}"},
+    "path-parameters": {"pathParameters": {"idToken": TOKEN}},
+    "top": {"idToken": TOKEN},
+    "authorization-token": {"type": "TOKEN", "authorizationToken": "Bearer {token}"},
+    "identity-source": {"identitySource": [TOKEN]},
+    "raw-query-string": {"rawQueryString": "idToken={token}"},
+    "request-context": {"requestContext": {**REQUEST_CONTEXT, "idToken": TOKEN}},
+    "answer-of-an-authorizer": {
+        "requestContext": {**REQUEST_CONTEXT, "authorizer": {"principalId": "admin", "userId": "admin"}}
+    },
+}
+ELSEWHERE = [
+    *[
+        Handshake(f"elsewhere-{name}", "missing_token", query={}, headers={header: value})
+        for name, (header, value) in HEADERS_WITH_TOKEN.items()
+    ],
+    *[
+        Handshake(f"elsewhere-{name}", "missing_token", query={}, members=members)
+        for name, members in MEMBERS_WITH_TOKEN.items()
+    ],
+]
 
+# Events
 
-def subprotocol_cases() -> Iterator[Case]:
-    configuration = "subprotocol"
-    yield from events("offer", "missing_token", MISSING_TOKENS, configuration)
-    yield from events("offer", "malformed_token", MALFORMED_TOKENS, configuration)
-    yield from events("offer", "bad_signature", BAD_SIGNATURES, configuration)
-    yield from events("offer", "repeated_sec-websocket-protocol", REPEATED, configuration)
-    yield Case(
-        "offer-of-8193-characters", lambda _: offering({NAME: offer("A" * 8193)}), "exceeded_size", configuration
-    )
-    yield from events("offer", ERROR, IMPOSSIBLE, configuration)
-    yield from events("offer", ALLOW, SOUND_OFFERS, configuration)
+EVENT = {**load_event("authorizer"), "queryStringParameters": {"idToken": TOKEN}}
+NOT_EVENTS: dict[str, object] = {
+    **NOT_MAPS,
+    **EMPTY_MAPS,
+    "the-token": TOKEN,
+    "a-list-of-events": [EVENT],
+    "the-query": {"idToken": TOKEN},
+    "of-a-queue": {"Records": [{"body": TOKEN}]},
+}
+NOT_TOKENS: dict[str, object] = {
+    "number": 1,
+    "fraction": 1.5,
+    "true": True,
+    "list": [TOKEN],
+    "list-of-segments": lambda token: token.split("."),
+    "list-of-null": [None],
+    "object": {"idToken": TOKEN},
+    "object-of-segments": lambda token: dict(zip("abc", token.split("."), strict=True)),
+}
+NOT_QUERIES: dict[str, object] = {
+    **NOT_MAPS,
+    "the-token": TOKEN,
+    "a-list-of-pairs": [["idToken", TOKEN]],
+    "a-list-of-objects": [{"idToken": TOKEN}],
+    "raw": "idToken={token}",
+}
+IMPOSSIBLE = [
+    *[Handshake(f"event-is-{name}", ERROR, instead=value) for name, value in NOT_EVENTS.items()],
+    *[Handshake(f"event-with-token-as-{name}", ERROR, query={"idToken": value}) for name, value in NOT_TOKENS.items()],
+    *[
+        Handshake(f"event-with-query-as-{name}", ERROR, members={"queryStringParameters": value})
+        for name, value in NOT_QUERIES.items()
+    ],
+    *[
+        Handshake(f"event-with-request-context-{name}", ERROR, members={"requestContext": value})
+        for name, value in NOT_MAPS.items()
+    ],
+    Handshake("event-with-method-arn-null", ERROR, members={"methodArn": None}),
+    Handshake("event-with-method-arn-number", ERROR, members={"methodArn": 1}),
+    Handshake("event-with-method-arn-list", ERROR, members={"methodArn": ["*"]}),
+    Handshake("event-without-method-arn", ERROR, members={"methodArn": ABSENT}),
+    Handshake("event-without-method-arn-and-forged", ERROR, query={"idToken": "forged"}, members={"methodArn": ABSENT}),
+    Handshake(
+        "event-without-method-arn-but-route-arn",
+        ERROR,
+        members={"methodArn": ABSENT, "routeArn": "arn:aws:execute-api:us-east-1:1:a/*"},
+    ),
+]
+SOUND_MEMBERS: dict[str, dict[str, object]] = {
+    "with-request-context-null": {"requestContext": None},
+    "with-request-context-empty": {"requestContext": {}},
+    "with-request-context-absent": {"requestContext": ABSENT},
+    "without-multi-value-parameters": {"multiValueQueryStringParameters": ABSENT},
+    "with-null-multi-value-parameters": {"multiValueQueryStringParameters": None},
+    "without-headers": {"headers": ABSENT, "multiValueHeaders": ABSENT},
+    "with-null-headers": {"headers": None, "multiValueHeaders": None},
+    "with-more-members": {"version": "1.0", "httpMethod": "GET", "body": None},
+}
+SOUND_EVENTS = [
+    *[Handshake(f"event-{name}", ALLOW, members=members) for name, members in SOUND_MEMBERS.items()],
+    Handshake(
+        "event-with-other-parameters", ALLOW, query=[("idToken", TOKEN), ("IDTOKEN", "x"), ("v", "1"), ("v", "2")]
+    ),
+    Handshake("event-with-a-forged-token-in-a-header", ALLOW, headers={"Authorization": "Bearer forged"}),
+    Handshake("event-of-any-origin-where-none-is-required", ALLOW, headers={"Origin": EVIL}),
+    Handshake(
+        "event-with-lone-surrogates-elsewhere",
+        ALLOW,
+        query={"idToken": TOKEN, "\ud800": "\ud800"},
+        headers={"\ud800": "\ud800"},
+    ),
+]
 
+# Subprotocols: RFC 6455 sections 4.1 and 11.3.4
+
+OFFER = "echo.v1, idToken.{token}"
+SPELLED_IN_LOWER_CASE = SUBPROTOCOLS.lower()
+SPELLED_IN_CAPITALS = SUBPROTOCOLS.upper()
+OFFERS_WITHOUT_TOKEN = {
+    "of-no-prefix": "echo.v1, {token}",
+    "of-the-token-alone": "{token}",
+    "of-no-token": "echo.v1",
+    "of-an-empty-token": "echo.v1, idToken.",
+    "empty": "",
+    "of-commas": ",,,",
+    "of-prefix-in-lower-case": "echo.v1, idtoken.{token}",
+    "of-prefix-in-capitals": "echo.v1, IDTOKEN.{token}",
+    "of-prefix-without-dot": "echo.v1, idToken{token}",
+    "of-prefix-as-pair": "echo.v1, idToken={token}",
+    "of-prefix-and-token-as-two-names": "echo.v1, idToken, {token}",
+    "of-prefix-after-more": "echo.v1, x-idToken.{token}",
+    "of-a-look-alike": "echo.v1, id\N{CYRILLIC CAPITAL LETTER TE}oken.{token}",
+    "of-a-quoted-name": 'echo.v1, "idToken.{token}"',
+    "with-semicolon": "echo.v1; idToken.{token}",
+    "with-space-only": "echo.v1 idToken.{token}",
+    "as-bearer": "Bearer {token}",
+    "as-kubernetes-does": "base64url.bearer.authorization.k8s.io.{token}",
+    "of-prefix-after-a-lone-surrogate": "echo.v1, \ud800idToken.{token}",
+}
+MALFORMED_OFFERS = {
+    "of-forged": "echo.v1, idToken.forged",
+    "of-prefix-twice": "echo.v1, idToken.idToken.{token}",
+    "of-prefix-and-space": "echo.v1, idToken. {token}",
+    "of-a-lone-surrogate": "echo.v1, idToken.\ud800",
+    "of-quoted-token": 'echo.v1, idToken."{token}"',
+    "of-token-and-semicolon": "idToken.{token};echo.v1",
+    "of-a-dot": "echo.v1, idToken..",
+}
+OTHER_HEADERS = {
+    "in-the-authorization-header": ("Authorization", "Bearer {token}"),
+    "in-the-extensions-header": ("Sec-WebSocket-Extensions", OFFER),
+    "in-a-header-named-id-token": ("idToken", TOKEN),
+    "under-another-name": ("Sec-WebSocket-Protocols", OFFER),
+    "under-a-name-with-space": ("Sec-WebSocket-Protocol ", OFFER),
+    "under-a-name-with-underscores": ("Sec_WebSocket_Protocol", OFFER),
+    "under-a-name-with-a-lone-surrogate": ("Sec-WebSocket-Protocol\ud800", OFFER),
+}
+MISSING_OFFER = [
+    *[
+        Handshake(f"offer-{name}", "missing_token", "subprotocol", headers={SUBPROTOCOLS: offer})
+        for name, offer in OFFERS_WITHOUT_TOKEN.items()
+    ],
+    *[
+        Handshake(f"offer-{name}", "missing_token", "subprotocol", headers={header: value})
+        for name, (header, value) in OTHER_HEADERS.items()
+    ],
+    Handshake("offer-null", "missing_token", "subprotocol", headers={SUBPROTOCOLS: None}),
+    Handshake(
+        "offer-in-the-query-string-instead", "missing_token", "subprotocol", query={"idToken": TOKEN}, headers={}
+    ),
+    Handshake(
+        "offer-in-the-query-string-besides-another",
+        "missing_token",
+        "subprotocol",
+        query={"idToken": TOKEN},
+        headers={SUBPROTOCOLS: "echo.v1"},
+    ),
+    Handshake(
+        "offer-in-multi-value-headers-only",
+        "missing_token",
+        "subprotocol",
+        headers={},
+        members={"multiValueHeaders": {SUBPROTOCOLS: [OFFER]}},
+    ),
+    *[
+        Handshake(f"offer-{name}", "missing_token", "subprotocol", members={"headers": value, "multiValueHeaders": {}})
+        for name, value in {
+            "without-headers": ABSENT,
+            "where-headers-are-null": None,
+            "where-headers-are-empty": {},
+        }.items()
+    ],
+]
+WRONG_OFFER = [
+    *[
+        Handshake(f"offer-{name}", "malformed_token", "subprotocol", headers={SUBPROTOCOLS: offer})
+        for name, offer in MALFORMED_OFFERS.items()
+    ],
+    Handshake(
+        "offer-of-token-and-space", "bad_signature", "subprotocol", headers={SUBPROTOCOLS: "echo.v1, idToken.{token} x"}
+    ),
+    Handshake(
+        "offer-of-token-padded", "bad_signature", "subprotocol", headers={SUBPROTOCOLS: "echo.v1, idToken.{token}=="}
+    ),
+    Handshake(
+        "offer-of-8193-characters",
+        "exceeded_size",
+        "subprotocol",
+        headers={SUBPROTOCOLS: f"echo.v1, idToken.{'A' * 8193}"},
+    ),
+]
+# The header lines in their order.
+REPEATED_OFFERS = {
+    "of-one-token-twice": [(SUBPROTOCOLS, "idToken.{token}, idToken.{token}")],
+    "of-forged-then-sound": [(SUBPROTOCOLS, "echo.v1, idToken.forged, idToken.{token}")],
+    "of-sound-then-forged": [(SUBPROTOCOLS, "echo.v1, idToken.{token}, idToken.forged")],
+    "of-sound-then-empty": [(SUBPROTOCOLS, "echo.v1, idToken.{token}, idToken.")],
+    "in-two-headers": [(SUBPROTOCOLS, "echo.v1"), (SUBPROTOCOLS, "idToken.{token}")],
+    "in-two-headers-backwards": [(SUBPROTOCOLS, "idToken.{token}"), (SUBPROTOCOLS, "echo.v1")],
+    "in-two-equal-headers": [(SUBPROTOCOLS, OFFER), (SUBPROTOCOLS, OFFER)],
+    "under-two-spellings": [(SUBPROTOCOLS, OFFER), (SPELLED_IN_LOWER_CASE, OFFER)],
+    "under-three-spellings": [(SUBPROTOCOLS, OFFER), (SPELLED_IN_CAPITALS, OFFER), (SPELLED_IN_LOWER_CASE, OFFER)],
+}
+REPEATED_OFFER = [
+    *[
+        Handshake(f"offer-{name}", "repeated_sec-websocket-protocol", "subprotocol", headers=lines)
+        for name, lines in REPEATED_OFFERS.items()
+    ],
+    Handshake(
+        "offer-under-two-spellings-in-multi-value-headers",
+        "repeated_sec-websocket-protocol",
+        "subprotocol",
+        members={"multiValueHeaders": {SUBPROTOCOLS: ["echo.v1"], SPELLED_IN_LOWER_CASE: ["echo.v1"]}},
+    ),
+]
+IMPOSSIBLE_OFFER = [
+    *[
+        Handshake(f"offer-{name}", ERROR, "subprotocol", headers={SUBPROTOCOLS: value})
+        for name, value in {"number": 1, "true": True, "list": [OFFER], "object": {"idToken": TOKEN}}.items()
+    ],
+    *[
+        Handshake(f"offer-where-headers-are-{name}", ERROR, "subprotocol", members={"headers": value})
+        for name, value in {**NOT_MAPS, "pairs": [[SUBPROTOCOLS, OFFER]]}.items()
+    ],
+]
+SOUND_OFFERS = {
+    "of-the-token-first": "idToken.{token}, echo.v1",
+    "of-the-token-only": "idToken.{token}",
+    "of-the-token-between": "echo.v1,idToken.{token},echo.v2",
+    "with-spaces": "  echo.v1 ,   idToken.{token}  ",
+    "with-tabs": "echo.v1,\tidToken.{token}\t",
+    "with-empty-elements": ",echo.v1,, idToken.{token},",
+    "of-a-name-like-the-prefix": "idtoken.v1, idToken.{token}",
+    "of-a-lone-surrogate-too": "\ud800, idToken.{token}",
+}
+SOUND_OFFER = [
+    *[
+        Handshake(f"offer-{name}", ALLOW, "subprotocol", headers={SUBPROTOCOLS: offer})
+        for name, offer in SOUND_OFFERS.items()
+    ],
+    Handshake("offer-in-lower-case", ALLOW, "subprotocol", headers={SPELLED_IN_LOWER_CASE: OFFER}),
+    Handshake("offer-in-capitals", ALLOW, "subprotocol", headers={SPELLED_IN_CAPITALS: OFFER}),
+    Handshake("offer-without-multi-value-headers", ALLOW, "subprotocol", members={"multiValueHeaders": ABSENT}),
+    Handshake("offer-besides-a-forged-query-string", ALLOW, "subprotocol", query={"idToken": "forged"}),
+]
 
 # Origin: RFC 6455 section 10.2, RFC 6454 sections 4 to 7
 
-ORIGIN = "https://app.example.com"
-EVIL = "https://evil.example"
 WRONG_ORIGINS: dict[str, object] = {
     "another": EVIL,
     "subdomain": "https://evil.app.example.com",
@@ -234,59 +411,89 @@ WRONG_ORIGINS: dict[str, object] = {
     "true": True,
     "false": False,
 }
-
-
-def from_page(origin: object, name: str = "Origin") -> Recipe:
-    return asked(headers={name: origin}, multiValueHeaders={name: [origin]})
-
-
-def from_pages(headers: object, multi_value_headers: object) -> Recipe:
-    return asked(headers=headers, multiValueHeaders=multi_value_headers)
-
-
-MISSING_ORIGINS: dict[str, Recipe] = {
-    "missing": asked(),
-    "null": from_pages({"Origin": None}, {}),
-    "in-another-header": from_page(ORIGIN, "X-Origin"),
-    "in-the-referer": from_page(ORIGIN, "Referer"),
-    "in-sec-websocket-origin": from_page(ORIGIN, "Sec-WebSocket-Origin"),
-    "in-a-name-with-space": from_page(ORIGIN, "Origin "),
-    "in-the-query-string": lambda pool: event_with(
-        queryStringParameters={"idToken": id_token(pool), "Origin": ORIGIN}, multiValueQueryStringParameters={}
+WRONG_ORIGIN = [
+    Handshake(f"{configuration}-{name}", "origin_not_allowed", configuration, headers={"Origin": origin})
+    for configuration in ("origins", "origins-or-none")
+    for name, origin in WRONG_ORIGINS.items()
+]
+MISSING_ORIGINS: dict[str, dict[str, object]] = {
+    "missing": {},
+    "in-another-header": {"X-Origin": ORIGIN},
+    "in-the-referer": {"Referer": ORIGIN},
+    "in-sec-websocket-origin": {"Sec-WebSocket-Origin": ORIGIN},
+    "in-a-name-with-space": {"Origin ": ORIGIN},
+    "null": {"Origin": None},
+}
+MISSING_ORIGIN = [
+    *[
+        Handshake(f"origins-{name}", "missing_origin", "origins", headers=headers)
+        for name, headers in MISSING_ORIGINS.items()
+    ],
+    Handshake(
+        "origins-in-the-query-string",
+        "missing_origin",
+        "origins",
+        query={"idToken": TOKEN, "Origin": ORIGIN},
+        headers={},
     ),
-    "where-headers-are-null": from_pages(None, None),
+    Handshake(
+        "origins-where-headers-are-null",
+        "missing_origin",
+        "origins",
+        members={"headers": None, "multiValueHeaders": None},
+    ),
+    Handshake("origins-or-none-missing", ALLOW, "origins-or-none", headers={}),
+]
+# The map that has the last value of each header, and the map that has all values of each header.
+REPEATED_ORIGINS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "two-different": ({"Origin": ORIGIN}, {"Origin": [EVIL, ORIGIN]}),
+    "two-different-backwards": ({"Origin": EVIL}, {"Origin": [ORIGIN, EVIL]}),
+    "two-allowed": ({"Origin": ORIGIN}, {"Origin": [f"{ORIGIN}:8443", ORIGIN]}),
+    "two-equal": ({"Origin": ORIGIN}, {"Origin": [ORIGIN, ORIGIN]}),
+    "two-spellings": ({"Origin": ORIGIN, "origin": EVIL}, {"Origin": [ORIGIN]}),
+    "two-spellings-in-multi-value-headers": ({"Origin": ORIGIN}, {"Origin": [ORIGIN], "ORIGIN": [EVIL]}),
+    "two-in-multi-value-headers-only": ({}, {"Origin": [ORIGIN, EVIL]}),
 }
-IMPOSSIBLE_ORIGINS: dict[str, Recipe] = {
-    "where-headers-are-pairs": from_pages([["Origin", ORIGIN]], {}),
-    "where-headers-are-text": from_pages(f"Origin: {ORIGIN}", {}),
+REPEATED_ORIGIN = [
+    Handshake(
+        f"{configuration}-{name}",
+        "repeated_origin",
+        configuration,
+        members={"headers": headers, "multiValueHeaders": all_headers},
+    )
+    for configuration in ("origins", "origins-or-none")
+    for name, (headers, all_headers) in REPEATED_ORIGINS.items()
+]
+FORGED_BEHIND_ORIGIN = [
+    Handshake("origins-allowed-and-forged", "malformed_token", "origins", query={"idToken": "forged"}),
+    Handshake(
+        "origins-or-none-missing-and-forged",
+        "malformed_token",
+        "origins-or-none",
+        query={"idToken": "forged"},
+        headers={},
+    ),
+]
+IMPOSSIBLE_ORIGIN = [
+    Handshake("origins-where-headers-are-pairs", ERROR, "origins", members={"headers": [["Origin", ORIGIN]]}),
+    Handshake("origins-where-headers-are-text", ERROR, "origins", members={"headers": f"Origin: {ORIGIN}"}),
+]
+SOUND_ORIGINS = {
+    "first": ("Origin", ORIGIN),
+    "second": ("Origin", f"{ORIGIN}:8443"),
+    "name-in-lower-case": ("origin", ORIGIN),
+    "name-in-capitals": ("ORIGIN", ORIGIN),
 }
-REPEATED_ORIGINS: dict[str, Recipe] = {
-    "two-different": from_pages({"Origin": ORIGIN}, {"Origin": [EVIL, ORIGIN]}),
-    "two-different-backwards": from_pages({"Origin": EVIL}, {"Origin": [ORIGIN, EVIL]}),
-    "two-allowed": from_pages({"Origin": ORIGIN}, {"Origin": [f"{ORIGIN}:8443", ORIGIN]}),
-    "two-equal": from_pages({"Origin": ORIGIN}, {"Origin": [ORIGIN, ORIGIN]}),
-    "two-spellings": from_pages({"Origin": ORIGIN, "origin": EVIL}, {"Origin": [ORIGIN]}),
-    "two-spellings-in-multi-value-headers": from_pages({"Origin": ORIGIN}, {"Origin": [ORIGIN], "ORIGIN": [EVIL]}),
-    "two-in-multi-value-headers-only": from_pages({}, {"Origin": [ORIGIN, EVIL]}),
-}
-SOUND_ORIGINS: dict[str, Recipe] = {
-    "first": from_page(ORIGIN),
-    "second": from_page(f"{ORIGIN}:8443"),
-    "name-in-lower-case": from_page(ORIGIN, "origin"),
-    "name-in-capitals": from_page(ORIGIN, "ORIGIN"),
-    "without-multi-value-headers": from_pages({"Origin": ORIGIN}, None),
-}
-
-
-def origin_cases() -> Iterator[Case]:
-    wrong = {name: from_page(origin) for name, origin in WRONG_ORIGINS.items()}
-    for configuration in ("origins", "origins-or-none"):
-        yield from events(configuration, "origin_not_allowed", wrong, configuration)
-        yield from events(configuration, "repeated_origin", REPEATED_ORIGINS, configuration)
-        yield from events(configuration, ALLOW, SOUND_ORIGINS, configuration)
-    yield from events("origins", "missing_origin", MISSING_ORIGINS, "origins")
-    yield from events("origins", ERROR, IMPOSSIBLE_ORIGINS, "origins")
-    yield Case("origins-or-none-missing", asked(), ALLOW, "origins-or-none")
-    yield Case("origins-or-none-missing-and-forged", lambda _: asking("forged"), "malformed_token", "origins-or-none")
-    forged: dict[str, Recipe] = {"allowed-and-forged": lambda _: asking("forged", headers={"Origin": ORIGIN})}
-    yield from events("origins", "malformed_token", forged, "origins")
+SOUND_ORIGIN = [
+    *[
+        Handshake(f"{configuration}-{name}", ALLOW, configuration, headers={header: origin})
+        for configuration in ("origins", "origins-or-none")
+        for name, (header, origin) in SOUND_ORIGINS.items()
+    ],
+    *[
+        Handshake(
+            f"{configuration}-without-multi-value-headers", ALLOW, configuration, members={"multiValueHeaders": None}
+        )
+        for configuration in ("origins", "origins-or-none")
+    ],
+]
