@@ -23,10 +23,10 @@ TOKENS: dict[str, list[Forgery]] = {
     "structure": tokens.STRUCTURE,
     "JSON of the header": tokens.JSON_HEADER,
     "JSON of the payload": tokens.JSON_PAYLOAD,
-    "text claims": tokens.TEXT_CLAIMS,
-    "missing claims": tokens.MISSING_CLAIMS,
-    "dates": tokens.DATES,
-    "other claims": tokens.OTHER_CLAIMS,
+    "text claim": tokens.TEXT_CLAIM,
+    "missing claim": tokens.MISSING_CLAIM,
+    "date": tokens.DATE,
+    "other claim": tokens.OTHER_CLAIM,
 }
 # These tokens are also offered as a subprotocol, where they must be treated as in the query string.
 ALSO_OFFERED = {

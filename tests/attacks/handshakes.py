@@ -5,8 +5,12 @@ Some are events that API Gateway never sends; these must end in an error, or in 
 
 from __future__ import annotations
 
-from tests.attacks.forgery import ABSENT, ALLOW, ERROR, ORIGIN, SUBPROTOCOLS, TOKEN, Handshake
+from typing import Any
+
+from tests.attacks.forgery import ABSENT, ALLOW, ERROR, IN_QUERY, ORIGIN, SUBPROTOCOLS, TOKEN, Handshake
 from tests.fixtures.events import load_event
+
+Changes = dict[str, dict[str, Any]]  # by name: the arguments of a Handshake
 
 EVIL = "https://evil.example"
 NOT_MAPS: dict[str, object] = {"true": True, "number": 1, "text": "idToken", "list": ["idToken"]}
@@ -33,27 +37,20 @@ OTHER_NAMES = {
     "lone-surrogate-after": "idToken\ud800",
     "empty": "",
 }
-NO_QUERY: dict[str, object] = {
-    "is-null": None,
-    "is-empty": {},
-    "multi-value-only": {},
-    "multi-value-only-and-null": None,
+# API Gateway also sends the map with all values of each parameter; the authorizer must not take a token from it.
+QUERIES_WITHOUT_TOKEN: Changes = {
+    "id-token-is-null": {"query": {"idToken": None}},
+    "id-token-is-empty": {"query": {"idToken": ""}},
+    "nested": {"query": {"params": {"idToken": TOKEN}}},
+    "is-null": {"query": {}, "members": {"queryStringParameters": None}},
+    "is-empty": {"query": {}},
+    "multi-value-only": {"members": {"queryStringParameters": {}}},
+    "multi-value-only-and-null": {"members": {"queryStringParameters": None}},
+    "absent": {"members": {"queryStringParameters": ABSENT, "multiValueQueryStringParameters": ABSENT}},
 }
 QUERY = [
     *[Handshake(f"query-name-{name}", "missing_token", query={other: TOKEN}) for name, other in OTHER_NAMES.items()],
-    Handshake("query-id-token-is-null", "missing_token", query={"idToken": None}),
-    Handshake("query-id-token-is-empty", "missing_token", query={"idToken": ""}),
-    Handshake("query-nested", "missing_token", query={"params": {"idToken": TOKEN}}),
-    # API Gateway also sends the map with all values of each parameter; the authorizer must not take a token from it.
-    *[
-        Handshake(f"query-{name}", "missing_token", members={"queryStringParameters": value})
-        for name, value in NO_QUERY.items()
-    ],
-    Handshake(
-        "query-absent",
-        "missing_token",
-        members={"queryStringParameters": ABSENT, "multiValueQueryStringParameters": ABSENT},
-    ),
+    *[Handshake(f"query-{name}", "missing_token", **changes) for name, changes in QUERIES_WITHOUT_TOKEN.items()],
 ]
 # The values of the parameter in the order of the URL.
 REPEATED_TOKENS: dict[str, list[object]] = {
@@ -70,50 +67,33 @@ REPEATED_QUERY = [
     Handshake(f"query-repeated-{name}", "repeated_idToken", query=[("idToken", value) for value in values])
     for name, values in REPEATED_TOKENS.items()
 ]
-HEADERS_WITH_TOKEN = {
-    "authorization-header": ("Authorization", "Bearer {token}"),
-    "authorization-header-bare": ("Authorization", "{token}"),
-    "header-named-id-token": ("idToken", "{token}"),
-    "cookie": ("Cookie", "idToken={token}"),
-    "subprotocol": (SUBPROTOCOLS, "echo.v1, idToken.{token}"),
-    "referer": ("Referer", "https://example.com/?idToken={token}"),
-}
-MEMBERS_WITH_TOKEN: dict[str, dict[str, object]] = {
-    "body": {"body": '{"idToken":"{token}"}'},
-    "stage-variables": {"stageVariables": {"idToken": TOKEN}},
-    "path": {"path": "/idToken/{token}"},
-    "path-parameters": {"pathParameters": {"idToken": TOKEN}},
-    "top": {"idToken": TOKEN},
-    "authorization-token": {"type": "TOKEN", "authorizationToken": "Bearer {token}"},
-    "identity-source": {"identitySource": [TOKEN]},
-    "raw-query-string": {"rawQueryString": "idToken={token}"},
-    "request-context": {"requestContext": {**REQUEST_CONTEXT, "idToken": TOKEN}},
+TOKENS_ELSEWHERE: Changes = {
+    "authorization-header": {"headers": {"Authorization": "Bearer {token}"}},
+    "authorization-header-bare": {"headers": {"Authorization": TOKEN}},
+    "header-named-id-token": {"headers": {"idToken": TOKEN}},
+    "cookie": {"headers": {"Cookie": "idToken={token}"}},
+    "subprotocol": {"headers": {SUBPROTOCOLS: "echo.v1, idToken.{token}"}},
+    "referer": {"headers": {"Referer": "https://example.com/?idToken={token}"}},
+    "body": {"members": {"body": '{"idToken":"{token}"}'}},
+    "stage-variables": {"members": {"stageVariables": {"idToken": TOKEN}}},
+    "path": {"members": {"path": "/idToken/{token}"}},
+    "path-parameters": {"members": {"pathParameters": {"idToken": TOKEN}}},
+    "top": {"members": {"idToken": TOKEN}},
+    "authorization-token": {"members": {"type": "TOKEN", "authorizationToken": "Bearer {token}"}},
+    "identity-source": {"members": {"identitySource": [TOKEN]}},
+    "raw-query-string": {"members": {"rawQueryString": "idToken={token}"}},
+    "request-context": {"members": {"requestContext": {**REQUEST_CONTEXT, "idToken": TOKEN}}},
     "answer-of-an-authorizer": {
-        "requestContext": {**REQUEST_CONTEXT, "authorizer": {"principalId": "admin", "userId": "admin"}}
+        "members": {"requestContext": {**REQUEST_CONTEXT, "authorizer": {"principalId": "admin", "userId": "admin"}}}
     },
 }
 ELSEWHERE = [
-    *[
-        Handshake(f"elsewhere-{name}", "missing_token", query={}, headers={header: value})
-        for name, (header, value) in HEADERS_WITH_TOKEN.items()
-    ],
-    *[
-        Handshake(f"elsewhere-{name}", "missing_token", query={}, members=members)
-        for name, members in MEMBERS_WITH_TOKEN.items()
-    ],
+    Handshake(f"elsewhere-{name}", "missing_token", query={}, **changes) for name, changes in TOKENS_ELSEWHERE.items()
 ]
 
 # Events
 
 EVENT = {**load_event("authorizer"), "queryStringParameters": {"idToken": TOKEN}}
-NOT_EVENTS: dict[str, object] = {
-    **NOT_MAPS,
-    **EMPTY_MAPS,
-    "the-token": TOKEN,
-    "a-list-of-events": [EVENT],
-    "the-query": {"idToken": TOKEN},
-    "of-a-queue": {"Records": [{"body": TOKEN}]},
-}
 NOT_TOKENS: dict[str, object] = {
     "number": 1,
     "fraction": 1.5,
@@ -124,59 +104,47 @@ NOT_TOKENS: dict[str, object] = {
     "object": {"idToken": TOKEN},
     "object-of-segments": lambda token: dict(zip("abc", token.split("."), strict=True)),
 }
-NOT_QUERIES: dict[str, object] = {
-    **NOT_MAPS,
-    "the-token": TOKEN,
-    "a-list-of-pairs": [["idToken", TOKEN]],
-    "a-list-of-objects": [{"idToken": TOKEN}],
-    "raw": "idToken={token}",
+IMPOSSIBLE_EVENTS: Changes = {
+    **{f"is-{name}": {"instead": value} for name, value in (NOT_MAPS | EMPTY_MAPS).items()},
+    "is-the-token": {"instead": TOKEN},
+    "is-a-list-of-events": {"instead": [EVENT]},
+    "is-the-query": {"instead": {"idToken": TOKEN}},
+    "is-of-a-queue": {"instead": {"Records": [{"body": TOKEN}]}},
+    **{f"with-token-as-{name}": {"query": {"idToken": value}} for name, value in NOT_TOKENS.items()},
+    **{f"with-query-as-{name}": {"members": {"queryStringParameters": value}} for name, value in NOT_MAPS.items()},
+    "with-query-as-the-token": {"members": {"queryStringParameters": TOKEN}},
+    "with-query-as-a-list-of-pairs": {"members": {"queryStringParameters": [["idToken", TOKEN]]}},
+    "with-query-as-a-list-of-objects": {"members": {"queryStringParameters": [{"idToken": TOKEN}]}},
+    "with-query-as-raw": {"members": {"queryStringParameters": "idToken={token}"}},
+    **{f"with-request-context-{name}": {"members": {"requestContext": value}} for name, value in NOT_MAPS.items()},
+    "with-method-arn-null": {"members": {"methodArn": None}},
+    "with-method-arn-number": {"members": {"methodArn": 1}},
+    "with-method-arn-list": {"members": {"methodArn": ["*"]}},
+    "without-method-arn": {"members": {"methodArn": ABSENT}},
+    "without-method-arn-and-forged": {"query": {"idToken": "forged"}, "members": {"methodArn": ABSENT}},
+    "without-method-arn-but-route-arn": {
+        "members": {"methodArn": ABSENT, "routeArn": "arn:aws:execute-api:us-east-1:1:a/*"}
+    },
 }
-IMPOSSIBLE = [
-    *[Handshake(f"event-is-{name}", ERROR, instead=value) for name, value in NOT_EVENTS.items()],
-    *[Handshake(f"event-with-token-as-{name}", ERROR, query={"idToken": value}) for name, value in NOT_TOKENS.items()],
-    *[
-        Handshake(f"event-with-query-as-{name}", ERROR, members={"queryStringParameters": value})
-        for name, value in NOT_QUERIES.items()
-    ],
-    *[
-        Handshake(f"event-with-request-context-{name}", ERROR, members={"requestContext": value})
-        for name, value in NOT_MAPS.items()
-    ],
-    Handshake("event-with-method-arn-null", ERROR, members={"methodArn": None}),
-    Handshake("event-with-method-arn-number", ERROR, members={"methodArn": 1}),
-    Handshake("event-with-method-arn-list", ERROR, members={"methodArn": ["*"]}),
-    Handshake("event-without-method-arn", ERROR, members={"methodArn": ABSENT}),
-    Handshake("event-without-method-arn-and-forged", ERROR, query={"idToken": "forged"}, members={"methodArn": ABSENT}),
-    Handshake(
-        "event-without-method-arn-but-route-arn",
-        ERROR,
-        members={"methodArn": ABSENT, "routeArn": "arn:aws:execute-api:us-east-1:1:a/*"},
-    ),
-]
-SOUND_MEMBERS: dict[str, dict[str, object]] = {
-    "with-request-context-null": {"requestContext": None},
-    "with-request-context-empty": {"requestContext": {}},
-    "with-request-context-absent": {"requestContext": ABSENT},
-    "without-multi-value-parameters": {"multiValueQueryStringParameters": ABSENT},
-    "with-null-multi-value-parameters": {"multiValueQueryStringParameters": None},
-    "without-headers": {"headers": ABSENT, "multiValueHeaders": ABSENT},
-    "with-null-headers": {"headers": None, "multiValueHeaders": None},
-    "with-more-members": {"version": "1.0", "httpMethod": "GET", "body": None},
+ODD_EVENTS: Changes = {
+    "with-request-context-null": {"members": {"requestContext": None}},
+    "with-request-context-empty": {"members": {"requestContext": {}}},
+    "with-request-context-absent": {"members": {"requestContext": ABSENT}},
+    "without-multi-value-parameters": {"members": {"multiValueQueryStringParameters": ABSENT}},
+    "with-null-multi-value-parameters": {"members": {"multiValueQueryStringParameters": None}},
+    "without-headers": {"members": {"headers": ABSENT, "multiValueHeaders": ABSENT}},
+    "with-null-headers": {"members": {"headers": None, "multiValueHeaders": None}},
+    "with-more-members": {"members": {"version": "1.0", "httpMethod": "GET", "body": None}},
+    "with-other-parameters": {"query": [("idToken", TOKEN), ("IDTOKEN", "x"), ("v", "1"), ("v", "2")]},
+    "with-a-forged-token-in-a-header": {"headers": {"Authorization": "Bearer forged"}},
+    "of-any-origin-where-none-is-required": {"headers": {"Origin": EVIL}},
+    "with-lone-surrogates-elsewhere": {
+        "query": {"idToken": TOKEN, "\ud800": "\ud800"},
+        "headers": {"\ud800": "\ud800"},
+    },
 }
-SOUND_EVENTS = [
-    *[Handshake(f"event-{name}", ALLOW, members=members) for name, members in SOUND_MEMBERS.items()],
-    Handshake(
-        "event-with-other-parameters", ALLOW, query=[("idToken", TOKEN), ("IDTOKEN", "x"), ("v", "1"), ("v", "2")]
-    ),
-    Handshake("event-with-a-forged-token-in-a-header", ALLOW, headers={"Authorization": "Bearer forged"}),
-    Handshake("event-of-any-origin-where-none-is-required", ALLOW, headers={"Origin": EVIL}),
-    Handshake(
-        "event-with-lone-surrogates-elsewhere",
-        ALLOW,
-        query={"idToken": TOKEN, "\ud800": "\ud800"},
-        headers={"\ud800": "\ud800"},
-    ),
-]
+IMPOSSIBLE = [Handshake(f"event-{name}", ERROR, **changes) for name, changes in IMPOSSIBLE_EVENTS.items()]
+SOUND_EVENTS = [Handshake(f"event-{name}", ALLOW, **changes) for name, changes in ODD_EVENTS.items()]
 
 # Subprotocols: RFC 6455 sections 4.1 and 11.3.4
 
@@ -213,14 +181,21 @@ MALFORMED_OFFERS = {
     "of-token-and-semicolon": "idToken.{token};echo.v1",
     "of-a-dot": "echo.v1, idToken..",
 }
-OTHER_HEADERS = {
-    "in-the-authorization-header": ("Authorization", "Bearer {token}"),
-    "in-the-extensions-header": ("Sec-WebSocket-Extensions", OFFER),
-    "in-a-header-named-id-token": ("idToken", TOKEN),
-    "under-another-name": ("Sec-WebSocket-Protocols", OFFER),
-    "under-a-name-with-space": ("Sec-WebSocket-Protocol ", OFFER),
-    "under-a-name-with-underscores": ("Sec_WebSocket_Protocol", OFFER),
-    "under-a-name-with-a-lone-surrogate": ("Sec-WebSocket-Protocol\ud800", OFFER),
+OFFERS_ELSEWHERE: Changes = {
+    "in-the-authorization-header": {"headers": {"Authorization": "Bearer {token}"}},
+    "in-the-extensions-header": {"headers": {"Sec-WebSocket-Extensions": OFFER}},
+    "in-a-header-named-id-token": {"headers": {"idToken": TOKEN}},
+    "under-another-name": {"headers": {"Sec-WebSocket-Protocols": OFFER}},
+    "under-a-name-with-space": {"headers": {"Sec-WebSocket-Protocol ": OFFER}},
+    "under-a-name-with-underscores": {"headers": {"Sec_WebSocket_Protocol": OFFER}},
+    "under-a-name-with-a-lone-surrogate": {"headers": {"Sec-WebSocket-Protocol\ud800": OFFER}},
+    "null": {"headers": {SUBPROTOCOLS: None}},
+    "in-the-query-string-instead": {"query": IN_QUERY, "headers": {}},
+    "in-the-query-string-besides-another": {"query": IN_QUERY, "headers": {SUBPROTOCOLS: "echo.v1"}},
+    "in-multi-value-headers-only": {"headers": {}, "members": {"multiValueHeaders": {SUBPROTOCOLS: [OFFER]}}},
+    "without-headers": {"members": {"headers": ABSENT, "multiValueHeaders": {}}},
+    "where-headers-are-null": {"members": {"headers": None, "multiValueHeaders": {}}},
+    "where-headers-are-empty": {"members": {"headers": {}, "multiValueHeaders": {}}},
 }
 MISSING_OFFER = [
     *[
@@ -228,53 +203,19 @@ MISSING_OFFER = [
         for name, offer in OFFERS_WITHOUT_TOKEN.items()
     ],
     *[
-        Handshake(f"offer-{name}", "missing_token", "subprotocol", headers={header: value})
-        for name, (header, value) in OTHER_HEADERS.items()
-    ],
-    Handshake("offer-null", "missing_token", "subprotocol", headers={SUBPROTOCOLS: None}),
-    Handshake(
-        "offer-in-the-query-string-instead", "missing_token", "subprotocol", query={"idToken": TOKEN}, headers={}
-    ),
-    Handshake(
-        "offer-in-the-query-string-besides-another",
-        "missing_token",
-        "subprotocol",
-        query={"idToken": TOKEN},
-        headers={SUBPROTOCOLS: "echo.v1"},
-    ),
-    Handshake(
-        "offer-in-multi-value-headers-only",
-        "missing_token",
-        "subprotocol",
-        headers={},
-        members={"multiValueHeaders": {SUBPROTOCOLS: [OFFER]}},
-    ),
-    *[
-        Handshake(f"offer-{name}", "missing_token", "subprotocol", members={"headers": value, "multiValueHeaders": {}})
-        for name, value in {
-            "without-headers": ABSENT,
-            "where-headers-are-null": None,
-            "where-headers-are-empty": {},
-        }.items()
+        Handshake(f"offer-{name}", "missing_token", "subprotocol", **changes)
+        for name, changes in OFFERS_ELSEWHERE.items()
     ],
 ]
+WRONG_OFFERS = {
+    **{name: ("malformed_token", offer) for name, offer in MALFORMED_OFFERS.items()},
+    "of-token-and-space": ("bad_signature", "echo.v1, idToken.{token} x"),
+    "of-token-padded": ("bad_signature", "echo.v1, idToken.{token}=="),
+    "of-8193-characters": ("exceeded_size", f"echo.v1, idToken.{'A' * 8193}"),
+}
 WRONG_OFFER = [
-    *[
-        Handshake(f"offer-{name}", "malformed_token", "subprotocol", headers={SUBPROTOCOLS: offer})
-        for name, offer in MALFORMED_OFFERS.items()
-    ],
-    Handshake(
-        "offer-of-token-and-space", "bad_signature", "subprotocol", headers={SUBPROTOCOLS: "echo.v1, idToken.{token} x"}
-    ),
-    Handshake(
-        "offer-of-token-padded", "bad_signature", "subprotocol", headers={SUBPROTOCOLS: "echo.v1, idToken.{token}=="}
-    ),
-    Handshake(
-        "offer-of-8193-characters",
-        "exceeded_size",
-        "subprotocol",
-        headers={SUBPROTOCOLS: f"echo.v1, idToken.{'A' * 8193}"},
-    ),
+    Handshake(f"offer-{name}", reason, "subprotocol", headers={SUBPROTOCOLS: offer})
+    for name, (reason, offer) in WRONG_OFFERS.items()
 ]
 # The header lines in their order.
 REPEATED_OFFERS = {
@@ -320,15 +261,18 @@ SOUND_OFFERS = {
     "of-a-name-like-the-prefix": "idtoken.v1, idToken.{token}",
     "of-a-lone-surrogate-too": "\ud800, idToken.{token}",
 }
+ODD_OFFERS: Changes = {
+    "in-lower-case": {"headers": {SPELLED_IN_LOWER_CASE: OFFER}},
+    "in-capitals": {"headers": {SPELLED_IN_CAPITALS: OFFER}},
+    "without-multi-value-headers": {"members": {"multiValueHeaders": ABSENT}},
+    "besides-a-forged-query-string": {"query": {"idToken": "forged"}},
+}
 SOUND_OFFER = [
     *[
         Handshake(f"offer-{name}", ALLOW, "subprotocol", headers={SUBPROTOCOLS: offer})
         for name, offer in SOUND_OFFERS.items()
     ],
-    Handshake("offer-in-lower-case", ALLOW, "subprotocol", headers={SPELLED_IN_LOWER_CASE: OFFER}),
-    Handshake("offer-in-capitals", ALLOW, "subprotocol", headers={SPELLED_IN_CAPITALS: OFFER}),
-    Handshake("offer-without-multi-value-headers", ALLOW, "subprotocol", members={"multiValueHeaders": ABSENT}),
-    Handshake("offer-besides-a-forged-query-string", ALLOW, "subprotocol", query={"idToken": "forged"}),
+    *[Handshake(f"offer-{name}", ALLOW, "subprotocol", **changes) for name, changes in ODD_OFFERS.items()],
 ]
 
 # Origin: RFC 6455 section 10.2, RFC 6454 sections 4 to 7
@@ -416,32 +360,21 @@ WRONG_ORIGIN = [
     for configuration in ("origins", "origins-or-none")
     for name, origin in WRONG_ORIGINS.items()
 ]
-MISSING_ORIGINS: dict[str, dict[str, object]] = {
-    "missing": {},
-    "in-another-header": {"X-Origin": ORIGIN},
-    "in-the-referer": {"Referer": ORIGIN},
-    "in-sec-websocket-origin": {"Sec-WebSocket-Origin": ORIGIN},
-    "in-a-name-with-space": {"Origin ": ORIGIN},
-    "null": {"Origin": None},
+MISSING_ORIGINS: Changes = {
+    "missing": {"headers": {}},
+    "in-another-header": {"headers": {"X-Origin": ORIGIN}},
+    "in-the-referer": {"headers": {"Referer": ORIGIN}},
+    "in-sec-websocket-origin": {"headers": {"Sec-WebSocket-Origin": ORIGIN}},
+    "in-a-name-with-space": {"headers": {"Origin ": ORIGIN}},
+    "null": {"headers": {"Origin": None}},
+    "in-the-query-string": {"query": {"idToken": TOKEN, "Origin": ORIGIN}, "headers": {}},
+    "where-headers-are-null": {"members": {"headers": None, "multiValueHeaders": None}},
 }
 MISSING_ORIGIN = [
     *[
-        Handshake(f"origins-{name}", "missing_origin", "origins", headers=headers)
-        for name, headers in MISSING_ORIGINS.items()
+        Handshake(f"origins-{name}", "missing_origin", "origins", **changes)
+        for name, changes in MISSING_ORIGINS.items()
     ],
-    Handshake(
-        "origins-in-the-query-string",
-        "missing_origin",
-        "origins",
-        query={"idToken": TOKEN, "Origin": ORIGIN},
-        headers={},
-    ),
-    Handshake(
-        "origins-where-headers-are-null",
-        "missing_origin",
-        "origins",
-        members={"headers": None, "multiValueHeaders": None},
-    ),
     Handshake("origins-or-none-missing", ALLOW, "origins-or-none", headers={}),
 ]
 # The map that has the last value of each header, and the map that has all values of each header.
@@ -464,36 +397,27 @@ REPEATED_ORIGIN = [
     for configuration in ("origins", "origins-or-none")
     for name, (headers, all_headers) in REPEATED_ORIGINS.items()
 ]
+FORGED: Changes = {
+    "origins": {"query": {"idToken": "forged"}},
+    "origins-or-none": {"query": {"idToken": "forged"}, "headers": {}},
+}
 FORGED_BEHIND_ORIGIN = [
-    Handshake("origins-allowed-and-forged", "malformed_token", "origins", query={"idToken": "forged"}),
-    Handshake(
-        "origins-or-none-missing-and-forged",
-        "malformed_token",
-        "origins-or-none",
-        query={"idToken": "forged"},
-        headers={},
-    ),
+    Handshake(f"{configuration}-and-forged", "malformed_token", configuration, **changes)
+    for configuration, changes in FORGED.items()
 ]
 IMPOSSIBLE_ORIGIN = [
     Handshake("origins-where-headers-are-pairs", ERROR, "origins", members={"headers": [["Origin", ORIGIN]]}),
     Handshake("origins-where-headers-are-text", ERROR, "origins", members={"headers": f"Origin: {ORIGIN}"}),
 ]
-SOUND_ORIGINS = {
-    "first": ("Origin", ORIGIN),
-    "second": ("Origin", f"{ORIGIN}:8443"),
-    "name-in-lower-case": ("origin", ORIGIN),
-    "name-in-capitals": ("ORIGIN", ORIGIN),
+SOUND_ORIGINS: Changes = {
+    "first": {"headers": {"Origin": ORIGIN}},
+    "second": {"headers": {"Origin": f"{ORIGIN}:8443"}},
+    "name-in-lower-case": {"headers": {"origin": ORIGIN}},
+    "name-in-capitals": {"headers": {"ORIGIN": ORIGIN}},
+    "without-multi-value-headers": {"members": {"multiValueHeaders": None}},
 }
 SOUND_ORIGIN = [
-    *[
-        Handshake(f"{configuration}-{name}", ALLOW, configuration, headers={header: origin})
-        for configuration in ("origins", "origins-or-none")
-        for name, (header, origin) in SOUND_ORIGINS.items()
-    ],
-    *[
-        Handshake(
-            f"{configuration}-without-multi-value-headers", ALLOW, configuration, members={"multiValueHeaders": None}
-        )
-        for configuration in ("origins", "origins-or-none")
-    ],
+    Handshake(f"{configuration}-{name}", ALLOW, configuration, **changes)
+    for configuration in ("origins", "origins-or-none")
+    for name, changes in SOUND_ORIGINS.items()
 ]

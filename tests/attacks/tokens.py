@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from secrets import token_bytes
+from typing import Any
 
 from benchmarks.user_pool import APP_CLIENT_ID, ISSUER, KID, SUB, USER_POOL_ID, base64url, cognito_claims
 from tests.attacks.forgery import ABSENT, ALLOW, Change, Forgery, Pool
@@ -130,44 +131,22 @@ def attacker_jwk(pool: Pool) -> dict[str, object]:
     return jwk(pool, "kty", "n", "e", key="attacker")
 
 
+ATTACKER_HEADERS: dict[str, dict[str, Any]] = {
+    "jku-of-the-attacker": {"key": "attacker", "header": {"jku": attacker_keys}},
+    "jku-of-the-attacker-and-kid-of-the-pool": {"key": "attacker", "header": {"kid": KID, "jku": attacker_keys}},
+    "x5u-of-the-attacker": {"key": "attacker", "header": {"x5u": attacker_keys}},
+    "x5u-of-the-attacker-and-kid-of-the-pool": {"key": "attacker", "header": {"kid": KID, "x5u": attacker_keys}},
+    "x5c-of-the-attacker": {"key": "attacker", "header": {"kid": KID, "x5c": ["MIIDQjCCAiqgAwIBAgIGATz"]}},
+    "jwk-of-the-attacker": {"key": "attacker", "header": {"kid": KID, "jwk": attacker_jwk}},
+    "jwk-of-the-attacker-without-kid": {"key": "attacker", "header": {"kid": ABSENT, "jwk": attacker_jwk}},
+    "jwk-of-the-pool": {"header": {"jwk": lambda pool: jwk(pool, "kty", "n", "e")}},
+    "jku-with-the-pool-as-userinfo": {
+        "header": {"jku": lambda pool: pool.attacker_url.replace("//", "//cognito-idp.us-east-1.amazonaws.com@")}
+    },
+}
 HEADER = [
     *[Forgery(f"header-{name}", "unsupported_header", header=header) for name, header in HEADERS.items()],
-    *[
-        forgery
-        for name in ("jku", "x5u")
-        for forgery in (
-            Forgery(
-                f"header-{name}-of-the-attacker", "unsupported_header", key="attacker", header={name: attacker_keys}
-            ),
-            Forgery(
-                f"header-{name}-of-the-attacker-and-kid-of-the-pool",
-                "unsupported_header",
-                key="attacker",
-                header={"kid": KID, name: attacker_keys},
-            ),
-        )
-    ],
-    Forgery(
-        "header-jku-with-the-pool-as-userinfo",
-        "unsupported_header",
-        header={"jku": lambda pool: pool.attacker_url.replace("//", "//cognito-idp.us-east-1.amazonaws.com@")},
-    ),
-    Forgery(
-        "header-jwk-of-the-attacker", "unsupported_header", key="attacker", header={"kid": KID, "jwk": attacker_jwk}
-    ),
-    Forgery(
-        "header-jwk-of-the-attacker-without-kid",
-        "unsupported_header",
-        key="attacker",
-        header={"kid": ABSENT, "jwk": attacker_jwk},
-    ),
-    Forgery("header-jwk-of-the-pool", "unsupported_header", header={"jwk": lambda pool: jwk(pool, "kty", "n", "e")}),
-    Forgery(
-        "header-x5c-of-the-attacker",
-        "unsupported_header",
-        key="attacker",
-        header={"kid": KID, "x5c": ["MIIDQjCCAiqgAwIBAgIGATz"]},
-    ),
+    *[Forgery(f"header-{name}", "unsupported_header", **changes) for name, changes in ATTACKER_HEADERS.items()],
 ]
 TYPES: dict[str, object] = {
     "access-token": "at+jwt",
@@ -677,32 +656,23 @@ ACCESS_TOKEN: dict[str, object] = {
     "username": SUB,
     "version": 2,
 }
-TEXT_CLAIMS = [
+TEXT_CLAIM = [
     Forgery(f"{claim}-{name}", f"invalid_claim.{claim}", claims={claim: value})
     for claim, values in WRONG_TEXTS.items()
     for name, value in {**NO_TEXT, **values}.items()
 ]
-MISSING_CLAIMS = [
-    *[Forgery(f"{claim}-absent", f"missing_claim.{claim}", claims={claim: ABSENT}) for claim in REQUIRED],
-    *[Forgery(f"{claim}-null", f"missing_claim.{claim}", claims={claim: None}) for claim in REQUIRED],
-    *[
-        Forgery(
-            f"{claim}-in-capitals-only",
-            f"missing_claim.{claim}",
-            claims={claim: ABSENT, claim.upper(): cognito_claims()[claim]},
-        )
-        for claim in REQUIRED
-    ],
-    *[
-        Forgery(
-            f"{claim}-nested-only",
-            f"missing_claim.{claim}",
-            claims={claim: ABSENT, "claims": {claim: cognito_claims()[claim]}},
-        )
-        for claim in REQUIRED
-    ],
+MISSING_CLAIMS: dict[str, Callable[[str, object], dict[str, object]]] = {
+    "absent": lambda claim, _: {claim: ABSENT},
+    "null": lambda claim, _: {claim: None},
+    "in-capitals-only": lambda claim, value: {claim: ABSENT, claim.upper(): value},
+    "nested-only": lambda claim, value: {claim: ABSENT, "claims": {claim: value}},
+}
+MISSING_CLAIM = [
+    Forgery(f"{claim}-{name}", f"missing_claim.{claim}", claims=changes(claim, cognito_claims()[claim]))
+    for claim in REQUIRED
+    for name, changes in MISSING_CLAIMS.items()
 ]
-DATES = [
+DATE = [
     *[
         Forgery(f"{claim}-{name}", f"invalid_claim.{claim}", claims={claim: value})
         for claim, values in WRONG_DATES.items()
@@ -720,7 +690,7 @@ DATES = [
     ],
     *[Forgery(f"exp-{name}", "expired_token.exp", claims={"exp": exp}) for name, exp in EXPIRED.items()],
 ]
-OTHER_CLAIMS = [
+OTHER_CLAIM = [
     Forgery("jti-number", "invalid_claim.jti", claims={"jti": 1}),
     Forgery("jti-null", "invalid_claim.jti", claims={"jti": None}),
     Forgery("jti-list", "invalid_claim.jti", claims={"jti": ["jti"]}),
