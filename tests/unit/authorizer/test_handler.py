@@ -180,6 +180,8 @@ def test_event_without_method_arn_is_an_error(
 
     with pytest.raises(KeyError, match="methodArn"):
         authorizer.handler(event, None)
+    with pytest.raises(TypeError, match="methodArn must be a string"):
+        authorizer.handler(event | {"methodArn": 1}, None)
 
 
 # What the log does not say
