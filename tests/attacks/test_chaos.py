@@ -1,4 +1,4 @@
-"""A JWKS endpoint that misbehaves: no forged token is allowed, and valid ones are as long as the last good keys serve."""
+"""A JWKS endpoint that misbehaves: forged tokens stay denied, valid ones stay allowed while the last good keys serve."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from tests.attacks.chaos import (
     never_accepting,
     say,
 )
+from tests.attacks.signatures import SHA256_PREFIX, emsa
 from tests.fixtures.emulator import Emulate, Emulator
 from tests.fixtures.events import EventFactory, load_event
 from tests.fixtures.functions import AUTHORIZER, Clock, effect
@@ -46,12 +47,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Key size should be:joserfc.error
 
 PATIENCE_SECONDS = 5.0
 RETRY_SECONDS, COOLDOWN_SECONDS, STALE_SECONDS, EXPIRED_SECONDS = 1, 10, 3600, 86400
-SHA256_DIGEST_INFO = bytes.fromhex("3031300d060960864801650304020105000420")  # RFC 8017 section 9.2, note 1
 outage = say(http(b"", 503))
 
 Ending = str | tuple[str, ...]
-
-
 EVERY = [pytest.param(*row, id=name) for name, row in (SOUND | FAULTY | UNENDING).items()]
 
 
@@ -77,6 +75,7 @@ def forged(keys: Keys, sign: Sign) -> list[str]:
         "HS256": keys.secret,
     }
     signing_input = sign().rpartition(".")[0]
+    encoded = emsa(SHA256_PREFIX + sha256(signing_input.encode()).digest(), 256)
     return [
         sign(key=keys.attacker),
         sign(key=keys.attacker, header=named),
@@ -86,19 +85,13 @@ def forged(keys: Keys, sign: Sign) -> list[str]:
         sign(key=keys.weak, header=named),
         sign(header={"alg": "none"}).rpartition(".")[0] + ".",
         *(jwt.encode({"alg": alg, **named}, cognito_claims(), key, algorithms=[alg]) for alg, key in others.items()),
-        f"{signing_input}.{base64url(encoded_message(signing_input))}",
+        f"{signing_input}.{base64url(encoded)}",  # by a key with e=1, an encoded message is its own signature
     ]
-
-
-def encoded_message(signing_input: str) -> bytes:
-    """RFC 8017 section 9.2; by a key with e=1 it is its own signature."""
-    digest = SHA256_DIGEST_INFO + sha256(signing_input.encode()).digest()
-    return b"\x00\x01" + b"\xff" * (256 - 3 - len(digest)) + b"\x00" + digest
 
 
 @pytest.fixture
 def server(keys: Keys) -> Iterator[ChaosServer]:
-    """The user pool's; to wherever it redirects, nobody must go."""
+    """Return the user pool's JWKS endpoint, whose redirects must not be followed."""
     with LoopbackServer(key_set(keys.attacker)) as elsewhere:
         with ChaosServer(keys, elsewhere.url) as server:
             yield server
@@ -106,7 +99,7 @@ def server(keys: Keys) -> Iterator[ChaosServer]:
 
 
 class Environment:
-    """The authorizer in an execution environment of its own, whose keys age by the clock."""
+    """The authorizer in a new execution environment with a clock that tests move."""
 
     def __init__(self, authorizer: Any, server: ChaosServer, monkeypatch: pytest.MonkeyPatch) -> None:
         self.authorizer = authorizer
@@ -127,7 +120,7 @@ class Environment:
             self._monkeypatch.setattr(self.authorizer, name, seconds)
 
     def turn(self, chaos: Chaos, ending: Ending) -> None:
-        """Turn the server; if that leads to a timeout, it is a short one."""
+        """Replace what the server does, and shorten the timeout of a download that never ends."""
         if TIMEOUT in ending:
             self.limit(SHORT_SECONDS, refresh=SHORT_SECONDS)
         else:
@@ -142,7 +135,7 @@ class Environment:
             return str(error)
 
     def leftovers(self) -> list[str]:
-        """Return the threads and the server's connections of downloads that should have ended, once none is left or it takes too long."""
+        """Wait until no download has a thread or a connection, and return those that remain."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             new_threads = set(threading.enumerate()) - self._before

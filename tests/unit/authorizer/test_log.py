@@ -171,7 +171,11 @@ def test_failed_refresh_is_an_error_line_beside_the_line_of_the_decision(
 
     assert [decide(gate, sign()), decide(gate, sign())] == ["Allow", "Allow"]
 
-    told = [(line["message"], line["connectionId"], read_metrics(line).values) for line in lines()]
+    written = lines()
+    told = [(line["message"], line["connectionId"], read_metrics(line).values) for line in written]
+    assert [line["reason"] for line in written if line["level"] == "ERROR"] == [
+        f"{gate.handler.settings.jwks_url} answered 503"
+    ]
     assert sorted(told) == [
         ("connection accepted", CONNECTION_ID, {"Refused": 0}),
         ("connection accepted", CONNECTION_ID, {"Refused": 0}),
