@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -279,21 +278,6 @@ def test_port_without_a_server_is_an_error(environment: Environment, sign: Sign)
 
     environment.download_from("https://127.0.0.1:65536")
     assert environment.connect(sign()).endswith(": ValueError")
-
-
-def test_unexpected_error_of_a_download_is_no_denial_afterwards(
-    environment: Environment, sign: Sign, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when the system has no thread left."""
-
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as exhausted, suppress(RuntimeError):
-        exhausted.setattr(threading.Thread, "start", refuse)
-        environment.connect(sign())
-
-    assert environment.connect(sign()) != "Deny"
 
 
 # TLS

@@ -177,6 +177,22 @@ def test_outage_is_an_error_and_not_a_denial(
         authorize(sign())
 
 
+def test_unexpected_error_of_a_download_is_no_denial_afterwards(
+    authorizer: ModuleType, keys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the system has no thread left."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(authorizer.GetRequest, "start", refuse)
+    with pytest.raises(RuntimeError):
+        keys.find(GOOD)
+
+    with pytest.raises(authorizer.KeySetUnavailable, match=r" was not downloaded$"):
+        keys.find(GOOD)
+
+
 def test_unknown_key_id_is_an_error_during_an_outage(authorizer: ModuleType, keys: Any, jwks: LoopbackServer) -> None:
     keys.find(GOOD)
     jwks.answer = OUTAGE
