@@ -1,6 +1,6 @@
-"""A JWKS endpoint that misbehaves on command, and the ways in which it does, each with what a user then gets.
+"""JWKS endpoints that misbehave: three tables, each row with what the endpoint sends and what a client then gets.
 
-That is `Allow`, `Deny`, or the end of the message of the fault of ours, which becomes the gateway's 500.
+A client gets `Allow`, `Deny`, or an error, whose message ends with the text in the row; API Gateway answers 500 for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import chain, cycle
+from itertools import cycle
 from typing import Any, NamedTuple
 
 from joserfc.jwk import ECKey, OctKey, RSAKey
@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 8.0  # less than the function's timeout: then it is the serve
 RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close with an RST
 
 Chaos = Callable[["ChaosServer"], Iterable[bytes]]
-"""What the server sends after a request, all of it, status line included; b"" lets a tick pass."""
+"""Yields all that the server sends for a request, with the status line; b"" waits for the client to hang up."""
 Table = dict[str, tuple[Chaos, str | tuple[str, ...]]]
 
 
@@ -41,7 +41,7 @@ class Keys(NamedTuple):
 
 
 class ChaosServer(LoopbackServer):
-    """Does as `turn` said last, also while it runs; redirects lead to `elsewhere`."""
+    """An endpoint whose behaviour `turn` replaces at any time; its redirects lead to `elsewhere`."""
 
     daemon_threads = False  # none outlives the test
 
@@ -51,8 +51,7 @@ class ChaosServer(LoopbackServer):
         self.keys = keys
         self.elsewhere = elsewhere
         self.chaos: Chaos = good
-        self.asked = threading.Event()  # since the last turn
-        self.released = threading.Event()  # whatever hangs or drips comes to its end
+        self.released = threading.Event()  # ends all that hangs or drips
         self.connections: set[ChaosHandler] = set()  # the open ones
         self._accepting = threading.Event()
         self._accepting.set()
@@ -60,7 +59,6 @@ class ChaosServer(LoopbackServer):
 
     def turn(self, chaos: Chaos) -> None:
         self.chaos = chaos
-        self.asked.clear()
         if chaos is never_accepting:
             self._accepting.clear()
             self.socket.listen(0)  # one connection may queue up, then the kernel answers no more
@@ -104,7 +102,6 @@ class ChaosHandler(LoopbackHandler):
     def do_GET(self) -> None:  # noqa: N802 - named by the standard library
         self.close_connection = True
         self.server.requests.append(Request(self.command, self.path, dict(self.headers), b""))
-        self.server.asked.set()
         self.connection.setblocking(False)
         try:
             for octets in self.server.chaos(self.server):
@@ -114,7 +111,7 @@ class ChaosHandler(LoopbackHandler):
             self.connection.close()
 
     def send(self, octets: bytes) -> None:
-        """Notices a client that hangs up, even if there is nothing to send, or no room for it."""
+        """Send, and raise ConnectionError once the client has hung up, also if nothing can be sent."""
         while octets:
             try:
                 octets = octets[self.connection.send(octets) :]
@@ -133,17 +130,17 @@ class ChaosHandler(LoopbackHandler):
         self.server.connections.discard(self)
 
 
-# What it says
+# Answers
 
 
 def http(body: bytes = b"", status: int = 200, *lines: str) -> bytes:
-    """An answer with these header lines, or with the one that tells its length."""
+    """Return an answer with these header lines, or with a Content-Length."""
     head = [f"HTTP/1.1 {status} Chaos", *(lines or [f"Content-Length: {len(body)}"])]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
 def say(octets: bytes, *, hang_up: bool = False) -> Chaos:
-    """It is for the client to hang up, as it is after a proper answer, unless told otherwise."""
+    """Send this; then the client must hang up, as after a good answer, unless the server does."""
 
     def said(server: ChaosServer) -> Iterator[bytes]:
         yield octets
@@ -165,17 +162,17 @@ good = publish(lambda keys: [jwk(keys.signing)])
 
 
 def odd(**changes: object) -> Chaos:
-    """The user pool's key and the attacker's, both with these members."""
+    """Publish the user pool's key and the attacker's, both with these members."""
     return publish(lambda keys: [{**jwk(key), **changes} for key in (keys.signing, keys.attacker)])
 
 
 def same_kid(jwks: Callable[[Keys], list[dict[str, object]]]) -> Chaos:
-    """These, all by the name of the user pool's key."""
+    """Publish these, all with the `kid` of the user pool's key."""
     return publish(lambda keys: [{**each, "kid": keys.signing.kid} for each in jwks(keys)])
 
 
 def spoil(spoilt: Callable[[bytes], bytes], *, hang_up: bool = False) -> Chaos:
-    """What becomes of the good JWK Set."""
+    """Send what a function makes of the good JWK Set."""
 
     def said(server: ChaosServer) -> Iterable[bytes]:
         jwks = json.dumps({"keys": [jwk(server.keys.signing)]}).encode()
@@ -185,7 +182,7 @@ def spoil(spoilt: Callable[[bytes], bytes], *, hang_up: bool = False) -> Chaos:
 
 
 def chunk(size: str) -> Chaos:
-    """The good JWK Set as a chunk of another size."""
+    """Send the good JWK Set as a chunk that gives another size."""
     return spoil(lambda jwks: b"%b\r\n%b\r\n%b\r\n0\r\n\r\n" % (CHUNKED, size.encode(), jwks))
 
 
@@ -193,7 +190,7 @@ def redirect(status: int) -> Chaos:
     return lambda server: say(http(b"", status, f"Location: {server.elsewhere}", "Content-Length: 0"))(server)
 
 
-# What it does
+# Behaviour
 
 
 def silence(server: ChaosServer) -> Iterator[bytes]:
@@ -201,13 +198,8 @@ def silence(server: ChaosServer) -> Iterator[bytes]:
 
 
 def never_accepting(server: ChaosServer) -> Iterable[bytes]:
-    """`turn` sees to it that nobody comes so far."""
+    """Never run: `turn` fills the queue of the listening socket."""
     return ()
-
-
-def held(then: Chaos) -> Chaos:
-    """Nothing until `released`."""
-    return lambda server: chain(server.wait(), then(server))
 
 
 def slow(seconds: float, then: Chaos) -> Chaos:
@@ -219,7 +211,7 @@ def slow(seconds: float, then: Chaos) -> Chaos:
 
 
 def drip(start: bytes, octets: bytes) -> Chaos:
-    """The start at once, then the octets one by one, over and over."""
+    """Send the start at once, then the octets one by one, again and again."""
 
     def said(server: ChaosServer) -> Iterator[bytes]:
         yield start
@@ -230,7 +222,7 @@ def drip(start: bytes, octets: bytes) -> Chaos:
 
 
 def flood(start: bytes, octets: bytes) -> Chaos:
-    """As `drip`, but as fast as it goes."""
+    """Send the octets again and again, as fast as possible."""
 
     def said(server: ChaosServer) -> Iterator[bytes]:
         yield start

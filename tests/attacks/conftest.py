@@ -1,4 +1,4 @@
-"""The user pool under attack, and the functions in Lambda's runtime as in tests/container."""
+"""The user pool under attack."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.fixtures.network import Answer, LoopbackServer
 from tests.fixtures.tokens import key_set, new_key
 
 
-def renamed(key: RSAKey, kid: str, **parameters: str) -> RSAKey:
+def rename(key: RSAKey, kid: str, **parameters: str) -> RSAKey:
     return RSAKey.import_key({**key.as_dict(private=True), "use": "sig", "alg": "RS256", "kid": kid, **parameters})
 
 
 @pytest.fixture(scope="session")
 def attacker(other_key: RSAKey) -> Iterator[LoopbackServer]:
-    """Where an attacker publishes his key, and waits for somebody to ask for it."""
+    """Publish the attacker's key, and record who asks for it."""
     with LoopbackServer(key_set(other_key)) as server:
         yield server
 
@@ -31,28 +31,29 @@ def pool(signing_key: RSAKey, other_key: RSAKey, attacker: LoopbackServer) -> Po
     large = new_key("large3072", 3072)
     with warnings.catch_warnings(action="ignore", category=SecurityWarning):
         weak = new_key("weak", 1024)
-    published = {
+    keys = {
+        "signing": signing_key,
+        "attacker": other_key,
         "3072": large,
         "4096": new_key("large4096", 4096),
-        "long-kid": renamed(large, "k" * 128),
-        "short-kid": renamed(large, "k"),
-        "path-kid": renamed(large, "../other/key"),
-        "encryption": renamed(large, "encryption", use="enc"),
-        "rs512": renamed(large, "rs512", alg="RS512"),
+        "long-kid": rename(large, "k" * 128),
+        "short-kid": rename(large, "k"),
+        "path-kid": rename(large, "../other/key"),
+        "encryption": rename(large, "encryption", use="enc"),
+        "rs512": rename(large, "rs512", alg="RS512"),
         "weak": weak,
-        "twice": renamed(large, "twice"),
-        "private": renamed(large, "private"),
+        "twice": rename(large, "twice"),
+        "private": rename(large, "private"),
     }
-    return Pool(signing_key, published, other_key, attacker.url)
+    return Pool(keys, attacker.url)
 
 
 @pytest.fixture(scope="session")
 def published(pool: Pool) -> Iterator[LoopbackServer]:
-    """Where the user pool publishes its keys, the ones that verify no ID token included."""
+    """Publish the user pool's keys, also those that must verify no ID token."""
     keys: list[RSAKey | ECKey] = [
-        pool.key,
-        *pool.published.values(),
-        renamed(pool.key, "twice"),
+        *[key for name, key in pool.keys.items() if name != "attacker"],
+        rename(pool.keys["signing"], "twice"),
         ECKey.generate_key("P-256", {"kid": "elliptic", "use": "sig", "alg": "ES256"}),
     ]
     jwks = [key.as_dict(private=key.kid == "private") for key in keys]

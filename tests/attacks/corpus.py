@@ -1,24 +1,34 @@
-"""Every attack on the authorizer, and next to them what is sound and must not be taken for one.
+"""Every attack on the authorizer by family, and what is sound and must not be taken for one.
 
 Project Wycheproof's vectors for JWS come in no package: what they try (algorithm confusion, a key in the header, other
-spellings of base64url, segments too many or too few, keys for something else) is generated here with keys of this run.
-Its RSA vectors do come in one, see `test_wycheproof`.
+spellings of base64url, segments too many or too few, keys for something else) is written here with keys of this run.
+Its RSA vectors come in one, see `test_wycheproof`.
 """
 
 from __future__ import annotations
 
-from itertools import chain
+from dataclasses import replace
 
-from tests.attacks.cases import ALLOW, ERROR, Case, Recipe, asking, offer, offering
-from tests.attacks.claims import claim_tokens
-from tests.attacks.events import group_cases, query_cases
-from tests.attacks.handshakes import NAME, origin_cases, subprotocol_cases
-from tests.attacks.headers import algorithm_tokens, header_tokens, kid_tokens
-from tests.attacks.signatures import signature_tokens
-from tests.attacks.sound import SOUND_TOKENS
-from tests.attacks.structure import json_tokens, structure_tokens
+from tests.attacks import handshakes, signatures, tokens
+from tests.attacks.forgery import ALLOW, ERROR, Case, Forgery
 
-# Tokens of each family, to show that they go the same way in a header as in the query string.
+TOKENS: dict[str, list[Forgery]] = {
+    "sound tokens": tokens.SOUND,
+    "algorithm": tokens.ALGORITHM,
+    "header": tokens.HEADER,
+    "type": tokens.TYPE,
+    "key id": tokens.KEY_ID,
+    "signature": signatures.SIGNATURES,
+    "PKCS #1": signatures.PKCS1,
+    "structure": tokens.STRUCTURE,
+    "JSON of the header": tokens.JSON_HEADER,
+    "JSON of the payload": tokens.JSON_PAYLOAD,
+    "text claim": tokens.TEXT_CLAIM,
+    "missing claim": tokens.MISSING_CLAIM,
+    "date": tokens.DATE,
+    "other claim": tokens.OTHER_CLAIM,
+}
+# These tokens are also offered as a subprotocol, where they must be treated as in the query string.
 ALSO_OFFERED = {
     "alg-none",
     "alg-hs256-with-pem",
@@ -47,40 +57,33 @@ ALSO_OFFERED = {
     "sound-plain",
     "sound-of-8192-characters",
 }
-TOKENS = [
-    *algorithm_tokens(),
-    *header_tokens(),
-    *kid_tokens(),
-    *signature_tokens(),
-    *structure_tokens(),
-    *json_tokens(),
-    *claim_tokens(),
-    *SOUND_TOKENS,
-]
-
-
-def in_query(recipe: Recipe) -> Recipe:
-    return lambda pool: asking(recipe(pool))
-
-
-def in_offer(recipe: Recipe) -> Recipe:
-    return lambda pool: offering({NAME: offer(recipe(pool))})
-
-
-CASES = [
-    *chain(
-        [Case(token.id, in_query(token.recipe), token.expected) for token in TOKENS],
-        [
-            Case(f"offer-{token.id}", in_offer(token.recipe), token.expected, "subprotocol")
-            for token in TOKENS
-            if token.id in ALSO_OFFERED
-        ],
-        query_cases(),
-        subprotocol_cases(),
-        origin_cases(),
-        group_cases(),
-    )
-]
+FAMILIES: dict[str, list[Case]] = {
+    **{family: [*forgeries] for family, forgeries in TOKENS.items()},
+    "offered tokens": [
+        replace(forgery, name=f"offer-{forgery.name}", configuration="subprotocol")
+        for forgeries in TOKENS.values()
+        for forgery in forgeries
+        if forgery.name in ALSO_OFFERED
+    ],
+    "group": [*tokens.GROUP],
+    "query string": [*handshakes.QUERY],
+    "repeated parameter": [*handshakes.REPEATED_QUERY],
+    "token elsewhere": [*handshakes.ELSEWHERE],
+    "impossible event": [*handshakes.IMPOSSIBLE],
+    "sound event": [*handshakes.SOUND_EVENTS],
+    "missing offer": [*handshakes.MISSING_OFFER],
+    "wrong offer": [*handshakes.WRONG_OFFER],
+    "repeated offer": [*handshakes.REPEATED_OFFER],
+    "impossible offer": [*handshakes.IMPOSSIBLE_OFFER],
+    "sound offer": [*handshakes.SOUND_OFFER],
+    "wrong origin": [*handshakes.WRONG_ORIGIN],
+    "missing origin": [*handshakes.MISSING_ORIGIN],
+    "repeated origin": [*handshakes.REPEATED_ORIGIN],
+    "forged token of an allowed origin": [*handshakes.FORGED_BEHIND_ORIGIN],
+    "impossible origin": [*handshakes.IMPOSSIBLE_ORIGIN],
+    "sound origin": [*handshakes.SOUND_ORIGIN],
+}
+CASES = [case for family in FAMILIES.values() for case in family]
 SOUND = [case for case in CASES if case.expected == ALLOW]
-BROKEN = [case for case in CASES if case.expected == ERROR]
+IMPOSSIBLE = [case for case in CASES if case.expected == ERROR]
 FORGED = [case for case in CASES if case.expected not in {ALLOW, ERROR}]

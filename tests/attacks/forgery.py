@@ -1,149 +1,211 @@
-"""What a forger has and does: keys, signatures of every kind, compact JWSs of any octets; no JOSE library is asked."""
+"""What a row of the corpus says, and the event that API Gateway sends for it; no JOSE library takes part."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
+from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.jwk import RSAKey
 
 from benchmarks.user_pool import base64url, cognito_claims
+from tests.fixtures.events import Event, load_event
 
-KID = "signing1example="
-RS256 = {"kid": KID, "alg": "RS256"}
-SHA256_PREFIX = bytes.fromhex("3031300d060960864801650304020105000420")  # DigestInfo, RFC 8017 section 9.2 note 1
-ABSENT = object()  # None is JSON's null
+ALLOW, ERROR = "Allow", "error"
+ABSENT = object()  # drops a member; None is JSON's null
+TOKEN = "{token}"  # in a handshake: the client's ID token
+SUBPROTOCOLS = "Sec-WebSocket-Protocol"
+ORIGIN = "https://app.example.com"
+ORIGINS = f"{ORIGIN},{ORIGIN}:8443"
 
-Signer = Callable[[bytes], bytes]
+Members = Mapping[str, object]
+Pairs = Mapping[str, object] | Sequence[tuple[str, object]]
+
+
+class Configuration(NamedTuple):
+    """The authorizer's variables, and what a client sends that it allows."""
+
+    variables: Mapping[str, str]
+    query: Pairs
+    headers: Pairs
+
+
+IN_QUERY = {"idToken": TOKEN}
+CONFIGURATIONS = {
+    "querystring": Configuration({}, IN_QUERY, {}),
+    "subprotocol": Configuration({"CREDENTIAL_MODE": "subprotocol"}, {}, {SUBPROTOCOLS: f"echo.v1, idToken.{TOKEN}"}),
+    "origins": Configuration({"ALLOWED_ORIGINS": ORIGINS}, IN_QUERY, {"Origin": ORIGIN}),
+    "origins-or-none": Configuration(
+        {"ALLOWED_ORIGINS": ORIGINS, "ALLOW_MISSING_ORIGIN": "true"}, IN_QUERY, {"Origin": ORIGIN}
+    ),
+    "group": Configuration({"REQUIRED_GROUP": "Chatters"}, IN_QUERY, {}),
+}
 
 
 class Pool(NamedTuple):
-    """The user pool under attack, and its attacker."""
+    """The user pool under attack.
 
-    key: RSAKey
-    published: Mapping[str, RSAKey]  # the pool's other keys, by what they are for
-    attacker_key: RSAKey
+    Attributes:
+        keys: by name. "signing" signs ID tokens, "attacker" is not published, the JWK Set has all others too.
+        attacker_url: where the attacker publishes a key.
+    """
+
+    keys: Mapping[str, RSAKey]
     attacker_url: str
 
 
-def id_token(
-    pool: Pool,
-    *,
-    key: RSAKey | None = None,
-    header: Mapping[str, object] = {},
-    claims: Mapping[str, object] = {},
-    signer: Signer | None = None,
-) -> str:
-    """An ID token like Cognito's own, but for the given key, members and signature; ABSENT drops a member."""
-    key = key or pool.key
-    return jws(
-        changed({"kid": key.kid, "alg": "RS256"}, header),
-        changed(cognito_claims(), claims),
-        signer or rs256(key),
-    )
+Change = Callable[[Pool, str], str | bytes]
 
 
-def changed(members: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
-    """A change that depends on the time is a function."""
-    values = {name: value() if callable(value) else value for name, value in {**members, **changes}.items()}
+@dataclass(frozen=True)
+class Forgery:
+    """An ID token, by what differs from one that the user pool issues now.
+
+    Attributes:
+        expected: the reason in the log for which it is denied, or ALLOW.
+        claims: replace Cognito's. A value that depends on the time or the pool is a function of the pool.
+        header: the same for the header.
+        key: the name of the key that signs, whose `kid` the header has.
+        signature: makes the signature, from the pool and the signing input.
+        header_json: replaces the JSON of the header; MEMBERS in it stands for the members.
+        payload_json: the same for the claims.
+        encode_header: makes the segment of the JSON, without padding.
+        sent: is sent instead of the token. The braces in it stand for the token, its segments, and those of a token that
+            the user pool issued to another user.
+    """
+
+    name: str
+    expected: str
+    _: KW_ONLY
+    configuration: str = "querystring"
+    claims: Members = field(default_factory=dict)
+    header: Members = field(default_factory=dict)
+    key: str = "signing"
+    signature: Callable[[Pool, bytes], bytes] | None = None
+    header_json: str | bytes | Change = "{MEMBERS}"
+    payload_json: str | bytes | Change = "{MEMBERS}"
+    encode_header: Callable[[bytes], str] = base64url
+    encode_payload: Callable[[bytes], str] = base64url
+    sent: str | Change = TOKEN
+
+    def token(self, pool: Pool) -> str:
+        key = pool.keys[self.key]
+        header = change({"kid": key.kid, "alg": "RS256"}, self.header, pool)
+        claims = change(cognito_claims(), self.claims, pool)
+        segments = [
+            self.encode_header(fill_json(self.header_json, header, pool)),
+            self.encode_payload(fill_json(self.payload_json, claims, pool)),
+        ]
+        signing_input = ".".join(segments).encode()
+        segments.append(base64url(self.signature(pool, signing_input) if self.signature else rs256(key, signing_input)))
+        token = ".".join(segments)
+        if callable(self.sent):
+            return str(self.sent(pool, token))
+        if self.sent == TOKEN:
+            return token
+        other = VICTIM.token(pool)
+        names = ("header", "payload", "signature", "other_header", "other_payload", "other_signature")
+        return self.sent.format(
+            token=token, other=other, **dict(zip(names, [*segments, *other.split(".")], strict=True))
+        )
+
+    def event(self, pool: Pool) -> Any:
+        """Return the event of a client that sends the token where the configuration wants it."""
+        return Handshake(self.name, self.expected, self.configuration).event_with(self.token(pool))
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """An opening handshake with a sound token, by what differs from one that the configuration allows.
+
+    Attributes:
+        expected: the reason in the log for which it is denied, ALLOW, or ERROR.
+        query: the parameters, instead of those that the configuration wants; pairs if a name is repeated.
+        headers: the same for the headers, besides those that browsers send.
+        members: replace those of the event that API Gateway makes of all this.
+        instead: is sent instead of the event.
+    """
+
+    name: str
+    expected: str
+    configuration: str = "querystring"
+    _: KW_ONLY
+    query: Pairs | None = None
+    headers: Pairs | None = None
+    members: Members = field(default_factory=dict)
+    instead: object = ABSENT
+
+    def event(self, pool: Pool) -> Any:
+        return self.event_with(SOUND_TOKEN.token(pool))
+
+    def event_with(self, token: object) -> Any:
+        """Return the event with this token in place of TOKEN."""
+        if self.instead is not ABSENT:
+            return put_token(self.instead, token)
+        sound = CONFIGURATIONS[self.configuration]
+        query, all_query = as_api_gateway_sends(sound.query if self.query is None else self.query)
+        headers, all_headers = as_api_gateway_sends(sound.headers if self.headers is None else self.headers)
+        event = load_event("authorizer")
+        event |= {
+            "queryStringParameters": query,
+            "multiValueQueryStringParameters": all_query,
+            "headers": event["headers"] | headers,
+            "multiValueHeaders": event["multiValueHeaders"] | all_headers,
+            **self.members,
+        }
+        return put_token({name: value for name, value in event.items() if value is not ABSENT}, token)
+
+
+Case = Forgery | Handshake
+SOUND_TOKEN = Forgery("sound", ALLOW)
+VICTIM = Forgery("victim", ALLOW, claims={"sub": "victim"})
+
+
+def event_with_token(token: object, **members: object) -> Event:
+    """Return the event of a client that sends this in the query string, with these members."""
+    event: Event = Handshake("", ALLOW).event_with(token)
+    return event | members
+
+
+def as_api_gateway_sends(pairs: Pairs) -> tuple[dict[str, object], dict[str, list[object]]]:
+    """Return the map that has the last value of each name, and the map that has all values of each name."""
+    pairs = [*pairs.items()] if isinstance(pairs, Mapping) else pairs
+    return dict(pairs), {name: [value for each, value in pairs if each == name] for name, _ in pairs}
+
+
+def put_token(value: Any, token: Any) -> Any:
+    """Replace TOKEN in all text within a value, and call the functions in it with the token."""
+    if callable(value):
+        return value(token)
+    if isinstance(value, dict):
+        return {name: put_token(member, token) for name, member in value.items()}
+    if isinstance(value, list):
+        return [put_token(each, token) for each in value]
+    if value == TOKEN:
+        return token
+    return value.replace(TOKEN, token) if isinstance(value, str) else value
+
+
+def change(members: Members, changes: Members, pool: Pool) -> dict[str, object]:
+    values = {name: value(pool) if callable(value) else value for name, value in {**members, **changes}.items()}
     return {name: value for name, value in values.items() if value is not ABSENT}
 
 
-def jws(header: Mapping[str, object] | str | bytes, payload: Mapping[str, object] | str | bytes, signer: Signer) -> str:
-    signing_input = f"{base64url(octets(header))}.{base64url(octets(payload))}"
-    return f"{signing_input}.{base64url(signer(signing_input.encode()))}"
+def fill_json(template: str | bytes | Change, members: Members, pool: Pool) -> bytes:
+    text = json.dumps(members)
+    content = template(pool, text) if callable(template) else template
+    octets = content if isinstance(content, bytes) else content.encode()
+    return octets.replace(b"MEMBERS", text[1:-1].encode())
 
 
-def octets(content: Mapping[str, object] | str | bytes) -> bytes:
-    if isinstance(content, bytes):
-        return content
-    return (content if isinstance(content, str) else json.dumps(content)).encode()
-
-
-# Keys
+def rs256(key: RSAKey, message: bytes) -> bytes:
+    return private(key).sign(message, PKCS1v15(), SHA256())
 
 
 def private(key: RSAKey) -> RSAPrivateKey:
     assert key.private_key is not None
     return key.private_key
-
-
-def modulus(key: RSAKey) -> int:
-    return key.public_key.public_numbers().n
-
-
-def as_octets(number: int) -> bytes:
-    return number.to_bytes((number.bit_length() + 7) // 8, "big")
-
-
-# Signatures
-
-
-def rs256(key: RSAKey) -> Signer:
-    return pkcs1(key, SHA256())
-
-
-def pkcs1(key: RSAKey, algorithm: HashAlgorithm) -> Signer:
-    return lambda message: private(key).sign(message, PKCS1v15(), algorithm)
-
-
-def pss(key: RSAKey, algorithm: HashAlgorithm) -> Signer:
-    return lambda message: private(key).sign(message, PSS(MGF1(algorithm), algorithm.digest_size), algorithm)
-
-
-def ecdsa(curve: ec.EllipticCurve, algorithm: HashAlgorithm) -> Signer:
-    """With a new key, as JOSE writes it (RFC 7518 section 3.4)."""
-    size = (curve.key_size + 7) // 8
-
-    def sign(message: bytes) -> bytes:
-        r, s = decode_dss_signature(ec.generate_private_key(curve).sign(message, ec.ECDSA(algorithm)))
-        return r.to_bytes(size, "big") + s.to_bytes(size, "big")
-
-    return sign
-
-
-def eddsa(message: bytes) -> bytes:
-    return ed25519.Ed25519PrivateKey.generate().sign(message)
-
-
-def mac(secret: bytes, algorithm: str = "sha256") -> Signer:
-    return lambda message: hmac.digest(secret, message, algorithm)
-
-
-def constant(signature: bytes) -> Signer:
-    return lambda _: signature
-
-
-def encoded(key: RSAKey, encoding: Callable[[bytes, int], bytes]) -> Signer:
-    """Opens, with the public key, as this encoding of the message's SHA-256 digest and the modulus's size in octets.
-
-    RSASP1 of RFC 8017 section 5.2.1, so that what no honest signer encodes can be signed too.
-    """
-
-    def sign(message: bytes) -> bytes:
-        numbers = private(key).private_numbers()
-        n = numbers.public_numbers.n
-        size = len(as_octets(n))
-        encoded_message = encoding(hashlib.sha256(message).digest(), size)
-        representative = int.from_bytes(encoded_message, "big")
-        assert representative < n
-        assert len(encoded_message) <= size
-        return pow(representative, numbers.d, n).to_bytes(size, "big")
-
-    return sign
-
-
-def emsa(
-    digest_info: bytes, size: int, *, block: bytes = b"\0\1", padding: bytes = b"\xff", end: bytes = b"\0"
-) -> bytes:
-    """EMSA-PKCS1-v1_5 of RFC 8017 section 9.2, as long as its parts are left alone."""
-    room = size - len(block) - len(end) - len(digest_info)
-    return block + (padding * size)[:room] + end + digest_info

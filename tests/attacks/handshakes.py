@@ -1,161 +1,282 @@
-"""The headers of the opening handshake: the credential as a subprotocol, and the page's origin."""
+"""Opening handshakes with a sound token, by what differs from one that the configuration allows.
+
+Some are events that API Gateway never sends; these must end in an error, or in an Allow only for a sound token.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
-from tests.attacks.cases import (
-    ALLOW,
-    EMPTY_MAPS,
-    ERROR,
-    NO_MAPS,
-    Case,
-    Recipe,
-    asked,
-    asking,
-    event_with,
-    events,
-    offer,
-    offering,
-)
-from tests.attacks.forgery import ABSENT, Pool, id_token
-from tests.fixtures.events import Event
+from tests.attacks.forgery import ABSENT, ALLOW, ERROR, IN_QUERY, ORIGIN, SUBPROTOCOLS, TOKEN, Handshake
+from tests.fixtures.events import load_event
 
-NAME = "Sec-WebSocket-Protocol"
+Changes = dict[str, dict[str, Any]]  # by name: the arguments of a Handshake
 
-# Subprotocol: RFC 6455 sections 4.1 and 11.3.4
+EVIL = "https://evil.example"
+NOT_MAPS: dict[str, object] = {"true": True, "number": 1, "text": "idToken", "list": ["idToken"]}
+EMPTY_MAPS: dict[str, object] = {"null": None, "empty": {}}  # API Gateway sends both
+REQUEST_CONTEXT = load_event("authorizer")["requestContext"]
 
+# The query string
 
-def offered(template: object, **members: object) -> Recipe:
-    """Return the event of a client that offers this value, where {} stands for a sound token."""
-
-    def event(pool: Pool) -> Event:
-        value = template.format(id_token(pool)) if isinstance(template, str) else template
-        return offering({NAME: value}, **members)
-
-    return event
-
-
-def under(*names: str) -> Recipe:
-    return lambda pool: offering({name: offer(id_token(pool)) for name in names})
-
-
-def in_two_headers(*templates: str) -> Recipe:
-    def event(pool: Pool) -> Event:
-        token = id_token(pool)
-        values = [template.format(token) for template in templates]
-        return offering({NAME: values[-1]}, multiValueHeaders={NAME: values})
-
-    return event
-
-
-def without_headers(headers: object) -> Recipe:
-    return lambda _: event_with(headers=headers, multiValueHeaders={}, queryStringParameters={})
-
-
-MISSING_TOKENS: dict[str, Recipe] = {
-    "of-no-prefix": offered("echo.v1, {}"),
-    "of-the-token-alone": offered("{}"),
-    "of-no-token": offered("echo.v1"),
-    "of-an-empty-token": offered("echo.v1, idToken."),
-    "empty": offered(""),
-    "of-commas": offered(",,,"),
-    "null": offered(None),
-    "of-prefix-in-lower-case": offered("echo.v1, idtoken.{}"),
-    "of-prefix-in-capitals": offered("echo.v1, IDTOKEN.{}"),
-    "of-prefix-without-dot": offered("echo.v1, idToken{}"),
-    "of-prefix-as-pair": offered("echo.v1, idToken={}"),
-    "of-prefix-and-token-as-two-names": offered("echo.v1, idToken, {}"),
-    "of-prefix-after-more": offered("echo.v1, x-idToken.{}"),
-    "of-a-look-alike": offered("echo.v1, id\N{CYRILLIC CAPITAL LETTER TE}oken.{}"),
-    "of-a-quoted-name": offered('echo.v1, "idToken.{}"'),
-    "with-semicolon": offered("echo.v1; idToken.{}"),
-    "with-space-only": offered("echo.v1 idToken.{}"),
-    "as-bearer": offered("Bearer {}"),
-    "as-kubernetes-does": offered("base64url.bearer.authorization.k8s.io.{}"),
-    "in-the-query-string-instead": asked(),
-    "in-the-query-string-besides-another": asked(headers={NAME: "echo.v1"}),
-    "in-the-authorization-header": lambda pool: offering({"Authorization": f"Bearer {id_token(pool)}"}),
-    "in-the-extensions-header": under("Sec-WebSocket-Extensions"),
-    "in-a-header-named-id-token": lambda pool: offering({"idToken": id_token(pool)}),
-    "under-another-name": under("Sec-WebSocket-Protocols"),
-    "under-a-name-with-space": under("Sec-WebSocket-Protocol "),
-    "under-a-name-with-underscores": under("Sec_WebSocket_Protocol"),
-    "under-a-name-with-a-lone-surrogate": under("Sec-WebSocket-Protocol\ud800"),
-    "of-prefix-after-a-lone-surrogate": offered("echo.v1, \ud800idToken.{}"),
-    "in-multi-value-headers-only": lambda pool: offering({}, multiValueHeaders={NAME: [offer(id_token(pool))]}),
-    "without-headers": without_headers(ABSENT),
-    **{f"where-headers-are-{name}": without_headers(value) for name, value in EMPTY_MAPS.items()},
+OTHER_NAMES = {
+    "in-capitals": "IDTOKEN",
+    "in-lower-case": "idtoken",
+    "capitalized": "IdToken",
+    "snake-case": "id_token",
+    "of-oauth": "access_token",
+    "other": "token",
+    "space-after": "idToken ",
+    "space-before": " idToken",
+    "nul-after": "idToken\0",
+    "list": "idToken[]",
+    "index": "idToken[0]",
+    "escaped": "id%54oken",
+    "look-alike": "id\N{CYRILLIC CAPITAL LETTER TE}oken",
+    "lone-surrogate": "\ud800",
+    "lone-surrogate-after": "idToken\ud800",
+    "empty": "",
 }
-# No client can make API Gateway send these.
-IMPOSSIBLE: dict[str, Recipe] = {
-    "number": offered(1),
-    "true": offered(template=True),
-    "list": lambda pool: offering({NAME: [offer(id_token(pool))]}),
-    "object": lambda pool: offering({NAME: {"idToken": id_token(pool)}}),
-    **{f"where-headers-are-{name}": without_headers(value) for name, value in NO_MAPS.items()},
-    "where-headers-are-pairs": lambda pool: event_with(headers=[[NAME, offer(id_token(pool))]]),
+# API Gateway also sends the map with all values of each parameter; the authorizer must not take a token from it.
+QUERIES_WITHOUT_TOKEN: Changes = {
+    "id-token-is-null": {"query": {"idToken": None}},
+    "id-token-is-empty": {"query": {"idToken": ""}},
+    "nested": {"query": {"params": {"idToken": TOKEN}}},
+    "is-null": {"query": {}, "members": {"queryStringParameters": None}},
+    "is-empty": {"query": {}},
+    "multi-value-only": {"members": {"queryStringParameters": {}}},
+    "multi-value-only-and-null": {"members": {"queryStringParameters": None}},
+    "absent": {"members": {"queryStringParameters": ABSENT, "multiValueQueryStringParameters": ABSENT}},
 }
-MALFORMED_TOKENS: dict[str, Recipe] = {
-    "of-forged": offered("echo.v1, idToken.forged"),
-    "of-prefix-twice": offered("echo.v1, idToken.idToken.{}"),
-    "of-prefix-and-space": offered("echo.v1, idToken. {}"),
-    "of-a-lone-surrogate": offered("echo.v1, idToken.\ud800"),
-    "of-quoted-token": offered('echo.v1, idToken."{}"'),
-    "of-token-and-semicolon": offered("idToken.{};echo.v1"),
-    "of-a-dot": offered("echo.v1, idToken.."),
+QUERY = [
+    *[Handshake(f"query-name-{name}", "missing_token", query={other: TOKEN}) for name, other in OTHER_NAMES.items()],
+    *[Handshake(f"query-{name}", "missing_token", **changes) for name, changes in QUERIES_WITHOUT_TOKEN.items()],
+]
+# The values of the parameter in the order of the URL.
+REPEATED_TOKENS: dict[str, list[object]] = {
+    "two-sound-tokens": [TOKEN, TOKEN],
+    "two-equal-words": ["forged", "forged"],
+    "forged-then-sound": ["forged", TOKEN],
+    "sound-then-forged": [TOKEN, "forged"],
+    "sound-then-empty": [TOKEN, ""],
+    "empty-then-sound": ["", TOKEN],
+    "sound-then-null": [TOKEN, None],
+    "a-hundred": [*["forged"] * 99, TOKEN],
 }
-BAD_SIGNATURES: dict[str, Recipe] = {
-    "of-token-and-space": offered("echo.v1, idToken.{} x"),
-    "of-token-padded": offered("echo.v1, idToken.{}=="),
+REPEATED_QUERY = [
+    Handshake(f"query-repeated-{name}", "repeated_idToken", query=[("idToken", value) for value in values])
+    for name, values in REPEATED_TOKENS.items()
+]
+TOKENS_ELSEWHERE: Changes = {
+    "authorization-header": {"headers": {"Authorization": "Bearer {token}"}},
+    "authorization-header-bare": {"headers": {"Authorization": TOKEN}},
+    "header-named-id-token": {"headers": {"idToken": TOKEN}},
+    "cookie": {"headers": {"Cookie": "idToken={token}"}},
+    "subprotocol": {"headers": {SUBPROTOCOLS: "echo.v1, idToken.{token}"}},
+    "referer": {"headers": {"Referer": "https://example.com/?idToken={token}"}},
+    "body": {"members": {"body": '{"idToken":"{token}"}'}},
+    "stage-variables": {"members": {"stageVariables": {"idToken": TOKEN}}},
+    "path": {"members": {"path": "/idToken/{token}"}},
+    "path-parameters": {"members": {"pathParameters": {"idToken": TOKEN}}},
+    "top": {"members": {"idToken": TOKEN}},
+    "authorization-token": {"members": {"type": "TOKEN", "authorizationToken": "Bearer {token}"}},
+    "identity-source": {"members": {"identitySource": [TOKEN]}},
+    "raw-query-string": {"members": {"rawQueryString": "idToken={token}"}},
+    "request-context": {"members": {"requestContext": {**REQUEST_CONTEXT, "idToken": TOKEN}}},
+    "answer-of-an-authorizer": {
+        "members": {"requestContext": {**REQUEST_CONTEXT, "authorizer": {"principalId": "admin", "userId": "admin"}}}
+    },
 }
-REPEATED: dict[str, Recipe] = {
-    "of-one-token-twice": offered("idToken.{0}, idToken.{0}"),
-    "of-forged-then-sound": offered("echo.v1, idToken.forged, idToken.{}"),
-    "of-sound-then-forged": offered("echo.v1, idToken.{}, idToken.forged"),
-    "of-sound-then-empty": offered("echo.v1, idToken.{}, idToken."),
-    "in-two-headers": in_two_headers("echo.v1", "idToken.{}"),
-    "in-two-headers-backwards": in_two_headers("idToken.{}", "echo.v1"),
-    "in-two-equal-headers": in_two_headers("echo.v1, idToken.{}", "echo.v1, idToken.{}"),
-    "under-two-spellings": under("Sec-WebSocket-Protocol", "sec-websocket-protocol"),
-    "under-three-spellings": under("Sec-WebSocket-Protocol", "SEC-WEBSOCKET-PROTOCOL", "sec-websocket-protocol"),
-    "under-two-spellings-in-multi-value-headers": offered(
-        "echo.v1, idToken.{}", multiValueHeaders={NAME: ["echo.v1"], NAME.lower(): ["echo.v1"]}
+ELSEWHERE = [
+    Handshake(f"elsewhere-{name}", "missing_token", query={}, **changes) for name, changes in TOKENS_ELSEWHERE.items()
+]
+
+# Events
+
+EVENT = {**load_event("authorizer"), "queryStringParameters": {"idToken": TOKEN}}
+NOT_TOKENS: dict[str, object] = {
+    "number": 1,
+    "fraction": 1.5,
+    "true": True,
+    "list": [TOKEN],
+    "list-of-segments": lambda token: token.split("."),
+    "list-of-null": [None],
+    "object": {"idToken": TOKEN},
+    "object-of-segments": lambda token: dict(zip("abc", token.split("."), strict=True)),
+}
+IMPOSSIBLE_EVENTS: Changes = {
+    **{f"is-{name}": {"instead": value} for name, value in (NOT_MAPS | EMPTY_MAPS).items()},
+    "is-the-token": {"instead": TOKEN},
+    "is-a-list-of-events": {"instead": [EVENT]},
+    "is-the-query": {"instead": {"idToken": TOKEN}},
+    "is-of-a-queue": {"instead": {"Records": [{"body": TOKEN}]}},
+    **{f"with-token-as-{name}": {"query": {"idToken": value}} for name, value in NOT_TOKENS.items()},
+    **{f"with-query-as-{name}": {"members": {"queryStringParameters": value}} for name, value in NOT_MAPS.items()},
+    "with-query-as-the-token": {"members": {"queryStringParameters": TOKEN}},
+    "with-query-as-a-list-of-pairs": {"members": {"queryStringParameters": [["idToken", TOKEN]]}},
+    "with-query-as-a-list-of-objects": {"members": {"queryStringParameters": [{"idToken": TOKEN}]}},
+    "with-query-as-raw": {"members": {"queryStringParameters": "idToken={token}"}},
+    **{f"with-request-context-{name}": {"members": {"requestContext": value}} for name, value in NOT_MAPS.items()},
+    "with-method-arn-null": {"members": {"methodArn": None}},
+    "with-method-arn-number": {"members": {"methodArn": 1}},
+    "with-method-arn-list": {"members": {"methodArn": ["*"]}},
+    "without-method-arn": {"members": {"methodArn": ABSENT}},
+    "without-method-arn-and-forged": {"query": {"idToken": "forged"}, "members": {"methodArn": ABSENT}},
+    "without-method-arn-but-route-arn": {
+        "members": {"methodArn": ABSENT, "routeArn": "arn:aws:execute-api:us-east-1:1:a/*"}
+    },
+}
+ODD_EVENTS: Changes = {
+    "with-request-context-null": {"members": {"requestContext": None}},
+    "with-request-context-empty": {"members": {"requestContext": {}}},
+    "with-request-context-absent": {"members": {"requestContext": ABSENT}},
+    "without-multi-value-parameters": {"members": {"multiValueQueryStringParameters": ABSENT}},
+    "with-null-multi-value-parameters": {"members": {"multiValueQueryStringParameters": None}},
+    "without-headers": {"members": {"headers": ABSENT, "multiValueHeaders": ABSENT}},
+    "with-null-headers": {"members": {"headers": None, "multiValueHeaders": None}},
+    "with-more-members": {"members": {"version": "1.0", "httpMethod": "GET", "body": None}},
+    "with-other-parameters": {"query": [("idToken", TOKEN), ("IDTOKEN", "x"), ("v", "1"), ("v", "2")]},
+    "with-a-forged-token-in-a-header": {"headers": {"Authorization": "Bearer forged"}},
+    "of-any-origin-where-none-is-required": {"headers": {"Origin": EVIL}},
+    "with-lone-surrogates-elsewhere": {
+        "query": {"idToken": TOKEN, "\ud800": "\ud800"},
+        "headers": {"\ud800": "\ud800"},
+    },
+}
+IMPOSSIBLE = [Handshake(f"event-{name}", ERROR, **changes) for name, changes in IMPOSSIBLE_EVENTS.items()]
+SOUND_EVENTS = [Handshake(f"event-{name}", ALLOW, **changes) for name, changes in ODD_EVENTS.items()]
+
+# Subprotocols: RFC 6455 sections 4.1 and 11.3.4
+
+OFFER = "echo.v1, idToken.{token}"
+SPELLED_IN_LOWER_CASE = SUBPROTOCOLS.lower()
+SPELLED_IN_CAPITALS = SUBPROTOCOLS.upper()
+OFFERS_WITHOUT_TOKEN = {
+    "of-no-prefix": "echo.v1, {token}",
+    "of-the-token-alone": "{token}",
+    "of-no-token": "echo.v1",
+    "of-an-empty-token": "echo.v1, idToken.",
+    "empty": "",
+    "of-commas": ",,,",
+    "of-prefix-in-lower-case": "echo.v1, idtoken.{token}",
+    "of-prefix-in-capitals": "echo.v1, IDTOKEN.{token}",
+    "of-prefix-without-dot": "echo.v1, idToken{token}",
+    "of-prefix-as-pair": "echo.v1, idToken={token}",
+    "of-prefix-and-token-as-two-names": "echo.v1, idToken, {token}",
+    "of-prefix-after-more": "echo.v1, x-idToken.{token}",
+    "of-a-look-alike": "echo.v1, id\N{CYRILLIC CAPITAL LETTER TE}oken.{token}",
+    "of-a-quoted-name": 'echo.v1, "idToken.{token}"',
+    "with-semicolon": "echo.v1; idToken.{token}",
+    "with-space-only": "echo.v1 idToken.{token}",
+    "as-bearer": "Bearer {token}",
+    "as-kubernetes-does": "base64url.bearer.authorization.k8s.io.{token}",
+    "of-prefix-after-a-lone-surrogate": "echo.v1, \ud800idToken.{token}",
+}
+MALFORMED_OFFERS = {
+    "of-forged": "echo.v1, idToken.forged",
+    "of-prefix-twice": "echo.v1, idToken.idToken.{token}",
+    "of-prefix-and-space": "echo.v1, idToken. {token}",
+    "of-a-lone-surrogate": "echo.v1, idToken.\ud800",
+    "of-quoted-token": 'echo.v1, idToken."{token}"',
+    "of-token-and-semicolon": "idToken.{token};echo.v1",
+    "of-a-dot": "echo.v1, idToken..",
+}
+OFFERS_ELSEWHERE: Changes = {
+    "in-the-authorization-header": {"headers": {"Authorization": "Bearer {token}"}},
+    "in-the-extensions-header": {"headers": {"Sec-WebSocket-Extensions": OFFER}},
+    "in-a-header-named-id-token": {"headers": {"idToken": TOKEN}},
+    "under-another-name": {"headers": {"Sec-WebSocket-Protocols": OFFER}},
+    "under-a-name-with-space": {"headers": {"Sec-WebSocket-Protocol ": OFFER}},
+    "under-a-name-with-underscores": {"headers": {"Sec_WebSocket_Protocol": OFFER}},
+    "under-a-name-with-a-lone-surrogate": {"headers": {"Sec-WebSocket-Protocol\ud800": OFFER}},
+    "null": {"headers": {SUBPROTOCOLS: None}},
+    "in-the-query-string-instead": {"query": IN_QUERY, "headers": {}},
+    "in-the-query-string-besides-another": {"query": IN_QUERY, "headers": {SUBPROTOCOLS: "echo.v1"}},
+    "in-multi-value-headers-only": {"headers": {}, "members": {"multiValueHeaders": {SUBPROTOCOLS: [OFFER]}}},
+    "without-headers": {"members": {"headers": ABSENT, "multiValueHeaders": {}}},
+    "where-headers-are-null": {"members": {"headers": None, "multiValueHeaders": {}}},
+    "where-headers-are-empty": {"members": {"headers": {}, "multiValueHeaders": {}}},
+}
+MISSING_OFFER = [
+    *[
+        Handshake(f"offer-{name}", "missing_token", "subprotocol", headers={SUBPROTOCOLS: offer})
+        for name, offer in OFFERS_WITHOUT_TOKEN.items()
+    ],
+    *[
+        Handshake(f"offer-{name}", "missing_token", "subprotocol", **changes)
+        for name, changes in OFFERS_ELSEWHERE.items()
+    ],
+]
+WRONG_OFFERS = {
+    **{name: ("malformed_token", offer) for name, offer in MALFORMED_OFFERS.items()},
+    "of-token-and-space": ("bad_signature", "echo.v1, idToken.{token} x"),
+    "of-token-padded": ("bad_signature", "echo.v1, idToken.{token}=="),
+    "of-8193-characters": ("exceeded_size", f"echo.v1, idToken.{'A' * 8193}"),
+}
+WRONG_OFFER = [
+    Handshake(f"offer-{name}", reason, "subprotocol", headers={SUBPROTOCOLS: offer})
+    for name, (reason, offer) in WRONG_OFFERS.items()
+]
+# The header lines in their order.
+REPEATED_OFFERS = {
+    "of-one-token-twice": [(SUBPROTOCOLS, "idToken.{token}, idToken.{token}")],
+    "of-forged-then-sound": [(SUBPROTOCOLS, "echo.v1, idToken.forged, idToken.{token}")],
+    "of-sound-then-forged": [(SUBPROTOCOLS, "echo.v1, idToken.{token}, idToken.forged")],
+    "of-sound-then-empty": [(SUBPROTOCOLS, "echo.v1, idToken.{token}, idToken.")],
+    "in-two-headers": [(SUBPROTOCOLS, "echo.v1"), (SUBPROTOCOLS, "idToken.{token}")],
+    "in-two-headers-backwards": [(SUBPROTOCOLS, "idToken.{token}"), (SUBPROTOCOLS, "echo.v1")],
+    "in-two-equal-headers": [(SUBPROTOCOLS, OFFER), (SUBPROTOCOLS, OFFER)],
+    "under-two-spellings": [(SUBPROTOCOLS, OFFER), (SPELLED_IN_LOWER_CASE, OFFER)],
+    "under-three-spellings": [(SUBPROTOCOLS, OFFER), (SPELLED_IN_CAPITALS, OFFER), (SPELLED_IN_LOWER_CASE, OFFER)],
+}
+REPEATED_OFFER = [
+    *[
+        Handshake(f"offer-{name}", "repeated_sec-websocket-protocol", "subprotocol", headers=lines)
+        for name, lines in REPEATED_OFFERS.items()
+    ],
+    Handshake(
+        "offer-under-two-spellings-in-multi-value-headers",
+        "repeated_sec-websocket-protocol",
+        "subprotocol",
+        members={"multiValueHeaders": {SUBPROTOCOLS: ["echo.v1"], SPELLED_IN_LOWER_CASE: ["echo.v1"]}},
     ),
+]
+IMPOSSIBLE_OFFER = [
+    *[
+        Handshake(f"offer-{name}", ERROR, "subprotocol", headers={SUBPROTOCOLS: value})
+        for name, value in {"number": 1, "true": True, "list": [OFFER], "object": {"idToken": TOKEN}}.items()
+    ],
+    *[
+        Handshake(f"offer-where-headers-are-{name}", ERROR, "subprotocol", members={"headers": value})
+        for name, value in {**NOT_MAPS, "pairs": [[SUBPROTOCOLS, OFFER]]}.items()
+    ],
+]
+SOUND_OFFERS = {
+    "of-the-token-first": "idToken.{token}, echo.v1",
+    "of-the-token-only": "idToken.{token}",
+    "of-the-token-between": "echo.v1,idToken.{token},echo.v2",
+    "with-spaces": "  echo.v1 ,   idToken.{token}  ",
+    "with-tabs": "echo.v1,\tidToken.{token}\t",
+    "with-empty-elements": ",echo.v1,, idToken.{token},",
+    "of-a-name-like-the-prefix": "idtoken.v1, idToken.{token}",
+    "of-a-lone-surrogate-too": "\ud800, idToken.{token}",
 }
-SOUND_OFFERS: dict[str, Recipe] = {
-    "of-the-token-first": offered("idToken.{}, echo.v1"),
-    "of-the-token-only": offered("idToken.{}"),
-    "of-the-token-between": offered("echo.v1,idToken.{},echo.v2"),
-    "with-spaces": offered("  echo.v1 ,   idToken.{}  "),
-    "with-tabs": offered("echo.v1,\tidToken.{}\t"),
-    "with-empty-elements": offered(",echo.v1,, idToken.{},"),
-    "of-a-name-like-the-prefix": offered("idtoken.v1, idToken.{}"),
-    "of-a-lone-surrogate-too": offered("\ud800, idToken.{}"),
-    "in-lower-case": under("sec-websocket-protocol"),
-    "in-capitals": under("SEC-WEBSOCKET-PROTOCOL"),
-    "without-multi-value-headers": offered("echo.v1, idToken.{}", multiValueHeaders=ABSENT),
-    "besides-a-forged-query-string": offered("echo.v1, idToken.{}", queryStringParameters={"idToken": "forged"}),
+ODD_OFFERS: Changes = {
+    "in-lower-case": {"headers": {SPELLED_IN_LOWER_CASE: OFFER}},
+    "in-capitals": {"headers": {SPELLED_IN_CAPITALS: OFFER}},
+    "without-multi-value-headers": {"members": {"multiValueHeaders": ABSENT}},
+    "besides-a-forged-query-string": {"query": {"idToken": "forged"}},
 }
-
-
-def subprotocol_cases() -> Iterator[Case]:
-    configuration = "subprotocol"
-    yield from events("offer", "missing_token", MISSING_TOKENS, configuration)
-    yield from events("offer", "malformed_token", MALFORMED_TOKENS, configuration)
-    yield from events("offer", "bad_signature", BAD_SIGNATURES, configuration)
-    yield from events("offer", "repeated_sec-websocket-protocol", REPEATED, configuration)
-    yield Case(
-        "offer-of-8193-characters", lambda _: offering({NAME: offer("A" * 8193)}), "exceeded_size", configuration
-    )
-    yield from events("offer", ERROR, IMPOSSIBLE, configuration)
-    yield from events("offer", ALLOW, SOUND_OFFERS, configuration)
-
+SOUND_OFFER = [
+    *[
+        Handshake(f"offer-{name}", ALLOW, "subprotocol", headers={SUBPROTOCOLS: offer})
+        for name, offer in SOUND_OFFERS.items()
+    ],
+    *[Handshake(f"offer-{name}", ALLOW, "subprotocol", **changes) for name, changes in ODD_OFFERS.items()],
+]
 
 # Origin: RFC 6455 section 10.2, RFC 6454 sections 4 to 7
 
-ORIGIN = "https://app.example.com"
-EVIL = "https://evil.example"
 WRONG_ORIGINS: dict[str, object] = {
     "another": EVIL,
     "subdomain": "https://evil.app.example.com",
@@ -234,59 +355,69 @@ WRONG_ORIGINS: dict[str, object] = {
     "true": True,
     "false": False,
 }
-
-
-def from_page(origin: object, name: str = "Origin") -> Recipe:
-    return asked(headers={name: origin}, multiValueHeaders={name: [origin]})
-
-
-def from_pages(headers: object, multi_value_headers: object) -> Recipe:
-    return asked(headers=headers, multiValueHeaders=multi_value_headers)
-
-
-MISSING_ORIGINS: dict[str, Recipe] = {
-    "missing": asked(),
-    "null": from_pages({"Origin": None}, {}),
-    "in-another-header": from_page(ORIGIN, "X-Origin"),
-    "in-the-referer": from_page(ORIGIN, "Referer"),
-    "in-sec-websocket-origin": from_page(ORIGIN, "Sec-WebSocket-Origin"),
-    "in-a-name-with-space": from_page(ORIGIN, "Origin "),
-    "in-the-query-string": lambda pool: event_with(
-        queryStringParameters={"idToken": id_token(pool), "Origin": ORIGIN}, multiValueQueryStringParameters={}
-    ),
-    "where-headers-are-null": from_pages(None, None),
+WRONG_ORIGIN = [
+    Handshake(f"{configuration}-{name}", "origin_not_allowed", configuration, headers={"Origin": origin})
+    for configuration in ("origins", "origins-or-none")
+    for name, origin in WRONG_ORIGINS.items()
+]
+MISSING_ORIGINS: Changes = {
+    "missing": {"headers": {}},
+    "in-another-header": {"headers": {"X-Origin": ORIGIN}},
+    "in-the-referer": {"headers": {"Referer": ORIGIN}},
+    "in-sec-websocket-origin": {"headers": {"Sec-WebSocket-Origin": ORIGIN}},
+    "in-a-name-with-space": {"headers": {"Origin ": ORIGIN}},
+    "null": {"headers": {"Origin": None}},
+    "in-the-query-string": {"query": {"idToken": TOKEN, "Origin": ORIGIN}, "headers": {}},
+    "where-headers-are-null": {"members": {"headers": None, "multiValueHeaders": None}},
 }
-IMPOSSIBLE_ORIGINS: dict[str, Recipe] = {
-    "where-headers-are-pairs": from_pages([["Origin", ORIGIN]], {}),
-    "where-headers-are-text": from_pages(f"Origin: {ORIGIN}", {}),
+MISSING_ORIGIN = [
+    *[
+        Handshake(f"origins-{name}", "missing_origin", "origins", **changes)
+        for name, changes in MISSING_ORIGINS.items()
+    ],
+    Handshake("origins-or-none-missing", ALLOW, "origins-or-none", headers={}),
+]
+# The map that has the last value of each header, and the map that has all values of each header.
+REPEATED_ORIGINS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "two-different": ({"Origin": ORIGIN}, {"Origin": [EVIL, ORIGIN]}),
+    "two-different-backwards": ({"Origin": EVIL}, {"Origin": [ORIGIN, EVIL]}),
+    "two-allowed": ({"Origin": ORIGIN}, {"Origin": [f"{ORIGIN}:8443", ORIGIN]}),
+    "two-equal": ({"Origin": ORIGIN}, {"Origin": [ORIGIN, ORIGIN]}),
+    "two-spellings": ({"Origin": ORIGIN, "origin": EVIL}, {"Origin": [ORIGIN]}),
+    "two-spellings-in-multi-value-headers": ({"Origin": ORIGIN}, {"Origin": [ORIGIN], "ORIGIN": [EVIL]}),
+    "two-in-multi-value-headers-only": ({}, {"Origin": [ORIGIN, EVIL]}),
 }
-REPEATED_ORIGINS: dict[str, Recipe] = {
-    "two-different": from_pages({"Origin": ORIGIN}, {"Origin": [EVIL, ORIGIN]}),
-    "two-different-backwards": from_pages({"Origin": EVIL}, {"Origin": [ORIGIN, EVIL]}),
-    "two-allowed": from_pages({"Origin": ORIGIN}, {"Origin": [f"{ORIGIN}:8443", ORIGIN]}),
-    "two-equal": from_pages({"Origin": ORIGIN}, {"Origin": [ORIGIN, ORIGIN]}),
-    "two-spellings": from_pages({"Origin": ORIGIN, "origin": EVIL}, {"Origin": [ORIGIN]}),
-    "two-spellings-in-multi-value-headers": from_pages({"Origin": ORIGIN}, {"Origin": [ORIGIN], "ORIGIN": [EVIL]}),
-    "two-in-multi-value-headers-only": from_pages({}, {"Origin": [ORIGIN, EVIL]}),
+REPEATED_ORIGIN = [
+    Handshake(
+        f"{configuration}-{name}",
+        "repeated_origin",
+        configuration,
+        members={"headers": headers, "multiValueHeaders": all_headers},
+    )
+    for configuration in ("origins", "origins-or-none")
+    for name, (headers, all_headers) in REPEATED_ORIGINS.items()
+]
+FORGED: Changes = {
+    "origins": {"query": {"idToken": "forged"}},
+    "origins-or-none": {"query": {"idToken": "forged"}, "headers": {}},
 }
-SOUND_ORIGINS: dict[str, Recipe] = {
-    "first": from_page(ORIGIN),
-    "second": from_page(f"{ORIGIN}:8443"),
-    "name-in-lower-case": from_page(ORIGIN, "origin"),
-    "name-in-capitals": from_page(ORIGIN, "ORIGIN"),
-    "without-multi-value-headers": from_pages({"Origin": ORIGIN}, None),
+FORGED_BEHIND_ORIGIN = [
+    Handshake(f"{configuration}-and-forged", "malformed_token", configuration, **changes)
+    for configuration, changes in FORGED.items()
+]
+IMPOSSIBLE_ORIGIN = [
+    Handshake("origins-where-headers-are-pairs", ERROR, "origins", members={"headers": [["Origin", ORIGIN]]}),
+    Handshake("origins-where-headers-are-text", ERROR, "origins", members={"headers": f"Origin: {ORIGIN}"}),
+]
+SOUND_ORIGINS: Changes = {
+    "first": {"headers": {"Origin": ORIGIN}},
+    "second": {"headers": {"Origin": f"{ORIGIN}:8443"}},
+    "name-in-lower-case": {"headers": {"origin": ORIGIN}},
+    "name-in-capitals": {"headers": {"ORIGIN": ORIGIN}},
+    "without-multi-value-headers": {"members": {"multiValueHeaders": None}},
 }
-
-
-def origin_cases() -> Iterator[Case]:
-    wrong = {name: from_page(origin) for name, origin in WRONG_ORIGINS.items()}
-    for configuration in ("origins", "origins-or-none"):
-        yield from events(configuration, "origin_not_allowed", wrong, configuration)
-        yield from events(configuration, "repeated_origin", REPEATED_ORIGINS, configuration)
-        yield from events(configuration, ALLOW, SOUND_ORIGINS, configuration)
-    yield from events("origins", "missing_origin", MISSING_ORIGINS, "origins")
-    yield from events("origins", ERROR, IMPOSSIBLE_ORIGINS, "origins")
-    yield Case("origins-or-none-missing", asked(), ALLOW, "origins-or-none")
-    yield Case("origins-or-none-missing-and-forged", lambda _: asking("forged"), "malformed_token", "origins-or-none")
-    forged: dict[str, Recipe] = {"allowed-and-forged": lambda _: asking("forged", headers={"Origin": ORIGIN})}
-    yield from events("origins", "malformed_token", forged, "origins")
+SOUND_ORIGIN = [
+    Handshake(f"{configuration}-{name}", ALLOW, configuration, **changes)
+    for configuration in ("origins", "origins-or-none")
+    for name, changes in SOUND_ORIGINS.items()
+]

@@ -1,118 +1,210 @@
-"""Attacks on the signature: RFC 8017 sections 8.2.2 and 9.2, RFC 4648 section 3.5."""
+"""Signatures that are not RS256 of the signing input by the user pool's key: RFC 8017 sections 8.2.2 and 9.2."""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
+import json
 from base64 import b64encode, urlsafe_b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from secrets import token_bytes
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA384, SHA512
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA384, SHA512, HashAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from benchmarks.user_pool import base64url
-from tests.attacks.cases import Token, claiming, signed_by, text, tokens
-from tests.attacks.forgery import (
-    SHA256_PREFIX,
-    Pool,
-    Signer,
-    as_octets,
-    constant,
-    ecdsa,
-    eddsa,
-    emsa,
-    encoded,
-    id_token,
-    mac,
-    modulus,
-    pkcs1,
-    pss,
-    rs256,
-)
-from tests.attacks.headers import PEM
+from benchmarks.user_pool import KID, base64url
+from tests.attacks.forgery import Forgery, Pool, private, rs256
 
-BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-MAX_OCTETS = 1024 * 3 // 4  # 6144 bits
+MAX_SIGNATURE_BYTES = 768  # of a key of 6144 bits
+SHA256_PREFIX = bytes.fromhex("3031300d060960864801650304020105000420")  # DigestInfo, RFC 8017 section 9.2 note 1
+
+Signature = Callable[[Pool, bytes], bytes]
+Encode = Callable[[bytes, int], bytes]  # from the SHA-256 digest and the size of the modulus in bytes
 
 
-def altered(change: Callable[[bytes], bytes]) -> Callable[[Pool], Signer]:
-    """What becomes of the true signature."""
-    return lambda pool: lambda message: change(rs256(pool.key)(message))
+def own(pool: Pool, message: bytes) -> bytes:
+    """Sign as the user pool does."""
+    return rs256(pool.keys["signing"], message)
 
 
-def over(change: Callable[[bytes], bytes]) -> Callable[[Pool], Signer]:
-    """A true signature, of something else than the signing input."""
-    return lambda pool: lambda message: rs256(pool.key)(change(message))
+def modulus(pool: Pool) -> int:
+    return pool.keys["signing"].public_key.public_numbers().n
 
 
-def flipped(octet: int, bit: int) -> Callable[[bytes], bytes]:
-    def flip(signature: bytes) -> bytes:
-        octets = bytearray(signature)
-        octets[octet] ^= bit
-        return bytes(octets)
-
-    return flip
+def to_bytes(number: int) -> bytes:
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
 
 
-def in_other_spelling(message: bytes) -> bytes:
+def pkcs1(algorithm: HashAlgorithm) -> Signature:
+    return lambda pool, message: private(pool.keys["signing"]).sign(message, PKCS1v15(), algorithm)
+
+
+def pss(algorithm: HashAlgorithm) -> Signature:
+    padding = PSS(MGF1(algorithm), algorithm.digest_size)
+    return lambda pool, message: private(pool.keys["signing"]).sign(message, padding, algorithm)
+
+
+def ecdsa(curve: ec.EllipticCurve, algorithm: HashAlgorithm) -> Signature:
+    """Sign with a new key, as JOSE writes it (RFC 7518 section 3.4)."""
+    size = (curve.key_size + 7) // 8
+
+    def sign(_: Pool, message: bytes) -> bytes:
+        r, s = decode_dss_signature(ec.generate_private_key(curve).sign(message, ec.ECDSA(algorithm)))
+        return r.to_bytes(size, "big") + s.to_bytes(size, "big")
+
+    return sign
+
+
+def eddsa(_: Pool, message: bytes) -> bytes:
+    return ed25519.Ed25519PrivateKey.generate().sign(message)
+
+
+def mac(secret: str, algorithm: str = "sha256") -> Signature:
+    """Use public bytes as a secret; the name is one of PUBLIC_SECRETS."""
+    return lambda pool, message: hmac.digest(PUBLIC_SECRETS[secret](pool), message, algorithm)
+
+
+def constant(signature: bytes) -> Signature:
+    return lambda *_: signature
+
+
+def flip(octets: bytes, index: int, bit: int) -> bytes:
+    flipped = bytearray(octets)
+    flipped[index] ^= bit
+    return bytes(flipped)
+
+
+def respell_header(message: bytes) -> bytes:
+    """Return the signing input of the same header with a space after it."""
     header, _, payload = message.partition(b".")
     return base64url(urlsafe_b64decode(header + b"==") + b" ").encode() + b"." + payload
 
 
-def in_clear(message: bytes) -> bytes:
+def decode_segments(message: bytes) -> bytes:
     return b".".join(urlsafe_b64decode(segment + b"==") for segment in message.split(b"."))
 
 
-BAD_SIGNATURES: dict[str, Callable[[Pool], Signer]] = {
-    "one-zero": lambda _: constant(b"\0"),
-    "all-zeros": lambda _: constant(bytes(256)),
-    "all-ones": lambda _: constant(b"\xff" * 256),
-    "number-one": lambda _: constant((1).to_bytes(256, "big")),
-    "random": lambda _: constant(token_bytes(256)),
-    "text": lambda _: constant(b"signature"),
-    "of-6144-bits": lambda _: constant(b"\1" * MAX_OCTETS),
-    "modulus": lambda pool: constant(as_octets(modulus(pool.key))),
-    "modulus-less-one": lambda pool: constant(as_octets(modulus(pool.key) - 1)),
-    "first-bit-flipped": altered(flipped(0, 0x80)),
-    "middle-bit-flipped": altered(flipped(128, 0x10)),
-    "last-bit-flipped": altered(flipped(-1, 0x01)),
-    "first-octet-missing": altered(lambda signature: signature[1:]),
-    "last-octet-missing": altered(lambda signature: signature[:-1]),
-    "half": altered(lambda signature: signature[:128]),
-    "zero-before": altered(lambda signature: b"\0" + signature),
-    "zero-after": altered(lambda signature: signature + b"\0"),
-    "twice": altered(lambda signature: signature * 2),
-    "little-endian": altered(lambda signature: signature[::-1]),
-    "in-hexadecimal": altered(lambda signature: signature.hex().encode()),
-    "in-base64-twice": altered(b64encode),
-    "in-der-octet-string": altered(lambda signature: b"\x04\x82\x01\x00" + signature),
-    "in-der-bit-string": altered(lambda signature: b"\x03\x82\x01\x01\0" + signature),
-    "negated": lambda pool: (
-        lambda message: as_octets(modulus(pool.key) - int.from_bytes(rs256(pool.key)(message), "big"))
-    ),
-    "plus-modulus-in-257-octets": lambda pool: (
-        lambda message: (int.from_bytes(rs256(pool.key)(message), "big") + modulus(pool.key)).to_bytes(257, "big")
-    ),
-    "of-another-key": lambda pool: rs256(pool.attacker_key),
-    "of-another-key-of-the-pool": lambda pool: rs256(pool.published["3072"]),
-    "sha-1": lambda pool: pkcs1(pool.key, SHA1()),  # noqa: S303 it is what a forger would use
-    "sha-384": lambda pool: pkcs1(pool.key, SHA384()),
-    "sha-512": lambda pool: pkcs1(pool.key, SHA512()),
-    "pss": lambda pool: pss(pool.key, SHA256()),
-    "es256": lambda _: ecdsa(ec.SECP256R1(), SHA256()),
-    "ed25519": lambda _: eddsa,
-    "hs256-with-pem": lambda pool: mac(PEM(pool)),
-    "of-the-digest": over(lambda message: hashlib.sha256(message).digest()),
-    "of-nothing": over(lambda _: b""),
-    "of-the-header-only": over(lambda message: message.partition(b".")[0]),
-    "of-the-payload-only": over(lambda message: message.partition(b".")[2]),
-    "of-segments-without-dot": over(lambda message: message.replace(b".", b"")),
-    "of-one-dot-more": over(lambda message: message + b"."),
-    "of-decoded-segments": over(in_clear),
-    "of-a-header-in-other-spelling": over(in_other_spelling),
+def public_bytes(encoding: Encoding, form: PublicFormat) -> Callable[[Pool], bytes]:
+    return lambda pool: pool.keys["signing"].public_key.public_bytes(encoding, form)
+
+
+def jwk(pool: Pool, *names: str, key: str = "signing") -> dict[str, object]:
+    members = pool.keys[key].as_dict(private=False)
+    return {name: members[name] for name in names or sorted(members)}
+
+
+PEM = public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+# What everybody knows, and some library took for an HMAC key.
+PUBLIC_SECRETS: dict[str, Callable[[Pool], bytes]] = {
+    "pem": PEM,
+    "pem-without-last-newline": lambda pool: PEM(pool).rstrip(),
+    "pem-with-crlf": lambda pool: PEM(pool).replace(b"\n", b"\r\n"),
+    "pkcs1-pem": public_bytes(Encoding.PEM, PublicFormat.PKCS1),
+    "der": public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+    "pkcs1-der": public_bytes(Encoding.DER, PublicFormat.PKCS1),
+    "openssh": public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+    "jwk": lambda pool: json.dumps(jwk(pool)).encode(),
+    "jwk-thumbprint-input": lambda pool: json.dumps(jwk(pool, "e", "kty", "n"), separators=(",", ":")).encode(),
+    "modulus": lambda pool: to_bytes(modulus(pool)),
+    "modulus-base64url": lambda pool: base64url(to_bytes(modulus(pool))).encode(),
+    "kid": lambda _: KID.encode(),
+    "nothing": lambda _: b"",
+}
+# A signature of the algorithm that the header names.
+OTHER_ALGORITHMS: dict[str, Signature] = {
+    "RS1": pkcs1(SHA1()),  # noqa: S303 - what a forger would use
+    "RS384": pkcs1(SHA384()),
+    "RS512": pkcs1(SHA512()),
+    "PS256": pss(SHA256()),
+    "PS384": pss(SHA384()),
+    "PS512": pss(SHA512()),
+    "ES256": ecdsa(ec.SECP256R1(), SHA256()),
+    "ES384": ecdsa(ec.SECP384R1(), SHA384()),
+    "ES512": ecdsa(ec.SECP521R1(), SHA512()),
+    "ES256K": ecdsa(ec.SECP256K1(), SHA256()),
+    "EdDSA": eddsa,
+    "Ed25519": eddsa,
+}
+BAD_SIGNATURES: dict[str, Signature] = {
+    "empty": constant(b""),
+    "one-zero": constant(b"\0"),
+    "all-zeros": constant(bytes(256)),
+    "all-ones": constant(b"\xff" * 256),
+    "number-one": constant((1).to_bytes(256, "big")),
+    "random": lambda *_: token_bytes(256),
+    "text": constant(b"signature"),
+    "of-6144-bits": constant(b"\1" * MAX_SIGNATURE_BYTES),
+    "modulus": lambda pool, _: to_bytes(modulus(pool)),
+    "modulus-less-one": lambda pool, _: to_bytes(modulus(pool) - 1),
+    "first-bit-flipped": lambda pool, message: flip(own(pool, message), 0, 0x80),
+    "middle-bit-flipped": lambda pool, message: flip(own(pool, message), 128, 0x10),
+    "last-bit-flipped": lambda pool, message: flip(own(pool, message), -1, 0x01),
+    "first-octet-missing": lambda pool, message: own(pool, message)[1:],
+    "last-octet-missing": lambda pool, message: own(pool, message)[:-1],
+    "half": lambda pool, message: own(pool, message)[:128],
+    "zero-before": lambda pool, message: b"\0" + own(pool, message),
+    "zero-after": lambda pool, message: own(pool, message) + b"\0",
+    "twice": lambda pool, message: own(pool, message) * 2,
+    "little-endian": lambda pool, message: own(pool, message)[::-1],
+    "in-hexadecimal": lambda pool, message: own(pool, message).hex().encode(),
+    "in-base64-twice": lambda pool, message: b64encode(own(pool, message)),
+    "in-der-octet-string": lambda pool, message: b"\x04\x82\x01\x00" + own(pool, message),
+    "in-der-bit-string": lambda pool, message: b"\x03\x82\x01\x01\0" + own(pool, message),
+    "negated": lambda pool, message: to_bytes(modulus(pool) - int.from_bytes(own(pool, message), "big")),
+    "plus-modulus-in-257-octets": lambda pool, message: (
+        int.from_bytes(own(pool, message), "big") + modulus(pool)
+    ).to_bytes(257, "big"),
+    "of-another-key": lambda pool, message: rs256(pool.keys["attacker"], message),
+    "of-another-key-of-the-pool": lambda pool, message: rs256(pool.keys["3072"], message),
+    "sha-1": pkcs1(SHA1()),  # noqa: S303 - what a forger would use
+    "sha-384": pkcs1(SHA384()),
+    "sha-512": pkcs1(SHA512()),
+    "pss": pss(SHA256()),
+    "es256": ecdsa(ec.SECP256R1(), SHA256()),
+    "ed25519": eddsa,
+    "hs256-with-pem": mac("pem"),
+    "of-the-digest": lambda pool, message: own(pool, hashlib.sha256(message).digest()),
+    "of-nothing": lambda pool, _: own(pool, b""),
+    "of-the-header-only": lambda pool, message: own(pool, message.partition(b".")[0]),
+    "of-the-payload-only": lambda pool, message: own(pool, message.partition(b".")[2]),
+    "of-segments-without-dot": lambda pool, message: own(pool, message.replace(b".", b"")),
+    "of-one-dot-more": lambda pool, message: own(pool, message + b"."),
+    "of-decoded-segments": lambda pool, message: own(pool, decode_segments(message)),
+    "of-a-header-in-other-spelling": lambda pool, message: own(pool, respell_header(message)),
 }
 
-# PKCS #1 v1.5 encodings that only a holder of the private key can sign, or whoever found e = 3 and a lax verifier.
+
+def sign_encoded(encode: Encode) -> Signature:
+    """Sign what no honest signer encodes: RSASP1 of RFC 8017 section 5.2.1."""
+
+    def sign(pool: Pool, message: bytes) -> bytes:
+        n = modulus(pool)
+        size = len(to_bytes(n))
+        encoded = encode(hashlib.sha256(message).digest(), size)
+        representative = int.from_bytes(encoded, "big")
+        assert representative < n
+        assert len(encoded) <= size
+        return pow(representative, private(pool.keys["signing"]).private_numbers().d, n).to_bytes(size, "big")
+
+    return sign
+
+
+def emsa(
+    digest_info: bytes, size: int, *, block: bytes = b"\0\1", padding: bytes = b"\xff", end: bytes = b"\0"
+) -> bytes:
+    """Encode as EMSA-PKCS1-v1_5 of RFC 8017 section 9.2, if its parts are left alone."""
+    room = size - len(block) - len(end) - len(digest_info)
+    return block + (padding * size)[:room] + end + digest_info
+
+
+def sign_digest_info(digest_info: Callable[[bytes], bytes], **parts: bytes) -> Signature:
+    return sign_encoded(lambda digest, size: emsa(digest_info(digest), size, **parts))
+
+
+# PKCS #1 v1.5 encodings that only the holder of the private key can sign, or a forger who found e = 3 and a lax verifier.
 DIGEST_INFOS: dict[str, Callable[[bytes], bytes]] = {
     "without-null": lambda digest: bytes.fromhex("302f300b06096086480165030402010420") + digest,
     "with-oid-of-sha-512": lambda digest: bytes.fromhex("3031300d060960864801650304020305000420") + digest,
@@ -137,24 +229,21 @@ DIGEST_INFOS: dict[str, Callable[[bytes], bytes]] = {
     "left-out": lambda digest: digest,
     "empty": lambda _: b"",
 }
-
-
-def padded(digest_info: Callable[[bytes], bytes]) -> Callable[[bytes, int], bytes]:
-    return lambda digest, size: emsa(digest_info(digest), size)
-
-
-def around(**parts: bytes) -> Callable[[bytes, int], bytes]:
-    """The true DigestInfo behind other parts than it should have."""
-    return lambda digest, size: emsa(SHA256_PREFIX + digest, size, **parts)
-
-
-def right_aligned(before: bytes) -> Callable[[bytes, int], bytes]:
-    return lambda digest, size: (before + SHA256_PREFIX + digest).rjust(size, b"\0")
-
-
-ENCODINGS: dict[str, Callable[[bytes, int], bytes]] = {
-    **{f"digest-info-{name}": padded(digest_info) for name, digest_info in DIGEST_INFOS.items()},
-    # Bleichenbacher's forgery of 2006: whatever follows the digest is at the forger's disposal.
+# Other parts than there should be around the right DigestInfo.
+PARTS: dict[str, dict[str, bytes]] = {
+    "block-type-0": {"block": b"\0\0"},
+    "block-type-0-padded-with-zeros": {"block": b"\0\0", "padding": b"\0"},
+    "block-type-2": {"block": b"\0\2"},
+    "block-type-2-padded-at-random": {"block": b"\0\2", "padding": b"\x17\x2a\x99\x81"},
+    "padding-of-other-octets": {"padding": b"\xfe"},
+    "padding-of-zeros": {"padding": b"\0"},
+    "padding-with-one-other-octet": {"block": b"\0\1\xff\xff\x7f"},
+    "without-separator": {"end": b"\xff"},
+    "two-separators": {"end": b"\0\0"},
+    "without-leading-zero": {"block": b"\1"},
+}
+ENCODINGS: dict[str, Encode] = {
+    # Bleichenbacher's forgery of 2006: what follows the digest is at the forger's disposal.
     "garbage-after-the-digest": lambda digest, size: (b"\0\1" + b"\xff" * 8 + b"\0" + SHA256_PREFIX + digest).ljust(
         size, b"\x5a"
     ),
@@ -163,105 +252,81 @@ ENCODINGS: dict[str, Callable[[bytes, int], bytes]] = {
     "garbage-in-the-parameters": lambda digest, size: emsa(
         bytes.fromhex("3071304d0609608648016503040201") + b"\x04\x40" + b"\x5a" * 64 + b"\x04\x20" + digest, size
     ),
-    "short-padding": right_aligned(b"\0\1" + b"\xff" * 8 + b"\0"),
-    "no-padding": right_aligned(b"\0\1\0"),
-    "digest-info-alone": right_aligned(b""),
-    "block-type-0": around(block=b"\0\0"),
-    "block-type-0-padded-with-zeros": around(block=b"\0\0", padding=b"\0"),
-    "block-type-2": around(block=b"\0\2"),
-    "block-type-2-padded-at-random": around(block=b"\0\2", padding=b"\x17\x2a\x99\x81"),
-    "padding-of-other-octets": around(padding=b"\xfe"),
-    "padding-of-zeros": around(padding=b"\0"),
-    "padding-with-one-other-octet": around(block=b"\0\1\xff\xff\x7f"),
-    "without-separator": around(end=b"\xff"),
-    "two-separators": around(end=b"\0\0"),
-    "without-leading-zero": around(block=b"\1"),
+    "short-padding": lambda digest, size: (b"\0\1" + b"\xff" * 8 + b"\0" + SHA256_PREFIX + digest).rjust(size, b"\0"),
+    "no-padding": lambda digest, size: (b"\0\1\0" + SHA256_PREFIX + digest).rjust(size, b"\0"),
+    "digest-info-alone": lambda digest, size: (SHA256_PREFIX + digest).rjust(size, b"\0"),
 }
 
 
-def encoded_as(encoding: Callable[[bytes, int], bytes]) -> Callable[[Pool], Signer]:
-    return lambda pool: encoded(pool.key, encoding)
-
-
-def without_leading_zero(pool: Pool) -> str:
-    """One signature in 256 starts with a zero octet, which belongs to it (RFC 8017 section 8.2.2 step 1)."""
+def without_leading_zero(pool: Pool, _: str) -> str:
+    """Drop the leading zero of a signature, which one in 256 has, and which belongs to it (RFC 8017 section 8.2.2)."""
     while True:
-        signing_input, _, signature = id_token(pool).rpartition(".")
+        signing_input, _, signature = Forgery("", "").token(pool).rpartition(".")
         if (octets := urlsafe_b64decode(signature + "=="))[0] == 0:
             return f"{signing_input}.{base64url(octets[1:])}"
 
 
-def plus_modulus(pool: Pool) -> str:
-    """The same number modulo n in as many octets, where there is room (RFC 8017 section 5.2.2 step 1)."""
+def plus_modulus(pool: Pool, _: str) -> str:
+    """Return the same number modulo n in as many octets, where there is room (RFC 8017 section 5.2.2 step 1)."""
     while True:
-        signing_input, _, signature = id_token(pool).rpartition(".")
-        number = int.from_bytes(urlsafe_b64decode(signature + "=="), "big") + modulus(pool.key)
+        signing_input, _, signature = Forgery("", "").token(pool).rpartition(".")
+        number = int.from_bytes(urlsafe_b64decode(signature + "=="), "big") + modulus(pool)
         if number < 1 << 2048:
             return f"{signing_input}.{base64url(number.to_bytes(256, 'big'))}"
 
 
-def of_two(template: str) -> Callable[[Pool], str]:
-    """Of two tokens that the pool did sign, the second for somebody else."""
-    victim = claiming({"sub": "victim"})
-    return lambda pool: template.format(*id_token(pool).split("."), *victim(pool).split("."))
+# After the token, where a lax decoder of base64url ends: RFC 4648 section 3.5.
+AFTER = {
+    "one-character-too-many": "AAA",
+    "padded": "==",
+    "padded-too-much": "====",
+    "with-a-space-after": " ",
+    "with-a-newline-after": "\n",
+    "with-a-crlf-after": "\r\n",
+    "with-a-tab-after": "\t",
+    "with-a-nul-after": "\0",
+    "with-a-zero-width-space-after": "\N{ZERO WIDTH SPACE}",
+    "with-a-letter-of-latin-1-after": "\xe9",
+    "with-an-arabic-digit-after": "\N{ARABIC-INDIC DIGIT ONE}",
+}
+BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
-def trailing_bits(segment: str) -> str:
-    """The same octets to a decoder that ignores what is left over of the last character."""
+def set_trailing_bits(segment: str) -> str:
+    """Change the bits of the last character that a lax decoder ignores."""
     return segment[:-1] + BASE64URL[BASE64URL.index(segment[-1]) + 1]
 
 
-def signature(change: Callable[[str], str]) -> Callable[[Pool], object]:
-    """Another spelling of the true signature."""
-    return text(lambda token: f"{token.rpartition('.')[0]}.{change(token.rpartition('.')[2])}")
-
-
-# All that follows the second dot is the signature, in what is not base64url then.
-AFTER = {
-    "a-space": " ",
-    "a-newline": "\n",
-    "a-crlf": "\r\n",
-    "a-tab": "\t",
-    "a-nul": "\0",
-    "a-zero-width-space": "\u200b",
-    "a-letter-of-latin-1": "\xe9",
-    "an-arabic-digit": "\N{ARABIC-INDIC DIGIT ONE}",
-}
-
-
-def signature_tokens() -> Iterator[Token]:
-    yield from tokens(
-        "signature", "bad_signature", {name: signed_by(signer) for name, signer in BAD_SIGNATURES.items()}
-    )
-    yield from tokens(
-        "pkcs1", "bad_signature", {name: signed_by(encoded_as(encoding)) for name, encoding in ENCODINGS.items()}
-    )
-    yield from tokens(
-        "signature",
-        "bad_signature",
-        {
-            "without-its-leading-zero": without_leading_zero,
-            "plus-modulus": plus_modulus,
-            "of-another-token": of_two("{3}.{4}.{2}"),
-            "under-the-claims-of-another-token": of_two("{0}.{4}.{2}"),
-            "and-payload-swapped": of_two("{0}.{2}.{1}"),
-            "of-a-payload-that-is-left-out": of_two("{0}..{2}"),
-            "empty": of_two("{0}.{1}."),
-            "empty-and-alg-rs256": signed_by(lambda _: constant(b"")),
-            "of-one-character": of_two("{0}.{1}.A"),
-            "with-trailing-bits": signature(trailing_bits),
-            "one-character-too-many": signature(lambda segment: f"{segment}AAA"),
-            "padded": signature(lambda segment: f"{segment}=="),
-            "padded-too-much": signature(lambda segment: f"{segment}===="),
-            "in-the-other-alphabet": signature(lambda segment: f"+/{segment[2:]}"),
-            "with-a-newline-inside": signature(lambda segment: f"{segment[:64]}\n{segment[64:]}"),
-            "with-a-space-inside": signature(lambda segment: f"{segment[:64]} {segment[64:]}"),
-            "with-a-tilde": signature(lambda segment: f"~{segment}"),
-            **{f"with-{name}-after": of_two(f"{{0}}.{{1}}.{{2}}{text}") for name, text in AFTER.items()},
-        },
-    )
-    yield Token("signature-missing", of_two("{0}.{1}"), "malformed_token")
-    yield Token(
-        "signature-empty-and-alg-none", signed_by(lambda _: constant(b""), {"alg": "none"}), "unsupported_algorithm"
-    )
-    yield Token("signature-of-769-octets", signed_by(lambda _: constant(b"\1" * (MAX_OCTETS + 1))), "exceeded_size")
+SIGNATURES = [
+    *[Forgery(f"signature-{name}", "bad_signature", signature=sign) for name, sign in BAD_SIGNATURES.items()],
+    Forgery("signature-of-769-octets", "exceeded_size", signature=constant(b"\1" * (MAX_SIGNATURE_BYTES + 1))),
+    Forgery("signature-without-its-leading-zero", "bad_signature", sent=without_leading_zero),
+    Forgery("signature-plus-modulus", "bad_signature", sent=plus_modulus),
+    Forgery("signature-of-another-token", "bad_signature", sent="{other_header}.{other_payload}.{signature}"),
+    Forgery(
+        "signature-under-the-claims-of-another-token", "bad_signature", sent="{header}.{other_payload}.{signature}"
+    ),
+    Forgery("signature-and-payload-swapped", "bad_signature", sent="{header}.{signature}.{payload}"),
+    Forgery("signature-of-a-payload-that-is-left-out", "bad_signature", sent="{header}..{signature}"),
+    Forgery("signature-missing", "malformed_token", sent="{header}.{payload}"),
+    *[Forgery(f"signature-{name}", "bad_signature", sent=f"{{token}}{text}") for name, text in AFTER.items()],
+    Forgery("signature-with-trailing-bits", "bad_signature", sent=lambda _, token: set_trailing_bits(token)),
+    Forgery("signature-of-one-character", "bad_signature", sent="{header}.{payload}.A"),
+    Forgery(
+        "signature-in-the-other-alphabet", "bad_signature", sent=lambda _, token: f"{token[:-342]}+/{token[-340:]}"
+    ),
+    Forgery("signature-with-a-newline-inside", "bad_signature", sent=lambda _, token: f"{token[:-64]}\n{token[-64:]}"),
+    Forgery("signature-with-a-space-inside", "bad_signature", sent=lambda _, token: f"{token[:-64]} {token[-64:]}"),
+    Forgery("signature-with-a-tilde", "bad_signature", sent="{header}.{payload}.~{signature}"),
+]
+PKCS1 = [
+    *[
+        Forgery(f"pkcs1-digest-info-{name}", "bad_signature", signature=sign_digest_info(digest_info))
+        for name, digest_info in DIGEST_INFOS.items()
+    ],
+    *[
+        Forgery(f"pkcs1-{name}", "bad_signature", signature=sign_digest_info(SHA256_PREFIX.__add__, **parts))
+        for name, parts in PARTS.items()
+    ],
+    *[Forgery(f"pkcs1-{name}", "bad_signature", signature=sign_encoded(encode)) for name, encode in ENCODINGS.items()],
+]

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from joserfc.jwk import RSAKey
 
-from benchmarks.user_pool import APP_CLIENT_ID, ISSUER, SUB, base64url, cognito_claims
-from tests.attacks.cases import asking, event_with, offer
+from benchmarks.user_pool import APP_CLIENT_ID, ISSUER, KID, SUB, base64url, cognito_claims
 from tests.attacks.corpus import FORGED
-from tests.attacks.forgery import KID, RS256, jws, rs256
-from tests.attacks.handshakes import EVIL, NAME, ORIGIN
+from tests.attacks.forgery import ORIGIN, SUBPROTOCOLS, event_with_token, rs256
+from tests.attacks.handshakes import EVIL
 from tests.fixtures import ROOT
 from tests.fixtures.emf import read_lines
 from tests.fixtures.events import Event, load_event
@@ -48,7 +47,15 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
+HEADER = {"kid": KID, "alg": "RS256"}
 TEXT = st.text(st.characters(), max_size=20)  # with lone surrogates
+
+
+def jws(header: dict[str, Any] | str | bytes, payload: dict[str, Any] | bytes, key: RSAKey) -> str:
+    """Return a JWS that is really signed with RS256."""
+    parts = [part if isinstance(part, str | bytes) else json.dumps(part) for part in (header, payload)]
+    signing_input = ".".join(base64url(part if isinstance(part, bytes) else part.encode()) for part in parts)
+    return f"{signing_input}.{base64url(rs256(key, signing_input.encode()))}"
 
 
 class Judge:
@@ -118,13 +125,13 @@ def strict(
 @FUZZ
 @given(token=TEXT | st.text(f"{BASE64URL}.=", max_size=200))
 def test_no_text_is_taken_for_a_token(judge: Judge, token: str) -> None:
-    assert not judge.allows(asking(token))
+    assert not judge.allows(event_with_token(token))
 
 
 @FUZZ
 @given(segments=st.lists(st.binary(max_size=100), min_size=1, max_size=5))
 def test_no_octets_are_taken_for_a_token(judge: Judge, segments: list[bytes]) -> None:
-    assert not judge.allows(asking(".".join(map(base64url, segments))))
+    assert not judge.allows(event_with_token(".".join(map(base64url, segments))))
 
 
 EDITS = st.tuples(
@@ -155,7 +162,7 @@ def test_no_edit_leaves_a_sound_token_sound(judge: Judge, sign: Sign, edits: lis
     forged = edited(token, edits)
     assume(forged != token)
 
-    assert not judge.allows(asking(forged))
+    assert not judge.allows(event_with_token(forged))
 
 
 NAMES = ["alg", "kid", "typ", "cty", "crit", "b64", "zip", "enc", "jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256"]
@@ -173,11 +180,11 @@ HEADERS = st.dictionaries(
 def test_only_a_header_as_cognito_writes_it_is_sound(
     judge: Judge, signing_key: RSAKey, header: dict[str, Any], dropped: set[str]
 ) -> None:
-    header = {name: value for name, value in RS256.items() if name not in dropped} | header
+    header = {name: value for name, value in HEADER.items() if name not in dropped} | header
     typ = header.get("typ", "JWT")
-    sound = {**header, "typ": "JWT"} == {**RS256, "typ": "JWT"} and isinstance(typ, str) and typ.upper() == "JWT"
+    sound = {**header, "typ": "JWT"} == {**HEADER, "typ": "JWT"} and isinstance(typ, str) and typ.upper() == "JWT"
 
-    assert judge.allows(asking(jws(header, cognito_claims(), rs256(signing_key)))) == sound
+    assert judge.allows(event_with_token(jws(header, cognito_claims(), signing_key))) == sound
 
 
 @FUZZ
@@ -188,7 +195,7 @@ def test_only_a_header_as_cognito_writes_it_is_sound(
     | st.lists(st.sampled_from(NAMES), max_size=4).map(" ".join).map(json.dumps)
 )
 def test_nothing_but_an_object_is_taken_for_a_header(judge: Judge, signing_key: RSAKey, header: bytes | str) -> None:
-    assert not judge.allows(asking(jws(header, cognito_claims(), rs256(signing_key))))
+    assert not judge.allows(event_with_token(jws(header, cognito_claims(), signing_key)))
 
 
 CLAIMS = st.dictionaries(
@@ -224,7 +231,7 @@ def test_only_sound_claims_are_sound(
 ) -> None:
     claims = {name: value for name, value in cognito_claims().items() if name not in dropped} | changes
 
-    assert judge.allows(asking(jws(RS256, claims, rs256(signing_key)))) == are_sound(claims)
+    assert judge.allows(event_with_token(jws(HEADER, claims, signing_key))) == are_sound(claims)
 
 
 @FUZZ
@@ -232,7 +239,7 @@ def test_only_sound_claims_are_sound(
 def test_nothing_else_that_the_pool_could_sign_is_taken_for_claims(
     judge: Judge, signing_key: RSAKey, payload: bytes
 ) -> None:
-    assert not judge.allows(asking(jws(RS256, payload, rs256(signing_key))))
+    assert not judge.allows(event_with_token(jws(HEADER, payload, signing_key)))
 
 
 # Events
@@ -253,7 +260,9 @@ QUERY, MULTI_VALUE_QUERY = maps(["idToken"])
 @FUZZ
 @given(query=QUERY, multi_value=MULTI_VALUE_QUERY)
 def test_no_query_string_is_an_error(judge: Judge, query: object, multi_value: object) -> None:
-    assert not judge.allows(event_with(queryStringParameters=query, multiValueQueryStringParameters=multi_value))
+    assert not judge.allows(
+        load_event("authorizer") | {"queryStringParameters": query, "multiValueQueryStringParameters": multi_value}
+    )
 
 
 Path = tuple[str, ...]
@@ -292,7 +301,7 @@ def put(event: Event, path: Path, value: object) -> None:
 def test_impossible_event_allows_nobody_without_the_token(
     judge: Judge, sign: Sign, changes: dict[Path, object]
 ) -> None:
-    event = asking(token := sign())
+    event = event_with_token(token := sign())
     for path, value in changes.items():
         put(event, path, value)
     allowed = False
@@ -311,7 +320,7 @@ OTHER_TEXTS = [path for path in PATHS if is_text_at(path) and path[0] not in {"h
 def test_no_other_text_in_the_event_changes_the_answer(
     judge: Judge, sign: Sign, changes: dict[Path, str], *, good: bool
 ) -> None:
-    event = asking(sign() if good else "forged")
+    event = event_with_token(sign() if good else "forged")
     for path, value in changes.items():
         put(event, path, value)
 
@@ -321,23 +330,26 @@ def test_no_other_text_in_the_event_changes_the_answer(
 @FUZZ
 @given(method_arn=st.text(), good=st.booleans())
 def test_the_policy_is_about_the_events_method_only(judge: Judge, sign: Sign, method_arn: str, good: bool) -> None:
-    assert judge.allows(asking(sign() if good else "forged", methodArn=method_arn)) == good
+    assert judge.allows(event_with_token(sign() if good else "forged", methodArn=method_arn)) == good
 
 
-HEADER_NAMES = [NAME, NAME.lower(), "Origin", "origin", "ORIGIN"]
+HEADER_NAMES = [SUBPROTOCOLS, SUBPROTOCOLS.lower(), "Origin", "origin", "ORIGIN"]
 HEADER_MAP, MULTI_VALUE_HEADER_MAP = maps(HEADER_NAMES)
 
 
 @FUZZ
 @given(headers=HEADER_MAP, multi_value=MULTI_VALUE_HEADER_MAP)
 def test_no_headers_are_an_error(strict: Judge, headers: object, multi_value: object) -> None:
-    assert not strict.allows(event_with(headers=headers, multiValueHeaders=multi_value))
+    assert not strict.allows(load_event("authorizer") | {"headers": headers, "multiValueHeaders": multi_value})
 
 
 SENT_HEADERS = st.lists(
     st.tuples(
         st.sampled_from(HEADER_NAMES) | TEXT,
-        st.sampled_from([offer("{}"), "idToken.{},echo.v1", "{}", "echo.v1", "idToken.", ORIGIN, EVIL, "null"]) | TEXT,
+        st.sampled_from(
+            ["echo.v1, idToken.{}", "idToken.{},echo.v1", "{}", "echo.v1", "idToken.", ORIGIN, EVIL, "null"]
+        )
+        | TEXT,
     ),
     max_size=4,
 )
@@ -345,7 +357,7 @@ SENT_HEADERS = st.lists(
 
 @FUZZ
 @given(sent=SENT_HEADERS)
-@example(sent=[(NAME, offer("{}")), ("Origin", ORIGIN)])
+@example(sent=[(SUBPROTOCOLS, "echo.v1, idToken.{}"), ("Origin", ORIGIN)])
 def test_a_handshake_needs_one_right_origin_and_one_sound_token(
     strict: Judge, sign: Sign, sent: list[tuple[str, str]]
 ) -> None:
@@ -355,12 +367,13 @@ def test_a_handshake_needs_one_right_origin_and_one_sound_token(
         values.setdefault(name, []).append(template.replace("{}", token))
     origins, offers = (
         [value for name in values if name.lower() == header for value in values[name]]
-        for header in ("origin", NAME.lower())
+        for header in ("origin", SUBPROTOCOLS.lower())
     )
     names = [name.strip() for offered in offers for name in offered.split(",")]
     tokens = [name for name in names if name.startswith("idToken.")]
     sound = origins == [ORIGIN] and len(offers) == 1 and tokens == [f"idToken.{token}"]
 
-    event = event_with(headers={name: each[-1] for name, each in values.items()}, multiValueHeaders=values)
+    headers = {name: each[-1] for name, each in values.items()}
+    event = load_event("authorizer") | {"headers": headers, "multiValueHeaders": values}
 
     assert strict.allows(event) == sound

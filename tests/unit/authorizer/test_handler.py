@@ -14,8 +14,8 @@ from joserfc.jwk import RSAKey
 
 from benchmarks.user_pool import SUB, base64url
 from tests.fixtures.emf import read_lines
-from tests.fixtures.events import METHOD_ARN, EventFactory, load_event, with_headers
-from tests.fixtures.functions import Authorize, Decide, Refusal, effect
+from tests.fixtures.events import METHOD_ARN, EventFactory
+from tests.fixtures.functions import Authorize, Refusal, effect
 from tests.fixtures.network import LoopbackServer
 from tests.fixtures.tokens import JWKS_PATH, Sign, rs256
 
@@ -69,14 +69,12 @@ def test_fractional_expiry_reaches_the_integration_as_whole_seconds(authorize: A
     ("header", "reason"),
     [
         ({"alg": "none"}, "unsupported_algorithm"),
-        ({"alg": "HS256"}, "unsupported_algorithm"),
-        ({"alg": None}, "unsupported_algorithm"),
         ({"jku": "https://example.com/jwks.json"}, "unsupported_header"),
-        ({"crit": ["exp"], "exp": 1}, "unsupported_header"),
-        ({"b64": False}, "unsupported_header"),
         ({"typ": "at+jwt"}, "unsupported_type"),
-        ({"kid": ["signing1example="]}, "malformed_kid"),
         ({"kid": None}, "missing_kid"),
+        ({"kid": ["signing1example="]}, "malformed_kid"),
+        ({"kid": ""}, "malformed_kid"),
+        ({"kid": "a" * 129}, "malformed_kid"),
     ],
     ids=str,
 )
@@ -93,7 +91,7 @@ def test_header_may_say_that_it_is_of_a_jwt(authorize: Authorize, sign: Sign, ty
     assert effect(authorize(sign(header={"typ": typ}))) == "Allow"
 
 
-@pytest.mark.parametrize("kid", ["a" * 128, "../../etc/passwd", "' OR 1=1 --", "🔑", "signing1example"], ids=ascii)
+@pytest.mark.parametrize("kid", ["a" * 128, "../../etc/passwd"])
 def test_key_id_is_looked_up_exactly_and_goes_nowhere_else(
     refusal: Refusal, sign: Sign, jwks: LoopbackServer, kid: str
 ) -> None:
@@ -101,30 +99,16 @@ def test_key_id_is_looked_up_exactly_and_goes_nowhere_else(
     assert [request.path for request in jwks.requests] == [JWKS_PATH]
 
 
-def test_deeply_nested_header_is_denied(refusal: Refusal) -> None:
-    header = b'{"alg":"RS256","kid":' + b"[" * 180 + b"]" * 180 + b"}"
-
-    assert refusal(f"{base64url(header)}.e30.AAAA") == "malformed_kid"
-
-
 @pytest.mark.parametrize(
     "header",
     [
         b"{",
-        b"RS256",
-        b"null",
         b"[]",
-        b'"alg"',
-        b'"alg, b64"',
-        b'["alg"]',
-        b'["alg", "b64"]',
         b'{"alg": "RS256", "alg": "none", "kid": "signing1example="}',
         b'{"alg": "RS256", "kid": NaN}',
-        b'{"alg": "RS256", "kid": "signing1example=", "typ": Infinity}',
         b"\xff\xfe{}",
-        '{"alg": "RS256", "kid": "signing1example="}'.encode("utf-16"),
     ],
-    ids=ascii,
+    ids=["not closed", "array", "member twice", "NaN", "not UTF-8"],
 )
 def test_header_that_is_not_strictly_a_json_object_is_denied_before_a_key_is_looked_up(
     refusal: Refusal, jwks: LoopbackServer, header: bytes
@@ -138,8 +122,8 @@ def test_header_that_is_not_strictly_a_json_object_is_denied_before_a_key_is_loo
 
 @pytest.mark.parametrize(
     "payload",
-    ["hello", "[]", '{"exp": NaN}', '{"sub": "me", "sub": "you"}', '{"a": {"b": 1, "b": 2}}', "[" * 5000, "9" * 5000],
-    ids=["no JSON", "array", "NaN", "member twice", "inner member twice", "deep nesting", "long number"],
+    ["hello", "[]", '{"exp": NaN}', '{"a": {"b": 1, "b": 2}}'],
+    ids=["no JSON", "array", "NaN", "inner member twice"],
 )
 def test_signed_payload_that_is_not_strictly_a_json_object_is_denied(
     refusal: Refusal, signing_key: RSAKey, payload: str
@@ -178,100 +162,14 @@ def test_token_whose_claims_were_changed_after_signing_is_denied(refusal: Refusa
     assert refusal(f"{header}.{payload}.{signature}") == "bad_signature"
 
 
-@pytest.mark.parametrize("algorithm", ["none", "HS256", "RS384", "PS256", "ES256"])
+@pytest.mark.parametrize("algorithm", ["none", "HS256"])
 def test_library_verifies_rs256_only(authorizer: ModuleType, algorithm: str) -> None:
     """RFC 8725 section 3.1: a second check, after the one of the header."""
     with pytest.raises(UnsupportedAlgorithmError):
         authorizer.RS256.get_alg(algorithm)
 
 
-# What the log does not say
-
-
-LONE_SURROGATE = "\ud800"  # JSON can have it, UTF-8 cannot
-ORIGIN = "https://app.example.com"
-HEADERS = {"Origin": ORIGIN, "Sec-WebSocket-Protocol": "idToken.{}"}
-
-
-@pytest.mark.parametrize(
-    ("parameters", "reason"),
-    [
-        ({"idToken": LONE_SURROGATE}, "malformed_token"),
-        ({"idToken": "{}" + LONE_SURROGATE}, "malformed_token"),
-        ({f"idToken{LONE_SURROGATE}": "{}"}, "missing_token"),
-        ({"idToken": "forged", "other": LONE_SURROGATE}, "malformed_token"),
-        ({"idToken": "{}", LONE_SURROGATE: ""}, "Allow"),
-    ],
-    ids=ascii,
-)
-def test_lone_surrogate_in_the_query_string_is_answered_and_logged(
-    decide: Decide,
-    sign: Sign,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-    *,
-    parameters: dict[str, str],
-    reason: str,
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    query = {name: value.format(sign()) for name, value in parameters.items()}
-
-    event = load_event(
-        "authorizer",
-        queryStringParameters=query,
-        multiValueQueryStringParameters={name: [value] for name, value in query.items()},
-    )
-
-    assert decide(event) == reason
-    (line,) = read_lines(caplog, capsys)
-    assert "d800" not in ascii(line)
-
-
-@pytest.mark.parametrize("options", [{"CREDENTIAL_MODE": "subprotocol", "ALLOWED_ORIGINS": ORIGIN}], ids=["strict"])
-@pytest.mark.parametrize(
-    ("headers", "reason"),
-    [
-        ({**HEADERS, "Origin": LONE_SURROGATE}, "origin_not_allowed"),
-        ({**HEADERS, "Sec-WebSocket-Protocol": "idToken." + LONE_SURROGATE}, "malformed_token"),
-        ({**HEADERS, "Sec-WebSocket-Protocol": f"{LONE_SURROGATE}idToken.{{}}"}, "missing_token"),
-        ({**HEADERS, "Sec-WebSocket-Protocol": f"{LONE_SURROGATE}, idToken.{{}}"}, "Allow"),
-        ({"Origin": ORIGIN, f"Sec-WebSocket-Protocol{LONE_SURROGATE}": "idToken.{}"}, "missing_token"),
-        ({**HEADERS, LONE_SURROGATE: LONE_SURROGATE}, "Allow"),
-    ],
-    ids=ascii,
-)
-def test_lone_surrogate_in_a_header_is_answered_and_logged(
-    decide: Decide,
-    sign: Sign,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
-    *,
-    headers: dict[str, str],
-    reason: str,
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    lines = [(name, value.format(sign())) for name, value in headers.items()]
-
-    assert decide(with_headers(load_event("authorizer", queryStringParameters=None), *lines)) == reason
-    (line,) = read_lines(caplog, capsys)
-    assert "d800" not in ascii(line)
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"header": {"kid": LONE_SURROGATE}}, "unknown_kid"),
-        ({"header": {"typ": LONE_SURROGATE}}, "unsupported_type"),
-        ({"header": {LONE_SURROGATE: 1}}, "unsupported_header"),
-        ({"sub": LONE_SURROGATE}, "invalid_claim.sub"),
-        ({"iss": LONE_SURROGATE}, "invalid_claim.iss"),
-    ],
-    ids=ascii,
-)
-def test_lone_surrogate_inside_the_token_is_answered_and_logged(
-    refusal: Refusal, sign: Sign, changes: dict[str, Any], reason: str
-) -> None:
-    assert refusal(sign(**changes)) == reason
+# The event
 
 
 def test_event_without_method_arn_is_an_error(
@@ -282,11 +180,26 @@ def test_event_without_method_arn_is_an_error(
 
     with pytest.raises(KeyError, match="methodArn"):
         authorizer.handler(event, None)
+    with pytest.raises(TypeError, match="methodArn must be a string"):
+        authorizer.handler(event | {"methodArn": 1}, None)
+
+
+# What the log does not say
+
+
+def test_lone_surrogate_is_answered_and_not_logged(
+    refusal: Refusal, sign: Sign, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON can have it, UTF-8 cannot."""
+    assert refusal(f"{sign()}\ud800") == "malformed_token"
+
+    (line,) = read_lines(caplog, capsys)
+    assert "d800" not in ascii(line)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"exp": 1}, {"aud": "another-client"}, {"header": {"kid": "x"}}, {"header": {"alg": "none"}}],
+    [{}, {"exp": 1}],
     ids=str,
 )
 def test_no_log_record_holds_the_token_or_what_it_says_of_the_user(

@@ -15,7 +15,7 @@ from benchmarks.user_pool import SUB
 from tests.fixtures import ROOT
 from tests.fixtures.emf import Line, Metrics, drop_metrics, read_lines, read_metrics
 from tests.fixtures.events import CONNECTION_ID, load_event
-from tests.fixtures.functions import AUTHORIZER, ColdStart, effect
+from tests.fixtures.functions import AUTHORIZER, effect, import_function
 from tests.fixtures.network import Answer, LoopbackServer, free_port
 from tests.fixtures.tokens import JWKS_ENDPOINT, Sign
 
@@ -32,12 +32,20 @@ def lines(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) 
     return lambda: read_lines(caplog, capsys)
 
 
+@pytest.fixture(scope="module")
+def imported_gate() -> ModuleType:
+    """Import the authorizer in a function of this name."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return import_function("authorizer", monkeypatch, {"AWS_LAMBDA_FUNCTION_NAME": "gate", **AUTHORIZER})
+
+
 @pytest.fixture
-def gate(cold_start: ColdStart, jwks: LoopbackServer, options: dict[str, str]) -> ModuleType:
-    """Return the authorizer in a function of this name."""
-    return cold_start(
-        "authorizer", AWS_LAMBDA_FUNCTION_NAME="gate", **AUTHORIZER, **options, **{JWKS_ENDPOINT: jwks.url}
-    )
+def gate(
+    imported_gate: ModuleType, monkeypatch: pytest.MonkeyPatch, jwks: LoopbackServer, options: dict[str, str]
+) -> ModuleType:
+    environ = {**AUTHORIZER, **options, JWKS_ENDPOINT: jwks.url}
+    monkeypatch.setattr(imported_gate, "handler", imported_gate.Authorizer(imported_gate.Settings.read(environ)))
+    return imported_gate
 
 
 def decide(gate: ModuleType, token: str, context: object = None) -> str:
@@ -52,11 +60,10 @@ def test_accepted_connection_is_one_line_with_the_user(gate: ModuleType, sign: S
     assert read_metrics(line) == Metrics({"Refused": 0}, [NAME])
 
 
-@pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])
 def test_accepted_connection_is_not_written_above_the_level_info(
-    gate: ModuleType, sign: Sign, lines: Lines, caplog: pytest.LogCaptureFixture, level: int
+    gate: ModuleType, sign: Sign, lines: Lines, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(level)
+    caplog.set_level(logging.WARNING)
 
     assert decide(gate, sign()) == "Allow"
 
@@ -86,9 +93,7 @@ def test_accepted_line_is_one_json_object_as_the_runtime_writes_it(
     [
         (None, {}, "missing_token", "credential"),
         ({"header": {"alg": "none"}}, {}, "unsupported_algorithm", "signature"),
-        ({"header": {"kid": "unknown"}}, {}, "unknown_kid", "signature"),
         ({"aud": "another-client"}, {}, "invalid_claim.aud", "claims"),
-        ({"sub": None}, {}, "missing_claim.sub", "claims"),
         ({"exp": 1}, {}, "expired_token.exp", "expired"),
         ({}, {"Origin": "https://evil.example"}, "origin_not_allowed", "policy"),
     ],
@@ -166,7 +171,11 @@ def test_failed_refresh_is_an_error_line_beside_the_line_of_the_decision(
 
     assert [decide(gate, sign()), decide(gate, sign())] == ["Allow", "Allow"]
 
-    told = [(line["message"], line["connectionId"], read_metrics(line).values) for line in lines()]
+    written = lines()
+    told = [(line["message"], line["connectionId"], read_metrics(line).values) for line in written]
+    assert [line["reason"] for line in written if line["level"] == "ERROR"] == [
+        f"{gate.handler.settings.jwks_url} answered 503"
+    ]
     assert sorted(told) == [
         ("connection accepted", CONNECTION_ID, {"Refused": 0}),
         ("connection accepted", CONNECTION_ID, {"Refused": 0}),
@@ -174,13 +183,10 @@ def test_failed_refresh_is_an_error_line_beside_the_line_of_the_decision(
     ]
 
 
-@pytest.mark.parametrize("request_context", [{}, None], ids=["empty", "null"])
-def test_event_without_ids_is_decided(
-    gate: ModuleType, sign: Sign, lines: Lines, request_context: dict[str, str] | None
-) -> None:
+def test_event_without_ids_is_decided(gate: ModuleType, sign: Sign, lines: Lines) -> None:
     event = load_event("authorizer", queryStringParameters={"idToken": sign()})
 
-    assert effect(gate.handler(event | {"requestContext": request_context}, None)) == "Allow"
+    assert effect(gate.handler(event | {"requestContext": None}, None)) == "Allow"
 
     (line,) = lines()
     assert (line["sub"], line["connectionId"]) == (SUB, None)
@@ -189,18 +195,15 @@ def test_event_without_ids_is_decided(
 TRACE = "Root=1-5759e988-aaaaaaaaaaaaaaaaaaaaaaaa;Parent=53995c3f42cd8ad8"
 
 
-@pytest.mark.parametrize(
-    "trace", ["", TRACE, f"{TRACE};Sampled=0", f"{TRACE};Sampled=1", "Sampled=1", "Root=1;Sampled=1"]
-)
-@pytest.mark.parametrize("claims", [{}, {"aud": "another-client"}], ids=["accepted", "rejected"])
+@pytest.mark.parametrize("trace", [f"{TRACE};Sampled=0", f"{TRACE};Sampled=1", "Root=1;Sampled=1"])
 def test_decision_does_not_depend_on_the_trace(
-    gate: ModuleType, sign: Sign, monkeypatch: pytest.MonkeyPatch, trace: str, claims: dict[str, Any]
+    gate: ModuleType, sign: Sign, monkeypatch: pytest.MonkeyPatch, trace: str
 ) -> None:
-    """No daemon listens."""
+    """No X-Ray daemon listens."""
     monkeypatch.setenv("_X_AMZN_TRACE_ID", trace)
     monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", f"127.0.0.1:{free_port()}")
 
-    assert decide(gate, sign(**claims)) == ("Deny" if claims else "Allow")
+    assert decide(gate, sign()) == "Allow"
 
 
 @pytest.mark.parametrize(

@@ -24,45 +24,19 @@ def event(authorizer_event: EventFactory, sign: Sign) -> Event:
 
 
 @allow(ALLOWED)
-@pytest.mark.parametrize("name", ["Origin", "origin", "ORIGIN"])
+@pytest.mark.parametrize("name", ["Origin", "origin"])
 def test_page_of_an_allowed_origin_may_connect(decide: Decide, event: Event, name: str) -> None:
     assert decide(with_headers(event, (name, ALLOWED))) == "Allow"
 
 
-ORIGINS = ["https://app.example.com", "https://example.com:8443", "http://[::1]:5173", "app-extension://abc"]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"ALLOWED_ORIGINS": ",".join(ORIGINS)},
-        {"ALLOWED_ORIGINS": " ".join(ORIGINS)},
-        {"ALLOWED_ORIGINS": ",\n  ".join([*ORIGINS, ""])},
-    ],
-    ids=["commas", "spaces", "commas and spaces"],
-)
-@pytest.mark.parametrize("origin", ORIGINS)
+@allow(f"{ALLOWED}, https://example.com:8443")
+@pytest.mark.parametrize("origin", [ALLOWED, "https://example.com:8443"])
 def test_there_may_be_several_allowed_origins(decide: Decide, event: Event, origin: str) -> None:
     assert decide(with_headers(event, ("Origin", origin))) == "Allow"
 
 
-@allow("https://app.example.com,https://example.com:8443")
-@pytest.mark.parametrize(
-    "origin",
-    [
-        "http://app.example.com",
-        "https://app.example.com:443",
-        "https://app.example.com/",
-        "https://app.example.com.evil.example",
-        "https://example.com",
-        "https://APP.example.com",
-        "https://app.example.com https://example.com:8443",
-        "null",
-        "",
-        [ALLOWED],
-    ],
-    ids=repr,
-)
+@allow(ALLOWED, ALLOW_MISSING_ORIGIN="true")
+@pytest.mark.parametrize("origin", [EVIL, f"{ALLOWED}:443", "https://APP.example.com", "null", ""])
 def test_page_of_any_other_origin_is_denied(decide: Decide, event: Event, origin: str) -> None:
     """RFC 6455 section 10.2: it is compared byte for byte."""
     assert decide(with_headers(event, ("Origin", origin))) == "origin_not_allowed"
@@ -72,11 +46,7 @@ def test_page_of_any_other_origin_is_denied(decide: Decide, event: Event, origin
     ("options", "decision"),
     [
         ({"ALLOWED_ORIGINS": ALLOWED}, "missing_origin"),
-        ({"ALLOWED_ORIGINS": ALLOWED, "ALLOW_MISSING_ORIGIN": ""}, "missing_origin"),
-        ({"ALLOWED_ORIGINS": ALLOWED, "ALLOW_MISSING_ORIGIN": "false"}, "missing_origin"),
         ({"ALLOWED_ORIGINS": ALLOWED, "ALLOW_MISSING_ORIGIN": "true"}, "Allow"),
-        ({"ALLOWED_ORIGINS": ""}, "Allow"),
-        ({"ALLOW_MISSING_ORIGIN": "false"}, "Allow"),
         ({}, "Allow"),
     ],
     ids=str,
@@ -87,31 +57,20 @@ def test_client_without_an_origin_may_connect_if_that_is_set_or_every_page_may(
     assert decide(event) == decision
 
 
-@allow(ALLOWED, ALLOW_MISSING_ORIGIN="true")
-@pytest.mark.parametrize("origin", [EVIL, "null", ""], ids=repr)
-def test_other_origin_is_denied_even_if_a_missing_one_is_allowed(decide: Decide, event: Event, origin: str) -> None:
-    assert decide(with_headers(event, ("Origin", origin))) == "origin_not_allowed"
-
-
-@pytest.mark.parametrize("options", [{}, {"ALLOWED_ORIGINS": ""}], ids=["unset", "empty"])
 def test_every_page_may_connect_if_no_origin_is_listed(decide: Decide, event: Event) -> None:
     assert decide(with_headers(event, ("Origin", EVIL))) == "Allow"
 
 
 @allow(ALLOWED, ALLOW_MISSING_ORIGIN="true")
 @pytest.mark.parametrize("second", ["Origin", "origin"])
-@pytest.mark.parametrize("origins", [(ALLOWED, ALLOWED), (EVIL, ALLOWED), (ALLOWED, EVIL)], ids=str)
-def test_second_origin_is_denied(decide: Decide, event: Event, second: str, origins: tuple[str, str]) -> None:
+def test_second_origin_is_denied(decide: Decide, event: Event, second: str) -> None:
     """RFC 6454 section 7.3: a user agent sends one at most."""
-    assert decide(with_headers(event, ("Origin", origins[0]), (second, origins[1]))) == "repeated_origin"
+    assert decide(with_headers(event, ("Origin", ALLOWED), (second, ALLOWED))) == "repeated_origin"
 
 
 @allow(ALLOWED)
-@pytest.mark.parametrize("token", ["valid", "no token", None], ids=str)
-def test_token_from_another_origin_is_not_read(
-    decide: Decide, event: Event, jwks: LoopbackServer, token: str | None
-) -> None:
-    event |= {} if token == "valid" else {"queryStringParameters": {"idToken": token}}
+def test_token_from_another_origin_is_not_read(decide: Decide, event: Event, jwks: LoopbackServer) -> None:
+    event |= {"queryStringParameters": {"idToken": "no token"}}
 
     assert decide(event) == "missing_origin"
     assert decide(with_headers(event, ("Origin", EVIL))) == "origin_not_allowed"

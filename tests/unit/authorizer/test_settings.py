@@ -87,42 +87,25 @@ def message(name: str) -> str:
     ("name", "value"),
     [
         ("USER_POOL_ID", "Example01"),
-        ("USER_POOL_ID", "_Example01"),
         ("USER_POOL_ID", "us-east-1_"),
-        ("USER_POOL_ID", "US-EAST-1_Example01"),
-        ("USER_POOL_ID", "us-east-1_Example01/secret"),
         ("USER_POOL_ID", "us-east-1_Example01\n"),
         ("USER_POOL_ID", "example.com/us-east-1_Example01"),
-        ("USER_POOL_ID", "https://example.com/"),
         ("APP_CLIENT_ID", "https://example.com/"),
         ("APP_CLIENT_ID", "a" * 129),
-        ("CREDENTIAL_MODE", "header"),
-        ("CREDENTIAL_MODE", "Subprotocol"),
         ("CREDENTIAL_MODE", "querystring,subprotocol"),
-        ("ALLOWED_ORIGINS", " "),
-        ("ALLOWED_ORIGINS", ","),
         ("ALLOWED_ORIGINS", "*"),
         ("ALLOWED_ORIGINS", "null"),
         ("ALLOWED_ORIGINS", "app.example.com"),
-        ("ALLOWED_ORIGINS", "https://"),
         ("ALLOWED_ORIGINS", "https://*.example.com"),
         ("ALLOWED_ORIGINS", "https://app.example.com/"),
         ("ALLOWED_ORIGINS", "https://APP.example.com"),
-        ("ALLOWED_ORIGINS", "HTTPS://app.example.com"),
         ("ALLOWED_ORIGINS", "https://ada@app.example.com"),
-        ("ALLOWED_ORIGINS", "https://app.example.com?"),
-        ("ALLOWED_ORIGINS", "https://app.example.com#"),
-        ("ALLOWED_ORIGINS", "https://app.example.com;https://example.com"),
         ("ALLOWED_ORIGINS", "https://app.example.com,example.com"),
-        ("ALLOW_MISSING_ORIGIN", "yes"),
         ("ALLOW_MISSING_ORIGIN", "True"),
-        ("ALLOW_MISSING_ORIGIN", "1"),
         ("REQUIRED_GROUP", "two words"),
         ("REQUIRED_GROUP", "a" * 129),
         ("CLOCK_SKEW_SECONDS", "6"),
         ("CLOCK_SKEW_SECONDS", "-1"),
-        ("CLOCK_SKEW_SECONDS", "1.5"),
-        ("CLOCK_SKEW_SECONDS", "five"),
     ],
 )
 def test_malformed_variable_is_named_with_the_rule(read: Read, name: str, value: str) -> None:
@@ -191,7 +174,6 @@ def test_an_endpoint_url_moves_the_download_but_not_the_issuers(
     [
         "https://cognito.example.com",
         "https://198.51.100.7:8443/eu",
-        "http://127.0.0.1:4511",
         "http://127.255.255.254",
         "http://localhost:4511",
         "http://[::1]:4511",
@@ -199,9 +181,9 @@ def test_an_endpoint_url_moves_the_download_but_not_the_issuers(
         "http://host.containers.internal:4511/a/b",
     ],
 )
-@pytest.mark.parametrize("slash", ["", "/"], ids=["bare", "slash after"])
-def test_keys_are_downloaded_by_https_or_from_this_machine(read: Read, endpoint: str, slash: str) -> None:
-    assert read(**{JWKS_ENDPOINT: endpoint + slash}).jwks_url == f"{endpoint}{JWKS_PATH}"
+def test_keys_are_downloaded_by_https_or_from_this_machine(read: Read, endpoint: str) -> None:
+    assert read(**{JWKS_ENDPOINT: endpoint}).jwks_url == f"{endpoint}{JWKS_PATH}"
+    assert read(**{JWKS_ENDPOINT: f"{endpoint}/"}).jwks_url == f"{endpoint}{JWKS_PATH}"
 
 
 @pytest.mark.parametrize(
@@ -209,17 +191,11 @@ def test_keys_are_downloaded_by_https_or_from_this_machine(read: Read, endpoint:
     [
         "http://cognito.example.com",
         "http://198.51.100.7:4511",
-        "http://10.0.0.1",
-        "http://172.17.0.1:4511",
         "http://128.0.0.1",
-        "http://0.0.0.0",
         "http://[::2]",
-        "http://[2001:db8::1]",
         "http://127.0.0.1.example.com",
         "http://localhost.example.com",
-        "http://host.docker.internal.example.com",
         "http://mylocalhost",
-        "http://127.1",
     ],
 )
 def test_plain_text_from_another_machine_is_refused(read: Read, endpoint: str) -> None:
@@ -233,29 +209,15 @@ def test_plain_text_from_another_machine_is_refused(read: Read, endpoint: str) -
     "endpoint",
     [
         "ftp://127.0.0.1",
-        "file:///etc/passwd",
-        "//127.0.0.1",
-        "127.0.0.1:4511",
         "https://",
-        "https://:443",
         "HTTPS://127.0.0.1",
         "https://ada:secret@cognito.example.com",
-        "https://ada@cognito.example.com",
         "http://127.0.0.1@cognito.example.com",
         "https://cognito.example.com?secret",
-        "https://cognito.example.com/?secret",
         "https://cognito.example.com/#secret",
-        "https://cognito.example.com:https",
         "https://cognito.example.com:123456",
-        "https://[2001:db8::7]:8443",
-        "https://[::1]",
-        "https://[::1",
-        "http://[::::]",
-        "http://[::ffff:198.51.100.7]",
-        "https://cognito.example.com\\@127.0.0.1",
         "https://cognito.example.com/a b",
         "https://cognito.example.com\n",
-        " https://cognito.example.com",
     ],
 )
 def test_endpoint_url_of_another_form_is_refused(read: Read, endpoint: str) -> None:
