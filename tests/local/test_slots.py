@@ -159,7 +159,7 @@ def test_disconnect_releases_one_slot(ada: User) -> None:
 
 
 def test_disconnect_releases_the_slot_after_a_push_has_deleted_the_row(database: LocalAws, ada: User) -> None:
-    """The README's push deletes the row if its post gets 410 before `$disconnect` is run."""
+    """The push of docs/operate.md deletes the row if its post gets 410 before `$disconnect` is run."""
     ada.connect_at_once("a", "b", "c")
     key = {"connectionId": {"S": ada.connection_id("b")}}
     database.client("dynamodb").delete_item(TableName="connections", Key=key)
