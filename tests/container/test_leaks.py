@@ -547,7 +547,7 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
         handler = r"(^ *)(def (?:handler|__call__)\(.*\n)"
         before, indent, line, after = re.split(handler, module.read_text(), flags=re.MULTILINE)
         module.write_text(f"{before}{indent}{line}{indent}    {leak.code}\n{after}")
-        monkeypatch.setattr("tests.rie.conftest.ROOT", tmp_path)
+        monkeypatch.setattr("tests.fixtures.emulator.ROOT", tmp_path)
         return sources
 
     return planted
