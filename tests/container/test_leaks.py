@@ -597,7 +597,7 @@ def test_leak_planted_in_a_function_is_found(
         Leak(
             "answers",
             "authorizer",
-            f'return policy("Allow", event["methodArn"], principal_id="x", context={{"x": {ID_TOKEN}}})',
+            f'return build_policy("Allow", event["methodArn"], principal_id="x", context={{"x": {ID_TOKEN}}})',
         ),
         Leak(
             "clients", "websocket", f'return {{"statusCode": 200, "headers": {{"Sec-WebSocket-Protocol": {OFFERED}}}}}'
