@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra.bake import BakeTarget, interpreter
+from infra.bake import BakeTarget, find_interpreter
 from tests.fixtures import ROOT
 from tests.fixtures.engine import docker
 
@@ -192,7 +192,7 @@ def deploy(images: None, tmp_path: Path) -> Iterator[Deploy]:
     def run(function: str, platform: str) -> subprocess.CompletedProcess[str]:
         baked = BakeTarget.read(function)
         changes = {baked.platform: platform, f"{function}:cdk-{baked.source_hash[:16]}": f"{function}:deployed"}
-        command = [changes.get(part, part) for part in baked.command(outdir=str(tmp_path))]
+        command = [changes.get(part, part) for part in baked.build_command(outdir=str(tmp_path))]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     yield run
@@ -230,7 +230,7 @@ def stubs(tmp_path: Path) -> Path:
 
 
 def run_with_stubs(stubs: Path, command: list[str], cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [str(stubs / "python") if part == interpreter() else part for part in command]
+    command = [str(stubs / "python") if part == find_interpreter() else part for part in command]
     variables = os.environ | {"PATH": f"{stubs}:{os.environ['PATH']}"} | environ
     return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
 
@@ -245,7 +245,7 @@ def test_deployment_builds_in_the_project_where_the_output_folder_is_a_link(
     for parent in (tmp_path / link).parent, tmp_path / folder:
         parent.mkdir(parents=True, exist_ok=True)
     names["link"].symlink_to(names["folder"])
-    command = BakeTarget.read("authorizer").command(outdir=str(names["link"]))
+    command = BakeTarget.read("authorizer").build_command(outdir=str(names["link"]))
 
     deployed = run_with_stubs(stubs, command, cwd=names["link"], PWD=str(names[shell_believes]))
 
@@ -253,7 +253,7 @@ def test_deployment_builds_in_the_project_where_the_output_folder_is_a_link(
 
 
 def test_deployment_does_not_publish_what_the_report_refuses(stubs: Path, tmp_path: Path) -> None:
-    deployed = run_with_stubs(stubs, BakeTarget.read("authorizer").command(outdir=str(tmp_path)), cwd=tmp_path)
+    deployed = run_with_stubs(stubs, BakeTarget.read("authorizer").build_command(outdir=str(tmp_path)), cwd=tmp_path)
 
     assert (deployed.returncode, deployed.stdout) == (1, "")
     assert deployed.stderr.endswith("refused\n")
@@ -268,4 +268,4 @@ def test_report_runs_in_the_python_that_synthesizes(monkeypatch: pytest.MonkeyPa
         Path("/usr/bin/python3"): "/usr/bin/python3",
     }.items():
         monkeypatch.setattr(sys, "executable", str(executable))
-        assert interpreter() == expected
+        assert find_interpreter() == expected

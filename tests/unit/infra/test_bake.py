@@ -62,23 +62,23 @@ def test_bake_file_without_exactly_one_platform_is_refused(sources: Path, platfo
     ],
 )
 def test_source_hash_changes_with_whatever_goes_into_the_image(sources: Path, path: str) -> None:
-    before = infra.bake.source_hash(sources / "images" / "authorizer", {})
+    before = infra.bake.hash_sources(sources / "images" / "authorizer", {})
 
     changed = sources / path
     changed.parent.mkdir(parents=True, exist_ok=True)
     with changed.open("a") as file:
         file.write("\n")
 
-    assert infra.bake.source_hash(sources / "images" / "authorizer", {}) != before
+    assert infra.bake.hash_sources(sources / "images" / "authorizer", {}) != before
 
 
 def test_source_hash_changes_when_a_file_is_renamed(sources: Path) -> None:
-    before = infra.bake.source_hash(sources / "images" / "authorizer", {})
+    before = infra.bake.hash_sources(sources / "images" / "authorizer", {})
 
     context = sources / "images" / "authorizer"
     (context / "requirements.in").rename(context / "renamed.in")
 
-    assert infra.bake.source_hash(sources / "images" / "authorizer", {}) != before
+    assert infra.bake.hash_sources(sources / "images" / "authorizer", {}) != before
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_source_hash_changes_when_a_file_is_renamed(sources: Path) -> None:
     ],
 )
 def test_source_hash_stays_when_something_else_changes(sources: Path, path: str) -> None:
-    before = infra.bake.source_hash(sources / "images" / "authorizer", {})
+    before = infra.bake.hash_sources(sources / "images" / "authorizer", {})
 
     (sources / path).parent.mkdir(exist_ok=True)
     (sources / path).write_text("changed")
 
-    assert infra.bake.source_hash(sources / "images" / "authorizer", {}) == before
+    assert infra.bake.hash_sources(sources / "images" / "authorizer", {}) == before
 
 
 def test_source_may_lie_elsewhere(sources: Path) -> None:
