@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.image_report import main
-from tests.fixtures.archives import Archive, entry, folder, packed
+from tests.fixtures.archives import Archive, entry, folder, pack
 from tests.fixtures.engine import docker
 
 
@@ -41,11 +41,11 @@ def loaded(engine: None, tmp_path: Path) -> Iterator[str]:
         "os": "linux",
         "architecture": "amd64",
         "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha256(packed(layer)).hexdigest()}"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha256(pack(layer)).hexdigest()}"]},
     }
     archive.files = {
         "config.json": json.dumps(config).encode(),
-        "layer.tar": packed(layer),
+        "layer.tar": pack(layer),
         "manifest.json": json.dumps(
             [{"Config": "config.json", "Layers": ["layer.tar"], "RepoTags": ["refused:test"]}]
         ).encode(),

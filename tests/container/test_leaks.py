@@ -38,7 +38,7 @@ from local.cloudformation.template import Template
 from local.lambda_.containers import Containers
 from local.lambda_.processes import Processes
 from tests.fixtures import ROOT
-from tests.fixtures.emulator import PATIENCE_SECONDS, RunFunction, container, process
+from tests.fixtures.emulator import PATIENCE_SECONDS, RunFunction, run_container, run_process
 from tests.fixtures.engine import docker
 from tests.fixtures.gateway import DESK, sign_request
 from tests.fixtures.leaks import (
@@ -82,7 +82,7 @@ def service(signing_key: RSAKey) -> Iterator[Service]:
 
 @pytest.fixture
 def as_process(tmp_path: Path) -> RunFunction:
-    return partial(process, log=tmp_path / "log")
+    return partial(run_process, log=tmp_path / "log")
 
 
 # Functions: what they log, answer and store, their errors and traces
@@ -119,7 +119,7 @@ def drag(request: pytest.FixtureRequest, as_process: RunFunction, service: Servi
     run, way, log_format, level = request.param
     if run == "image":
         request.getfixturevalue("images")
-    return Drag(way, log_format, level, container if run == "image" else as_process, service)
+    return Drag(way, log_format, level, run_container if run == "image" else as_process, service)
 
 
 @pytest.mark.parametrize("mode", MODES)
