@@ -1,4 +1,4 @@
-"""What `make image-report` and a deployment refuse of real images."""
+"""Which real images `make image-report` and a deployment refuse."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_both_images_pass(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture
 def loaded(engine: None, tmp_path: Path) -> Iterator[str]:
-    """An image in the engine's store, with all that Lambda may refuse to unpack."""
+    """Load an image into the engine with every kind of entry that Lambda may refuse to unpack."""
     archive = Archive()
     layer = [
         folder("opt"),
