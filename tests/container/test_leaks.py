@@ -70,8 +70,8 @@ def canary() -> Canary:
 
 
 @pytest.fixture
-def mint(canary: Canary, sign_request: Sign, signing_key: RSAKey, other_key: RSAKey) -> Mint:
-    return Mint(canary, sign_request, signing_key, other_key)
+def mint(canary: Canary, sign: Sign, signing_key: RSAKey, other_key: RSAKey) -> Mint:
+    return Mint(canary, sign, signing_key, other_key)
 
 
 @pytest.fixture
@@ -552,7 +552,7 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
         handler = r"(^ *)(def (?:handler|__call__)\(.*\n)"
         before, indent, line, after = re.split(handler, module.read_text(), flags=re.MULTILINE)
         module.write_text(f"{before}{indent}{line}{indent}    {leak.code}\n{after}")
-        monkeypatch.setattr("tests.rie.conftest.ROOT", tmp_path)
+        monkeypatch.setattr("tests.fixtures.emulator.ROOT", tmp_path)
         return sources
 
     return copy_with
