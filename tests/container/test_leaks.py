@@ -55,8 +55,8 @@ from tests.fixtures.leaks import (
     Mint,
     Service,
     Stage,
-    behind_emulator,
-    with_traces,
+    run_behind_emulator,
+    run_with_traces,
 )
 from tests.fixtures.make_up import copy_project, run_up
 from tests.fixtures.tokens import Sign
@@ -106,12 +106,12 @@ class Collector:
 
 @pytest.fixture(
     params=[
-        ("process", behind_emulator, "Text", "DEBUG"),
-        ("process", behind_emulator, "JSON", "INFO"),
-        ("process", with_traces, "Text", "INFO"),
-        ("process", with_traces, "JSON", "DEBUG"),
-        ("image", behind_emulator, "JSON", "INFO"),
-        ("image", with_traces, "Text", "DEBUG"),
+        ("process", run_behind_emulator, "Text", "DEBUG"),
+        ("process", run_behind_emulator, "JSON", "INFO"),
+        ("process", run_with_traces, "Text", "INFO"),
+        ("process", run_with_traces, "JSON", "DEBUG"),
+        ("image", run_behind_emulator, "JSON", "INFO"),
+        ("image", run_with_traces, "Text", "DEBUG"),
     ],
     ids=lambda param: "-".join(getattr(each, "__name__", each) for each in param),
 )
@@ -164,7 +164,7 @@ def test_function_that_times_out_tells_nobody_the_token(
             yield Case(event, HANGS)
 
     environ = VARIABLES[function] | service.environment | {"AWS_LAMBDA_FUNCTION_TIMEOUT": "2"}
-    evidence = behind_emulator(as_process, function, environ, until_it_waits_for_an_answer(), service)
+    evidence = run_behind_emulator(as_process, function, environ, until_it_waits_for_an_answer(), service)
 
     assert mint.canary.hits(evidence) == []
     assert "Task timed out" in evidence["answers"]
@@ -584,7 +584,7 @@ def test_leak_planted_in_a_function_is_found(
     plant: Plant, as_process: RunFunction, service: Service, mint: Mint, leak: Leak
 ) -> None:
     plant(leak)
-    collect = Collector(with_traces, leak.log_format, "DEBUG", as_process, service)
+    collect = Collector(run_with_traces, leak.log_format, "DEBUG", as_process, service)
 
     evidence = collect(leak.function, [CASES[leak.function](mint)[0], Case(LAST)])
 
