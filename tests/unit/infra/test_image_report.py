@@ -1,4 +1,4 @@
-"""What `make image-report` and a deployment refuse, in archives as `docker save` writes them."""
+"""The images that `make image-report` and a deployment refuse, in archives as `docker save` writes them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Read = Callable[..., Report]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Read an image of these layers."""
+    """Return how to read an image with these layers."""
 
-    def reading(*layers: Layer, wanted: str | None = None, **image: Any) -> Report:
+    def write_and_read(*layers: Layer, wanted: str | None = None, **image: Any) -> Report:
         archive = Archive(**image)
         path = archive.write(tmp_path / "image.tar", archive.add_manifest(*map(pack, layers)))
         return read_archive(path, "echo:dev", platform=wanted)
 
-    return reading
+    return write_and_read
 
 
 BASE = [folder("var"), folder("var/task"), entry("var/task/six.py", size=200)]
 
 
-def test_report_says_what_the_image_is_made_of(read: Read) -> None:
+def test_report_lists_layers_and_packages(read: Read) -> None:
     report = read(
         [*BASE, folder("usr"), entry("usr/python", size=3_000_000)],
         [folder("./var/task/botocore/"), entry("./var/task/botocore/session.py", size=1_400_000)],
@@ -99,7 +99,7 @@ def test_later_layers_replace_and_remove_files_of_earlier_ones(read: Read) -> No
     ],
     ids=["hard link", "character device", "block device", "pipe", "no folder", "folder comes later", "file as folder"],
 )
-def test_what_lambda_does_not_unpack_is_refused(read: Read, layer: Layer, refusal: str) -> None:
+def test_entry_that_lambda_may_not_unpack_is_refused(read: Read, layer: Layer, refusal: str) -> None:
     report = read(BASE, layer)
 
     assert report.refusals == [f"echo:dev, layer 2 ({report.layers[1].digest[:19]}): {refusal}"]
@@ -181,7 +181,7 @@ def test_index_of_one_image_is_refused(tmp_path: Path) -> None:
 
 
 def test_compressed_layers_are_read(tmp_path: Path) -> None:
-    """Docker's containerd store keeps layers as they were pulled."""
+    """Docker's containerd store keeps layers compressed, as they were pulled."""
     archive = Archive()
     path = archive.write(tmp_path / "image.tar", archive.add_manifest(gzip.compress(pack([entry("opt/a", size=5)]))))
 
