@@ -92,12 +92,12 @@ def list_built_in(tag: str | None) -> list[Subject]:
 
 def list_subjects(tag: str | None) -> list[Subject]:
     """Return our subjects as images with this tag, or as processes if it is None."""
-    bare = build_own("bare", tag, event("default"))
-    rs256 = with_environment(build_own("rs256", tag, event("authorizer", "<id-token>")), MODULUS="<modulus>")
+    bare = build_own("bare", tag, load_event("default"))
+    rs256 = with_environment(build_own("rs256", tag, load_event("authorizer", "<id-token>")), MODULUS="<modulus>")
     authorizer = Subject(
         **build_runtime("authorizer", "authorizer.handler", tag),
         name="authorizer deny",
-        event=event("authorizer", "malformed"),
+        event=load_event("authorizer", "malformed"),
         floor="bare",
         expect='"Deny"',
     )
@@ -110,14 +110,14 @@ def list_subjects(tag: str | None) -> list[Subject]:
     allow = replace(
         authorizer,
         name="authorizer allow",
-        event=event("authorizer", "<id-token>"),
+        event=load_event("authorizer", "<id-token>"),
         warm_floor="rs256",
         expect='"Allow"',
     )
     websocket = Subject(
         **build_runtime("websocket", "websocket.handler", tag),
         name="websocket connect",
-        event=event("connect"),
+        event=load_event("connect"),
         floor="bare",
         expect="200",
     )
@@ -127,7 +127,7 @@ def list_subjects(tag: str | None) -> list[Subject]:
         CALLBACK_URL="https://<connections-address>/prod",
         AWS_ENDPOINT_URL_DYNAMODB="https://<dynamodb-address>",
     )
-    message = replace(websocket, name="websocket message", event=event("default"))
+    message = replace(websocket, name="websocket message", event=load_event("default"))
     return [
         bare,
         replace(rs256, floor="bare"),
@@ -164,7 +164,7 @@ def with_environment(subject: Subject, **variables: str) -> Subject:
     return replace(subject, environment={**subject.environment, **variables})
 
 
-def event(name: str, id_token: str | None = None) -> str:
+def load_event(name: str, id_token: str | None = None) -> str:
     """Return an example event as JSON, with this token if one is given."""
     loaded = json.loads((EVENTS / f"{name}.json").read_text())
     if id_token is not None:
@@ -184,7 +184,7 @@ def read(path: Path) -> list[Subject]:
         raise SubjectError(f"{path}: {error}") from error
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise SubjectError(f"{path}: must be a list of objects, one for each subject")
-    return [subject(each, path.parent) for each in listed]
+    return [build_subject(each, path.parent) for each in listed]
 
 
 # The type in JSON for each type of a member of Subject.
@@ -197,7 +197,7 @@ TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
 }
 
 
-def subject(described: dict[str, Any], folder: Path) -> Subject:
+def build_subject(described: dict[str, Any], folder: Path) -> Subject:
     """Return a subject. The paths of its event and working directory are relative to this folder."""
     check(described)
     path = folder / described["event"]
