@@ -1,4 +1,4 @@
-"""A certificate for the loopback servers: on AWS every service has TLS, and its cost is part of the first request."""
+"""Make a certificate for the loopback servers. On AWS every service uses TLS, whose cost is part of the first request."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-# For clients whose bundle has the address of Cognito built in, and that are redirected here.
+# For clients that have Cognito's address built in and are redirected here.
 COGNITO_HOST = "cognito-idp.us-east-1.amazonaws.com"
 
 
 @dataclass(frozen=True)
 class Tls:
-    """What the servers and their clients need."""
+    """The TLS context of the servers, and the files with which their clients trust them."""
 
     context: ssl.SSLContext
-    certificate: Path  # for clients that add it to the roots that they trust anyway
-    directory: Path  # for OpenSSL, which looks there for a root that its own files do not have
-    bundle: Path  # the certificate and as many roots as a client has on AWS: loading them takes time, too
+    certificate: Path  # for clients that add it to their own root certificates
+    directory: Path  # for OpenSSL, which finds a root certificate there by its hash
+    bundle: Path  # the certificate and all roots that a client has on AWS, because loading them takes time
 
 
 def make_tls(folder: Path) -> Tls:
-    """Write the files into the folder."""
+    """Make a key and a certificate, and write the files for the clients to the folder."""
     key = generate_private_key(65537, 2048)
     certificate, bundle, private = folder / "certificate.pem", folder / "bundle.pem", folder / "key.pem"
-    signed = self_signed(key)
+    signed = sign_certificate(key)
     certificate.write_bytes(signed.public_bytes(Encoding.PEM))
     directory = folder / "certificates"
     directory.mkdir()
-    (directory / f"{subject_hash(signed)}.0").write_bytes(certificate.read_bytes())
+    (directory / f"{hash_subject(signed)}.0").write_bytes(certificate.read_bytes())
     bundle.write_bytes(Path(where()).read_bytes() + certificate.read_bytes())
     private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -47,16 +47,17 @@ def make_tls(folder: Path) -> Tls:
     return Tls(context, certificate, directory, bundle)
 
 
-def subject_hash(certificate: x509.Certificate) -> str:
-    """Return what OpenSSL calls the file of a root, as `openssl x509 -hash` prints it.
+def hash_subject(certificate: x509.Certificate) -> str:
+    """Return the hash by which OpenSSL finds a root certificate, as `openssl x509 -hash` prints it.
 
-    The name must be in lower case, without repeated spaces, and shorter than 128 octets in DER.
+    The subject must be in lower case, without repeated spaces, and shorter than 128 octets in DER.
     """
     attributes = certificate.subject.public_bytes()[2:]  # without the sequence's tag and length
     return hashlib.sha1(attributes, usedforsecurity=False).digest()[3::-1].hex()
 
 
-def self_signed(key: RSAPrivateKey) -> x509.Certificate:
+def sign_certificate(key: RSAPrivateKey) -> x509.Certificate:
+    """Return a certificate for the loopback servers, signed by its own key."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "make bench")])
     names = [x509.IPAddress(IPv4Address("127.0.0.1")), x509.DNSName("localhost"), x509.DNSName(COGNITO_HOST)]
     now = datetime.now(UTC)

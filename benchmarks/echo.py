@@ -1,6 +1,6 @@
-"""Sends each message back through `@connections`, and does as little else as can be.
+"""A function that sends each message back through `@connections`, and does nothing else.
 
-No client library: the benchmark measures the gateway, not boto3.
+It uses no client library, because the benchmark measures the gateway, not boto3.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def connect() -> tuple[socket.socket, BinaryIO]:
 def handler(event: dict[str, Any], context: object) -> dict[str, int]:
     connection = event["requestContext"]
     gateway, answers = connect()
-    gateway.sendall(post(f"/{connection['stage']}/@connections/{connection['connectionId']}", event["body"].encode()))
+    gateway.sendall(
+        build_post(f"/{connection['stage']}/@connections/{connection['connectionId']}", event["body"].encode())
+    )
     status = answers.readline().split()[1]
     if status != b"200":
         raise RuntimeError(f"@connections answered {status.decode()}")
@@ -39,15 +41,15 @@ def handler(event: dict[str, Any], context: object) -> dict[str, int]:
     return {"statusCode": 200}
 
 
-def post(path: str, body: bytes) -> bytes:
-    """Return a request that is signed by Signature Version 4."""
+def build_post(path: str, body: bytes) -> bytes:
+    """Return a POST with this body, signed by Signature Version 4."""
     now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     scope = (now[:8], "us-east-1", "execute-api", "aws4_request")
     headers = f"host:{GATEWAY}\nx-amz-date:{now}\nx-amz-security-token:{TOKEN}\n"
     encoded = path.replace("@", "%40").replace("=", "%3D")
     canonical = f"POST\n{encoded}\n\n{headers}\n{SIGNED}\n{sha256(body).hexdigest()}"
     to_sign = f"AWS4-HMAC-SHA256\n{now}\n{'/'.join(scope)}\n{sha256(canonical.encode()).hexdigest()}"
-    signature = digest(signing_key(*scope), to_sign.encode(), "sha256").hex()
+    signature = digest(derive_key(*scope), to_sign.encode(), "sha256").hex()
     credential = f"{os.environ['AWS_ACCESS_KEY_ID']}/{'/'.join(scope)}"
     authorization = f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={SIGNED}, Signature={signature}"
     head = [
@@ -62,7 +64,8 @@ def post(path: str, body: bytes) -> bytes:
 
 
 @cache
-def signing_key(*scope: str) -> bytes:
+def derive_key(*scope: str) -> bytes:
+    """Return the signing key for a scope."""
     key = f"AWS4{SECRET}".encode()
     for part in scope:
         key = digest(key, part.encode(), "sha256")

@@ -1,8 +1,8 @@
-"""`make bench-edit`: how long `make up` takes to be ready, and an edited handler to answer the next message.
+"""`make bench-edit`: measure how long `make up` takes to be ready, and an edited handler to answer the next message.
 
-Works on a copy of the project, with the packages that are installed in the original. "Ready" lasts from the start of the
-command to its last line, with an unchanged stack. "Edit" lasts from the moment a file is written to the first answer of
-the new code; a client asks again as soon as it has an answer.
+It runs in a copy of the project with the packages of the original. "Ready" is the time from the start of the command to
+its last line, with an unchanged stack. "Edit" is the time from the writing of a file to the first answer of the new code,
+while a client sends its next message as soon as it has an answer.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="edit-loop-") as folder:
         copy_project(Path(folder))
         for way in arguments.functions or ["process", "image"]:
-            with running(Path(folder), way):
-                pass  # synthesizes, and fills caches
+            with run_up(Path(folder), way):
+                pass  # synthesizes the stack and fills the caches
             ready: list[float] = []
             edits: list[float] = []
             for _ in range(arguments.rounds):
-                with running(Path(folder), way) as (seconds, url):
+                with run_up(Path(folder), way) as (seconds, url):
                     ready.append(seconds)
                     edits += time_edits(Path(folder), url, arguments.rounds)
-            print(f"{way:8} ready {spread(ready)}    edit {spread(edits)}", flush=True)
+            print(f"{way:8} ready {format_spread(ready)}    edit {format_spread(edits)}", flush=True)
     return 0
 
 
@@ -66,8 +66,8 @@ def copy_project(folder: Path) -> None:
 
 
 @contextmanager
-def running(folder: Path, way: str) -> Iterator[tuple[float, str]]:
-    """Run `up` in the copy; yield the seconds until it was ready, and the URL by which a client can connect."""
+def run_up(folder: Path, way: str) -> Iterator[tuple[float, str]]:
+    """Run `make up` in the copy; yield the seconds until it was ready, and a URL for clients."""
     port = str(find_port(0, "--port"))
     command = [".venv/bin/python", "-m", "local"]
     options = ["--port", port, "--aws-port", "0", "--page-port", "0", "--inspector-port", "0", "--functions", way]
@@ -91,11 +91,12 @@ def running(folder: Path, way: str) -> Iterator[tuple[float, str]]:
 
 
 def time_edits(folder: Path, url: str, rounds: int) -> Iterator[float]:
+    """Edit the handler again and again; yield how long each edit took to answer."""
     handler = folder / HANDLER
     source = (ROOT / HANDLER).read_text()
     with connect(url, proxy=None) as client:
         for number in range(rounds):
-            time.sleep(1)  # the edit before has settled
+            time.sleep(1)  # lets the last edit settle
             written = time.monotonic()
             handler.write_text(source.replace(ECHO, f'echo = {{"message": body, "edit": "{written}-{number}"}}'))
             while time.monotonic() < written + EDIT_SECONDS:
@@ -105,10 +106,10 @@ def time_edits(folder: Path, url: str, rounds: int) -> Iterator[float]:
                     break
             else:
                 raise SystemExit(f"the new code does not answer after {EDIT_SECONDS:.0f} s")
-        handler.write_text(source)  # the stack is unchanged at the next start
+        handler.write_text(source)  # so that the stack is unchanged at the next start
 
 
-def spread(seconds: list[float]) -> str:
+def format_spread(seconds: list[float]) -> str:
     return f"{median(seconds):5.2f} s (at most {max(seconds):.2f} s, {len(seconds)} times)"
 
 

@@ -1,4 +1,4 @@
-"""Figures of a subject and their statistics; seconds and bytes, as they were measured."""
+"""The figures of a subject, in seconds and bytes, and their statistics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENOUGH_FOR_P99 = 100
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a function's calls of one service took."""
+    """How many connections and requests a function's calls of one service took."""
 
     connections: int
     requests: int
@@ -36,7 +36,7 @@ class Start:
     cpu_first: float
     cpu_warm: float  # of all warm requests
     peak_memory: int
-    instructions: int | None  # until the first answer; None if the machine does not count them
+    instructions: int | None  # up to the first answer; None if the machine does not count them
     traffic: Mapping[str, Traffic]  # by service
 
     @property
@@ -71,17 +71,18 @@ class Figures:
     def at(self, memory_mb: int = FULL_MB) -> Statistics | None:
         """Return the statistics of the starts with this much memory, None if there are none."""
         starts = [start for start in self.starts if start.memory_mb == memory_mb]
-        return statistics(starts) if starts else None
+        return summarize(starts) if starts else None
 
     @property
     def traffic(self) -> dict[str, list[Traffic]]:
-        """The traffic of each start with each service that was called at all."""
+        """The traffic of all starts, by service, without services that no start called."""
         services = self.starts[0].traffic if self.starts else {}
         by_service = {service: [start.traffic[service] for start in self.starts] for service in services}
         return {service: each for service, each in by_service.items() if any(start.requests for start in each)}
 
 
-def statistics(starts: Sequence[Start]) -> Statistics:
+def summarize(starts: Sequence[Start]) -> Statistics:
+    """Return the statistics of these starts."""
     warm = [seconds for start in starts for seconds in start.warm]
     counts = [start.instructions for start in starts if start.instructions is not None]
     return Statistics(
@@ -91,7 +92,7 @@ def statistics(starts: Sequence[Start]) -> Statistics:
         first=median(start.first for start in starts),
         cold=median(start.cold for start in starts),
         warm=median(warm),
-        warm_p99=percentile(warm, 99) if len(warm) >= ENOUGH_FOR_P99 else None,
+        warm_p99=find_percentile(warm, 99) if len(warm) >= ENOUGH_FOR_P99 else None,
         cpu_cold=median(start.cpu_init + start.cpu_first for start in starts),
         cpu_warm=median(start.cpu_warm / len(start.warm) for start in starts),
         peak_memory=median(start.peak_memory for start in starts),
@@ -99,7 +100,7 @@ def statistics(starts: Sequence[Start]) -> Statistics:
     )
 
 
-def percentile(values: Iterable[float], percent: float) -> float:
-    """Return the smallest value that is at least as large as so many percent of all values (nearest rank)."""
+def find_percentile(values: Iterable[float], percent: float) -> float:
+    """Return the smallest value that is greater than or equal to this percentage of the values (nearest rank)."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]

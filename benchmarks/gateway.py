@@ -1,6 +1,6 @@
-"""`make bench-gateway`: what the local gateway costs beside a bare echo server of the same WebSocket library.
+"""`make bench-gateway`: compare the local gateway with a bare echo server of the same WebSocket library.
 
-Each server is a process of its own and is asked the same by the same clients, one server after the other.
+Each server is a process of its own. The same clients send the same messages to one server after the other.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HERE = Path(__file__).resolve().parent
 AUTHORIZER = "arn:aws:lambda:us-east-1:000000000000:function:authorizer"
 CONNECT = "arn:aws:lambda:us-east-1:000000000000:function:connect"
 ECHO = "arn:aws:lambda:us-east-1:000000000000:function:echo"
-AT_ONCE = 50  # handshakes, and clients that send messages
+AT_ONCE = 50  # simultaneous handshakes, and clients that send messages
 UNLIMITED = Throttle(rate=1e9, burst=1e9)
 CONNECTIONS = 2_000
 MESSAGES = 10_000
@@ -49,6 +49,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 async def serve_bare() -> None:
+    """Serve an echo over WebSocket; print the port."""
+
     async def echo(socket: ServerConnection) -> None:
         async for message in socket:
             await socket.send(message)
@@ -59,7 +61,10 @@ async def serve_bare() -> None:
 
 
 async def serve_gateway(environments: int) -> None:
-    """Handshakes are decided by functions in this process; a message goes through awslambdaric and `@connections`."""
+    """Serve an echo by the local gateway; print the port.
+
+    Functions in this process decide handshakes. A message goes through awslambdaric and `@connections`.
+    """
     guard = Authorizer(AUTHORIZER, ("route.request.querystring.idToken",))
     routes = [Route("$connect", CONNECT, guard, throttle=UNLIMITED), Route("$default", ECHO, throttle=UNLIMITED)]
     api = Api("localapi00", "prod", "$request.body.action", {route.key: route for route in routes})
@@ -81,7 +86,7 @@ async def serve_gateway(environments: int) -> None:
     port = await gateway.start()
     function = Function("echo", ECHO, "echo", {}, timeout_seconds=10, memory_mb=128, logging={}, role=role)
     environment = {"GATEWAY": f"127.0.0.1:{port}", **iam.open_session("echo", role, "echo").environment()}
-    runners.append(FunctionRunner(function, launched, environment, concurrency=environments))
+    runners.append(FunctionRunner(function, launch_echo, environment, concurrency=environments))
     await runners[0].start()
     print(port, flush=True)
     stopped = asyncio.Event()
@@ -91,7 +96,8 @@ async def serve_gateway(environments: int) -> None:
     await runners[0].stop()
 
 
-async def launched(function: Function, environment: dict[str, str]) -> RuntimeProcess:
+async def launch_echo(function: Function, environment: dict[str, str]) -> RuntimeProcess:
+    """Start an execution environment with the handler of benchmarks/echo.py."""
     output = Output()
     python = VENVS / "websocket" / "bin" / "python"
     task_root = {"PATH": os.defpath, "LAMBDA_TASK_ROOT": str(HERE)}
@@ -106,6 +112,8 @@ async def launched(function: Function, environment: dict[str, str]) -> RuntimePr
 
 @dataclass
 class Server:
+    """A running server, and the URL for its clients."""
+
     process: Process
     url: str
 
@@ -115,14 +123,14 @@ class Server:
         return int(status.partition("VmRSS:")[2].split()[0])
 
     def cpu_seconds(self) -> tuple[float, float]:
-        """The server's own, and that of its functions."""
+        """Return the CPU time of the server, and that of its functions."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return cpu_seconds(pid), sum(cpu_seconds(int(child)) for child in children)
+        return read_cpu_seconds(pid), sum(read_cpu_seconds(int(child)) for child in children)
 
 
-def cpu_seconds(pid: int) -> float:
-    """Of a process; 0 if it has ended."""
+def read_cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
@@ -131,7 +139,8 @@ def cpu_seconds(pid: int) -> float:
 
 
 @asynccontextmanager
-async def running(*arguments: str) -> AsyncIterator[Server]:
+async def run_server(*arguments: str) -> AsyncIterator[Server]:
+    """Run this module with these arguments as a server until the block ends."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.gateway", *arguments, cwd=ROOT, stdout=PIPE, stdin=DEVNULL
     )
@@ -144,8 +153,8 @@ async def running(*arguments: str) -> AsyncIterator[Server]:
         await process.wait()
 
 
-async def together(work: Callable[[int], Awaitable[Any]], count: int) -> list[Any]:
-    """Calls `work` with each number, AT_ONCE at a time."""
+async def run_together(work: Callable[[int], Awaitable[Any]], count: int) -> list[Any]:
+    """Call `work` with each number below `count`, AT_ONCE at a time; return the results."""
     numbers = iter(range(count))
     results = []
 
@@ -157,27 +166,29 @@ async def together(work: Callable[[int], Awaitable[Any]], count: int) -> list[An
     return results
 
 
-async def opened(server: Server, count: int) -> list[ClientConnection]:
-    return await together(lambda _: connect(server.url, ping_interval=None, close_timeout=30), count)
+async def open_clients(server: Server, count: int) -> list[ClientConnection]:
+    return await run_together(lambda _: connect(server.url, ping_interval=None, close_timeout=30), count)
 
 
-async def closed(clients: list[ClientConnection]) -> None:
-    await together(lambda number: clients[number].close(), len(clients))
+async def close_clients(clients: list[ClientConnection]) -> None:
+    await run_together(lambda number: clients[number].close(), len(clients))
 
 
-async def connection_rate(server: Server) -> float:
+async def measure_connection_rate(server: Server) -> float:
+    """Return how many clients a second can connect and disconnect."""
+
     async def once(_: int) -> None:
         await (await connect(server.url, ping_interval=None)).close()
 
-    await together(once, 200)
+    await run_together(once, 200)
     started = time.perf_counter()
-    await together(once, CONNECTIONS)
+    await run_together(once, CONNECTIONS)
     return CONNECTIONS / (time.perf_counter() - started)
 
 
-async def message_rate(server: Server, at_once: int) -> float:
-    """Each of so many clients sends its next message when the one before has come back."""
-    clients = await opened(server, at_once)
+async def measure_message_rate(server: Server, at_once: int) -> float:
+    """Return the messages a second of this many clients. Each sends its next message when it has the echo of the last one."""
+    clients = await open_clients(server, at_once)
 
     async def converse(client: ClientConnection, messages: int) -> None:
         for number in range(messages):
@@ -193,28 +204,28 @@ async def message_rate(server: Server, at_once: int) -> float:
     started = time.perf_counter()
     await all_converse(MESSAGES)
     rate = MESSAGES / (time.perf_counter() - started)
-    await closed(clients)
+    await close_clients(clients)
     return rate
 
 
-async def idle(server: Server) -> tuple[float, int]:
-    """Memory in KB for each of many idle connections, and how many of them answer in the end."""
+async def measure_idle(server: Server) -> tuple[float, int]:
+    """Return the memory of an idle connection in KB, and how many of IDLE connections still echo a message afterwards."""
     before = server.memory_kb
-    clients = await opened(server, IDLE)
+    clients = await open_clients(server, IDLE)
     each = (server.memory_kb - before) / IDLE
 
     async def ask(number: int) -> bool:
         await clients[number].send(str(number))
         return bool(await clients[number].recv() == str(number))
 
-    answered = sum(await together(ask, IDLE))
-    await closed(clients)
+    answered = sum(await run_together(ask, IDLE))
+    await close_clients(clients)
     return each, answered
 
 
 @dataclass
 class Figures:
-    """Of one server; rates are the median of its rounds."""
+    """The figures of one server. Each rate is the median of all rounds."""
 
     connections: float = 0
     one_by_one: float = 0
@@ -225,23 +236,24 @@ class Figures:
     function_microseconds: float = 0
 
 
-async def measured(kind: str, environments: int) -> Figures:
+async def measure(kind: str, environments: int) -> Figures:
+    """Run one kind of server, ROUNDS times for the rates and once for the memory; return its figures."""
     arguments = (kind,) if kind == "bare" else (kind, str(environments))
     figures = Figures()
     rates: list[tuple[float, float, float]] = []
     for _ in range(ROUNDS):
-        async with running(*arguments) as server:
-            connections, one_by_one = await connection_rate(server), await message_rate(server, 1)
+        async with run_server(*arguments) as server:
+            connections, one_by_one = await measure_connection_rate(server), await measure_message_rate(server, 1)
             before = server.cpu_seconds()
-            rates.append((connections, one_by_one, await message_rate(server, AT_ONCE)))
+            rates.append((connections, one_by_one, await measure_message_rate(server, AT_ONCE)))
             spent = [
                 1e6 * (now - then) / (1.1 * MESSAGES) for then, now in zip(before, server.cpu_seconds(), strict=True)
             ]
             figures.server_microseconds, figures.function_microseconds = spent
             say(".")
     figures.connections, figures.one_by_one, figures.many = (median(each) for each in zip(*rates, strict=True))
-    async with running(*arguments) as server:
-        figures.memory_kb, figures.answered = await idle(server)
+    async with run_server(*arguments) as server:
+        figures.memory_kb, figures.answered = await measure_idle(server)
         say(".")
     return figures
 
@@ -250,31 +262,31 @@ def say(text: str) -> None:
     print(text, end="", flush=True, file=sys.stderr)
 
 
-def table(bare: Figures, gateway: Figures) -> str:
-    def row(name: str, one: float, other: float, to_reach: str = "") -> str:
-        return f"{name:<40}{one:>9,.0f}{other:>10,.0f}{other / one:>8.2f}  {to_reach}".rstrip()
+def format_table(bare: Figures, gateway: Figures) -> str:
+    def format_row(name: str, one: float, other: float, target: str = "") -> str:
+        return f"{name:<40}{one:>9,.0f}{other:>10,.0f}{other / one:>8.2f}  {target}".rstrip()
 
     return "\n".join(
         (
-            f"{'':<40}{'bare':>9}{'gateway':>10}{'ratio':>8}  to reach",
-            row("connections a second", bare.connections, gateway.connections, ">= 0.30"),
-            row("messages a second, one client", bare.one_by_one, gateway.one_by_one, ">= 0.25"),
-            row(f"messages a second, {AT_ONCE} clients", bare.many, gateway.many),
-            row("memory of an idle connection, KB", bare.memory_kb, gateway.memory_kb, "<= 1.50"),
-            row(f"of {IDLE:,} idle connections, answering", bare.answered, gateway.answered, "   1.00"),
+            f"{'':<40}{'bare':>9}{'gateway':>10}{'ratio':>8}  target",
+            format_row("connections a second", bare.connections, gateway.connections, ">= 0.30"),
+            format_row("messages a second, one client", bare.one_by_one, gateway.one_by_one, ">= 0.25"),
+            format_row(f"messages a second, {AT_ONCE} clients", bare.many, gateway.many),
+            format_row("memory of an idle connection, KB", bare.memory_kb, gateway.memory_kb, "<= 1.50"),
+            format_row(f"of {IDLE:,} idle connections, still answering", bare.answered, gateway.answered, "   1.00"),
         )
     )
 
 
 async def main(environments: int) -> None:
-    bare, gateway = await measured("bare", environments), await measured("gateway", environments)
-    print(f"\n\n{table(bare, gateway)}\n")
+    bare, gateway = await measure("bare", environments), await measure("gateway", environments)
+    print(f"\n\n{format_table(bare, gateway)}\n")
     print(
         f"With {AT_ONCE} clients a message takes {gateway.server_microseconds:.0f} µs of CPU in the gateway's one thread\n"
         f"and {gateway.function_microseconds:.0f} µs in {environments} execution environments"
         f" ({bare.server_microseconds:.0f} µs in the bare server), on {os.cpu_count()} cores.\n"
-        "The gateway's thread is the bound: a message is a WebSocket frame each way and three HTTP requests\n"
-        "(next, @connections, response), where the bare server answers all that have come at one wake-up."
+        "The gateway's thread is the bottleneck: a message is a WebSocket frame in each direction and three HTTP requests\n"
+        "(next, @connections, response), while the bare server answers all waiting messages at one wake-up."
     )
 
 

@@ -1,4 +1,4 @@
-"""Counts the instructions that a process executes, with perf_event_open(2): a figure without the machine's noise."""
+"""Count the instructions that a process executes, by perf_event_open(2). The load of the machine does not change them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ INHERIT, EXCLUDE_KERNEL, EXCLUDE_HYPERVISOR = 1 << 1, 1 << 5, 1 << 6
 
 
 class Counter:
-    """The instructions in user space of a process and of the children that it starts from now on.
+    """A counter of the instructions in user space of a process, and of the children that it starts from now on.
 
     Raises:
-        OSError: the machine does not count them, or this user may not read them.
+        OSError: the machine does not count instructions, or this user may not read the counter.
     """
 
     def __init__(self, pid: int, event_type: int = HARDWARE, event: int = INSTRUCTIONS) -> None:

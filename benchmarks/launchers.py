@@ -1,8 +1,8 @@
-"""Starts a subject again and again, and reads what Linux knows of it.
+"""Start a subject again and again, and read its CPU time and memory from Linux.
 
-A launcher waits in the subject's container, or as a process, and starts the subject when it reads from a named pipe. The
-measured time then does not contain the Docker engine or this process. The right to use Docker is enough. Every start finds
-the same warm page cache.
+A launcher waits in the subject's container, or as a process, and starts the subject when it is told to through a named
+pipe. So the measured time does not include the Docker engine or this process, no rights other than those for Docker are
+needed, and every start finds the same warm page cache.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ PATIENCE_SECONDS = 30.0
 POLL_SECONDS = 0.0005
 OUTPUT_CHARACTERS = 4000
 FOLDER = "/bench"  # in containers
-PERIOD_MICROSECONDS = 20_000  # in which a limited subject may use its share of CPU time
-# The arguments are the pipe and the subject's command. Whenever somebody has opened and closed the pipe, the launcher
-# starts the subject or kills it, in turns.
+PERIOD_MICROSECONDS = 20_000  # period of the CPU quota of a limited subject
+# The arguments are the pipe and the subject's command. Each time the pipe is opened and closed, the launcher starts the
+# subject or kills it, in turn.
 PYTHON_LAUNCHER = """
 import subprocess, sys
 pipe, *command = sys.argv[1:]
@@ -43,54 +43,60 @@ while listen; do "$@" & listen; kill -9 $!; wait $!; done
 
 
 class LaunchError(Exception):
-    """A subject could not be started; the message has what it wrote."""
+    """A subject could not be started. The message contains its output."""
 
 
 class Launcher:
-    """The waiting launcher of one subject."""
+    """A launcher of one subject, which waits until it is told to start it."""
 
     def __init__(self, subject: Subject, folder: Path, name: str) -> None:
-        """`folder` is where files for subjects are, `name` is the launcher's own there."""
+        """Create the launcher's pipe.
+
+        Args:
+            subject: to start.
+            folder: for the files that subjects read.
+            name: of the launcher's pipe in the folder.
+        """
         self.subject = subject
         self.pid = 0
         self._pipe = folder / name
         os.mkfifo(self._pipe)
-        self._pipe.chmod(0o666)  # an image's user is not ours
+        self._pipe.chmod(0o666)  # because the image runs as another user
 
     def start(self, environment: dict[str, str]) -> None:
-        """Start the launcher, not the subject."""
+        """Start the launcher, but not the subject."""
         raise NotImplementedError
 
     def stop(self) -> None:
         raise NotImplementedError
 
     def output(self) -> str:
-        """Return the last of what the subject wrote."""
+        """Return the end of the subject's output."""
         raise NotImplementedError
 
     def path(self, file: Path) -> str:
-        """Return where the subject finds a file of the folder."""
+        """Return the path by which the subject finds a file of the folder."""
         raise NotImplementedError
 
     def limit(self, cpus: float | None) -> None:
-        """Limit the CPU time to so many CPUs, None: as many as there are."""
+        """Limit the CPU time to this number of CPUs; None: no limit."""
         raise NotImplementedError
 
     def start_subject(self) -> float:
-        """Return when the launcher was told to start it."""
+        """Tell the launcher to start the subject; return the time at which it was told."""
         return self._tell()
 
     def kill_subject(self) -> None:
-        """Kill the subject and wait until it is gone: only then does the launcher read its next command."""
+        """Kill the subject and wait until it is gone, because only then does the launcher read its next command."""
         self._tell()
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.has_subject():
             if time.monotonic() > deadline:
-                raise LaunchError("it cannot be killed")
+                raise LaunchError(f"it still runs {PATIENCE_SECONDS:.0f} s after it was killed")
             time.sleep(POLL_SECONDS)
 
     def has_subject(self) -> bool:
-        """Return whether the subject is running, or has ended and was not waited for."""
+        """Return whether the subject runs, or has ended but not been reaped."""
         return bool(self._children())
 
     def child(self) -> Child:
@@ -100,7 +106,7 @@ class Launcher:
         return Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
 
     def _tell(self) -> float:
-        """Open and close the pipe as soon as the launcher listens; return when."""
+        """Open and close the pipe as soon as the launcher listens; return the time."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -119,26 +125,28 @@ class Launcher:
 
 
 class Child:
-    """The running subject."""
+    """The process of the running subject."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time of all its threads, from the clock of that process (clock_getcpuclockid(3))."""
+        """Return the CPU time of all its threads, from the process's own clock (clock_getcpuclockid(3))."""
         return time.clock_gettime(~self.pid << 3 | 2)
 
     def has_ended(self) -> bool:
         state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state == "Z"  # until its launcher is told to kill it
+        return state == "Z"  # a zombie until its launcher is told to kill it
 
     def peak_memory(self) -> int:
-        """Return the most memory that was resident at a time, in bytes."""
+        """Return the peak of its resident memory in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 class ProcessLauncher(Launcher):
+    """A launcher of a subject that is a process."""
+
     def __init__(self, subject: Subject, folder: Path, name: str) -> None:
         super().__init__(subject, folder, name)
         self._log = folder / f"{name}.log"
@@ -160,7 +168,7 @@ class ProcessLauncher(Launcher):
 
     def stop(self) -> None:
         if self._process:
-            os.killpg(self._process.pid, signal.SIGKILL)  # the subject, too
+            os.killpg(self._process.pid, signal.SIGKILL)  # also kills the subject
             self._process.wait()
 
     def output(self) -> str:
@@ -170,10 +178,12 @@ class ProcessLauncher(Launcher):
         return str(file)
 
     def limit(self, cpus: float | None) -> None:
-        raise LaunchError("CPU limits are for images")
+        raise LaunchError("the CPU time of a process cannot be limited, only that of an image")
 
 
 class ImageLauncher(Launcher):
+    """A launcher of a subject that is an image; it waits in the subject's container."""
+
     def __init__(self, subject: Subject, folder: Path, name: str) -> None:
         super().__init__(subject, folder, name)
         self._folder = folder
@@ -226,7 +236,7 @@ class ImageLauncher(Launcher):
 
 
 def docker(*arguments: str) -> str:
-    """Run the command and return what it prints; LaunchError has its complaint."""
+    """Run a Docker command; return its output, or raise LaunchError with its error."""
     ran = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
     if ran.returncode != 0:
         raise LaunchError(f"docker {arguments[0]}: {ran.stderr.strip()}")

@@ -1,4 +1,4 @@
-"""Servers that the measured functions talk to: all on the loopback interface, all in this process and its one thread."""
+"""The servers that the measured functions call. All listen on the loopback interface, in the one thread of this process."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Answer = Callable[[HTTPStatus, dict[str, str], bytes], None]
 
 
 class FunctionError(Exception):
-    """The function reported an error instead of an answer; the message is the report."""
+    """The function reported an error instead of an answer. The message is the report."""
 
 
 class HttpServer:
-    """HTTP/1.1 with connections that stay open; it counts them and the requests."""
+    """An HTTP/1.1 server with keep-alive that counts its connections and requests."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -45,7 +45,7 @@ class HttpServer:
 
 
 class Connection(HttpConnection):
-    """A counted connection to a server."""
+    """A connection to an HttpServer, which counts it."""
 
     def __init__(self, server: HttpServer) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Connection(HttpConnection):
 
 
 class FixedAnswer(HttpServer):
-    """Gives the same answer to everybody."""
+    """A server that gives the same answer to each request."""
 
     def __init__(self, body: bytes, headers: dict[str, str]) -> None:
         super().__init__()
@@ -73,29 +73,29 @@ class FixedAnswer(HttpServer):
 
 
 class RuntimeApi(HttpServer):
-    """The Lambda Runtime API of one subject, https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html."""
+    """A Lambda Runtime API for one subject, https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html."""
 
     def __init__(self) -> None:
         super().__init__()
         self.expect_start()
 
     def expect_start(self) -> None:
-        """Forget the last execution environment."""
+        """Forget the last execution environment, and expect a new one."""
         self._next: asyncio.Future[tuple[float, Answer]] = asyncio.get_running_loop().create_future()
         self._answered: asyncio.Future[tuple[float, bytes]] = asyncio.get_running_loop().create_future()
 
-    async def idle(self) -> float:
-        """Wait until the function asks for its next invocation; return when it did."""
+    async def wait_until_idle(self) -> float:
+        """Wait until the function asks for its next invocation; return the time at which it asked."""
         asked, _ = await asyncio.shield(self._next)  # a timeout here must not cancel it
         return asked
 
     async def invoke(self, event: bytes, *, sampled: bool | None) -> tuple[float, bytes]:
-        """Hand out an invocation; return the answer and how many seconds it took."""
+        """Send an invocation; return how many seconds the answer took, and the answer."""
         _, answer = await self._next
         loop = asyncio.get_running_loop()
         self._next, self._answered = loop.create_future(), loop.create_future()
         headers = {
-            **JSON,  # awslambdaric 4.2.2 crashes without
+            **JSON,  # awslambdaric 4.2.2 crashes without it
             "Lambda-Runtime-Aws-Request-Id": str(uuid.uuid4()),
             "Lambda-Runtime-Deadline-Ms": str(int((time.time() + FUNCTION_SECONDS) * 1000)),
             "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:123456789012:function:benchmark",
@@ -124,7 +124,7 @@ class RuntimeApi(HttpServer):
 
 
 class TraceDaemon(asyncio.DatagramProtocol):
-    """Takes what a function traces, as the X-Ray daemon does, and counts it."""
+    """A stand-in for the X-Ray daemon that counts the datagrams it receives."""
 
     def __init__(self) -> None:
         self.datagrams = 0

@@ -1,4 +1,4 @@
-"""Measures subjects in alternating rounds."""
+"""Measure subjects in rounds: each round starts each subject once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.subjects import Subject
 from benchmarks.user_pool import UserPool
 
 PATIENCE_SECONDS = 30.0
-PAUSE_SECONDS = 0.025  # longer than a scheduler's period: each limited request has a new quota, as it has on Lambda
+PAUSE_SECONDS = 0.025  # longer than the quota's period, so that each limited request has a new quota, as on Lambda
 # As Lambda sets them, https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html.
 LAMBDA_VARIABLES = {
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
@@ -44,7 +44,7 @@ LAMBDA_VARIABLES = {
 
 @dataclass(frozen=True)
 class Bench:
-    """A subject that waits to be started, and the servers that it talks to."""
+    """A subject that is ready to be started, and the servers that it calls."""
 
     subject: Subject
     launcher: Launcher
@@ -54,10 +54,10 @@ class Bench:
     counter: Counter | None
 
     async def start(self, memory_mb: int, requests: int) -> Start:
-        """Measure one cold start and so many warm requests.
+        """Measure one cold start, and this number of warm requests after it.
 
         Raises:
-            LaunchError: the subject failed; the message has what it wrote.
+            LaunchError: the subject failed; the message contains its output.
         """
         try:
             return await self._start(memory_mb, requests)
@@ -105,22 +105,22 @@ class Bench:
         )
 
     async def _request(self) -> float:
-        """Return the seconds until the answer; what the runtime does then, until it waits again, is not part of it."""
+        """Return the seconds until the answer, without the time until the runtime asks for its next invocation."""
         event = self.subject.event.encode()
         async with asyncio.timeout(PATIENCE_SECONDS):
             seconds, answer = await self.runtime_api.invoke(event, sampled=self.subject.sampled)
         await self._idle()
         if self.subject.expect not in answer.decode():
-            raise LaunchError(f"its answer lacks {self.subject.expect}: {answer.decode()}")
+            raise LaunchError(f"its answer does not contain {self.subject.expect}: {answer.decode()}")
         return seconds
 
     async def _idle(self) -> float:
-        """Wait until the subject asks for an invocation; return when it did."""
+        """Wait until the subject asks for an invocation; return the time at which it asked."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 async with asyncio.timeout(1):
-                    return await self.runtime_api.idle()
+                    return await self.runtime_api.wait_until_idle()
             except TimeoutError:
                 if self.launcher.child().has_ended():
                     raise LaunchError("it ended without asking for an invocation") from None
@@ -138,10 +138,10 @@ class Bench:
 
 
 class Run:
-    """Prepares subjects; what it starts ends with the stack."""
+    """A run of the benchmark. All that it starts is stopped when the exit stack closes."""
 
     def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
-        folder.chmod(0o755)  # an image's user is not ours
+        folder.chmod(0o755)  # because an image runs as another user
         self._folder = folder
         self._stack = stack
         self._user_pool = UserPool()
@@ -151,7 +151,7 @@ class Run:
     async def prepare(self, subject: Subject, name: str) -> Bench:
         """Start the servers and the launcher of a subject."""
         services: dict[str, HttpServer] = {
-            "Cognito": FixedAnswer(self._user_pool.jwks(), JSON),
+            "Cognito": FixedAnswer(self._user_pool.build_jwks(), JSON),
             "DynamoDB": FixedAnswer(b"{}", {"Content-Type": "application/x-amz-json-1.0"}),
             "@connections": FixedAnswer(b"", {}),
         }
@@ -163,7 +163,7 @@ class Run:
         launcher = (ImageLauncher if subject.image else ProcessLauncher)(subject, self._folder, name)
         certificate, bundle = launcher.path(self._tls.certificate), launcher.path(self._tls.bundle)
         values = {
-            "<id-token>": self._user_pool.id_token(),
+            "<id-token>": self._user_pool.sign_id_token(),
             "<modulus>": str(self._user_pool.modulus),
             "<cognito-address>": addresses["Cognito"],
             "<dynamodb-address>": addresses["DynamoDB"],
@@ -203,31 +203,31 @@ class Run:
 async def measure(
     subjects: Sequence[Subject], rounds: int, requests: int, say_round: Callable[[int], None]
 ) -> tuple[list[Figures], OSError | None]:
-    """Start every subject in every round; also return why instructions were not counted, if they were not.
+    """Measure every subject in every round; return the figures, and the error if instructions could not be counted.
 
-    Round 0 fills caches and is not counted.
+    Round 0 fills caches and is not measured.
 
     Raises:
-        LaunchError: a subject failed; the message says which one, and what it wrote.
+        LaunchError: a subject failed; the message names it and contains its output.
     """
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
             run = Run(Path(folder), stack)
             benches = [await run.prepare(subject, f"subject-{number}") for number, subject in enumerate(subjects)]
             figures = [Figures(bench.subject) for bench in benches]
-            gc.freeze()  # a collection would fall into somebody's measurement
+            gc.freeze()  # a garbage collection would falsify a measurement
             for number in range(rounds + 1):
                 say_round(number)
                 for bench, figure in zip(benches, figures, strict=True):
-                    for memory_mb in sizes(bench.subject, number):
+                    for memory_mb in choose_memory(bench.subject, number):
                         start = await bench.start(memory_mb, requests if number else 1)
                         if number:
                             figure.starts.append(start)
     return figures, run.not_counted
 
 
-def sizes(subject: Subject, number: int) -> Iterator[int]:
-    """Say which limits a subject's requests get in a round; to save time, small ones take turns and not all get them."""
+def choose_memory(subject: Subject, number: int) -> Iterator[int]:
+    """Yield the memory sizes, which limit the CPU time, for a subject in a round. To save time, the small sizes alternate."""
     yield FULL_MB
     if subject.image and not subject.sampled and number:
         yield LIMITED_MB[number % len(LIMITED_MB)]

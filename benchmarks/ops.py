@@ -1,6 +1,6 @@
-"""`make bench-ops`: what a push to everybody and a kick cost, beside boto3's calls in as many threads.
+"""`make bench-ops`: compare a push to everybody and a kick by `ops` with boto3's calls in the same number of threads.
 
-The gateway, the clients, and each subject are processes of their own; the subjects do the same in turn.
+The gateway, the clients and each subject are processes of their own. The subjects do the same work in turn.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ THREADS = 32
 CONNECTIONS = 5_000
 KICKED = 1_000
 ROUNDS = 3
-AT_ONCE = 50  # handshakes
+AT_ONCE = 50  # simultaneous handshakes
 UNLIMITED = Throttle(rate=1e9, burst=1e9)
 FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:websocket"
 MESSAGE = b'{"news": "maintenance at noon"}'
 
 
 async def serve_gateway() -> None:
-    """Serve connections whose ids are printed, a line each."""
+    """Serve a gateway; print its port, and then the id of each connection in a line."""
 
     async def invoke(_: str, event: dict[str, Any]) -> Invocation:
         if event["requestContext"]["routeKey"] == "$connect":
@@ -142,7 +142,7 @@ SUBJECTS = {
 
 
 def measure(work: str, subject: str, *urls: str) -> dict[str, float]:
-    """Do the work in this process; return what it took."""
+    """Do the work in this process; return the time, CPU time and memory that it took."""
     run = SUBJECTS[work][subject](*urls)
     before, before_kb = resource.getrusage(resource.RUSAGE_SELF), read_peak_kb()
     started = time.perf_counter()
@@ -154,7 +154,7 @@ def measure(work: str, subject: str, *urls: str) -> dict[str, float]:
 
 
 def read_peak_kb() -> int:
-    """Return the most memory that this process has had; getrusage counts the parent's too."""
+    """Return the peak memory of this process. getrusage would include the parent's."""
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
@@ -162,14 +162,16 @@ def read_peak_kb() -> int:
 
 
 class Gateway:
+    """A running gateway, which prints the ids of its connections."""
+
     def __init__(self, process: Process, port: int) -> None:
         self._process = process
         self.port = port
 
     async def open(self, count: int) -> tuple[list[ClientConnection], list[str]]:
-        """Return open clients, and their connections' ids."""
+        """Open this number of clients; return them and the ids of their connections."""
         clients: list[ClientConnection] = []
-        for numbers in batched(range(count), AT_ONCE):
+        for numbers in split_into_batches(range(count), AT_ONCE):
             url = f"ws://127.0.0.1:{self.port}/prod"
             clients += await asyncio.gather(*(connect(url, ping_interval=None) for _ in numbers))
         assert self._process.stdout
@@ -177,7 +179,8 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running_gateway() -> AsyncIterator[Gateway]:
+async def run_gateway() -> AsyncIterator[Gateway]:
+    """Run a gateway as a process until the block ends."""
     process = await start("gateway")
     assert process.stdout
     try:
@@ -188,6 +191,7 @@ async def running_gateway() -> AsyncIterator[Gateway]:
 
 
 async def start(*arguments: str) -> Process:
+    """Start this module with these arguments as a process."""
     command = [sys.executable, "-m", "benchmarks.ops", *arguments]
     return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE, stdin=DEVNULL)
 
@@ -213,8 +217,8 @@ def create_table(dynamodb: Any, name: str) -> None:
     )
 
 
-def batched(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Yield lists of at most so many values; itertools has it since Python 3.12."""
+def split_into_batches(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yield the values in lists of this size, the last one possibly shorter. itertools has this since Python 3.12."""
     remaining = iter(values)
     while batch := [*islice(remaining, size)]:
         yield batch
@@ -223,13 +227,13 @@ def batched(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
 def put_rows(dynamodb: Any, connection_ids: Iterable[str], user_id: str) -> None:
     now = int(time.time())
     times = {"connectedAt": {"N": str(now)}, "removedAt": {"N": str(now + 3600)}}
-    for some in batched(connection_ids, 25):
+    for some in split_into_batches(connection_ids, 25):
         rows = [{"connectionId": {"S": each}, "userId": {"S": user_id}, **times} for each in some]
         dynamodb.batch_write_item(RequestItems={TABLE: [{"PutRequest": {"Item": row}} for row in rows]})
 
 
 def delete_rows(dynamodb: Any, connection_ids: Iterable[str]) -> None:
-    for some in batched(connection_ids, 25):
+    for some in split_into_batches(connection_ids, 25):
         keys = [{"connectionId": {"S": each}} for each in some]
         dynamodb.batch_write_item(RequestItems={TABLE: [{"DeleteRequest": {"Key": key}} for key in keys]})
 
@@ -238,7 +242,7 @@ async def main() -> None:
     aws = LocalAws(log=Path(tempfile.mkdtemp(prefix="bench-ops-"), "aws.log"))
     await aws.start()
     try:
-        async with running_gateway() as gateway:
+        async with run_gateway() as gateway:
             await compare(aws, gateway)
     finally:
         await aws.stop()
@@ -261,7 +265,7 @@ async def compare(aws: LocalAws, gateway: Gateway) -> None:
         await asyncio.to_thread(put_rows, dynamodb, connection_ids, "kicked")
         measured.setdefault(("kick", subject), []).append(await run_subject("kick", subject, *urls))
         await asyncio.to_thread(delete_rows, dynamodb, connection_ids)
-    print(f"\n{'':<12}{'done':>7}{'seconds':>10}{'a second':>10}{'CPU ms each':>13}{'peak MB':>9}{'of it before':>14}")
+    print(f"\n{'':<12}{'done':>7}{'seconds':>10}{'a second':>10}{'CPU ms each':>13}{'peak MB':>9}{'MB before':>14}")
     for (work, subject), rounds in measured.items():
         middle = {name: median(each[name] for each in rounds) for name in rounds[0]}
         print(

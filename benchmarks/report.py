@@ -1,4 +1,4 @@
-"""What a run prints, and the JSON file that has all of it."""
+"""Format the figures of a run as text, and save all of them as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.figures import FULL_MB, LIMITED_MB, Figures, Start, Statistics
 from benchmarks.subjects import SAMPLED
 
 NAME_WIDTH = 38
-SAMPLED_COLD_SECONDS = 0.040  # what a sampled cold start may cost more
+SAMPLED_COLD_SECONDS = 0.040  # how much longer a sampled cold start may take
 WARM_FLOOR_RATIO = 1.3
 PLACES = {"process": "As processes", "image": "In the images"}
 COLUMNS = ("init", "first", "sum", "- bare", "warm", "p99", "CPU cold", "CPU warm", "peak MB")
@@ -23,7 +23,7 @@ COLUMNS = ("init", "first", "sum", "- bare", "warm", "p99", "CPU cold", "CPU war
 
 @dataclass(frozen=True)
 class Check:
-    """A figure that has a target."""
+    """A figure with a target, and whether the target is met."""
 
     text: str
     figures: Figures
@@ -31,7 +31,7 @@ class Check:
 
 
 class Report:
-    """The figures of a run as text; colours only if asked for."""
+    """The figures of a run as text, with colours if `coloured` is true."""
 
     def __init__(self, figures: Sequence[Figures], *, coloured: bool) -> None:
         self._figures = figures
@@ -59,14 +59,14 @@ class Report:
         return floor.at() if floor else None
 
     def _cells(self, statistics: Statistics, floor: Statistics | None) -> Iterator[str]:
-        yield milliseconds(statistics.init)
-        yield milliseconds(statistics.first)
-        yield milliseconds(statistics.cold)
-        yield milliseconds(statistics.cold - floor.cold if floor else None)
-        yield milliseconds(statistics.warm)
-        yield milliseconds(statistics.warm_p99)
-        yield milliseconds(statistics.cpu_cold)
-        yield milliseconds(statistics.cpu_warm)
+        yield format_milliseconds(statistics.init)
+        yield format_milliseconds(statistics.first)
+        yield format_milliseconds(statistics.cold)
+        yield format_milliseconds(statistics.cold - floor.cold if floor else None)
+        yield format_milliseconds(statistics.warm)
+        yield format_milliseconds(statistics.warm_p99)
+        yield format_milliseconds(statistics.cpu_cold)
+        yield format_milliseconds(statistics.cpu_warm)
         yield f"{statistics.peak_memory / 1e6:>9.0f}"
         if statistics.instructions is not None:
             yield f"{statistics.instructions / 1e6:>9.0f}"
@@ -82,16 +82,16 @@ class Report:
         for each in rows:
             statistics = [each.at(size) for size in sizes]
             cells = [
-                *(milliseconds(one.first if one else None) for one in statistics),
-                *(milliseconds(one.warm if one else None) for one in statistics),
-                *(milliseconds(one.warm_p99 if one else None) for one in statistics),
+                *(format_milliseconds(one.first if one else None) for one in statistics),
+                *(format_milliseconds(one.warm if one else None) for one in statistics),
+                *(format_milliseconds(one.warm_p99 if one else None) for one in statistics),
             ]
             yield f"{each.subject.name:<{NAME_WIDTH}}" + "".join(cells)
-        yield "With 512 and 128 MB a request comes 25 ms after the last one, with a new quota and colder caches."
+        yield "With 512 and 128 MB there are 25 ms between requests, so each has a new quota and colder caches."
         yield ""
 
     def _traffic(self) -> Iterator[str]:
-        """How many connections a start opens: a client that does not keep its connection needs one for each request."""
+        """Yield how many connections a start opens. A client without keep-alive opens one for each request."""
         lines = []
         for each in self._figures:
             for service, starts in each.traffic.items():
@@ -113,24 +113,24 @@ class Report:
             yield f"{self._colour(mark, colour)} {check.text} ({check.figures.subject.place})"
 
     def _checks(self) -> Iterator[Check]:
-        """Compare starts of the same round, which met the same load of the machine, and take the median."""
+        """Compare the starts of each round, which ran under the same load of the machine; use the median of all rounds."""
         for each in self._figures:
             subject = each.subject
             if ours := self._other(each, subject.compare_with):
-                ratio, cpu = ratio_of(ours, each, cold), ratio_of(ours, each, cpu_cold)
+                ratio, cpu = find_ratio(ours, each, cold), find_ratio(ours, each, cpu_cold)
                 text = f"{ours.subject.name} takes {ratio:.2f} times the cold start of {subject.name} ({cpu:.2f} times its CPU)"
                 yield Check(f"{text}, at most {subject.at_most:.2f}", each, ratio <= subject.at_most)
             if subject.sampled and (unsampled := self._other(each, subject.name.removesuffix(SAMPLED))):
-                more = median(one - other for one, other in pairs(each, unsampled, cold))
+                more = median(one - other for one, other in pair_rounds(each, unsampled, cold))
                 text = f"{subject.name} takes {more * 1e3:.0f} ms more in a cold start than when it is not sampled"
                 yield Check(f"{text}, at most {SAMPLED_COLD_SECONDS * 1e3:.0f}", each, more <= SAMPLED_COLD_SECONDS)
             if least := self._other(each, subject.warm_floor):
-                ratio = ratio_of(each, least, warm)
+                ratio = find_ratio(each, least, warm)
                 text = f"{subject.name} takes {ratio:.2f} times a warm request of {least.subject.name}"
                 yield Check(f"{text}, at most {WARM_FLOOR_RATIO:.2f}", each, ratio <= WARM_FLOOR_RATIO)
 
     def _other(self, figures: Figures, name: str) -> Figures | None:
-        """Return the figures of the subject of this name in the same place."""
+        """Return the figures of the subject with this name in the same place; None if there is none."""
         return self._by_key.get((name, figures.subject.place))
 
     def _heading(self, text: str, columns: str) -> str:
@@ -152,25 +152,26 @@ def warm(start: Start) -> float:
     return median(start.warm)
 
 
-def pairs(one: Figures, other: Figures, value: Callable[[Start], float]) -> Iterator[tuple[float, float]]:
-    """Return a value of both subjects in each round."""
+def pair_rounds(one: Figures, other: Figures, value: Callable[[Start], float]) -> Iterator[tuple[float, float]]:
+    """Yield a value of both subjects for each round."""
     starts = ([start for start in each.starts if start.memory_mb == FULL_MB] for each in (one, other))
     for ours, theirs in zip(*starts, strict=True):
         yield value(ours), value(theirs)
 
 
-def ratio_of(one: Figures, other: Figures, value: Callable[[Start], float]) -> float:
-    return median(ours / theirs for ours, theirs in pairs(one, other, value))
+def find_ratio(one: Figures, other: Figures, value: Callable[[Start], float]) -> float:
+    """Return the median over all rounds of one subject's value divided by the other's."""
+    return median(ours / theirs for ours, theirs in pair_rounds(one, other, value))
 
 
-def milliseconds(seconds: float | None) -> str:
+def format_milliseconds(seconds: float | None) -> str:
     if seconds is None:
         return f"{'-':>9}"
     return f"{seconds * 1e3:>9.2f}" if abs(seconds) < 0.01 else f"{seconds * 1e3:>9.0f}"
 
 
 def save(figures: Sequence[Figures], settings: Mapping[str, object], path: Path) -> None:
-    """Write every start and the statistics; seconds and bytes."""
+    """Write the figures of every start and the statistics to a JSON file, in seconds and bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "measuredAt": datetime.now(UTC).isoformat(timespec="seconds"),

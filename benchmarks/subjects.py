@@ -1,4 +1,4 @@
-"""What `make bench` measures: our functions, their floors, and the subjects of a JSON file beside them."""
+"""The subjects that `make bench` measures: our functions, their bare runtime, and the subjects of a JSON file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from local.paths import ROOT, VENVS
 HANDLERS = Path(__file__).resolve().parent / "handlers"
 EVENTS = ROOT / "tests" / "events"
 BYTECODE = ROOT / ".local" / "bench" / "bytecode"
-SAMPLED = ", sampled"  # ends the name of a subject that is another one with sampled traces
+SAMPLED = ", sampled"  # end of a subject's name if it is another subject with sampled traces
 FORMAT = """the file of subjects is a list of objects:
   name               as it appears in the tables; a name of ours replaces that subject
   command            of a process: program and arguments; of an image: what replaces its CMD
@@ -38,7 +38,7 @@ PLACEHOLDER = re.compile(r"<[a-z]+(-[a-z]+)*>")
 
 
 class SubjectError(ValueError):
-    """A subject cannot be measured as it is described; the message says which one and why."""
+    """A subject cannot be measured as it is described. The message names the subject and the reason."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Subject:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Tell subjects apart: a process and an image may have the same name."""
+        """The name with the place, because a process and an image may have the same name."""
         return self.name, self.place
 
     def with_values(self, values: Mapping[str, str]) -> Subject:
-        """Replace the placeholders in the event and the environment."""
+        """Return the subject with the placeholders in its event and environment replaced."""
         environment = {name: fill(value, values) for name, value in self.environment.items()}
         for name, value in environment.items():
             if unknown := PLACEHOLDER.search(value):
@@ -85,18 +85,19 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 # Our own
 
 
-def built_in(tag: str | None) -> list[Subject]:
-    """Return our functions and their floors as processes, and as images if there is a tag."""
-    return [subject for place in (None, *([tag] if tag else [])) for subject in subjects_in(place)]
+def list_built_in(tag: str | None) -> list[Subject]:
+    """Return our functions and their bare runtime as processes, and as images if there is a tag."""
+    return [subject for place in (None, *([tag] if tag else [])) for subject in list_subjects(place)]
 
 
-def subjects_in(tag: str | None) -> list[Subject]:
-    bare = own_handler("bare", tag, event("default"))
-    rs256 = with_environment(own_handler("rs256", tag, event("authorizer", "<id-token>")), MODULUS="<modulus>")
+def list_subjects(tag: str | None) -> list[Subject]:
+    """Return our subjects as images with this tag, or as processes if it is None."""
+    bare = build_own("bare", tag, load_event("default"))
+    rs256 = with_environment(build_own("rs256", tag, load_event("authorizer", "<id-token>")), MODULUS="<modulus>")
     authorizer = Subject(
-        **runtime("authorizer", "authorizer.handler", tag),
+        **build_runtime("authorizer", "authorizer.handler", tag),
         name="authorizer deny",
-        event=event("authorizer", "malformed"),
+        event=load_event("authorizer", "malformed"),
         floor="bare",
         expect='"Deny"',
     )
@@ -109,14 +110,14 @@ def subjects_in(tag: str | None) -> list[Subject]:
     allow = replace(
         authorizer,
         name="authorizer allow",
-        event=event("authorizer", "<id-token>"),
+        event=load_event("authorizer", "<id-token>"),
         warm_floor="rs256",
         expect='"Allow"',
     )
     websocket = Subject(
-        **runtime("websocket", "websocket.handler", tag),
+        **build_runtime("websocket", "websocket.handler", tag),
         name="websocket connect",
-        event=event("connect"),
+        event=load_event("connect"),
         floor="bare",
         expect="200",
     )
@@ -126,7 +127,7 @@ def subjects_in(tag: str | None) -> list[Subject]:
         CALLBACK_URL="https://<connections-address>/prod",
         AWS_ENDPOINT_URL_DYNAMODB="https://<dynamodb-address>",
     )
-    message = replace(websocket, name="websocket message", event=event("default"))
+    message = replace(websocket, name="websocket message", event=load_event("default"))
     return [
         bare,
         replace(rs256, floor="bare"),
@@ -140,20 +141,20 @@ def subjects_in(tag: str | None) -> list[Subject]:
     ]
 
 
-def own_handler(name: str, tag: str | None, event: str) -> Subject:
-    """Return a handler of our folder of handlers, with the authorizer's packages."""
-    subject = Subject(**runtime("authorizer", f"{name}.handler", tag), name=name, event=event)
+def build_own(name: str, tag: str | None, event: str) -> Subject:
+    """Return the subject for a handler in benchmarks/handlers, with the authorizer's packages."""
+    subject = Subject(**build_runtime("authorizer", f"{name}.handler", tag), name=name, event=event)
     if tag:
         subject = replace(subject, volumes=(f"{HANDLERS}:/handlers:ro",))
     return with_environment(subject, PYTHONPATH="/handlers" if tag else str(HANDLERS))
 
 
-def runtime(function: str, handler: str, tag: str | None) -> dict[str, Any]:
-    """Return what starts the handler in the function's own Python and packages."""
+def build_runtime(function: str, handler: str, tag: str | None) -> dict[str, Any]:
+    """Return the members of Subject that start the handler with the function's own Python and packages."""
     if tag:
         return {"image": f"{function}:{tag}", "command": (handler,)}
     python = VENVS / function / "bin" / "python"
-    # No start compiles, like in the images, where the build has compiled everything.
+    # As in the images, which contain bytecode, no start compiles a module.
     bytecode = {"PYTHONPYCACHEPREFIX": str(BYTECODE)}
     command = (str(python), "-m", "awslambdaric", handler)
     return {"command": command, "working_directory": str(ROOT / "images" / function), "environment": bytecode}
@@ -163,8 +164,8 @@ def with_environment(subject: Subject, **variables: str) -> Subject:
     return replace(subject, environment={**subject.environment, **variables})
 
 
-def event(name: str, id_token: str | None = None) -> str:
-    """Return an example event, with another token if one is given."""
+def load_event(name: str, id_token: str | None = None) -> str:
+    """Return an example event as JSON, with this token if one is given."""
     loaded = json.loads((EVENTS / f"{name}.json").read_text())
     if id_token is not None:
         loaded["queryStringParameters"] = {"idToken": id_token}
@@ -176,17 +177,17 @@ def event(name: str, id_token: str | None = None) -> str:
 
 
 def read(path: Path) -> list[Subject]:
-    """Return the subjects of a JSON file; SubjectError says what is wrong with it."""
+    """Return the subjects of a JSON file; raise SubjectError if it is malformed."""
     try:
         listed = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise SubjectError(f"{path}: {error}") from error
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise SubjectError(f"{path}: must be a list of objects, one for each subject")
-    return [subject(each, path.parent) for each in listed]
+    return [build_subject(each, path.parent) for each in listed]
 
 
-# What a member's type in Subject is in JSON.
+# The type in JSON for each type of a member of Subject.
 TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "str": (str, "a string"),
     "float": ((int, float), "a number"),
@@ -196,8 +197,8 @@ TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
 }
 
 
-def subject(described: dict[str, Any], folder: Path) -> Subject:
-    """Return one subject; its event and working directory are relative to the folder of the file."""
+def build_subject(described: dict[str, Any], folder: Path) -> Subject:
+    """Return a subject. The paths of its event and working directory are relative to this folder."""
     check(described)
     path = folder / described["event"]
     try:
@@ -229,10 +230,14 @@ def check(described: dict[str, Any]) -> None:
 
 
 def merge(own: list[Subject], others: list[Subject]) -> list[Subject]:
-    """Add the others; one of the same name and place replaces ours. SubjectError if a reference leads nowhere."""
+    """Return our subjects and the others. One with the name and place of ours replaces ours.
+
+    Raises:
+        SubjectError: a subject refers to one that does not exist in its place.
+    """
     merged = {each.key: each for each in [*own, *others]}
     for each in merged.values():
-        for member, name in references(each).items():
+        for member, name in list_references(each).items():
             if (name, each.place) not in merged:
                 raise SubjectError(
                     f"subject {each.name} ({each.place}): {member} {name!r} is not among the subjects of this place"
@@ -245,11 +250,11 @@ def select(subjects: list[Subject], texts: list[str]) -> list[Subject]:
     chosen = [each for each in subjects if any(text in each.name for text in texts)]
     if not chosen:
         raise SubjectError(f"no subject has {' or '.join(texts)} in its name")
-    keys = {(name, each.place) for each in chosen for name in (each.name, *references(each).values())}
+    keys = {(name, each.place) for each in chosen for name in (each.name, *list_references(each).values())}
     return [each for each in subjects if each.key in keys]
 
 
-def references(subject: Subject) -> dict[str, str]:
-    """Return the names of other subjects by the member that refers to them."""
+def list_references(subject: Subject) -> dict[str, str]:
+    """Return the names of the subjects that this one refers to, by member."""
     members = {name: getattr(subject, name) for name in ("floor", "warm_floor", "compare_with")}
     return {member: name for member, name in members.items() if name}

@@ -1,4 +1,4 @@
-"""A stand-in for the user pool: signs ID tokens as Cognito does, and has the keys to verify them."""
+"""A stand-in for the user pool. It signs ID tokens as Cognito does, and has the keys to verify them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DAY_SECONDS = 24 * 3600  # longer than any run
 
 
 class UserPool:
-    """Has one RSA key, new in each run."""
+    """A user pool with one RSA key, which is new in each run."""
 
     def __init__(self) -> None:
         self._key = generate_private_key(65537, 2048)
@@ -29,12 +29,12 @@ class UserPool:
     def modulus(self) -> int:
         return self._key.public_key().public_numbers().n
 
-    def jwks(self) -> bytes:
+    def build_jwks(self) -> bytes:
         modulus = base64url(self.modulus.to_bytes(256, "big"))
         key = {"alg": "RS256", "e": "AQAB", "kid": KID, "kty": "RSA", "n": modulus, "use": "sig"}
         return json.dumps({"keys": [key]}).encode()
 
-    def id_token(self) -> str:
+    def sign_id_token(self) -> str:
         claims = cognito_claims(lifetime_seconds=DAY_SECONDS)
         parts = (json.dumps(part).encode() for part in ({"kid": KID, "alg": "RS256"}, claims))
         signing_input = ".".join(map(base64url, parts))
@@ -42,7 +42,7 @@ class UserPool:
 
 
 def cognito_claims(*, lifetime_seconds: int = 3600) -> dict[str, object]:
-    """Return the claims of an ID token that Cognito issues now."""
+    """Return the claims of an ID token as Cognito issues it now."""
     now = int(time.time())
     return {
         "sub": SUB,

@@ -1,4 +1,4 @@
-"""The alarms, and the topic that sends them to an operator."""
+"""The alarms, and the SNS topic that sends them to an operator."""
 
 from collections.abc import Iterable
 
@@ -13,29 +13,28 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from infra.connection_table import ConnectionTable
-from infra.metrics import count
+from infra.metrics import build_metric
 
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html
 NEW_CONNECTIONS_A_SECOND = 500  # default quota of an account in a region
 CONNECTION_RATE_SHARE = 0.8  # of the lower of the quota and the stage's throttle
-# A decision takes milliseconds, or up to 3 s if it has to download keys. At the timeout, 10 s, Lambda ends the function
-# and the handshake fails; API Gateway would wait for 29 s. Half the timeout is far above a healthy decision, and early enough to act.
+# A healthy decision takes milliseconds, or up to 3 s if keys are downloaded. At the timeout of 10 s the handshake fails.
+# Half the timeout is far above a healthy decision, and leaves time to act.
 AUTHORIZER_LATENCY_SHARE = 0.5  # of the authorizer's timeout
 REFUSAL_RATIO = 0.5
-MIN_DECISIONS = 20  # in five minutes; with fewer, a few bad tokens are most of the traffic
-INTEGRATION_ERRORS = (
-    5  # in five minutes: the metrics of the difference arrive at different times, which looks like a few
-)
+MIN_DECISIONS = 20  # in five minutes; with fewer decisions, a few bad tokens would raise the alarm
+# In five minutes. The alarm subtracts one metric from another. They arrive at different times, which looks like a few errors.
+INTEGRATION_ERRORS = 5
 
 
 class Alarms(Construct):
-    """Alarms on what an operator has to act on; they say what it means, what to do first, and where to read on.
+    """Alarms for everything that an operator must act on. Each says what it means, what to do first and where to read on.
 
-    Each fires after two bad periods of three, so that a single failure wakes nobody. Missing data is good: without
-    clients nothing is measured.
+    An alarm fires if two of three periods are bad, so that a single failure wakes nobody. Missing data counts as good,
+    because nothing is measured while there are no clients.
 
     Args:
-        email: where alarms are sent; None: alarms have no action.
+        email: address that gets the alarms; None: alarms have no action.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Alarms(Construct):
         self._watch_messages(websocket, stage)
         self._watch_throttles(
             {"Authorizer": authorizer.metric_throttles(), "WebSocket": websocket.metric_throttles()}
-            | {f"Table{name}": metric for name, metric in table.throttled_requests().items()}
+            | {f"Table{name}": metric for name, metric in table.list_throttle_metrics().items()}
         )
         if email:
             self._send_to(email)
@@ -85,8 +84,8 @@ class Alarms(Construct):
             cloudwatch.MathExpression(
                 expression=f"IF(decisions >= {MIN_DECISIONS}, refused, 0)",
                 using_metrics={
-                    "decisions": count("Refused", authorizer, statistic="SampleCount"),
-                    "refused": count("Refused", authorizer, statistic="Average"),
+                    "decisions": build_metric("Refused", authorizer, statistic="SampleCount"),
+                    "refused": build_metric("Refused", authorizer, statistic="Average"),
                 },
                 label="Refusal ratio",
             ),
@@ -97,7 +96,7 @@ class Alarms(Construct):
         )
         self._alarm(
             "KeysUnavailable",
-            count("KeysUnavailable", authorizer),
+            build_metric("KeysUnavailable", authorizer),
             threshold=1,
             anchor="keys-unavailable",
             description="The authorizer cannot download the user pool's keys and has none cached, so clients get 500. "
@@ -108,8 +107,8 @@ class Alarms(Construct):
         limit = min(throttle.rate_limit or NEW_CONNECTIONS_A_SECOND, NEW_CONNECTIONS_A_SECOND)
         self._alarm(
             "ConnectionRate",
-            # Every decision is a sample of Refused; ConnectCount would leave out the handshakes that were refused.
-            count("Refused", authorizer, statistic="SampleCount", period=cdk.Duration.minutes(1)),
+            # Each decision is a sample of Refused. ConnectCount does not count refused handshakes.
+            build_metric("Refused", authorizer, statistic="SampleCount", period=cdk.Duration.minutes(1)),
             threshold=CONNECTION_RATE_SHARE * limit * 60,
             anchor="connection-rate",
             description="Handshakes reach 80 % of the rate that API Gateway allows; above 100 % clients get 429. "
@@ -120,11 +119,11 @@ class Alarms(Construct):
         self._alarm(
             "IntegrationErrors",
             cloudwatch.MathExpression(
-                # What `$connect` refuses on purpose (400, 429) is an integration error to API Gateway, too.
+                # API Gateway also counts the handshakes that `$connect` refuses on purpose (400, 429).
                 expression="errors - FILL(refused, 0)",
                 using_metrics={
                     "errors": stage.metric("IntegrationError", statistic="Sum"),
-                    "refused": count("Refused", websocket),
+                    "refused": build_metric("Refused", websocket),
                 },
                 label="Integration errors other than refusals",
             ),
@@ -151,7 +150,7 @@ class Alarms(Construct):
         )
 
     def _watch_throttles(self, throttles: dict[str, cloudwatch.Metric]) -> None:
-        # An alarm for each, not one for their sum: a resource that is not throttled may send no data at all.
+        # One alarm for each resource, not one for the sum: a resource without throttling may send no data.
         for name, metric in throttles.items():
             self._alarm(
                 f"{name}Throttles",
@@ -185,16 +184,16 @@ class Alarms(Construct):
 
 
 class AlarmTopic(Construct):
-    """A topic to which these alarms may publish, and nobody else by the topic's policy.
+    """An SNS topic whose policy lets only these alarms publish.
 
-    It is not encrypted at rest: CloudWatch may not use the key that AWS manages for SNS, and a key of our own costs more
-    than all of these alarms. The mails have nothing secret.
+    It is not encrypted at rest, because CloudWatch may not use the key that AWS manages for SNS, and a key of our own costs
+    more than all the alarms. The mails contain nothing secret.
     """
 
     def __init__(self, scope: Construct, id_: str, *, alarms: Iterable[cloudwatch.Alarm]) -> None:
         super().__init__(scope, id_)
         self.topic = sns.Topic(self, "Topic", enforce_ssl=True)
-        # A policy of its own replaces the default policy, which lets alarms of the account publish.
+        # This policy replaces the default one, which lets every alarm of the account publish.
         self.topic.add_to_resource_policy(
             iam.PolicyStatement(
                 principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],

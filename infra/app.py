@@ -1,4 +1,4 @@
-"""Synthesizes the stack; needs no account, no credentials, no Docker engine and no network."""
+"""Synthesize the stack, without an account, credentials, a Docker engine or a network."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from infra.context import read_context
 from infra.websocket_api import Credential
 
 DESCRIPTION = "WebSocket API that lets in users of a Cognito user pool"
-# Retained once they have been created: a failed first deployment takes them with it.
+# "retain" keeps resources, except if their first deployment fails: then they are deleted, so that the next one can succeed.
 REMOVAL_POLICIES = {
     "destroy": cdk.RemovalPolicy.DESTROY,
     "retain": cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,

@@ -1,4 +1,4 @@
-"""Who the users are."""
+"""The user pool and its app client."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ PASSWORD_POLICY = cognito.PasswordPolicy(
 
 
 class Auth(Construct):
-    """The Cognito user pool, and the app client by which a page without secrets signs its users in."""
+    """The Cognito user pool, and the app client that a page uses to sign users in. The page holds no secret."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Auth(Construct):
             sign_in_case_sensitive=False,
             auto_verify=cognito.AutoVerifiedAttrs(email=True),
             account_recovery=cognito.AccountRecovery.EMAIL_ONLY,
-            # One text for a confirmation and for a forgotten password.
+            # Cognito sends this mail for a new user and for a forgotten password.
             user_verification=cognito.UserVerificationConfig(
                 email_subject="Your code",
                 email_body="Your code is {####}. If you did not ask for one, ignore this mail.",
@@ -55,12 +55,12 @@ class Auth(Construct):
         accept(
             self.user_pool,
             "COG2",
-            "An authenticator app for those who want one is a choice of the deployment; the page here would have to ask.",
+            "Multi-factor authentication is left to the deployment: the page here does not ask for a second factor.",
         )
         accept(
             self.user_pool,
             "COG8",
-            "The Plus plan is paid for by the user and month, and it judges sign-ins, not tokens.",
+            "The Plus plan costs money for each user and month, and it protects sign-ins, not the use of tokens.",
         )
         self.app_client = self.user_pool.add_client(
             "AppClient",
@@ -74,19 +74,19 @@ class Auth(Construct):
         )
 
     def verify_tokens_in(self, function: lambda_.Function, *, required_group: str | None) -> None:
-        """The function learns whose tokens to accept; it needs no permission, the keys are public."""
+        """Tell the function whose tokens to accept. It needs no permission, because the keys are public."""
         function.add_environment("USER_POOL_ID", self.user_pool.user_pool_id)
         function.add_environment("APP_CLIENT_ID", self.app_client.user_pool_client_id)
         if required_group:
             function.add_environment("REQUIRED_GROUP", required_group)
 
     def allow_operators(self, policy: iam.ManagedPolicy) -> None:
-        """Operators may look users up, and disable them."""
+        """Let operators find and disable users."""
         actions = [f"cognito-idp:{action}" for action in ("ListUsers", "AdminGetUser", "AdminDisableUser")]
         policy.add_statements(iam.PolicyStatement(actions=actions, resources=[self.user_pool.user_pool_arn]))
 
-    def page_config(self) -> dict[str, Any]:
-        """Return what a page needs to sign its users in."""
+    def build_page_config(self) -> dict[str, Any]:
+        """Return the settings that a page needs to sign users in."""
         return {
             "userPoolId": self.user_pool.user_pool_id,
             "appClientId": self.app_client.user_pool_client_id,

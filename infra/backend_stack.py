@@ -1,4 +1,4 @@
-"""The stack: which parts there are, who may do what, and what a user needs to know of them."""
+"""The stack: its parts, their permissions, and the outputs that clients and operators need."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,26 +15,26 @@ from infra.image_function import ImageFunction
 from infra.operations import Operations, OperatorPolicy
 from infra.websocket_api import Credential, WebSocketApi
 
-INTEGRATION_TIMEOUT = cdk.Duration.seconds(29)  # API Gateway waits no longer for a function
-THROTTLE = apigatewayv2.ThrottleSettings(rate_limit=500, burst_limit=1000)  # of each route, a second
+INTEGRATION_TIMEOUT = cdk.Duration.seconds(29)  # API Gateway waits no longer than this for a function
+THROTTLE = apigatewayv2.ThrottleSettings(rate_limit=500, burst_limit=1000)  # for each route, in requests a second
 
 
 class BackendStack(cdk.Stack):
-    """A WebSocket API guarded by a Cognito user pool, and the table of who is connected.
+    """A WebSocket API that only users of a Cognito user pool can open, and the table of its connections.
 
     Args:
         credential: where a client puts its ID token.
-        allowed_origins: of the pages that may connect, as browsers write them; none: any page.
-        allow_missing_origin: also let in who sends no Origin, as clients that are no browser do.
-        required_group: of the user pool, that a user must be in.
-        max_connections_per_user: at the same time; None: any number.
-        self_sign_up: strangers may make themselves a user.
-        feature_plan: of the user pool; each is priced by active user, and nothing here needs more than LITE.
-        removal_policy: what `cdk destroy` does with users and logs; connections always go with the API.
-        throttle: of the stage, in handshakes or messages a second on each route, and the burst above that.
-        log_retention: how long function and access logs are kept.
-        log_role: create the account's role for API Gateway logs; one per account and region is enough.
-        alarm_email: where alarms are sent, once the address has confirmed the subscription; None: nowhere.
+        allowed_origins: origins of the pages that may connect, as browsers write them; none: any page.
+        allow_missing_origin: also allow clients that send no Origin, as programs other than browsers do.
+        required_group: group of the user pool that a user must be in; None: any user.
+        max_connections_per_user: how many connections a user may have at the same time; None: any number.
+        self_sign_up: let anybody sign up; otherwise an administrator creates the users.
+        feature_plan: plan of the user pool, priced by active user. Nothing here needs more than LITE.
+        removal_policy: what `cdk destroy` does with users and logs. Connections are always deleted with the API.
+        throttle: the stage's limits on each route: handshakes or messages a second, and the burst.
+        log_retention: how long the logs of functions and the access log are kept.
+        log_role: create the account's role for API Gateway logs. One for each account and region is enough.
+        alarm_email: address that gets the alarms after it has confirmed the subscription; None: none are sent.
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class BackendStack(cdk.Stack):
             part.allow_operators(operator_policy.policy)
 
         page_config = {
-            **auth.page_config(),
-            **api.page_config(),
+            **auth.build_page_config(),
+            **api.build_page_config(),
             "allowedOrigins": [*allowed_origins],
             "authorizerLogGroup": authorizer.log_group.log_group_name,
         }

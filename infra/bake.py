@@ -1,4 +1,4 @@
-"""What docker-bake.hcl says of an image, and the command by which a deployment builds it."""
+"""Read docker-bake.hcl, and make the command with which a deployment builds an image."""
 
 import hashlib
 import json
@@ -17,9 +17,10 @@ VARIABLE = re.compile(r'^variable "(\w+)" \{\s*default = "([^"]*)"', re.MULTILIN
 PLATFORM = re.compile(r'^  platforms = \["([^"]+)"\]', re.MULTILINE)
 NOT_IN_THE_IMAGE = {"CA_FILE", "TAG"}
 
-# cdk-assets takes all of stdout as the image's name, so everything else is sent to stderr.
-# `cd -P`: the shell may know this folder by a symbolic link, whose `..` is another folder.
-# Newer bakes ask before they read a file outside the project, such as CA_FILE; nobody is there to answer.
+# cdk-assets reads the image's name from stdout, so all other output goes to stderr.
+# `cd -P`: the shell's path of the current folder may be a symbolic link, whose `..` is another folder.
+# BUILDX_BAKE_ENTITLEMENTS_FS: newer versions ask before they read a file outside the project, such as CA_FILE, and in a
+# deployment nobody answers.
 BUILD = """set -eu
 root=$1 python=$2 target=$3 platform=$4 image=$5
 shift 5
@@ -37,9 +38,9 @@ class BakeTarget:
     """One target of docker-bake.hcl.
 
     Attributes:
-        platform: the only one it is built for, e.g. "linux/amd64".
-        variables: the bake file's variables with the values that the environment gives them.
-        source_hash: SHA-256 over everything that can change the image.
+        platform: the only platform of the image, e.g. "linux/amd64".
+        variables: the bake file's variables, with their values from the environment.
+        source_hash: SHA-256 of everything that can change the image.
     """
 
     name: str
@@ -49,43 +50,47 @@ class BakeTarget:
 
     @classmethod
     def read(cls, name: str, images: Path | None = None) -> Self:
-        """Reads the target as bake would build it now; `images` is the folder with the folder of its source.
+        """Read the target as bake would build it now.
+
+        Args:
+            name: of the target.
+            images: the folder that contains the target's source folder; by default that of the project.
 
         Raises:
-            ValueError: the bake file has not exactly one platform.
+            ValueError: the bake file does not have exactly one platform.
         """
-        variables = image_variables()
-        return cls(name, read_platform(), variables, source_hash((images or IMAGES) / name, variables))
+        variables = read_image_variables()
+        return cls(name, read_platform(), variables, hash_sources((images or IMAGES) / name, variables))
 
-    def command(self, *, outdir: str) -> list[str]:
-        """Return the command that builds the image, checks it and prints its name.
+    def build_command(self, *, outdir: str) -> list[str]:
+        """Return the command that builds the image, checks it and prints its name. The CDK CLI runs it in `outdir`.
 
-        The CDK CLI runs it in `outdir`. Paths inside the project are relative, so that the cloud assembly can be moved with it.
+        Paths in the project are relative, so that the project can be moved with its cloud assembly.
         """
         root = os.path.relpath(ROOT, os.path.realpath(outdir))
         image = f"{self.name}:cdk-{self.source_hash[:16]}"
         settings = [f"{name}={value}" for name, value in self.variables.items()]
-        return ["sh", "-c", BUILD, "bake", root, interpreter(), self.name, self.platform, image, *settings]
+        return ["sh", "-c", BUILD, "bake", root, find_interpreter(), self.name, self.platform, image, *settings]
 
 
-def image_variables() -> dict[str, str]:
-    """Return the bake file's variables that change an image, with the values that the environment gives them."""
+def read_image_variables() -> dict[str, str]:
+    """Return the bake file's variables that can change an image, with their values from the environment."""
     defaults: dict[str, str] = dict(VARIABLE.findall(BAKE_FILE.read_text()))
     return {name: os.environ.get(name, default) for name, default in defaults.items() if name not in NOT_IN_THE_IMAGE}
 
 
-def interpreter() -> str:
-    """Return the path of this Python, from the project's folder if it is in there."""
+def find_interpreter() -> str:
+    """Return the path of this Python, relative to the project if the project contains it."""
     path = Path(sys.executable)
-    path = path.parent.resolve() / path.name  # the link itself stays: it tells Python its virtual environment
+    path = path.parent.resolve() / path.name  # the link is kept: by its path Python finds the virtual environment
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def read_platform() -> str:
-    """Return the only platform that the bake file has; synthesis needs no Docker for it.
+    """Return the platform of the bake file, without Docker.
 
     Raises:
-        ValueError: there is none, or several: Lambda takes an image of one platform.
+        ValueError: it has none or several. Lambda needs an image of exactly one platform.
     """
     found = PLATFORM.findall(BAKE_FILE.read_text())
     if len(found) != 1:
@@ -93,8 +98,8 @@ def read_platform() -> str:
     return str(found[0])
 
 
-def source_hash(context: Path, variables: dict[str, str]) -> str:
-    """Cover the bake file with its variables, the Dockerfile, its scripts, and every file of the target's context."""
+def hash_sources(context: Path, variables: dict[str, str]) -> str:
+    """Hash the bake file with its variables, the Dockerfile, its scripts, and every file of the target's context."""
     sources = [
         path
         for folder in (context, IMAGES / "build")

@@ -1,4 +1,4 @@
-"""Who holds which connection."""
+"""The table of connections, and the table of each user's slots."""
 
 from collections.abc import Sequence
 
@@ -12,18 +12,18 @@ from constructs import Construct
 from infra.findings import accept
 
 USER_INDEX = "userIdIndex"
-ROW_WRITES = ("PutItem", "DeleteItem")  # what the websocket function does with a connection's row
-SLOT_CALLS = ("UpdateItem", "GetItem")  # and with the slots of its user
+ROW_WRITES = ("PutItem", "DeleteItem")  # operations of the websocket function on a connection's row
+SLOT_CALLS = ("UpdateItem", "GetItem")  # and on the slots of its user
 
 
 class ConnectionTable(Construct):
-    """Which Cognito user holds which WebSocket connection; rows that were left behind expire by `removedAt`.
+    """The table that says which user has which WebSocket connections. Rows that nobody deletes expire at `removedAt`.
 
     Args:
-        max_connections_per_user: how many connections a user may hold, counted in a table of its own; None: any number.
+        max_connections_per_user: how many connections a user may have, counted in a second table; None: any number.
 
     Raises:
-        ValueError: a user may hold no connection at all.
+        ValueError: max_connections_per_user is less than 1.
     """
 
     def __init__(
@@ -36,12 +36,14 @@ class ConnectionTable(Construct):
         super().__init__(scope, id_)
         if max_connections_per_user is not None and max_connections_per_user < 1:
             raise ValueError(f"max_connections_per_user is {max_connections_per_user}, it must be 1 or more")
-        accept(self, "DDB3", "A row ends with its connection, after two hours at most: restored, it would be wrong.")
+        accept(
+            self, "DDB3", "A row ends with its connection, after two hours at most, so a restored row would be wrong."
+        )
         connection_id, user_id = (
             dynamodb.Attribute(name=name, type=dynamodb.AttributeType.STRING) for name in ("connectionId", "userId")
         )
 
-        def table(id_: str, partition_key: dynamodb.Attribute) -> dynamodb.Table:
+        def create_table(id_: str, partition_key: dynamodb.Attribute) -> dynamodb.Table:
             return dynamodb.Table(
                 self,
                 id_,
@@ -51,36 +53,36 @@ class ConnectionTable(Construct):
                 removal_policy=cdk.RemovalPolicy.DESTROY,  # no row outlives the API
             )
 
-        self.table = table("Table", connection_id)
+        self.table = create_table("Table", connection_id)
         self.table.add_global_secondary_index(index_name=USER_INDEX, partition_key=user_id)
         self.max_connections_per_user = max_connections_per_user
-        self.users = table("Users", user_id) if max_connections_per_user is not None else None
+        self.users = create_table("Users", user_id) if max_connections_per_user is not None else None
 
     def track_connections_from(self, function: lambda_.Function) -> None:
-        """The function may add and remove connections, and nothing else."""
+        """Let the function add and remove connections, and do nothing else."""
         function.add_environment("CONNECTION_TABLE_NAME", self.table.table_name)
-        allow(function, self.table, ROW_WRITES)
+        grant(function, self.table, ROW_WRITES)
         if self.users:
             function.add_environment("MAX_CONNECTIONS_PER_USER", str(self.max_connections_per_user))
             function.add_environment("USER_TABLE_NAME", self.users.table_name)
-            allow(function, self.users, SLOT_CALLS)
+            grant(function, self.users, SLOT_CALLS)
 
     def allow_operators(self, policy: iam.ManagedPolicy) -> None:
-        """Operators may find and list connections, note who ended one (`endedBy`), and delete rows."""
+        """Let operators find and list connections, write who ended one (`endedBy`), and delete rows."""
         index = f"{self.table.table_arn}/index/{USER_INDEX}"
         row = ("Scan", "GetItem", "UpdateItem", "DeleteItem")
-        policy.add_statements(statement(index, "Query"), statement(self.table.table_arn, *row))
+        policy.add_statements(build_statement(index, "Query"), build_statement(self.table.table_arn, *row))
         if self.users:
-            policy.add_statements(statement(self.users.table_arn, "UpdateItem"))
+            policy.add_statements(build_statement(self.users.table_arn, "UpdateItem"))
 
-    def throttled_requests(self) -> dict[str, cloudwatch.Metric]:
-        """Return the metric of each operation that the websocket function calls; it includes throttles by the index."""
+    def list_throttle_metrics(self) -> dict[str, cloudwatch.Metric]:
+        """Return the throttled requests of each operation that the websocket function calls, those of the index included."""
         calls = [(self.table, operation) for operation in ROW_WRITES]
         if self.users:
             calls += [(self.users, operation) for operation in SLOT_CALLS]
         return {operation: table.metric_throttled_requests_for_operation(operation) for table, operation in calls}
 
-    def consumed_writes(self) -> list[cloudwatch.Metric]:
+    def list_write_metrics(self) -> list[cloudwatch.Metric]:
         """Return the write capacity that each table consumes."""
         return [
             table.metric_consumed_write_capacity_units(label=f"{name} write units")
@@ -89,10 +91,10 @@ class ConnectionTable(Construct):
         ]
 
 
-def allow(function: lambda_.Function, table: dynamodb.Table, operations: Sequence[str]) -> None:
-    """On the table alone; `grant()` would add its indexes."""
-    function.add_to_role_policy(statement(table.table_arn, *operations))
+def grant(function: lambda_.Function, table: dynamodb.Table, operations: Sequence[str]) -> None:
+    """Allow the function these operations on the table. The CDK's `grant()` would add the table's indexes."""
+    function.add_to_role_policy(build_statement(table.table_arn, *operations))
 
 
-def statement(resource: str, *operations: str) -> iam.PolicyStatement:
+def build_statement(resource: str, *operations: str) -> iam.PolicyStatement:
     return iam.PolicyStatement(actions=[f"dynamodb:{operation}" for operation in operations], resources=[resource])

@@ -1,4 +1,4 @@
-"""The context keys that the stack understands, checked without the CDK so that a wrong one is refused at once."""
+"""Read and check the stack's context keys. This needs no CDK, so a wrong key or value is refused at once."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any, TypedDict, TypeVar
 
 T = TypeVar("T")
 
-# RFC 6454 section 6.2: a browser leaves out the scheme's own port. images/authorizer accepts these, and its own port too.
+# RFC 6454 section 6.2: browsers leave out the default port. images/authorizer accepts these, and also a default port.
 ORIGIN = r"(?!https:.*:443$|http:.*:80$)[a-z][a-z0-9+.-]*://[^\s/,?#@*A-Z]+"
 EMAIL = r"[^\s@,]{1,64}@[^\s@,]+\.[^\s@,.]+"
 STACK_NAME = "up to 128 letters, digits and hyphens, the first a letter"
@@ -14,7 +14,7 @@ SWITCH = {"true": True, "false": False}
 
 
 class Settings(TypedDict):
-    """What the context says; BackendStack documents each."""
+    """The settings in the context. BackendStack documents each of them."""
 
     credential: str
     allowed_origins: list[str]
@@ -33,11 +33,11 @@ def read_context(values: Mapping[str, Any]) -> Settings:
     """Return the settings of a context.
 
     Raises:
-        SystemExit: a key is unknown, or its value is wrong; the message has the key, the value and the rule.
+        SystemExit: a key is unknown or a value is wrong; the message names the key, the value and the rule.
     """
     context = Context(values)
     settings = Settings(
-        credential=context.choose("credential", as_written("querystring", "subprotocol"), default="querystring"),
+        credential=context.choose("credential", map_to_themselves("querystring", "subprotocol"), default="querystring"),
         allowed_origins=context.split(
             "allowedOrigins", ORIGIN, "an origin as browsers write it, e.g. https://example.com"
         ),
@@ -45,25 +45,25 @@ def read_context(values: Mapping[str, Any]) -> Settings:
         required_group=context.match("requiredGroup", r"\S{1,128}", "a group's name"),
         max_connections_per_user=context.parse_number("maxConnectionsPerUser"),
         self_sign_up=context.choose("selfSignUp", SWITCH, default="false"),
-        removal_policy=context.choose("removalPolicy", as_written("destroy", "retain"), default="retain"),
-        feature_plan=context.choose("featurePlan", as_written("lite", "essentials", "plus"), default="lite"),
+        removal_policy=context.choose("removalPolicy", map_to_themselves("destroy", "retain"), default="retain"),
+        feature_plan=context.choose("featurePlan", map_to_themselves("lite", "essentials", "plus"), default="lite"),
         stack_name=context.match("stackName", "[A-Za-z][A-Za-z0-9-]{0,127}", STACK_NAME) or "WebSocketCognito",
         log_role=context.choose("apiGatewayLogRole", SWITCH, default="true"),
         alarm_email=context.match("alarmEmail", EMAIL, "an e-mail address"),
     )
-    context.refuse_others()
+    context.refuse_unknown()
     return settings
 
 
-def as_written(*values: str) -> dict[str, str]:
+def map_to_themselves(*values: str) -> dict[str, str]:
     return {value: value for value in values}
 
 
 class Context:
-    """What cdk.json and `--context name=value` say, the latter always as text.
+    """The values in cdk.json and of `--context name=value`, which are always text.
 
-    Nothing is guessed: a value that makes no sense or is empty, and a key that nobody reads, end the app with a SystemExit
-    that names the rule. A slip in `allowedOrigins` must not open the API to every page.
+    An unknown key, a wrong value and an empty value end the app with a SystemExit. Nothing is guessed, because a typing
+    error in `allowedOrigins` must not open the API to every page.
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -71,6 +71,7 @@ class Context:
         self._read: list[str] = []
 
     def choose(self, name: str, values: dict[str, T], *, default: str) -> T:
+        """Return what the key's value stands for in `values`."""
         value = self._get(name)
         value = default if value is None else str(value).lower()
         if value not in values:
@@ -78,6 +79,7 @@ class Context:
         return values[value]
 
     def match(self, name: str, pattern: str, what: str) -> str | None:
+        """Return the key's value if it matches the pattern; None if the key is missing."""
         value = self._get(name)
         if value is None:
             return None
@@ -86,12 +88,12 @@ class Context:
         return str(value)
 
     def parse_number(self, name: str) -> int | None:
-        # 9999 connections are counted in 280 KB, and an item of DynamoDB ends at 400 KB.
+        # 9999 slots take 280 KB; DynamoDB's limit for an item is 400 KB.
         value = self.match(name, "[1-9][0-9]{0,3}", "a number from 1 to 9999")
         return None if value is None else int(value)
 
     def split(self, name: str, pattern: str, what: str) -> list[str]:
-        """Return a list: cdk.json has it as a list, `--context` with commas."""
+        """Return a list, which is a list in cdk.json and separated by commas in `--context`."""
         value = self._get(name)
         if value is None:
             return []
@@ -101,8 +103,8 @@ class Context:
                 raise SystemExit(f"context {name} has {item!r}, it must be {what}")
         return items
 
-    def refuse_others(self) -> None:
-        """Reject unknown keys, except the CDK's own: `@aws-cdk/…`, `aws:cdk:…`, look-ups (`…:account=…`) and two more."""
+    def refuse_unknown(self) -> None:
+        """Reject unknown keys, except the CDK's own: `@aws-cdk/…`, `aws:cdk:…`, look-ups (`…:account=…`) and two names."""
         known = {*self._read, "cli-telemetry", "acknowledged-issue-numbers"}
         for name in self._values:
             if name not in known and not re.search("[:/]", name):

@@ -1,4 +1,4 @@
-"""The dashboard."""
+"""The CloudWatch dashboard."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from infra.connection_table import ConnectionTable
-from infra.metrics import AUTHORIZER_REASONS, CONNECT_REASONS, count
+from infra.metrics import AUTHORIZER_REASONS, CONNECT_REASONS, build_metric
 
-COLUMNS = 24  # of a CloudWatch dashboard
+COLUMNS = 24  # width of a CloudWatch dashboard
 
 
 class Dashboard(Construct):
-    """The alarms, then a row of graphs each for connections, messages, either function, and the table."""
+    """A dashboard with the alarms, and rows of graphs for connections, messages, both functions and the table."""
 
     def __init__(
         self,
@@ -32,11 +32,11 @@ class Dashboard(Construct):
         self.dashboard = cloudwatch.Dashboard(self, "Dashboard", default_interval=cdk.Duration.hours(3))
         self.dashboard.add_widgets(cloudwatch.AlarmStatusWidget(alarms=alarms, title="Alarms", width=COLUMNS, height=4))
         for row in (
-            graphs_of_connections(authorizer, websocket, stage),
-            graphs_of_messages(websocket, stage),
-            graphs_of_function("Authorizer", authorizer),
-            graphs_of_function("WebSocket function", websocket),
-            graphs_of_table(table),
+            graph_connections(authorizer, websocket, stage),
+            graph_messages(websocket, stage),
+            graph_function("Authorizer", authorizer),
+            graph_function("WebSocket function", websocket),
+            graph_table(table),
         ):
             self.dashboard.add_widgets(*row)
 
@@ -44,33 +44,33 @@ class Dashboard(Construct):
 Graphs = list[cloudwatch.GraphWidget]
 
 
-def graphs_of_connections(
+def graph_connections(
     authorizer: lambda_.Function, websocket: lambda_.Function, stage: apigatewayv2.WebSocketStage
 ) -> Graphs:
     refusals = [
-        count("Refused", function, reason_class=reason, label=reason)
+        build_metric("Refused", function, reason_class=reason, label=reason)
         for function, reasons in ((authorizer, AUTHORIZER_REASONS), (websocket, CONNECT_REASONS))
         for reason in reasons
     ]
-    counts = [count(name, websocket) for name in ("Accepted", "Expired", "Gone")]
+    counts = [build_metric(name, websocket) for name in ("Accepted", "Expired", "Gone")]
     return [
         graph("Connections", stage.metric("ConnectCount", statistic="Sum"), *counts),
-        graph("Refusal ratio", count("Refused", authorizer, statistic="Average", label="of all decisions")),
+        graph("Refusal ratio", build_metric("Refused", authorizer, statistic="Average", label="of all decisions")),
         graph("Refusals by class of reasons", *refusals),
-        graph("Keys unavailable", count("KeysUnavailable", authorizer)),
+        graph("Keys unavailable", build_metric("KeysUnavailable", authorizer)),
     ]
 
 
-def graphs_of_messages(websocket: lambda_.Function, stage: apigatewayv2.WebSocketStage) -> Graphs:
+def graph_messages(websocket: lambda_.Function, stage: apigatewayv2.WebSocketStage) -> Graphs:
     errors = [stage.metric(name, statistic="Sum") for name in ("IntegrationError", "ExecutionError", "ClientError")]
     return [
         graph("Messages", stage.metric("MessageCount", statistic="Sum")),
-        graph("Errors", *errors, count("EchoFailed", websocket)),
+        graph("Errors", *errors, build_metric("EchoFailed", websocket)),
         graph("Integration latency p99", stage.metric("IntegrationLatency", statistic="p99")),
     ]
 
 
-def graphs_of_function(name: str, function: lambda_.Function) -> Graphs:
+def graph_function(name: str, function: lambda_.Function) -> Graphs:
     return [
         graph(f"{name}: invocations", function.metric_invocations()),
         graph(f"{name}: errors and throttles", function.metric_errors(), function.metric_throttles()),
@@ -79,10 +79,10 @@ def graphs_of_function(name: str, function: lambda_.Function) -> Graphs:
     ]
 
 
-def graphs_of_table(table: ConnectionTable) -> Graphs:
+def graph_table(table: ConnectionTable) -> Graphs:
     return [
-        graph("Table: throttled requests", *table.throttled_requests().values()),
-        graph("Table: consumed write capacity", *table.consumed_writes()),
+        graph("Table: throttled requests", *table.list_throttle_metrics().values()),
+        graph("Table: consumed write capacity", *table.list_write_metrics()),
     ]
 
 

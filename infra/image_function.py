@@ -1,4 +1,4 @@
-"""One definition of a function that is a container image."""
+"""A Lambda function that is a container image."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ ARCHITECTURES = {"linux/amd64": lambda_.Architecture.X86_64, "linux/arm64": lamb
 
 
 class ImageFunction(Construct):
-    """A traced function with JSON logs whose image is what `docker buildx bake` builds.
+    """A function with traces and JSON logs, whose image `docker buildx bake` builds.
 
-    The image is built and pushed at deployment, and only when an input of it has changed.
+    A deployment builds and pushes the image only if one of its inputs has changed.
     """
 
     def __init__(
@@ -35,13 +35,18 @@ class ImageFunction(Construct):
         super().__init__(scope, id_)
         baked = BakeTarget.read(target, images)
         if baked.platform not in ARCHITECTURES:
-            raise ValueError(f"Lambda runs {' or '.join(ARCHITECTURES)}; bake builds {target} for {baked.platform}")
+            raise ValueError(
+                f"docker-bake.hcl builds {target} for {baked.platform}, but Lambda runs {' or '.join(ARCHITECTURES)} only; "
+                "change `platforms`"
+            )
 
         self.log_group = logs.LogGroup(self, "LogGroup", retention=log_retention, removal_policy=removal_policy)
-        # A role of its own: AWSLambdaBasicExecutionRole could write to every log group.
+        # Not the managed policy AWSLambdaBasicExecutionRole, which allows writing to every log group.
         role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         self.log_group.grant_write(role)
-        accept(role, "IAM5[Resource::*]", "X-Ray has no resources that a policy could name for its two actions.")
+        accept(
+            role, "IAM5[Resource::*]", "X-Ray has no resource types for these two actions, so a policy cannot name any."
+        )
         self.function = lambda_.DockerImageFunction(
             self,
             "Function",
@@ -56,18 +61,18 @@ class ImageFunction(Construct):
             application_log_level_v2=lambda_.ApplicationLogLevel.INFO,
             system_log_level_v2=lambda_.SystemLogLevel.WARN,
         )
-        # Tells tools that run the template on a desk which image, and so which handler, this is.
+        # The local run reads from the template which image, and so which handler, this is.
         resource = self.function.node.default_child
         assert isinstance(resource, cdk.CfnResource)
         resource.add_metadata("BakeTarget", target)
-        # The CDK lets a function wait for its role, and for the role's policy, which waits for the role anyway.
+        # The CDK adds a redundant dependency on the role: the function depends on the role's policy, which depends on the role.
         resource.add_metadata("cfn-lint", {"config": {"ignore_checks": ["W3005"]}})
 
     def _image(self, baked: BakeTarget) -> lambda_.DockerImageCode:
         asset = cdk.Stack.of(self).synthesizer.add_docker_image_asset(
             source_hash=baked.source_hash,
             display_name=baked.name,
-            executable=baked.command(outdir=self.node.root.outdir),  # type: ignore[attr-defined]
+            executable=baked.build_command(outdir=self.node.root.outdir),  # type: ignore[attr-defined]
         )
         repository = ecr.Repository.from_repository_name(self, "Repository", asset.repository_name)
         return lambda_.DockerImageCode.from_ecr(repository, tag_or_digest=asset.image_tag)

@@ -1,4 +1,4 @@
-"""Print what is in Docker images, and refuse those that Lambda would refuse after they are pushed."""
+"""Print what Docker images contain, and refuse an image that Lambda would refuse after it is pushed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ TASK_ROOT = "var/task/"
 LARGEST_PACKAGES = 6
 
 Json = dict[str, Any]
-Tree = dict[str, int | None]  # the size of each file by its path, None for a folder
+Tree = dict[str, int | None]  # the size of each file by its path; None for a folder
 
 
 @dataclass
 class Layer:
+    """A layer of an image, with the size of its files."""
+
     digest: str
     bytes: int = 0
     files: int = 0
@@ -35,12 +37,12 @@ class Layer:
 
 @dataclass
 class Report:
-    """What an image is made of.
+    """What an image contains, and what is wrong with it.
 
     Attributes:
-        kind: the media type of its manifest.
-        tree: the files that a container sees, after all layers.
-        refusals: why Lambda would refuse the image; empty if it would not.
+        kind: the media type of the image's manifest.
+        tree: the files that a container sees, with all layers applied.
+        refusals: reasons why Lambda would refuse the image; empty if there are none.
     """
 
     image: str
@@ -52,6 +54,7 @@ class Report:
     refusals: list[str] = field(default_factory=list)
 
     def refuse(self, reason: str, *, layer: int | None = None) -> None:
+        """Add a reason why Lambda would refuse the image, and the layer's number if it is about a layer."""
         place = self.image if layer is None else f"{self.image}, layer {layer} ({self.layers[layer - 1].digest[:19]})"
         self.refusals.append(f"{place}: {reason}")
 
@@ -82,14 +85,15 @@ def main(arguments: list[str] | None = None) -> None:
     refusals = []
     for image in options.images:
         with TemporaryDirectory() as directory:
-            report = read_archive(save(image, Path(directory) / "image.tar"), image, platform=options.platform)
+            report = read_archive(save_image(image, Path(directory) / "image.tar"), image, platform=options.platform)
         print(report)
         refusals += report.refusals
     if refusals:
         raise SystemExit("\n".join(["Lambda would refuse:", *refusals]))
 
 
-def save(image: str, archive: Path) -> Path:
+def save_image(image: str, archive: Path) -> Path:
+    """Write the image to an archive by `docker save`; return the archive."""
     saved = subprocess.run(
         ["docker", "save", f"--output={archive}", image], capture_output=True, text=True, check=False
     )
@@ -99,7 +103,7 @@ def save(image: str, archive: Path) -> Path:
 
 
 def read_archive(archive: Path, image: str, *, platform: str | None = None) -> Report:
-    """Read what `docker save` has written; the image must be of the platform, if one is given."""
+    """Report on an archive that `docker save` wrote. If a platform is given, refuse an image of another one."""
     with tarfile.open(archive) as saved:
         report, config, layers = read_manifest(saved, image)
         if report.refusals:
@@ -115,9 +119,9 @@ def read_archive(archive: Path, image: str, *, platform: str | None = None) -> R
 
 
 def read_manifest(saved: tarfile.TarFile, image: str) -> tuple[Report, Json, list[str]]:
-    """Return an empty report, the image's configuration, and the names of its layers in the archive.
+    """Return a report without layers, the image's configuration, and the names of its layers in the archive.
 
-    Docker writes an OCI layout since version 25, and only manifest.json before.
+    Since version 25 Docker writes an OCI layout. Older versions write manifest.json only.
     """
     if "index.json" not in saved.getnames():
         (manifest,) = read_json(saved, "manifest.json")
@@ -126,15 +130,19 @@ def read_manifest(saved: tarfile.TarFile, image: str) -> tuple[Report, Json, lis
     manifests = read_json(saved, "index.json")["manifests"]
     report = Report(image, manifests[0]["mediaType"])
     if report.kind in INDEXES:
-        manifests = read_json(saved, blob(manifests[0]))["manifests"]
+        manifests = read_json(saved, get_blob_name(manifests[0]))["manifests"]
     if report.kind in INDEXES or len(manifests) > 1:
         report.refuse(
             f"it is an image index of {', '.join(map(describe, manifests))}, but Lambda takes a single image; "
             "build it for one platform and without attestations (--provenance=false --sbom=false)"
         )
         return report, {}, []
-    manifest = read_json(saved, blob(manifests[0]))
-    return report, read_json(saved, blob(manifest["config"])), [blob(layer) for layer in manifest["layers"]]
+    manifest = read_json(saved, get_blob_name(manifests[0]))
+    return (
+        report,
+        read_json(saved, get_blob_name(manifest["config"])),
+        [get_blob_name(layer) for layer in manifest["layers"]],
+    )
 
 
 def read_json(saved: tarfile.TarFile, name: str) -> Any:
@@ -143,7 +151,7 @@ def read_json(saved: tarfile.TarFile, name: str) -> Any:
     return json.load(file)
 
 
-def blob(descriptor: Json) -> str:
+def get_blob_name(descriptor: Json) -> str:
     return f"blobs/{descriptor['digest'].replace(':', '/')}"
 
 
@@ -162,11 +170,11 @@ def check_platform(report: Report, wanted: str | None) -> None:
 
 
 def read_layer(saved: tarfile.TarFile, name: str, report: Report) -> None:
-    """Add a layer to the report."""
-    layer, own, lower = Layer(digest_of(name)), Tree(), report.tree
+    """Add a layer to the report, and refuse entries that Lambda may not unpack."""
+    layer, own, lower = Layer(parse_digest(name)), Tree(), report.tree
     report.layers.append(layer)
     number = len(report.layers)
-    for member, path in members(saved, name):
+    for member, path in read_members(saved, name):
         parent, _, base = path.rpartition("/")
         if parent and own.get(parent, lower.get(parent, 0)) is not None:
             report.refuse(
@@ -182,7 +190,7 @@ def read_layer(saved: tarfile.TarFile, name: str, report: Report) -> None:
         elif member.isdir():
             own[path] = None
         else:
-            if reason := refused_type(member):
+            if reason := find_refusal(member):
                 report.refuse(f"/{path} is {reason}", layer=number)
             own[path] = member.size
             layer.bytes += member.size
@@ -190,13 +198,13 @@ def read_layer(saved: tarfile.TarFile, name: str, report: Report) -> None:
     report.tree = {**lower, **own}
 
 
-def digest_of(name: str) -> str:
-    """Return the digest that a layer's name in the archive contains, or the name if there is none."""
+def parse_digest(name: str) -> str:
+    """Return the digest in a layer's name in the archive; the name itself if it has none."""
     return name.removeprefix("blobs/").replace("/", ":")
 
 
-def members(saved: tarfile.TarFile, name: str) -> Iterator[tuple[tarfile.TarInfo, str]]:
-    """Yield the entries of a layer, each with its path from the root, but not the root itself."""
+def read_members(saved: tarfile.TarFile, name: str) -> Iterator[tuple[tarfile.TarInfo, str]]:
+    """Yield each entry of a layer except the root, with its path relative to the root."""
     try:
         with tarfile.open(fileobj=saved.extractfile(name)) as layer:
             for member in layer:
@@ -204,18 +212,21 @@ def members(saved: tarfile.TarFile, name: str) -> Iterator[tuple[tarfile.TarInfo
                 if path not in ("", "."):
                     yield member, path
     except tarfile.ReadError as error:
-        message = f"layer {digest_of(name)} is not an archive that Python can read; build it without zstd compression"
+        message = (
+            f"layer {parse_digest(name)} is not an archive that Python can read; build it without zstd compression"
+        )
         raise SystemExit(message) from error
 
 
 def remove_below(tree: Tree, path: str, *, itself: bool = True) -> Tree:
-    """Return the tree without what is below the path."""
+    """Return the tree without the entries below the path, and by default without the path itself."""
     return {
         name: size for name, size in tree.items() if not name.startswith(f"{path}/") and not (itself and name == path)
     }
 
 
-def refused_type(member: tarfile.TarInfo) -> str:
+def find_refusal(member: tarfile.TarInfo) -> str:
+    """Return why Lambda may refuse to unpack an entry of this type; an empty string if it does not."""
     if member.islnk():
         target = member.linkname.removeprefix("./").lstrip("/")
         return f"a hard link to /{target}, which Lambda may refuse to unpack; copy the file instead"

@@ -6,12 +6,12 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_lambda as lambda_
 
 NAMESPACE = "WebSocketApi"
-# Why a function refuses a connection: the values of the dimension ReasonClass.
+# The values of the dimension ReasonClass: why a function refuses a connection.
 AUTHORIZER_REASONS = ("credential", "signature", "claims", "expired", "policy")
 CONNECT_REASONS = ("connect",)
 
 
-def count(
+def build_metric(
     name: str,
     function: lambda_.IFunction,
     *,
@@ -19,7 +19,7 @@ def count(
     statistic: str = "Sum",
     **options: Any,
 ) -> cloudwatch.Metric:
-    """Return a metric of this function; `Refused` also has a series for each class of reasons."""
+    """Return a metric of this function, or its series for one class of reasons. Only `Refused` has such series."""
     dimensions = {"FunctionName": function.function_name}
     if reason_class:
         dimensions["ReasonClass"] = reason_class

@@ -1,4 +1,4 @@
-"""What an operator sees and may do: saved queries, a dashboard, alarms, and a policy for the operator commands."""
+"""For operators: saved queries, a dashboard, alarms, and a policy for the operator commands."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ from constructs import Construct
 from infra.alarms import Alarms
 from infra.connection_table import ConnectionTable
 from infra.dashboard import Dashboard
-from infra.findings import accept, shown
+from infra.findings import accept, format_for_finding
 from infra.image_function import ImageFunction
 from infra.websocket_api import WebSocketApi
 
-# API Gateway's request id is `apiRequestId` in the functions' lines, whose `requestId` is Lambda's own. In the access
-# log it is `requestId`.
+# API Gateway's request id is `apiRequestId` in the functions' log lines, where `requestId` is Lambda's. In the access log
+# it is `requestId`.
 QUERIES = {
     "One connection": 'connectionId = "CONNECTION_ID"',
-    # A client that was refused knows no connection id, only the header x-amz-apigw-id.
+    # A refused client has no connection id, only the header x-amz-apigw-id.
     "One request": 'apiRequestId = "REQUEST_ID" or requestId = "REQUEST_ID"',
 }
 COLUMNS = (
@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 class Operations(Construct):
-    """Saved queries over the logs of a connection, the dashboard, and the alarms."""
+    """The saved queries for the logs, the dashboard and the alarms."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Operations(Construct):
         ).dashboard
 
     def _save_queries(self, log_groups: Sequence[logs.ILogGroup]) -> None:
-        """Save the queries for CloudWatch Logs Insights, in a folder that is named for the stack."""
+        """Save the queries for CloudWatch Logs Insights, in a folder with the stack's name."""
         for name, condition in QUERIES.items():
             logs.QueryDefinition(
                 self,
@@ -88,16 +88,18 @@ class Operations(Construct):
 
 
 class OperatorPolicy(Construct):
-    """What the operator commands need; attach the policy to the roles of those who run them."""
+    """The permissions of the operator commands. Attach the policy to the roles of the people who run them."""
 
     def __init__(self, scope: Construct, id_: str) -> None:
         super().__init__(scope, id_)
         stack = cdk.Stack.of(self)
         self.policy = iam.ManagedPolicy(self, "Policy", description=f"Operator commands of stack {stack.stack_name}")
-        # The commands read the stack's outputs by its name.
+        # The commands find the stack by its name and read its outputs.
         this_stack = stack.format_arn(service="cloudformation", resource="stack", resource_name=f"{stack.stack_name}/*")
         self.policy.add_statements(
             iam.PolicyStatement(actions=["cloudformation:DescribeStacks"], resources=[this_stack])
         )
-        reason = "CloudFormation adds an id to the stack's ARN, which a command that has its name does not know."
-        accept(self.policy, f"IAM5[Resource::{shown(self, this_stack)}]", reason)
+        reason = (
+            "CloudFormation adds an id to the stack's ARN, and a command that has only the name cannot know the id."
+        )
+        accept(self.policy, f"IAM5[Resource::{format_for_finding(self, this_stack)}]", reason)

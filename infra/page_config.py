@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def read_page_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return the only stack that has the output, and the output's value.
+    """Return the name of the only stack that has the output, and the output's value.
 
     Raises:
         SystemExit: the file does not have exactly one valid output; the message says what to do next.

@@ -13,11 +13,11 @@ from aws_cdk.aws_apigatewayv2_authorizers import WebSocketLambdaAuthorizer
 from aws_cdk.aws_apigatewayv2_integrations import WebSocketLambdaIntegration
 from constructs import Construct, IConstruct
 
-from infra.findings import accept, shown
+from infra.findings import accept, format_for_finding
 
-# Facts of a connection or message; never the query string, which carries the token. The variables are those of
-# https://docs.aws.amazon.com/apigateway/latest/developerguide/websocket-api-logging.html; without a value it is "-".
-# Of an error, `message` is quoted here: `messageString` brings its own quotes, but "-" has none, which is not JSON.
+# Never the query string, which contains the token. The variables are documented at
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/websocket-api-logging.html. One without a value is "-".
+# So `error.message` is used, quoted here: `error.messageString` has its own quotes, but not for "-", which is not JSON.
 ACCESS_LOG_FORMAT = {
     "requestId": "$context.requestId",
     "requestTime": "$context.requestTime",
@@ -41,13 +41,13 @@ ACCESS_LOG_FORMAT = {
 
 
 class Credential(StrEnum):
-    """Where a client puts its ID token; docs/clients.md has what each costs."""
+    """Where a client puts its ID token. docs/clients.md compares the two."""
 
     QUERYSTRING = "querystring"
     SUBPROTOCOL = "subprotocol"
 
 
-# Without a value there, API Gateway answers 401 by itself.
+# If the identity source is empty, API Gateway answers 401 and does not invoke the authorizer.
 IDENTITY_SOURCE = {
     Credential.QUERYSTRING: "route.request.querystring.idToken",
     Credential.SUBPROTOCOL: "route.request.header.Sec-WebSocket-Protocol",
@@ -55,7 +55,7 @@ IDENTITY_SOURCE = {
 
 
 class WebSocketApi(Construct):
-    """The API: `$connect` is open only to those whom the authorizer lets in; one function serves every route."""
+    """The WebSocket API. Its authorizer decides who can connect, and one function serves every route."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class WebSocketApi(Construct):
         self.stage = apigatewayv2.WebSocketStage(
             self, "Stage", web_socket_api=self.api, stage_name="prod", auto_deploy=True, throttle=throttle
         )
-        # Not live before all its routes: while `$connect` is missing, an API lets everybody in.
+        # Create the stage after all routes: while `$connect` is missing, everybody can connect.
         self.stage.node.add_dependency(self.api)
         self.access_log = logs.LogGroup(self, "AccessLog", retention=log_retention, removal_policy=removal_policy)
         resource = self.stage.node.default_child
@@ -99,13 +99,13 @@ class WebSocketApi(Construct):
         resource.access_log_settings = apigatewayv2.CfnStage.AccessLogSettingsProperty(
             destination_arn=self._access_log_arn(), format=json.dumps(ACCESS_LOG_FORMAT)
         )
-        # The stage names the API, and so waits for it anyway.
+        # The stage refers to the API, so the dependency above is redundant for cfn-lint.
         resource.add_metadata("cfn-lint", {"config": {"ignore_checks": ["W3005"]}})
         if log_role:
             self.stage.node.add_dependency(ApiGatewayLogRole(self, "LogRole"))
 
     def _access_log_arn(self) -> str:
-        """Return the ARN as API Gateway keeps it: with the log group's own, which ends with `:*`, every stage has drifted."""
+        """Return the ARN as API Gateway stores it. The log group's own ARN ends with `:*`, which would be reported as drift."""
         return cdk.Stack.of(self).format_arn(
             service="logs",
             resource="log-group",
@@ -113,22 +113,22 @@ class WebSocketApi(Construct):
             arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
         )
 
-    def page_config(self) -> dict[str, str]:
-        """Return what a page needs to connect."""
+    def build_page_config(self) -> dict[str, str]:
+        """Return the settings that a page needs to connect."""
         return {"webSocketEndpoint": self.stage.url, "credential": self.credential}
 
     def post_messages_from(self, function: lambda_.Function) -> None:
-        """The function may send to this stage's connections and close them; inspecting them is not included."""
+        """Let the function post to this stage's connections and close them, but not inspect them."""
         function.add_environment("CALLBACK_URL", self.stage.callback_url)
         assert function.role is not None
         function.add_to_role_policy(self._manage_connections("POST", "DELETE", role=function.role))
 
     def allow_operators(self, policy: iam.ManagedPolicy) -> None:
-        """Operators may send to this stage's connections, inspect and close them."""
+        """Let operators post to this stage's connections, inspect and close them."""
         policy.add_statements(self._manage_connections("POST", "GET", "DELETE", role=policy))
 
     def _manage_connections(self, *methods: str, role: IConstruct) -> iam.PolicyStatement:
-        """Return a statement for these methods of `@connections`, for a role or policy where cdk-nag will find it."""
+        """Return a statement for these methods of `@connections`; accept cdk-nag's finding about it at the role or policy."""
         resources = [
             cdk.Stack.of(self).format_arn(
                 service="execute-api",
@@ -137,16 +137,16 @@ class WebSocketApi(Construct):
             )
             for method in methods
         ]
-        reason = "API Gateway makes up a connection's id as it is opened: a policy can only name its stage."
+        reason = "API Gateway creates a connection's id when the connection opens, so a policy can only name the stage."
         for resource in resources:
-            accept(role, f"IAM5[Resource::{shown(self, resource)}]", reason)
+            accept(role, f"IAM5[Resource::{format_for_finding(self, resource)}]", reason)
         return iam.PolicyStatement(actions=["execute-api:ManageConnections"], resources=resources)
 
 
 class ApiGatewayLogRole(Construct):
-    """Lets API Gateway write logs in this account and region; without it a first deployment is refused.
+    """The role with which API Gateway writes logs in this account and region. Without one, the deployment fails.
 
-    The setting belongs to the account: destroying the stack leaves it, other APIs may rely on it.
+    The setting belongs to the account, so `cdk destroy` keeps it: other APIs may need it.
     """
 
     def __init__(self, scope: Construct, id_: str) -> None:
@@ -155,8 +155,8 @@ class ApiGatewayLogRole(Construct):
         role = iam.Role(
             self, "Role", assumed_by=iam.ServicePrincipal("apigateway.amazonaws.com"), managed_policies=[policy]
         )
-        reason = "The role is for every API of the account, and this is the policy that AWS made for it."
-        accept(role, f"IAM4[Policy::{shown(self, policy.managed_policy_arn)}]", reason)
+        reason = "The role is for all APIs of the account, and AWS provides this policy for that purpose."
+        accept(role, f"IAM4[Policy::{format_for_finding(self, policy.managed_policy_arn)}]", reason)
         account = apigateway.CfnAccount(self, "Account", cloud_watch_role_arn=role.role_arn)
         for resource in (role, account):
             resource.apply_removal_policy(cdk.RemovalPolicy.RETAIN)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from infra.bake import image_variables
+from infra.bake import read_image_variables
 from local import paths
 from local.cloudformation.synthesis import find_template, read_cdk_json, synthesize
 from local.errors import TemplateError
@@ -66,7 +66,7 @@ def assembly_folder(context: Mapping[str, str]) -> Path:
 
 def fingerprint(context: Mapping[str, str]) -> str:
     """Return a hash over all that the template depends on: sources, locks, contexts, and the images' variables."""
-    settings = [sys.version, dict(context), image_variables()]
+    settings = [sys.version, dict(context), read_image_variables()]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in sorted(input_files()):
         content = path.read_bytes()

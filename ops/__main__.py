@@ -1,11 +1,11 @@
-"""`python -m ops`: who is connected, push a message, end connections."""
+"""`python -m ops`: list connections, push a message to them, end them."""
 
 from __future__ import annotations
 
 import signal
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C prints no traceback, also during the imports
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # so that Ctrl-C during the imports prints no traceback
 
 import argparse
 import json
@@ -30,10 +30,10 @@ SHOWN_REASONS = 5
 
 
 class Progress:
-    """Keeps what was done so far, and shows it on a terminal.
+    """Counts what was done so far, and shows it if standard error is a terminal.
 
     Attributes:
-        counts: what was done.
+        counts: what was done so far.
     """
 
     def __init__(self) -> None:
@@ -42,18 +42,21 @@ class Progress:
         self._started = time.monotonic()
 
     def report(self, counts: Counts) -> None:
+        """Keep the counts and show them."""
         self.counts = counts
         if self._is_shown:
             done = counts.outcomes.total()
             rate = done / (time.monotonic() - self._started)
             print(f"\r\033[K{done:,} done, {rate:,.0f} a second", end="", file=sys.stderr, flush=True)
 
-    def end(self) -> None:
+    def clear(self) -> None:
+        """Remove the progress from the terminal."""
         if self._is_shown:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status. An error is printed in one line, with what was done before it."""
     arguments = parse_arguments(sys.argv[1:] if words is None else words)
     progress = Progress()
     try:
@@ -64,15 +67,15 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:  # for example, the disk is full
         discard_output()
-        progress.end()
+        progress.clear()
         print(explain(error), file=sys.stderr)
         status = 1
     except (OpsError, ClientError, BotoCoreError) as error:
-        progress.end()
+        progress.clear()
         print(explain(error), file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
-        progress.end()
+        progress.clear()
         status = 130
     else:
         return status
@@ -83,18 +86,19 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def discard_output() -> None:
-    """Write no more, also not what Python still holds."""
+    """Send standard output to the null device, with the text that Python still buffers."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
-    """Carry out a command; return the exit status."""
+    """Read the message, open the deployment and carry out the command; return the exit status."""
     message = read_message(arguments.message) if arguments.command == "push" else b""
     with closing(open_deployment(arguments)) as deployment:
         return operate(deployment, arguments, message, progress)
 
 
 def operate(deployment: Deployment, arguments: argparse.Namespace, message: bytes, progress: Progress) -> int:
+    """Carry out the command and print its result; return the exit status."""
     disables = arguments.command == "kick" and arguments.disable
     user = None
     if arguments.user and (deployment.user_pool_id or "@" in arguments.user or disables):
@@ -117,7 +121,7 @@ def operate(deployment: Deployment, arguments: argparse.Namespace, message: byte
                 )
         counts = kick(deployment, arguments.by, user_id=user_id, connection_id=arguments.connection, **options)
         outcomes = ["kicked", "gone", "failed"]
-    progress.end()
+    progress.clear()
     if arguments.json:
         print(json.dumps({**{each: counts.outcomes[each] for each in outcomes}, "reasons": counts.reasons, **facts}))
     else:
@@ -128,6 +132,7 @@ def operate(deployment: Deployment, arguments: argparse.Namespace, message: byte
 
 
 def open_deployment(arguments: argparse.Namespace) -> Deployment:
+    """Return the deployment that the options select: the local run, a stack, or a table and a callback URL."""
     if arguments.local:
         return Deployment.of_local_run(arguments.port, threads=arguments.threads)
     if arguments.stack:
@@ -146,7 +151,7 @@ def open_deployment(arguments: argparse.Namespace) -> Deployment:
 
 
 def read_message(argument: str | None) -> bytes:
-    """Return the message of the command line, else that of standard input, byte for byte.
+    """Return the message of the command line, otherwise that of standard input, byte for byte.
 
     Raises:
         OpsError: `@connections` would refuse it.
@@ -170,7 +175,7 @@ def print_connections(connections: Iterator[Connection], *, as_json: bool) -> No
         if number == 0:
             print(ROW.format("CONNECTION", "USER", "CONNECTED SINCE", "EXPIRES IN"))
         since = format_time(each.connected_at) if each.connected_at else "unknown"
-        print(ROW.format(each.id, each.user_id, since, format_rest(each)))
+        print(ROW.format(each.id, each.user_id, since, format_time_left(each)))
     if number < 0:
         print("no connections", file=sys.stderr)
 
@@ -183,7 +188,7 @@ def format_time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def format_rest(connection: Connection) -> str:
+def format_time_left(connection: Connection) -> str:
     if connection.has_expired:
         return "expired"
     minutes, seconds = divmod(int(connection.removed_at - time.time()), 60)
@@ -192,8 +197,8 @@ def format_rest(connection: Connection) -> str:
 
 if __name__ == "__main__":
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # the caller has closed it
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # the terminal may not have every character
+        if getattr(sys, name) is None:  # None: the caller closed the stream
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - stays open until the process ends
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # the terminal's encoding may lack a character
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

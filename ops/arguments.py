@@ -15,7 +15,7 @@ MAX_NAME_CHARACTERS = 64
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without a page of usage before it."""
+    """A parser that reports an error in one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument ([^:]+): ", r"\1 ", message).replace("expected one argument", "needs a value")
@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Return the command with its arguments; exit with status 2 and one line about those that are wrong."""
+    """Return the command with its arguments. If they are wrong, print one line and exit with status 2."""
     parser = Parser(prog="python -m ops", description="Operate a deployment or the running `make up`.")
     common = build_common_options()
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
@@ -45,17 +45,21 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     whom.add_argument("--connection", metavar="ID", type=parse_text, help="one connection")
     kick.add_argument("--disable", action="store_true", help="disable the user in Cognito first")
     kick.add_argument(
-        "--by", metavar="NAME", type=parse_name, default=find_own_name(), help="for the log (default: %(default)s)"
+        "--by",
+        metavar="NAME",
+        type=parse_name,
+        default=find_own_name(),
+        help="who ends them, for the log (default: %(default)s)",
     )
     for each in (push, kick):
-        each.add_argument("--dry-run", action="store_true", help="only count")
+        each.add_argument("--dry-run", action="store_true", help="count the connections, and change nothing")
     arguments = parser.parse_args(join_connection(words))
     check_options(commands.choices[arguments.command], arguments)
     return arguments
 
 
 def join_connection(words: Sequence[str]) -> list[str]:
-    """Return `--connection ID` as one word: one id in 64 begins with a hyphen, as an option does."""
+    """Join `--connection ID` to one word, because one id in 64 begins with a hyphen, like an option."""
     for at, (option, value) in enumerate(pairwise(words)):
         if option == "--connection" and re.fullmatch("-.{15}", value):
             return [*words[:at], f"{option}={value}", *words[at + 2 :]]
@@ -63,6 +67,7 @@ def join_connection(words: Sequence[str]) -> list[str]:
 
 
 def build_common_options() -> Parser:
+    """Return the options that all commands have."""
     common = Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON")
     common.add_argument(
@@ -72,20 +77,22 @@ def build_common_options() -> Parser:
         metavar="NUMBER",
         help="calls at the same time (default: %(default)s)",
     )
-    where = common.add_argument_group("where", "One of --local, --stack, or --table and --callback-url.")
+    where = common.add_argument_group("where", "Pass --local, --stack, or --table and --callback-url.")
     where.add_argument("--local", action="store_true", help="the running `make up`")
-    where.add_argument("--port", type=partial(parse_number, highest=65535), help="of that `make up` (default: 4510)")
-    where.add_argument("--stack", metavar="NAME", help="a deployed stack; the rest is read from its outputs")
+    where.add_argument(
+        "--port", type=partial(parse_number, highest=65535), help="port of that `make up` (default: 4510)"
+    )
+    where.add_argument("--stack", metavar="NAME", help="a deployed stack, whose outputs are read")
     where.add_argument("--table", metavar="NAME", help="the output ConnectionTableName")
     where.add_argument("--callback-url", metavar="URL", help="the output CallbackUrl")
     where.add_argument("--user-pool", metavar="ID", help="the output UserPoolId")
-    where.add_argument("--region", help="default: that of the environment or profile")
-    where.add_argument("--profile", help="of AWS's configuration files")
+    where.add_argument("--region", help="region (default: from the environment or the profile)")
+    where.add_argument("--profile", help="profile in AWS's configuration files")
     return common
 
 
 def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Exit with one line if the options do not fit together."""
+    """Print one line and exit if the options contradict each other or lack one."""
     explicit = [name for name in ("table", "callback_url", "user_pool") if vars(arguments)[name]]
     ways = [*(["--local"] if arguments.local else []), *(["--stack"] if arguments.stack else [])]
     ways += [f"--{explicit[0].replace('_', '-')}"] if explicit else []
@@ -124,11 +131,12 @@ def parse_name(text: str) -> str:
 
 
 def clean_name(text: str) -> str:
+    """Return the printable ASCII characters of a name, at most MAX_NAME_CHARACTERS."""
     return re.sub("[^ -~]", "", text).strip()[:MAX_NAME_CHARACTERS]
 
 
 def find_own_name() -> str:
-    """Return the operating system's name of the user."""
+    """Return the name that the operating system has for the user, or `uid` and the number."""
     try:
         return clean_name(getpass.getuser()) or f"uid {os.getuid()}"
     except (KeyError, OSError):  # a container may run as a user without a name

@@ -19,14 +19,17 @@ from ops.errors import OpsError, call_with_retries, clean, explain, is_retryable
 MAX_MESSAGE_BYTES = 128 * 1024  # limit of `@connections`
 HANDSHAKE_SECONDS = 30  # API Gateway waits 29 s for `$connect`
 REPORT_SECONDS = 0.2
-OF_ONE_CONNECTION = {"BadRequestException", "PayloadTooLargeException"}
+CONNECTION_ERRORS = {
+    "BadRequestException",
+    "PayloadTooLargeException",
+}  # concern one connection, so the others are still tried
 
 
 class Connection(NamedTuple):
-    """A row of the connection table. Times are Unix seconds; 0 is unknown.
+    """A connection, as the connection table has it. Times are in Unix seconds; 0 is unknown.
 
     Attributes:
-        removed_at: when its token expires, or API Gateway closes it.
+        removed_at: when the token expires or API Gateway closes the connection.
     """
 
     id: str
@@ -36,7 +39,11 @@ class Connection(NamedTuple):
 
     @classmethod
     def parse(cls, row: dict[str, Any]) -> Self:
-        """Raise OpsError for a row of another kind of table. What else is missing or makes no sense is unknown."""
+        """Read a row. A user or time that is missing or malformed is unknown.
+
+        Raises:
+            OpsError: the row has no connectionId, so the table is another one.
+        """
         try:
             connection_id = row["connectionId"]["S"]
         except KeyError as error:
@@ -50,18 +57,18 @@ class Connection(NamedTuple):
 
 
 def parse_time(row: dict[str, Any], name: str) -> int:
-    """Return a time of a row in Unix seconds; 0 if it is missing, or no number that can be one."""
+    """Return a time of a row in Unix seconds; 0 if it is missing or not a valid time."""
     text = row.get(name, {}).get("N", "0")
     return int(text) if text.isdecimal() and len(text) <= 11 else 0
 
 
 @dataclass
 class Counts:
-    """What became of connections.
+    """How many connections had which outcome.
 
     Attributes:
-        outcomes: how many were `delivered` or `kicked`, were `gone` or `expired`, or `failed`.
-        reasons: why how many failed.
+        outcomes: number of connections by outcome: `delivered` or `kicked`, `gone`, `expired`, `failed`.
+        reasons: number of failed connections by reason.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -73,18 +80,19 @@ class Counts:
             self.reasons[reason] += 1
 
 
-Outcome = tuple[str, str]  # what became of a connection, and why it failed
+Outcome = tuple[str, str]  # a connection's outcome, and the reason if it failed
 Work = Callable[[Connection], Outcome]
 Report = Callable[[Counts], None]
 
 
 def connections_of(deployment: Deployment, user_id: str | None = None) -> Iterator[Connection]:
-    """Yield the connections of a user, or of all users; rows are read page by page while they are used.
+    """Yield the connections of a user, or of all users. A page of rows is read when it is needed.
 
-    Rows of expired connections are included: DynamoDB deletes them within days.
+    Expired connections are included, because DynamoDB may delete their rows days later.
 
     Raises:
-        ClientError: AWS refuses the caller; so does BotoCoreError without credentials or network.
+        ClientError: AWS refused the call.
+        BotoCoreError: there are no credentials, or the network failed.
     """
     parameters: dict[str, Any] = {"TableName": deployment.table_name}
     read: Callable[..., Any] = deployment.dynamodb.scan
@@ -111,20 +119,21 @@ def push(
     dry_run: bool = False,
     report: Report = lambda _: None,
 ) -> Counts:
-    """Send a message to all connections of a user, or of all users if `user_id` is None, at least once.
+    """Send a message at least once to all connections of a user, or of all users if `user_id` is None.
 
-    An expired connection is ended instead. The row of a connection that has gone is deleted.
+    An expired connection is closed instead. If a connection is gone, its row is deleted.
 
     Args:
-        deployment: to call.
+        deployment: that has the connections.
         message: text in UTF-8, at most 128 KB.
         user_id: the `sub` of the user's tokens.
-        dry_run: only count who would get it.
-        report: called at the start, every 0.2 s, and at the end, with what was done so far.
+        dry_run: count the connections, and send nothing.
+        report: called at the start, every 0.2 s and at the end, with the counts so far.
 
     Raises:
-        OpsError: the message cannot be sent to anybody.
-        ClientError: AWS refuses the caller; so does BotoCoreError without credentials or network.
+        OpsError: `@connections` would refuse the message.
+        ClientError: AWS refused the call.
+        BotoCoreError: there are no credentials, or the network failed.
     """
     check_message(message)
     management = deployment.management
@@ -134,7 +143,7 @@ def push(
         if dry_run:
             return outcome, ""
         call = management.delete if connection.has_expired else partial(management.post, message=message)
-        return reach(deployment, call, connection, outcome)
+        return call_connection(deployment, call, connection, outcome)
 
     return run(connections_of(deployment, user_id), work, deployment.threads, report)
 
@@ -148,19 +157,22 @@ def kick(
     dry_run: bool = False,
     report: Report = lambda _: None,
 ) -> Counts:
-    """End one connection, or all of a user. Their rows get `endedBy` first, for the log of `$disconnect`.
+    """Close one connection, or all connections of a user.
+
+    `endedBy` is written to the row first, so that the log line of `$disconnect` has it.
 
     Args:
-        deployment: to call.
-        ended_by: who ends them; for the log.
+        deployment: that has the connections.
+        ended_by: who closes them, for the log.
         user_id: the `sub` of the user's tokens.
-        connection_id: of one connection.
-        dry_run: only count what would be ended.
-        report: called at the start, every 0.2 s, and at the end, with what was done so far.
+        connection_id: the id of one connection.
+        dry_run: count the connections, and close none.
+        report: called at the start, every 0.2 s and at the end, with the counts so far.
 
     Raises:
-        ValueError: not exactly one of user_id and connection_id is given.
-        ClientError: AWS refuses the caller; so does BotoCoreError without credentials or network.
+        ValueError: both or none of user_id and connection_id are given.
+        ClientError: AWS refused the call.
+        BotoCoreError: there are no credentials, or the network failed.
     """
     if (user_id is None) == (connection_id is None):
         raise ValueError("kick needs either a user_id or a connection_id")
@@ -172,9 +184,9 @@ def kick(
         write_ended_by(deployment, connection.id, ended_by)
         outcome = ("failed", "")
         try:
-            outcome = reach(deployment, deployment.management.delete, connection, "kicked")
+            outcome = call_connection(deployment, deployment.management.delete, connection, "kicked")
         finally:
-            if outcome[0] == "failed":  # the operator has not ended it
+            if outcome[0] == "failed":  # then the operator did not end it
                 write_ended_by(deployment, connection.id, None)
         return outcome
 
@@ -196,7 +208,10 @@ def check_message(message: bytes) -> None:
 
 
 def run(connections: Iterable[Connection], work: Work, threads: int, report: Report) -> Counts:
-    """Do the work for each connection in so many threads; each takes its next one when it has done the one before."""
+    """Do the work for each connection, in this number of threads; return the counts.
+
+    A thread takes its next connection when it has finished the last one, so rows are read only as fast as they are used.
+    """
     counts, lock, stopped = Counts(), threading.Lock(), threading.Event()
     remaining = iter(connections)
 
@@ -210,7 +225,7 @@ def run(connections: Iterable[Connection], work: Work, threads: int, report: Rep
             with lock:
                 counts.add(outcome, reason)
 
-    report(counts)  # the caller has them also if an interrupt ends this
+    report(counts)  # so that the caller has the counts even if an interrupt ends this
     with ThreadPoolExecutor(threads) as pool:
         running: list[Future[None]] = []
         try:
@@ -221,7 +236,7 @@ def run(connections: Iterable[Connection], work: Work, threads: int, report: Rep
             stopped.set()
     report(counts)
     for each in running:
-        each.result()  # raises what ended the thread
+        each.result()  # raises the error that ended the thread
     return counts
 
 
@@ -229,21 +244,24 @@ def has_failed(thread: Future[None]) -> bool:
     return thread.done() and thread.exception() is not None
 
 
-def reach(deployment: Deployment, call: Callable[[str], None], connection: Connection, outcome: str) -> Outcome:
-    """Make a call of `@connections`; return this outcome, or what else became of the connection.
+def call_connection(
+    deployment: Deployment, call: Callable[[str], None], connection: Connection, outcome: str
+) -> Outcome:
+    """Call `@connections`; return this outcome if the call succeeds, otherwise `gone` or `failed`.
 
     Raises:
-        ClientError: no connection can be reached; so does BotoCoreError.
+        ClientError: AWS refused the call, and would refuse it for every connection.
+        BotoCoreError: there are no credentials, or the network failed.
     """
     try:
         call_with_retries(call, connection.id)
     except ClientError as error:
         if read_status(error) == 410:
             return delete_gone(deployment, connection.id)
-        if is_retryable(error) or read_code(error) in OF_ONE_CONNECTION:
+        if is_retryable(error) or read_code(error) in CONNECTION_ERRORS:
             return "failed", clean(f"{read_code(error)}: {error.response['Error']['Message']}")
         raise
-    except (ConnectionClosedError, ReadTimeoutError) as error:  # `@connections` can be reached, but did not answer this
+    except (ConnectionClosedError, ReadTimeoutError) as error:  # `@connections` was reached, but did not answer
         return "failed", explain(error)
     return outcome, ""
 
@@ -268,7 +286,7 @@ def delete_gone(deployment: Deployment, connection_id: str) -> Outcome:
 
 
 def write_ended_by(deployment: Deployment, connection_id: str, ended_by: str | None) -> None:
-    """Note in the connection's row who ends it, if there is a row; with None nobody does."""
+    """Write to the connection's row, if there is one, who ends the connection. None removes the name."""
     change: dict[str, Any] = {"UpdateExpression": "REMOVE endedBy"}
     if ended_by is not None:
         change = {"UpdateExpression": "SET endedBy = :by", "ExpressionAttributeValues": {":by": {"S": ended_by}}}
@@ -281,4 +299,4 @@ def write_ended_by(deployment: Deployment, connection_id: str, ended_by: str | N
             **change,
         )
     except deployment.dynamodb.exceptions.ConditionalCheckFailedException:
-        return  # the connection may still be open
+        return  # no row, but the connection may still be open

@@ -1,6 +1,6 @@
-"""Print what a deployment costs, as the tables of docs/scale-and-cost.md: `python -m ops.cost`.
+"""Print the tables of docs/scale-and-cost.md, which say what a deployment costs: `python -m ops.cost`.
 
-US dollars in us-east-1, without free tiers, as AWS's price pages said in 2025.
+Prices are in US dollars for us-east-1, without free tiers, from AWS's price pages in 2025.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ AUTHORIZER_SECONDS, WEBSOCKET_SECONDS = 0.005, 0.015
 SAMPLED = 0.05  # share of invocations that X-Ray records
 ACCESS_LOG_BYTES, ACCEPTED_BYTES, CONNECTED_BYTES, DISCONNECTED_BYTES = 750, 600, 650, 300
 MINUTES_A_MONTH = 30 * 24 * 60
-CONNECTS_A_MONTH = 30 * 24  # of a user who is connected all the time: an ID token is valid for an hour
+CONNECTS_A_MONTH = 30 * 24  # of a user who is always connected: an ID token is valid for an hour
 KEEPALIVES_A_MONTH = MINUTES_A_MONTH / 8
 GB = 1e9
 
 
 class Use(NamedTuple):
-    """What is used of something that has a price."""
+    """An amount of something that has a price."""
 
     of: str
     amount: float
@@ -38,8 +38,11 @@ class Use(NamedTuple):
         return self.amount * PRICES[self.of]
 
 
-def connect() -> list[Use]:
-    """A connection from its handshake to `$disconnect`: three invocations; a row and its index entry come and go."""
+def list_connection_uses() -> list[Use]:
+    """Return the uses of a connection, from its handshake to `$disconnect`.
+
+    There are three invocations, and a row and its index entry are written and deleted.
+    """
     seconds = AUTHORIZER_SECONDS + 2 * WEBSOCKET_SECONDS
     log_bytes = ACCEPTED_BYTES + CONNECTED_BYTES + DISCONNECTED_BYTES + 2 * ACCESS_LOG_BYTES
     return [
@@ -51,8 +54,8 @@ def connect() -> list[Use]:
     ]
 
 
-def echo() -> list[Use]:
-    """A message of up to 32 KB and its echo: one invocation."""
+def list_echo_uses() -> list[Use]:
+    """Return the uses of a message of up to 32 KB and its echo, which is one invocation."""
     return [
         Use("API Gateway message", 2),
         Use("Lambda request", 1),
@@ -62,11 +65,11 @@ def echo() -> list[Use]:
     ]
 
 
-def push() -> list[Use]:
+def list_push_uses() -> list[Use]:
     return [Use("API Gateway message", 1)]
 
 
-def cost(uses: list[Use]) -> float:
+def sum_cost(uses: list[Use]) -> float:
     return sum(each.dollars for each in uses)
 
 
@@ -76,19 +79,20 @@ def write_tables() -> Iterator[str]:
     yield f"| A million | {' | '.join(columns)} | Sum |"
     yield "|---|" + "---|" * (len(columns) + 1)
     for name, uses in {
-        "connections, opened and closed": connect(),
-        "messages with their echo": echo(),
-        "pushed messages": push(),
+        "connections, opened and closed": list_connection_uses(),
+        "messages with their echo": list_echo_uses(),
+        "pushed messages": list_push_uses(),
     }.items():
         dollars = {each.of: each.dollars * 1e6 for each in uses}
         cells = (f"${dollars[of]:.2f}" if of in dollars else "" for of in columns)
-        yield f"| {name} | {' | '.join(cells)} | **${cost(uses) * 1e6:.2f}** |"
+        yield f"| {name} | {' | '.join(cells)} | **${sum_cost(uses) * 1e6:.2f}** |"
     yield ""
     yield "| Users connected all month | Connection minutes | Reconnects each hour | Keep-alive | Sum |"
     yield "|---|---|---|---|---|"
     for users in (1_000, 100_000, 10_000_000):
-        minutes = users * cost([Use("API Gateway connection minute", MINUTES_A_MONTH)])
-        reconnects, keepalive = users * CONNECTS_A_MONTH * cost(connect()), users * KEEPALIVES_A_MONTH * cost(echo())
+        minutes = users * sum_cost([Use("API Gateway connection minute", MINUTES_A_MONTH)])
+        reconnects = users * CONNECTS_A_MONTH * sum_cost(list_connection_uses())
+        keepalive = users * KEEPALIVES_A_MONTH * sum_cost(list_echo_uses())
         cells = (f"${each:,.0f}" for each in (minutes, reconnects, keepalive))
         yield f"| {users:,} | {' | '.join(cells)} | **${minutes + reconnects + keepalive:,.0f}** |"
 

@@ -1,4 +1,4 @@
-"""Where a deployment's table, user pool and `@connections` are, and with which credentials to call them."""
+"""Find a deployment's table, user pool and `@connections`, and the credentials to call them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ OUTPUTS = ("Region", "ConnectionTableName", "CallbackUrl", "UserPoolId")
 
 
 class Deployment:
-    """The parts of a deployed stack that operators and other servers call. Keep it: it keeps its network connections.
+    """The parts of a deployed stack that operators and other servers call.
+
+    Create it once and keep it, because it reuses its network connections.
 
     Args:
-        region: of the stack.
-        table_name: of the connection table.
-        callback_url: of `@connections`.
-        user_pool_id: of the users; None if nobody asks for one by e-mail address.
-        session: with AWS credentials; by default those of the environment.
-        endpoint_urls: of `dynamodb` and `cognito-idp`, if they are not AWS's.
+        region: region of the stack.
+        table_name: name of the connection table.
+        callback_url: URL of `@connections`.
+        user_pool_id: id of the user pool; None if users are only found by `sub`.
+        session: session with AWS credentials; by default those of the environment.
+        endpoint_urls: URLs of `dynamodb` and `cognito-idp` that replace AWS's.
         threads: how many calls are made at the same time.
     """
 
@@ -58,7 +60,7 @@ class Deployment:
 
     @classmethod
     def of_stack(cls, name: str, *, region: str | None = None, profile: str | None = None, **options: Any) -> Self:
-        """Return a deployment by the outputs of its stack.
+        """Return the deployment that the outputs of a stack describe.
 
         Raises:
             OpsError: there is no such stack, or it lacks an output.
@@ -81,12 +83,12 @@ class Deployment:
 
     @classmethod
     def of_local_run(cls, port: int | None = None, **options: Any) -> Self:
-        """Return the running `make up`.
+        """Return the running `make up` as a deployment.
 
         Raises:
-            OpsError: it does not run on this port, or its template has no table.
+            OpsError: no `make up` runs on this port, or its template has no table.
         """
-        from local import state  # noqa: PLC0415 - a server has no local run
+        from local import state  # noqa: PLC0415 - a server that imports `ops` does not have it
         from local.aws.models import get_session  # noqa: PLC0415
         from local.errors import CommandError  # noqa: PLC0415
 
@@ -96,7 +98,7 @@ class Deployment:
             raise OpsError(str(error)) from error
         if not running.table_name:
             raise OpsError("the template of `make up` has no table, so nobody knows who is connected")
-        session = get_session()  # the user's profile is for AWS
+        session = get_session()  # without the user's profile, which is for AWS
         session.set_credentials(*running.credentials)
         endpoint_urls = {
             "dynamodb": running.operator_url or running.dynamodb_url,
@@ -114,19 +116,20 @@ class Deployment:
         """Close the network connections."""
         self.management.close()
         self.dynamodb.close()
-        if "cognito" in vars(self):  # it is created when it is needed
+        if "cognito" in vars(self):  # the client is created when it is first used
             self.cognito.close()
 
     def _create_client(self, service: str) -> Any:
         url = self._endpoint_urls.get(service)
         config = Config(max_pool_connections=self.threads, retries={"mode": "standard", "total_max_attempts": 3})
-        if url:  # this machine's, so no proxy is between
+        if url:  # on this machine, so it is not called through a proxy
             config = config.merge(Config(proxies={}))
         return self._session.create_client(service, region_name=self.region, endpoint_url=url, config=config)
 
 
 def open_session(profile: str | None = None) -> Session:
+    """Return a session with the credentials and the region of the environment or the profile."""
     session = botocore.session.Session(profile=profile)
-    if region := os.environ.get("AWS_REGION"):  # as all other SDKs read it; botocore reads AWS_DEFAULT_REGION only
+    if region := os.environ.get("AWS_REGION"):  # all other SDKs read it, but botocore reads AWS_DEFAULT_REGION only
         session.set_config_variable("region", region)
     return session

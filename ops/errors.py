@@ -1,4 +1,4 @@
-"""Which errors end with a retry, and what an operator is told about the others."""
+"""Retry calls that may succeed later, and explain other errors to the operator."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Answer = TypeVar("Answer")
 
 
 class OpsError(Exception):
-    """An operation is impossible; the message says why and what to do."""
+    """An operation cannot be carried out. The message says why, and what to do next."""
 
 
 def read_code(error: ClientError) -> str:
@@ -62,7 +62,10 @@ def choose_delay(attempt: int) -> float:
 
 
 def call_with_retries(call: Callable[..., Answer], *arguments: Any, **parameters: Any) -> Answer:
-    """Make a call; retry it while its error is retryable. The SDK's own retries give up sooner."""
+    """Make a call, and retry it while its error is retryable, in at most MAX_ATTEMPTS attempts.
+
+    The SDK also retries, but gives up sooner.
+    """
     for attempt in range(MAX_ATTEMPTS - 1):
         try:
             return call(*arguments, **parameters)
@@ -74,27 +77,30 @@ def call_with_retries(call: Callable[..., Answer], *arguments: Any, **parameters
 
 
 def explain(error: Exception) -> str:
-    """Return one line: what failed, why, and what to do next. No line has a signature or a session token."""
+    """Return one line that says what failed, why, and what to do next, without a signature or a session token."""
     match error:
         case ClientError():
-            return explain_answer(error)
+            return explain_client_error(error)
         case NoCredentialsError():
             return "there are no AWS credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID, or pass --profile"
         case NoRegionError():
             return "no region is set: pass --region, or set AWS_REGION or a region in the profile"
         case OSError(strerror=str(what)):
             return f"cannot go on: {what}"
-    reason = getattr(error, "kwargs", {}).get("error")  # botocore's network errors have it, their messages do not
+    reason = getattr(error, "kwargs", {}).get(
+        "error"
+    )  # the reason of botocore's network errors, which is not in their messages
     return clean(" ".join(f"{error}".split()) + (f" ({reason})" if reason else "")) or type(error).__name__
 
 
-def explain_answer(error: ClientError) -> str:
+def explain_client_error(error: ClientError) -> str:
+    """Return one line about an error that AWS answered."""
     code, operation = read_code(error), error.operation_name
     if code in EXPIRED:
         return f"{operation} failed: the AWS credentials have expired; sign in again, for example by `aws sso login`"
     if code in UNKNOWN_KEY:
         return f"{operation} failed: AWS does not know the access key; check AWS_PROFILE or --profile"
-    if code in WRONG_SIGNATURE:  # AWS's message repeats the signed headers, with the session token
+    if code in WRONG_SIGNATURE:  # AWS's message contains the signed headers, and so the session token
         return f"{operation} failed: AWS refuses the signature; check the secret access key and this machine's clock"
     message = clean(error.response["Error"].get("Message") or f"status {read_status(error)}")
     if code in DENIED or read_status(error) == 403:
@@ -103,6 +109,6 @@ def explain_answer(error: ClientError) -> str:
 
 
 def clean(text: str, length: int = 500) -> str:
-    """Return the first line without what could control a terminal."""
+    """Return the printable characters of the first line, because others could control a terminal."""
     line = next(iter(text.strip().splitlines()), "")
     return "".join(character for character in line if character.isprintable())[:length]

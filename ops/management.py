@@ -1,4 +1,4 @@
-"""`@connections` over botocore's HTTP session: botocore's client takes three times as much CPU time for a call."""
+"""Call `@connections` over botocore's HTTP session, because botocore's client needs three times the CPU time for a call."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ OPERATIONS = {"POST": "PostToConnection", "DELETE": "DeleteConnection"}
 
 
 class Management:
-    """Posts to connections of one stage and deletes them; safe to use from many threads."""
+    """A client of `@connections` of one stage. Many threads can use it at the same time."""
 
     def __init__(self, callback_url: str, region: str, session: Session, threads: int) -> None:
         self.url = callback_url.rstrip("/")
         self._region = region
         self._session = session
         self._http = URLLib3Session(
-            proxies=get_environ_proxies(self.url) if self.url.startswith("https:") else {},  # http: this machine
+            proxies=get_environ_proxies(self.url)
+            if self.url.startswith("https:")
+            else {},  # http: on this machine, so it is not called through a proxy
             verify=session.get_config_variable("ca_bundle") or True,
             timeout=TIMEOUT_SECONDS,
             max_pool_connections=threads,
@@ -37,7 +39,7 @@ class Management:
         self._call("POST", connection_id, message)
 
     def delete(self, connection_id: str) -> None:
-        """End a connection; raise ClientError or BotoCoreError as the SDK does."""
+        """Close a connection; raise ClientError or BotoCoreError as the SDK does."""
         self._call("DELETE", connection_id, b"")
 
     def close(self) -> None:
@@ -55,14 +57,11 @@ class Management:
 
 
 def build_error(operation: str, answer: AWSResponse) -> ClientError:
-    """Return the error that the SDK would raise."""
+    """Return the same error as the SDK would raise, with the members that `ops` reads."""
     body: dict[str, Any] = {}
     with suppress(ValueError, TypeError):
         body = dict(json.loads(answer.content))
     code = answer.headers.get("x-amzn-ErrorType", "").partition(":")[0] or f"status {answer.status_code}"
     error = {"Code": code, "Message": str(body.get("message") or body.get("Message") or code)}
-    response: Any = {
-        "Error": error,
-        "ResponseMetadata": {"HTTPStatusCode": answer.status_code},
-    }  # the parts that are read
+    response: Any = {"Error": error, "ResponseMetadata": {"HTTPStatusCode": answer.status_code}}
     return ClientError(response, operation)

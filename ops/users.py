@@ -1,4 +1,4 @@
-"""Users of the user pool."""
+"""Find and disable users of the user pool."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import NamedTuple
 from ops.deployment import Deployment
 from ops.errors import OpsError, call_with_retries
 
-ID_TOKEN_SECONDS = 3600  # as the stack's app client says
+ID_TOKEN_SECONDS = 3600  # how long the stack's app client makes ID tokens valid
 
 
 class User(NamedTuple):
     """A user of the user pool.
 
     Attributes:
-        id: the `sub` of the user's tokens, which the connection table calls userId.
-        name: the user pool's own name for the user.
+        id: the `sub` of the user's tokens, which is `userId` in the connection table.
+        name: the user's name in the user pool.
     """
 
     id: str
@@ -46,10 +46,10 @@ def find_user(deployment: Deployment, sub_or_email: str) -> User:
 
 
 def disable(deployment: Deployment, user: User) -> int:
-    """Disable a user, who then cannot sign in or refresh a token.
+    """Disable a user, so that the user cannot sign in or refresh a token.
 
     Returns:
-        The Unix time until which an ID token that the user already has opens connections.
+        The Unix time until which an ID token that was already issued still opens connections.
     """
     call_with_retries(deployment.cognito.admin_disable_user, UserPoolId=deployment.user_pool_id, Username=user.name)
     return int(time.time()) + ID_TOKEN_SECONDS

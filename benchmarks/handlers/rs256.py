@@ -1,4 +1,4 @@
-"""Verifies the signature of an ID token with one known key, and logs the decision: the least that an authorizer does."""
+"""The least that an authorizer must do: verify the signature of an ID token with one known key, and log the decision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lambda authorizer of `$connect`: allow clients with a valid ID token of the user pool, deny all others."""
+"""Lambda authorizer of `$connect`: allow a client whose ID token is valid for the user pool, deny all others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 
 class UnusedModule(ModuleType):
-    """Stand in for a module; each of its attributes is None."""
+    """A stand-in for a module that is never called. Each of its attributes is None."""
 
     def __getattr__(self, name: str) -> None:
         return None
@@ -29,7 +29,7 @@ class UnusedModule(ModuleType):
 
 @contextmanager
 def skip_import_of(*names: str) -> Iterator[None]:
-    """Let a library import stand-ins for modules that nothing here calls, and that take long to load."""
+    """Import a library without these modules: they load slowly, and nothing here calls them."""
     unused = {name: UnusedModule(name) for name in names if name not in sys.modules}
     sys.modules.update(unused)
     yield
@@ -43,7 +43,7 @@ with skip_import_of("cryptography.x509", "cryptography.hazmat.primitives.seriali
     from joserfc.jwk import RSAKey
 
 logger = logging.getLogger(__name__)
-logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns about every invocation that has no trace
+logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns at each invocation without a trace
 
 RS256 = jws.JWSRegistry(algorithms=["RS256"])
 TOKEN_SUBPROTOCOL = "idToken."  # prefix of the subprotocol that carries the token
@@ -57,20 +57,22 @@ MAX_KEYS = 32
 MAX_JWKS_BYTES = 64 * 1024
 JWKS_SECONDS = 3.0  # for a whole download
 JWKS_REFRESH_SECONDS = 1.0  # for a whole download while a cached key serves
-JWKS_CONNECT_SECONDS = 1.4  # to each address: Linux repeats a lost SYN after 1 s, and a second address gets its turn
-JWKS_COOLDOWN_SECONDS = 10.0  # after a download that failed or did not bring the `kid`
-JWKS_RETRY_SECONDS = 1.0  # the same while there are no keys, and nobody can connect
-JWKS_STALE_SECONDS = 3600.0  # then keys are refreshed, which drops withdrawn ones
-JWKS_EXPIRED_SECONDS = 86400.0  # then keys that could not be refreshed are dropped
+JWKS_CONNECT_SECONDS = (
+    1.4  # for each address: enough for Linux to repeat a lost SYN after 1 s, and for a second address
+)
+JWKS_COOLDOWN_SECONDS = 10.0  # after a download that failed or had no key named `kid`
+JWKS_RETRY_SECONDS = 1.0  # the same while no keys are cached, so that nobody can connect
+JWKS_STALE_SECONDS = 3600.0  # then keys are refreshed, which removes withdrawn keys
+JWKS_EXPIRED_SECONDS = 86400.0  # then keys that could not be refreshed are no longer used
 
 ORIGIN = r"[a-z][a-z0-9+.-]*://[^\s/,?#@*A-Z]+"  # as browsers write it, RFC 6454 section 6.2
 THIS_MACHINE = r"localhost|127(\.[0-9]{1,3}){3}|\[::1\]|host\.docker\.internal|host\.containers\.internal"
 ENDPOINT_URL = rf"(https://[A-Za-z0-9.-]+|http://({THIS_MACHINE}))(:[0-9]{{1,5}})?(/[^?#\s]*)?"
-# DNS suffixes of AWS partitions by the first part of a region's name; the others with user pools have amazonaws.com.
+# DNS suffixes by the first part of a region's name. All other regions with user pools have amazonaws.com.
 DNS_SUFFIXES = {"eusc": "amazonaws.eu"}
 
 FUNCTION_NAME = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
-# Values of the dimension ReasonClass by reason, without what follows a period. All other reasons are "signature".
+# The value of the dimension ReasonClass for each reason, up to the reason's period. All other reasons are "signature".
 REASON_CLASSES = {
     "missing_token": "credential",
     "repeated_idToken": "credential",
@@ -89,16 +91,17 @@ REASON_CLASSES = {
 Event = dict[str, Any]
 Policy = dict[str, Any]
 Claims = dict[str, Any]
-Facts = dict[str, Any]  # what log lines and traces say about an invocation
+Facts = dict[str, Any]  # what the log line and the trace say about an invocation
 
 
 class Settings(NamedTuple):
-    """What the authorizer reads from its environment.
+    """The authorizer's settings, from its environment variables.
 
     Attributes:
-        issuers: the two values of `iss` that the user pool can have.
-        allowed_origins: empty for all.
-        required_group: empty for none.
+        issuers: both values of `iss` that the user pool can write.
+        allowed_origins: origins of the pages that may connect; empty: all.
+        allow_missing_origin: whether to allow a client that sends no `Origin`.
+        required_group: the group that a user must be in; empty: none.
         clock_skew_seconds: how far Cognito's clock may be ahead.
     """
 
@@ -113,9 +116,13 @@ class Settings(NamedTuple):
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Raise RuntimeError for a variable that is missing or malformed; the message names the variable and the rule."""
+        """Read and check the variables.
 
-        def text(name: str, pattern: str, rule: str, default: str | None = None) -> str:
+        Raises:
+            RuntimeError: a variable is missing or malformed; the message names the variable and the rule.
+        """
+
+        def read_text(name: str, pattern: str, rule: str, default: str | None = None) -> str:
             value = environ.get(name) or default
             if value is None:
                 raise RuntimeError(f"environment variable {name} is required")
@@ -123,54 +130,54 @@ class Settings(NamedTuple):
                 raise RuntimeError(f"environment variable {name} is malformed, it must be {rule}")
             return value
 
-        user_pool_id = text("USER_POOL_ID", "[a-z0-9-]+_[A-Za-z0-9]+", "an id such as us-east-1_Example01")
+        user_pool_id = read_text("USER_POOL_ID", "[a-z0-9-]+_[A-Za-z0-9]+", "an id such as us-east-1_Example01")
         region = user_pool_id.partition("_")[0]
         host = f"cognito-idp.{region}.{DNS_SUFFIXES.get(region.partition('-')[0], 'amazonaws.com')}"
-        endpoint_url = text(  # it moves the download of keys, not the issuers
+        endpoint_url = read_text(  # only the keys are downloaded from there; the issuers stay the same
             "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER",
             ENDPOINT_URL,
             "an https:// URL, or an http:// URL of this machine",
             f"https://{host}",
         )
-        origins = text("ALLOWED_ORIGINS", rf"({ORIGIN}([,\s]+|$))*", "origins such as https://example.com", "")
+        origins = read_text("ALLOWED_ORIGINS", rf"({ORIGIN}([,\s]+|$))*", "origins such as https://example.com", "")
         return cls(
-            # The user pool's IssuerConfiguration decides which of the two it uses; its owner may change that.
+            # The user pool's IssuerConfiguration selects one of the two. Its owner may change the configuration.
             issuers=[f"https://{host}/{user_pool_id}", f"https://issuer-{host}/{user_pool_id}"],
-            app_client_id=text("APP_CLIENT_ID", r"[A-Za-z0-9_+]{1,128}", "an app client's id"),
+            app_client_id=read_text("APP_CLIENT_ID", r"[A-Za-z0-9_+]{1,128}", "an app client's id"),
             jwks_url=f"{endpoint_url.rstrip('/')}/{user_pool_id}/.well-known/jwks.json",
-            credential_mode=text(
+            credential_mode=read_text(
                 "CREDENTIAL_MODE", "querystring|subprotocol", "querystring or subprotocol", "querystring"
             ),
             allowed_origins=re.findall(ORIGIN, origins),
-            allow_missing_origin=text("ALLOW_MISSING_ORIGIN", "true|false", "true or false", "false") == "true",
-            required_group=text("REQUIRED_GROUP", r"\S{0,128}", "a group's name", ""),
-            clock_skew_seconds=int(text("CLOCK_SKEW_SECONDS", "[0-5]", "a number from 0 to 5", "5")),
+            allow_missing_origin=read_text("ALLOW_MISSING_ORIGIN", "true|false", "true or false", "false") == "true",
+            required_group=read_text("REQUIRED_GROUP", r"\S{0,128}", "a group's name", ""),
+            clock_skew_seconds=int(read_text("CLOCK_SKEW_SECONDS", "[0-5]", "a number from 0 to 5", "5")),
         )
 
 
 class Rejected(Exception):
-    """Deny the client; the message is a reason code for the log and never quotes what the client sent."""
+    """The client must be denied. The message is a reason code for the log; it never quotes what the client sent."""
 
 
 class KeySetUnavailable(Exception):
-    """Fail the invocation: without the user pool's keys no token can be verified."""
+    """The user pool's keys cannot be downloaded, so no token can be verified and the invocation fails."""
 
 
 class Authorizer:
     """The Lambda handler."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
-        """Make no network call: keys are downloaded when the first token needs them."""
+        """Make no network call: the first token that needs keys downloads them."""
         self.settings = settings
         self.jwks = JwksCache(settings.jwks_url, clock)
 
     def __call__(self, event: Event, context: object) -> Policy:
-        """Return a policy for exactly this connection.
+        """Return a policy that allows or denies exactly this connection.
 
         https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-lambda-auth.html
 
         Raises:
-            KeySetUnavailable: API Gateway answers 500.
+            KeySetUnavailable: the keys cannot be downloaded; API Gateway answers 500.
         """
         request = event.get("requestContext") or {}
         facts = {
@@ -192,18 +199,18 @@ class Authorizer:
         except Rejected as rejection:
             reason = str(rejection)
             facts |= {"reason": reason, "ReasonClass": REASON_CLASSES.get(reason.partition(".")[0], "signature")}
-            logger.warning("connection rejected", extra=line(facts, Refused=1))
-            return policy("Deny", method_arn, "anonymous", {})
+            logger.warning("connection rejected", extra=build_line(facts, Refused=1))
+            return build_policy("Deny", method_arn, "anonymous", {})
         except KeySetUnavailable as error:
-            logger.error("key set unavailable", extra=line({**facts, "reason": str(error)}, KeysUnavailable=1))
+            logger.error("key set unavailable", extra=build_line({**facts, "reason": str(error)}, KeysUnavailable=1))
             raise
         facts["sub"] = claims["sub"]
         log_acceptance(facts, context)
         context_values = {"userId": claims["sub"], "exp": str(int(claims["exp"]))}
-        return policy("Allow", method_arn, claims["sub"], context_values)
+        return build_policy("Allow", method_arn, claims["sub"], context_values)
 
     def check_origin(self, event: Event) -> None:
-        """Compare the page's origin byte for byte (RFC 6455 section 10.2)."""
+        """Raise Rejected unless the page's origin is listed, byte for byte (RFC 6455 section 10.2)."""
         if not self.settings.allowed_origins:
             return
         origin = find_single(event, "headers", "origin")
@@ -213,6 +220,7 @@ class Authorizer:
             raise Rejected("origin_not_allowed")
 
     def get_token(self, event: Event) -> str:
+        """Return the token that the client sent, not verified yet; raise Rejected if it is missing or too long."""
         if self.settings.credential_mode == "querystring":
             token = find_single(event, "queryStringParameters", "idToken")
         else:
@@ -244,7 +252,10 @@ class Authorizer:
         return claims
 
     def check_claims(self, claims: Claims) -> None:
-        """Compare the claims with what Cognito writes; joserfc's registry accepts lists that contain the value."""
+        """Compare the claims with what Cognito writes.
+
+        joserfc's claims registry is not used, because it accepts a list that contains the expected value.
+        """
         for name in ("iss", "aud", "token_use", "sub", "exp"):
             if claims.get(name) is None:
                 raise Rejected(f"missing_claim.{name}")
@@ -261,8 +272,8 @@ class Authorizer:
             raise Rejected("missing_group")
 
 
-def line(facts: Mapping[str, Any], **metrics: int) -> dict[str, Any]:
-    """Return the members of a log line: the facts, and metrics that CloudWatch extracts from the line.
+def build_line(facts: Mapping[str, Any], **metrics: int) -> dict[str, Any]:
+    """Return the members of a log line: the facts, and the metrics that CloudWatch extracts from the line.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
     """
@@ -275,15 +286,15 @@ def line(facts: Mapping[str, Any], **metrics: int) -> dict[str, Any]:
     return {**facts, **metrics, "FunctionName": FUNCTION_NAME, "_aws": emf}
 
 
-ACCEPTED = {"level": "INFO", "message": "connection accepted", "logger": logger.name, **line({}, Refused=0)}
+ACCEPTED = {"level": "INFO", "message": "connection accepted", "logger": logger.name, **build_line({}, Refused=0)}
 del ACCEPTED["_aws"]["Timestamp"]
-ACCEPTED_JSON = json.dumps(ACCEPTED)[1:-2]  # its last member `_aws` is left open for the timestamp
+ACCEPTED_JSON = json.dumps(ACCEPTED)[1:-2]  # without the braces at the end, so that `_aws` can get its timestamp
 
 
 def log_acceptance(facts: Facts, context: object) -> None:
-    """Write the line of `logger.info("connection accepted", extra=line(facts, Refused=0))` in half the time.
+    """Write the line of `logger.info("connection accepted", extra=build_line(facts, Refused=0))` in half the time.
 
-    It is the line of every warm invocation; the logging package takes as long for it as the check of the signature.
+    Every warm invocation writes this line. The logging package needs as much time for it as the signature check.
     """
     if not logger.isEnabledFor(logging.INFO):
         return
@@ -300,9 +311,9 @@ def log_acceptance(facts: Facts, context: object) -> None:
 
 @contextmanager
 def trace(name: str, facts: Facts | None = None) -> Iterator[None]:
-    """Record a subsegment if X-Ray samples the invocation; the facts become annotations at its end.
+    """Record a subsegment, annotated with the facts, if X-Ray samples the invocation.
 
-    The first sampled invocation imports the X-Ray SDK; the others do not wait for it. No other code here uses it.
+    The X-Ray SDK is imported here, by the first sampled invocation, because the import slows down a cold start.
     """
     if "Sampled=1" not in os.environ.get("_X_AMZN_TRACE_ID", ""):
         yield
@@ -323,7 +334,9 @@ def trace(name: str, facts: Facts | None = None) -> Iterator[None]:
                 subsegment.put_annotation("reason", facts.get("reason", outcome))
 
 
-def policy(effect: Literal["Allow", "Deny"], method_arn: str, principal_id: str, context: dict[str, str]) -> Policy:
+def build_policy(
+    effect: Literal["Allow", "Deny"], method_arn: str, principal_id: str, context: dict[str, str]
+) -> Policy:
     statement = {"Action": "execute-api:Invoke", "Effect": effect, "Resource": method_arn}
     return {
         "principalId": principal_id,
@@ -333,10 +346,10 @@ def policy(effect: Literal["Allow", "Deny"], method_arn: str, principal_id: str,
 
 
 def find_single(event: Event, part: Literal["headers", "queryStringParameters"], name: str) -> str | None:
-    """Return a header, whose name is given in lower case, or a query string parameter; None if it is absent.
+    """Return a header or a query string parameter; None if it is absent. Pass a header's name in lower case.
 
     Raises:
-        Rejected: it was sent more than once, so its meaning is ambiguous.
+        Rejected: the client sent it more than once, so its meaning is ambiguous.
     """
     normalize = str.lower if part == "headers" else str
     multi_value_part = f"multiValue{part[0].upper()}{part[1:]}"
@@ -348,7 +361,7 @@ def find_single(event: Event, part: Literal["headers", "queryStringParameters"],
 
 
 def find_token_subprotocol(offer: str) -> str | None:
-    """Return the token among the subprotocols that a client offers: `echo.v1, idToken.eyJ…`."""
+    """Return the token among the subprotocols that a client offers, such as `echo.v1, idToken.eyJ…`."""
     names = [name.strip(" \t") for name in offer.split(",")]
     tokens = [name.removeprefix(TOKEN_SUBPROTOCOL) for name in names if name.startswith(TOKEN_SUBPROTOCOL)]
     if len(tokens) > 1:
@@ -357,9 +370,11 @@ def find_token_subprotocol(offer: str) -> str | None:
 
 
 def decode(token: str) -> tuple[str, jws.CompactSignature]:
-    """Return the `kid` and the parts of a compact JWS, not verified yet."""
+    """Return the `kid` and the parts of a compact JWS. Nothing is verified yet."""
     try:
-        header = parse_object(urlsafe_b64decode(token.partition(".")[0] + "=="))  # joserfc accepts duplicate members
+        header = parse_object(
+            urlsafe_b64decode(token.partition(".")[0] + "==")
+        )  # because joserfc accepts duplicate members
         return get_kid(header), jws.extract_compact(token.encode())
     except (DecodeError, ValueError, RecursionError):
         raise Rejected("malformed_token") from None
@@ -368,10 +383,10 @@ def decode(token: str) -> tuple[str, jws.CompactSignature]:
 
 
 def get_kid(header: dict[str, Any]) -> str:
-    """Return the `kid` of a header as Cognito writes it; raise Rejected for any other, before a key is looked up."""
+    """Return the `kid` of a header; raise Rejected for a header that Cognito does not write, before a key is looked up."""
     if header.get("alg") != "RS256":
         raise Rejected("unsupported_algorithm")
-    if header.keys() - {"alg", "kid", "typ"}:  # Cognito sets no other: no crit, no jku, no jwk
+    if header.keys() - {"alg", "kid", "typ"}:  # Cognito sets no other member, so crit, jku and jwk are refused
         raise Rejected("unsupported_header")
     if str(header.get("typ", "JWT")).upper() != "JWT":
         raise Rejected("unsupported_type")
@@ -384,32 +399,36 @@ def get_kid(header: dict[str, Any]) -> str:
 
 
 def parse_object(octets: bytes) -> dict[str, Any]:
-    """Return a JSON object in UTF-8 without what parsers disagree about: duplicate members, NaN, Infinity.
+    """Parse a JSON object in UTF-8 (RFC 7519 sections 4 and 7.2).
 
-    RFC 7519 sections 4 and 7.2. Raises ValueError or RecursionError.
+    Duplicate members, NaN and Infinity are refused, because parsers disagree about them.
+
+    Raises:
+        ValueError: it is not such an object.
+        RecursionError: it is nested too deeply.
     """
     value = STRICT_JSON.decode(octets.decode())
     if not isinstance(value, dict):
-        raise ValueError("not an object")  # noqa: TRY004 - callers handle one type
+        raise ValueError("not an object")  # noqa: TRY004 - callers expect ValueError
     return value
 
 
-def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("duplicate member")
     return members
 
 
-def refuse_constant(constant: str) -> NoReturn:
+def reject_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-STRICT_JSON = json.JSONDecoder(object_pairs_hook=unique_members, parse_constant=refuse_constant)
+STRICT_JSON = json.JSONDecoder(object_pairs_hook=reject_duplicates, parse_constant=reject_constant)
 
 
 def check_dates(claims: Claims, clock_skew_seconds: int) -> None:
-    """Check that the token is valid now (RFC 7519 section 4.1); the clock skew does not prolong it."""
+    """Check that the token is valid now (RFC 7519 section 4.1). The clock skew does not extend `exp`."""
     now = time.time()
     for name in ("exp", "iat", "nbf", "auth_time"):
         value = claims.get(name, 0)
@@ -422,31 +441,31 @@ def check_dates(claims: Claims, clock_skew_seconds: int) -> None:
 
 
 class JwksCache:
-    """The user pool's public keys by `kid`, kept across invocations.
+    """A cache of the user pool's public keys by `kid`, kept across invocations.
 
-    An unknown `kid` and stale keys cause a download. After one that fails, or does not bring the `kid`, there is none for
-    the cooldown. While downloads fail, the last good keys serve until they expire.
+    Keys are downloaded if the `kid` is unknown or the keys are stale. If the download fails or has no such `kid`, the next
+    one waits for the cooldown. While downloads fail, the last good keys serve until they expire.
     """
 
     def __init__(self, url: str, clock: Callable[[], float]) -> None:
         self._url = url
         self._clock = clock
         self._lock = threading.Lock()
-        self._keys: dict[str, RSAKey] = {}  # replaced, never changed
+        self._keys: dict[str, RSAKey] = {}  # other threads read it, so it is replaced and never changed
         self._downloaded_at = self._failed_at = float("-inf")
         self._error: KeySetUnavailable | None = None
 
     def find(self, kid: str, facts: Mapping[str, Any] = {}) -> RSAKey | None:
-        """Return the key named `kid`, None if the user pool has no such key.
+        """Return the key named `kid`; None if the user pool has no such key.
 
-        If a refresh fails while the key is cached, a log line with these facts is the only sign of it.
+        If a refresh fails while the key is cached, the cached key is returned and the failure is logged with these facts.
 
         Raises:
             KeySetUnavailable: the keys cannot be downloaded now.
         """
         key = self._get(kid)
         if key is None or self._is_stale():
-            # A caller whose key is cached does not wait for the download of another thread.
+            # If the key is cached, do not wait for another thread's download.
             if self._lock.acquire(blocking=key is None):
                 try:
                     self._refresh(kid, facts)
@@ -467,7 +486,7 @@ class JwksCache:
         return abs(self._clock() - self._downloaded_at)  # keys must expire even if the clock was set back
 
     def _refresh(self, kid: str, facts: Mapping[str, Any]) -> None:
-        """Download the keys, unless another thread just did or the cooldown is not over."""
+        """Download the keys, unless another thread has just done so or the cooldown is not over."""
         cached = self._get(kid)
         cooldown = JWKS_COOLDOWN_SECONDS if self._age() < JWKS_EXPIRED_SECONDS else JWKS_RETRY_SECONDS
         if (cached and not self._is_stale()) or abs(self._clock() - self._failed_at) < cooldown:
@@ -475,11 +494,13 @@ class JwksCache:
         started_at = self._clock()
         self._error = KeySetUnavailable(f"{self._url} was not downloaded")  # assume failure; overwritten on success
         try:
-            self._keys = usable_keys(download(self._url, JWKS_REFRESH_SECONDS if cached else JWKS_SECONDS))
+            self._keys = select_usable_keys(download(self._url, JWKS_REFRESH_SECONDS if cached else JWKS_SECONDS))
         except KeySetUnavailable as error:
             self._error = error
-            if cached:  # else the caller gets the error
-                logger.error("key set unavailable", extra=line({**facts, "reason": str(error)}, KeysUnavailable=1))
+            if cached:  # otherwise the caller raises the error
+                logger.error(
+                    "key set unavailable", extra=build_line({**facts, "reason": str(error)}, KeysUnavailable=1)
+                )
         else:
             self._downloaded_at = started_at
             self._error = None
@@ -488,11 +509,11 @@ class JwksCache:
             self._failed_at = self._clock() if failed else float("-inf")
 
 
-def usable_keys(jwks: bytes) -> dict[str, RSAKey]:
-    """Return the keys of a JWK Set that can verify RS256; all others are ignored (RFC 7517 section 5).
+def select_usable_keys(jwks: bytes) -> dict[str, RSAKey]:
+    """Return the keys of a JWK Set that can verify RS256. Other keys are ignored (RFC 7517 section 5).
 
     Raises:
-        KeySetUnavailable: it is not a JWK Set, has too many keys, or none that can be used.
+        KeySetUnavailable: it is not a JWK Set, it has too many keys, or no key can be used.
     """
     try:
         published = list(json.loads(jwks)["keys"])
@@ -502,18 +523,21 @@ def usable_keys(jwks: bytes) -> dict[str, RSAKey]:
         raise KeySetUnavailable(f"the JWKS has over {MAX_KEYS} keys")
     by_thumbprint = {(str(key.kid), key.thumbprint()): key for key in map(import_rs256_key, published) if key}
     kids = [kid for kid, _ in by_thumbprint]
-    keys = {kid: key for (kid, _), key in by_thumbprint.items() if kids.count(kid) == 1}  # else the kid is ambiguous
+    keys = {
+        kid: key for (kid, _), key in by_thumbprint.items() if kids.count(kid) == 1
+    }  # two keys of one kid are ambiguous
     if not keys:
         raise KeySetUnavailable("the JWKS has no RSA signature key")
     return keys
 
 
 def import_rs256_key(jwk: object) -> RSAKey | None:
+    """Return the key that a JWK describes; None if it cannot verify RS256 or is not safe to use."""
     if not (isinstance(jwk, dict) and isinstance(jwk.get("kid"), str) and jwk["kid"]):
         return None
     if (jwk.get("kty"), jwk.get("use", "sig"), jwk.get("alg", "RS256")) != ("RSA", "sig", "RS256"):
         return None
-    if jwk.keys() & PRIVATE_MEMBERS:  # everybody can sign with it
+    if jwk.keys() & PRIVATE_MEMBERS:  # its private half is public, so everybody can sign with it
         return None
     try:
         key = RSAKey.import_key(jwk)
@@ -524,10 +548,10 @@ def import_rs256_key(jwk: object) -> RSAKey | None:
 
 
 def download(url: str, seconds: float) -> bytes:
-    """Return the body at a URL; redirects are not followed.
+    """Return the body of the response to a GET. Redirects are not followed.
 
     Raises:
-        KeySetUnavailable: there was no response, not in time, or not a good one.
+        KeySetUnavailable: the response did not come in time, had an error status, or was too large.
     """
     with trace("jwks"):
         request = GetRequest(url)
@@ -546,12 +570,12 @@ def download(url: str, seconds: float) -> bytes:
 
 
 class GetRequest(threading.Thread):
-    """An HTTP request in a thread that can be given up.
+    """An HTTP request in a thread of its own, so that the caller can stop waiting for it.
 
-    A socket's timeout limits each read, not the whole request, and name resolution has no timeout.
+    A socket's timeout cannot do this: it limits each read, not the whole request, and name resolution has no timeout.
 
     Attributes:
-        error: why there is no response, if it failed.
+        error: why there is no response; None if there is one.
     """
 
     def __init__(self, url: str) -> None:
@@ -570,13 +594,8 @@ class GetRequest(threading.Thread):
             connection.request("GET", self._url.path)
             with connection.getresponse() as response:
                 self.status, self.body = response.status, response.read(MAX_JWKS_BYTES + 1)
-        except (
-            OSError,
-            HTTPException,
-            ValueError,
-            AttributeError,
-        ) as error:  # the last if aborted before the handshake
-            self.error = error
+        except (OSError, HTTPException, ValueError, AttributeError) as error:
+            self.error = error  # AttributeError if abort() came before the TLS handshake
         finally:
             if self._socket:
                 self._socket.close()
@@ -584,7 +603,7 @@ class GetRequest(threading.Thread):
     def _connect(self) -> socket.socket:
         host, is_https = self._url.hostname, self._url.scheme == "https"
         connected = socket.create_connection((host, self._url.port or (443 if is_https else 80)), JWKS_CONNECT_SECONDS)
-        connected.settimeout(None)  # abort() ends what takes too long
+        connected.settimeout(None)  # abort() ends a request that takes too long
         if is_https:
             tls = ssl.create_default_context()
             connected = tls.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
@@ -596,7 +615,7 @@ class GetRequest(threading.Thread):
         return connected
 
     def abort(self) -> None:
-        """Stop reading, if the thread still does."""
+        """Shut down the socket, which ends the thread if it is still reading."""
         self._aborted = True
         if self._socket:
             with suppress(OSError):

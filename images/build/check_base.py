@@ -1,8 +1,8 @@
 """Refuse a base image that the functions cannot run on, before anything is installed.
 
-The packages are wheels for glibc. On another C library, such as Alpine's musl, pip installs them all the same, and the
-function fails at its first import with an error that does not name the cause. The script runs on old Pythons too, to
-refuse them.
+The packages are wheels for glibc. On another C library, such as Alpine's musl, pip would install them, and the function
+would fail at its first import with an error that does not name the cause. The script also runs on Pythons that are too
+old, so that it can refuse them.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import shutil
 import sys
 from importlib.util import find_spec
 
-OLDEST_PYTHON = (3, 11)  # for which the locked requirements are resolved
-OLDEST_GLIBC = (2, 34)  # of the newest wheels that the Dockerfile lets pip choose
+OLDEST_PYTHON = (3, 11)  # the locked requirements are resolved for it
+OLDEST_GLIBC = (2, 34)  # needed by the newest wheels that the Dockerfile lets pip install
 PATHS = ("/usr/bin/python", "/usr/local/bin/python")
 
 
 def check_base() -> str:
-    """Return what is wrong with the base image, or an empty text."""
+    """Return what is wrong with the base image; an empty string if nothing is."""
     library, release = platform.libc_ver()
-    if library != "glibc" or version(release) < OLDEST_GLIBC:
+    if library != "glibc" or parse_version(release) < OLDEST_GLIBC:
         return f"it has {f'{library} {release}'.strip() or 'another C library'}, the packages need glibc 2.34 or newer"
     if sys.version_info < OLDEST_PYTHON:
         return f"it has Python {platform.python_version()}, the packages need 3.11 or newer"
@@ -31,7 +31,7 @@ def check_base() -> str:
     return ""
 
 
-def version(release: str) -> tuple[int, ...]:
+def parse_version(release: str) -> tuple[int, ...]:
     return tuple(int(number) for number in release.split("."))
 
 

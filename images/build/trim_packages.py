@@ -1,10 +1,10 @@
-"""Remove from a function's packages what the function never reads.
+"""Remove the files that a function never reads from its packages, to make cold starts faster.
 
-botocore brings the data of all services of AWS. A new execution environment lists their folders, and parses the complete
-models of the services in use, before it sends its first request. The image keeps the services and operations that the
-function's trim.toml names, with the shapes that these operations reach. Every region of every partition stays.
+botocore contains the data of all AWS services. Before its first request, a new execution environment lists their folders
+and parses the complete models of the services in use. So the image keeps only the services and operations that the
+function's trim.toml names, with the shapes that these operations refer to. Every region of every partition stays.
 
-The dist-info folders stay too: vulnerability scanners read them, and they hold the licenses.
+The dist-info folders stay, too: vulnerability scanners read them, and they contain the licenses.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ class TrimError(Exception):
 
 
 def trim_packages(task_root: Path, trim: Path) -> None:
-    """Trim the packages in `task_root` as the file `trim` says. A function without that file keeps all service data."""
+    """Trim the packages in `task_root` as the file `trim` says. Without that file, all service data stays.
+
+    Raises:
+        TrimError: the file does not fit the packages.
+    """
     settings = tomllib.loads(trim.read_text()) if trim.exists() else {}
     for pattern in NEVER_READ:
         remove(task_root.glob(pattern))
@@ -43,11 +47,11 @@ def trim_packages(task_root: Path, trim: Path) -> None:
     if "operations" in settings:
         trim_service_data(data, settings["operations"])
     for record in task_root.glob("*.dist-info/RECORD"):
-        renew_record(record, replaced=data.rglob("*.json") if record.parent.name.startswith("botocore-") else [])
+        update_record(record, replaced=data.rglob("*.json") if record.parent.name.startswith("botocore-") else [])
 
 
 def remove(paths: Iterable[Path]) -> int:
-    """Remove files and folders; return how many."""
+    """Remove files and folders; return how many there were."""
     found = list(paths)
     for path in found:
         if path.is_dir():
@@ -58,10 +62,11 @@ def remove(paths: Iterable[Path]) -> int:
 
 
 def trim_service_data(data: Path, operations: dict[str, list[str]]) -> None:
+    """Keep only these operations, by service, in botocore's folder of service data."""
     remove(path for path in data.iterdir() if path.is_dir() and path.name not in operations)
     endpoint_prefixes = set()
     for service, names in operations.items():
-        version = latest_version(data, service)
+        version = find_latest_version(data, service)
         remove(path for path in (data / service).iterdir() if path != version)
         remove(path for pattern in NOT_READ_BY_A_CLIENT for path in version.glob(pattern))
         # Without compression the files load faster.
@@ -80,8 +85,8 @@ def trim_service_data(data: Path, operations: dict[str, list[str]]) -> None:
     write(data / "endpoints.json", endpoints)
 
 
-def latest_version(data: Path, service: str) -> Path:
-    """Return the folder of the version that botocore takes by default."""
+def find_latest_version(data: Path, service: str) -> Path:
+    """Return the folder of the API version that botocore uses by default."""
     versions = sorted({model.parent for model in (data / service).glob("*/service-2.json*")})
     if not versions:
         raise TrimError(f"botocore has no service {service}; correct `operations`")
@@ -89,28 +94,29 @@ def latest_version(data: Path, service: str) -> Path:
 
 
 def trim_model(model: Json, service: str, names: list[str]) -> Json:
-    """Return the model with only these operations and the shapes that they reach, without documentation."""
+    """Return the model with only these operations and the shapes that they refer to, without documentation."""
     if unknown := [name for name in names if name not in model["operations"]]:
         raise TrimError(f"botocore's service {service} has no operation {', '.join(unknown)}; correct `operations`")
-    # botocore itself calls an `endpointoperation` where it is told to discover endpoints.
+    # botocore itself calls the `endpointoperation` if endpoint discovery is enabled.
     operations = {
         name: operation
         for name, operation in model["operations"].items()
         if name in names or operation.get("endpointoperation")
     }
-    shapes = reached_shapes(operations, model["shapes"])
+    shapes = find_shapes(operations, model["shapes"])
     kept = {"operations": operations, "shapes": {name: model["shapes"][name] for name in sorted(shapes)}}
     trimmed: Json = remove_documentation(model | kept)
     return trimmed
 
 
-def reached_shapes(operations: Json, shapes: Json) -> set[str]:
+def find_shapes(operations: Json, shapes: Json) -> set[str]:
+    """Return the names of the shapes that the operations refer to, also through other shapes."""
     reached: set[str] = set()
     pending: list[Any] = [operations]
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
-            name = node.get("shape")  # a reference, unless a structure has a member of this name
+            name = node.get("shape")  # a reference, except if a structure has a member named `shape`
             if isinstance(name, str) and name not in reached:
                 reached.add(name)
                 pending.append(shapes[name])
@@ -121,7 +127,7 @@ def reached_shapes(operations: Json, shapes: Json) -> set[str]:
 
 
 def remove_documentation(node: Any) -> Any:
-    """Return a copy without texts called `documentation`; a structure may have a member of this name, which stays."""
+    """Return a copy without the texts named `documentation`. A structure's member of this name stays."""
     if isinstance(node, dict):
         return {
             name: remove_documentation(value)
@@ -135,8 +141,8 @@ def write(path: Path, content: Json) -> None:
     path.write_text(json.dumps(content, separators=(",", ":")))
 
 
-def renew_record(record: Path, replaced: Iterable[Path]) -> None:
-    """Make a package's list of files true again: without those that were removed, with those that were replaced."""
+def update_record(record: Path, replaced: Iterable[Path]) -> None:
+    """Update a package's list of files: drop removed files, add replaced ones, and hash all again."""
     task_root = record.parents[1]
     listed = {row[0] for row in csv.reader(record.read_text().splitlines())}
     listed |= {path.relative_to(task_root).as_posix() for path in replaced}

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 logger = logging.getLogger(__name__)
-logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns about every invocation that has no trace
-logging.getLogger("botocore").setLevel(logging.WARNING)  # it logs how it found credentials at every cold start
+logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)  # it warns at each invocation without a trace
+logging.getLogger("botocore").setLevel(logging.WARNING)  # at INFO it logs at each cold start where it found credentials
 
-MAX_CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway closes every connection by then
+MAX_CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway closes a connection at this age
 MAX_HANDSHAKE_SECONDS = 30  # API Gateway waits 29 s for `$connect`
-MIN_LIMITED_SECONDS = MAX_CONNECTION_SECONDS - 10  # age of a row at that limit: it is younger than its connection
+MIN_LIMITED_SECONDS = MAX_CONNECTION_SECONDS - 10  # least age of a row at that limit: rows are younger than connections
 FUNCTION_NAME = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
-MAX_POST_BYTES = 128 * 1024  # limit of `@connections`
+MAX_POST_BYTES = 128 * 1024  # limit of a post to `@connections`
 SUBPROTOCOL = "echo.v1"
 KEEPALIVE = {"keepalive": True}
 TOKEN_EXPIRED = {"error": "token_expired", "message": "Your token has expired: reconnect with a new one."}
@@ -39,15 +39,15 @@ Event = dict[str, Any]
 Response = dict[str, Any]
 Frame = dict[str, Any]
 Item = dict[str, "AttributeValueTypeDef"]
-Facts = dict[str, Any]  # what log lines and traces say about an invocation
+Facts = dict[str, Any]  # what the log line and the trace say about an invocation
 
 
 class Settings(NamedTuple):
-    """What the function reads from its environment.
+    """The function's settings, from its environment variables.
 
     Attributes:
         callback_url: endpoint of `@connections`.
-        max_connections: connections that one user may have, counted in `user_table`; 0 for no limit.
+        max_connections: how many connections a user may have, counted in `user_table`; 0: no limit.
     """
 
     connection_table: str
@@ -58,35 +58,39 @@ class Settings(NamedTuple):
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """Raise RuntimeError for a variable that is missing or malformed; the message names the variable and the rule."""
+        """Read and check the variables.
 
-        def text(name: str) -> str:
+        Raises:
+            RuntimeError: a variable is missing or malformed; the message names the variable and the rule.
+        """
+
+        def read_text(name: str) -> str:
             if not environ.get(name):
                 raise RuntimeError(f"environment variable {name} is required")
             return environ[name]
 
-        def number(name: str, default: int) -> int:
+        def read_number(name: str, default: int) -> int:
             value = environ.get(name) or str(default)
             if not re.fullmatch("[0-9]{1,6}", value):
                 raise RuntimeError(f"environment variable {name} is malformed, it must be a number of up to 6 digits")
             return int(value)
 
-        max_connections = number("MAX_CONNECTIONS_PER_USER", 0)
+        max_connections = read_number("MAX_CONNECTIONS_PER_USER", 0)
         return cls(
-            connection_table=text("CONNECTION_TABLE_NAME"),
-            callback_url=environ.get("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI") or text("CALLBACK_URL"),
-            max_message_bytes=number("MAX_MESSAGE_BYTES", 64 * 1024),
+            connection_table=read_text("CONNECTION_TABLE_NAME"),
+            callback_url=environ.get("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI") or read_text("CALLBACK_URL"),
+            max_message_bytes=read_number("MAX_MESSAGE_BYTES", 64 * 1024),
             max_connections=max_connections,
-            user_table=text("USER_TABLE_NAME") if max_connections else "",
+            user_table=read_text("USER_TABLE_NAME") if max_connections else "",
         )
 
 
 class Rejected(Exception):
-    """Refuse the connection because of what the client did.
+    """The connection must be refused, because of something that the client did.
 
     Attributes:
-        status: HTTP status of the handshake.
-        reason: code for the log.
+        status: HTTP status of the refused handshake.
+        reason: reason code for the log.
     """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -96,21 +100,24 @@ class Rejected(Exception):
 
 
 class ServiceUnavailable(Exception):
-    """An AWS service gave no answer; the message names the service and the operation."""
+    """An AWS service did not answer. The message names the service and the operation."""
 
 
-def name_service(**event: Any) -> None:
-    """Replace botocore's network errors, which name a URL only, on the event `after-call-error.<service>.<operation>`."""
+def raise_with_service_name(**event: Any) -> None:
+    """Replace a network error of botocore, which names only a URL, with one that names the service and the operation.
+
+    botocore calls this on its event `after-call-error.<service>.<operation>`.
+    """
     error = event["exception"]
     if isinstance(error, EndpointError | HTTPClientError):
         service, operation = event["event_name"].split(".")[1:]
         raise ServiceUnavailable(f"{service} gave no answer to {operation}: {error}") from error
 
 
-# The init phase calls no service: clients connect on first use, and keep their connections.
+# The init phase calls no service. The clients connect on first use, and keep their network connections.
 settings = Settings.read(os.environ)
-# All calls of a route with their retries end before the function's timeout, so a hanging service raises an error
-# instead of killing the environment. A post whose answer is late is repeated: delivery is at least once.
+# All calls of a route with their retries take less than the function's timeout. So if a service hangs, the function
+# raises an error and Lambda does not kill the environment. A post with a late answer is retried: delivery is at least once.
 config = Config(
     region_name=os.environ.get("AWS_REGION"),  # botocore reads AWS_DEFAULT_REGION only
     connect_timeout=1,
@@ -119,8 +126,8 @@ config = Config(
     tcp_keepalive=True,
 )
 session = botocore.session.get_session()
-session.register("after-call-error", name_service)
-# The image has these services only, and of them the operations in trim.toml.
+session.register("after-call-error", raise_with_service_name)
+# The image has only these two services, and only the operations that trim.toml lists.
 dynamodb = cast("DynamoDBClient", session.create_client("dynamodb", config=config))
 management = cast(
     "ApiGatewayManagementApiClient",
@@ -146,8 +153,8 @@ def handler(event: Event, context: object) -> Response:
         return {"statusCode": 200}
 
 
-def line(facts: Facts, **metrics: int) -> dict[str, Any]:
-    """Return the members of a log line: the facts, and metrics that CloudWatch extracts from the line.
+def build_line(facts: Facts, **metrics: int) -> dict[str, Any]:
+    """Return the members of a log line: the facts, and the metrics that CloudWatch extracts from the line.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
     """
@@ -162,16 +169,16 @@ def line(facts: Facts, **metrics: int) -> dict[str, Any]:
 
 @contextmanager
 def trace(facts: Facts) -> Iterator[None]:
-    """Record a subsegment and the AWS calls in it if X-Ray samples the invocation; the facts become annotations at its end.
+    """Record a subsegment with the AWS calls, annotated with the facts, if X-Ray samples the invocation.
 
-    The first sampled invocation imports the X-Ray SDK; the others do not wait for it. No other code here uses it.
+    The X-Ray SDK is imported here, by the first sampled invocation, because the import slows down a cold start.
     """
     if "Sampled=1" not in os.environ.get("_X_AMZN_TRACE_ID", ""):
         yield
         return
     from aws_xray_sdk.core import patch, xray_recorder  # noqa: PLC0415 - see above
 
-    patch(("botocore",))  # only the first time
+    patch(("botocore",))  # does nothing from the second time on
     with xray_recorder.in_subsegment("websocket") as subsegment:
         outcome = "ok"
         try:
@@ -192,21 +199,23 @@ def connect(event: Event, facts: Facts) -> Response:
         store(event["requestContext"]["authorizer"], facts["connectionId"])
     except Rejected as rejection:
         facts |= {"reason": rejection.reason, "ReasonClass": "connect"}
-        logger.warning("connection rejected", extra=line(facts, Refused=1))
+        logger.warning("connection rejected", extra=build_line(facts, Refused=1))
         return {"statusCode": rejection.status, "body": json.dumps({"message": str(rejection)})}
-    logger.info("connected", extra=line(facts, Accepted=1, Refused=0))
+    logger.info("connected", extra=build_line(facts, Accepted=1, Refused=0))
     return {"statusCode": 200, **headers}
 
 
 def select_subprotocol(event: Event) -> Response:
-    """Return the response's `headers`: SUBPROTOCOL if the client offers subprotocols, never the one with its token.
+    """Return the response's `headers`, with SUBPROTOCOL if the client offers subprotocols.
+
+    The subprotocol that carries the token is never selected, because the response would then contain the token.
 
     Raises:
         Rejected: the client offers subprotocols, but not SUBPROTOCOL.
     """
     offers = [
         line
-        for part in ("headers", "multiValueHeaders")  # a header that is sent twice is complete in the latter only
+        for part in ("headers", "multiValueHeaders")  # only the latter has all lines of a header that is sent twice
         for name, value in (event.get(part) or {}).items()
         if name.lower() == "sec-websocket-protocol"
         for line in (value if isinstance(value, list) else [value])
@@ -219,7 +228,9 @@ def select_subprotocol(event: Event) -> Response:
 
 
 def store(authorizer: dict[str, str], connection_id: str) -> None:
-    """Store who holds the connection, until the ID token expires or API Gateway closes the connection.
+    """Store the connection's row and take one of the user's slots, if connections are limited.
+
+    The row expires with the ID token, or when API Gateway closes the connection.
 
     Raises:
         Rejected: the user has too many connections.
@@ -235,24 +246,27 @@ def store(authorizer: dict[str, str], connection_id: str) -> None:
     }
     try:
         if settings.max_connections:
-            take_slot(user_id, slot_of(row))
+            take_slot(user_id, build_slot(row))
         dynamodb.put_item(TableName=settings.connection_table, Item=row)
     except Rejected:
         raise
-    except Exception:  # DynamoDB may have written what it did not confirm
-        release_slots(user_id, [slot_of(row)])
+    except Exception:  # DynamoDB may have written the slot without confirming it
+        release_slots(user_id, [build_slot(row)])
         raise
 
 
-def slot_of(row: Item) -> str:
-    """Return the connection's slot. A user's slots are a set, because one conditional update can count a set."""
+def build_slot(row: Item) -> str:
+    """Return the connection's slot: when it expires, and the connection's id.
+
+    A user's slots are a set, because a conditional update can count the members of a set.
+    """
     return f"{row['removedAt']['N']} {row['connectionId']['S']}"
 
 
 def take_slot(user_id: str, slot: str) -> None:
-    """Count the connection as one of its user's.
+    """Take a slot for the connection. Release expired slots if no slot is free.
 
-    An expired slot is free: API Gateway does not send `$disconnect` for every connection that ends.
+    Slots expire because API Gateway does not send `$disconnect` for every connection that ends.
 
     Raises:
         Rejected: the user has as many connections as allowed.
@@ -268,10 +282,10 @@ def take_slot(user_id: str, slot: str) -> None:
 
 
 def add_slot(user_id: str, slot: str) -> list[str]:
-    """Add the slot if one is left, else return the slots that are taken.
+    """Add the slot and return an empty list; if the user has no free slot, return the slots that are taken.
 
-    DynamoDB decides atomically, so simultaneous connects cannot exceed the limit. If the slot is there already, the
-    SDK is retrying a write that had succeeded.
+    DynamoDB decides atomically, so simultaneous connects cannot exceed the limit. If our slot exists, an SDK retry is
+    repeating a write that succeeded.
     """
     try:
         dynamodb.update_item(
@@ -288,7 +302,7 @@ def add_slot(user_id: str, slot: str) -> list[str]:
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
     except dynamodb.exceptions.ConditionalCheckFailedException as failure:
-        response: Any = failure.response  # the stubs do not know its Item
+        response: Any = failure.response  # the type stubs lack `Item`
         return list(response["Item"]["slots"]["SS"])
     return []
 
@@ -309,22 +323,22 @@ def disconnect(event: Event, facts: Facts) -> None:
     if not row and user_id and settings.max_connections:
         release_slots(user_id, find_slots(user_id, connection_id))
     facts["closeCode"] = event["requestContext"].get("disconnectStatusCode")
-    facts["reason"] = find_end(event["requestContext"], row)
+    facts["reason"] = find_reason(event["requestContext"], row)
     if "endedBy" in row:
         facts["endedBy"] = row["endedBy"]["S"]
     logger.info("disconnected", extra=facts)
 
 
-def find_end(request: Mapping[str, Any], row: Item) -> str:
-    """Return the reason code of a connection that has ended; `row` is empty if it was already deleted.
+def find_reason(request: Mapping[str, Any], row: Item) -> str:
+    """Return the reason code for the end of a connection. `row` is empty if it was already deleted.
 
-    A client can choose every close code that API Gateway uses, and every text.
+    The code is not proof: a client can send every close code and close reason that API Gateway uses.
     """
     now, code = time.time(), request.get("disconnectStatusCode")
     is_limit = (code, request.get("disconnectReason")) == (1001, "Going away")
     if "endedBy" in row:
         return "kicked"
-    # First, because `removedAt` is two hours after `connectedAt` if the token is valid for longer.
+    # Checked before the token's expiry: `removedAt` is this limit, too, if the token is valid for longer.
     if is_limit and "connectedAt" in row and now - int(row["connectedAt"]["N"]) >= MIN_LIMITED_SECONDS:
         return "connection_limit"
     if row and int(row["removedAt"]["N"]) <= now:
@@ -337,7 +351,7 @@ def find_end(request: Mapping[str, Any], row: Item) -> str:
 
 
 def delete_row(connection_id: str, **condition: Any) -> Item:
-    """Delete the connection's row and release its slot; return the row, empty if there was none."""
+    """Delete the connection's row and release its slot. Return the row, empty if there was none."""
     deleted = dynamodb.delete_item(
         TableName=settings.connection_table,
         Key={"connectionId": {"S": connection_id}},
@@ -346,7 +360,7 @@ def delete_row(connection_id: str, **condition: Any) -> Item:
     )
     row = deleted.get("Attributes", {})
     if row:
-        release_slots(row["userId"]["S"], [slot_of(row)])
+        release_slots(row["userId"]["S"], [build_slot(row)])
     return row
 
 
@@ -364,7 +378,7 @@ def answer(event: Event, facts: Facts) -> None:
         if has_expired(event):
             post_error(TOKEN_EXPIRED, facts)
             management.delete_connection(ConnectionId=connection_id)  # `$disconnect` follows and deletes the row
-            logger.info("token expired", extra=line(facts, Expired=1))
+            logger.info("token expired", extra=build_line(facts, Expired=1))
         elif (frame := reply(event)) is TOO_LARGE:
             post_error(TOO_LARGE, facts)
             logger.info("message too large", extra=facts)
@@ -373,11 +387,11 @@ def answer(event: Event, facts: Facts) -> None:
             logger.debug("message answered", extra=facts)
     except management.exceptions.GoneException:
         facts["reason"] = "gone"
-        logger.info("connection gone", extra=line(facts, Gone=1))
+        logger.info("connection gone", extra=build_line(facts, Gone=1))
         delete_gone(connection_id)
     except Exception as error:
         facts["reason"] = type(error).__name__
-        logger.error("echo failed", extra=line(facts, EchoFailed=1))
+        logger.error("echo failed", extra=build_line(facts, EchoFailed=1))
         raise
 
 
@@ -385,13 +399,13 @@ def has_expired(event: Event) -> bool:
     """Return whether the token that opened the connection has expired.
 
     Raises:
-        KeyError: no authorizer has let this connection in, so nobody is served.
+        KeyError: no authorizer allowed this connection, so its messages are not answered.
     """
     return int(event["requestContext"]["authorizer"]["exp"]) <= time.time()
 
 
 def reply(event: Event) -> Frame:
-    """Return the answer to a keep-alive, the echo of a message, or an error if the message is too large."""
+    """Return the frame that answers a message: for a keep-alive KEEPALIVE, for a message its echo, or TOO_LARGE."""
     if event["requestContext"]["routeKey"] == "keepalive":
         return KEEPALIVE
     body = event.get("body") or ""
@@ -401,7 +415,7 @@ def reply(event: Event) -> Frame:
 
 
 def post_error(frame: Frame, facts: Facts) -> None:
-    """Post an error frame with the ids that API Gateway's own error frames have."""
+    """Post an error frame, with the same ids as API Gateway's own error frames."""
     facts["reason"] = frame["error"]
     post(facts["connectionId"], {**frame, "connectionId": facts["connectionId"], "requestId": facts["apiRequestId"]})
 
@@ -411,7 +425,7 @@ def post(connection_id: str, frame: Frame) -> None:
 
 
 def encode(frame: Frame) -> bytes:
-    """Return JSON in UTF-8; a lone surrogate, which UTF-8 cannot hold, becomes its JSON escape."""
+    """Return JSON in UTF-8. A lone surrogate, which UTF-8 cannot encode, becomes its JSON escape."""
     return json.dumps(frame, ensure_ascii=False).encode(errors="backslashreplace")
 
 
@@ -422,7 +436,7 @@ def delete_gone(connection_id: str) -> None:
     (https://repost.aws/knowledge-center/410-gone-api-gateway).
     """
     latest = str(int(time.time()) - MAX_HANDSHAKE_SECONDS)
-    with suppress(dynamodb.exceptions.ConditionalCheckFailedException):  # then `$disconnect` deletes it
+    with suppress(dynamodb.exceptions.ConditionalCheckFailedException):  # `$disconnect` deletes a younger row
         delete_row(
             connection_id,
             ConditionExpression="attribute_not_exists(connectedAt) OR connectedAt < :latest",

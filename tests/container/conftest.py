@@ -1,4 +1,4 @@
-"""The functions in Lambda's own runtime, as plain processes and in the built images, behind the real emulator."""
+"""Run the functions in Lambda's runtime behind the real emulator, in the built images or as processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fixtures.tokens import key_set
 
 @pytest.fixture(scope="session")
 def jwks(signing_key: RSAKey) -> Iterator[LoopbackServer]:
-    """Where the user pool publishes its signing key."""
+    """Serve the user pool's key set on loopback."""
     with LoopbackServer(key_set(signing_key)) as server:
         yield server
 
@@ -36,7 +36,7 @@ def authorizer(emulate: Emulate, jwks: LoopbackServer) -> Iterator[Emulator]:
 
 @pytest.fixture(scope="session")
 def strict_authorizer(emulate: Emulate, jwks: LoopbackServer) -> Iterator[Emulator]:
-    """With everything asked for that a deployment can ask for."""
+    """Run an authorizer with every check that a deployment can require."""
     options = {
         "AWS_LAMBDA_LOG_LEVEL": "DEBUG",
         "CREDENTIAL_MODE": "subprotocol",
@@ -61,7 +61,7 @@ def websocket(emulate: Emulate, aws: FakeAws) -> Iterator[Emulator]:
 
 @pytest.fixture(scope="session")
 def limited_websocket(emulate: Emulate, database: LocalAws) -> Iterator[Emulator]:
-    """With two slots for each user, in a real DynamoDB."""
+    """Run a websocket function with two slots for each user in a real DynamoDB."""
     limits = {
         "MAX_CONNECTIONS_PER_USER": "2",
         "USER_TABLE_NAME": "users",

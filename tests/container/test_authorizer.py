@@ -96,7 +96,7 @@ def test_anything_but_a_token_is_denied(
 def test_lone_surrogate_is_denied_and_logged(
     authorizer: Emulator, member: str, value: dict[str, str], reason: str
 ) -> None:
-    """JSON can have it, UTF-8 cannot."""
+    """JSON can contain a lone surrogate, but UTF-8 cannot."""
     connection_id = str(uuid.uuid4())
 
     status, answer = authorizer.invoke(load_event("authorizer", connectionId=connection_id, **{member: value}))
@@ -127,10 +127,8 @@ def test_json_log_gives_the_reason_and_never_the_token(authorizer: Emulator, sig
     assert [segment for segment in token.split(".") if segment in authorizer.log()] == []
 
 
-def test_accepted_connection_is_logged_like_the_lines_that_the_runtime_formats(
-    authorizer: Emulator, sign: Sign
-) -> None:
-    """The authorizer writes that line itself, to save time."""
+def test_accepted_connection_is_logged_in_the_runtimes_format(authorizer: Emulator, sign: Sign) -> None:
+    """The authorizer writes this line itself, to save time."""
     records = {}
     for message, token in {"connection accepted": sign(), "connection rejected": sign(aud="another-client")}.items():
         connection_id = str(uuid.uuid4())
@@ -181,7 +179,7 @@ def test_member_on_an_allowed_page_is_allowed_by_the_token_that_it_offers(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_client_that_lacks_one_of_them_is_denied(
+def test_client_without_one_of_the_required_values_is_denied(
     strict_authorizer: Emulator, sign: Sign, lines: list[tuple[str, str]], claims: dict[str, Any], reason: str
 ) -> None:
     token, connection_id = sign(**claims), str(uuid.uuid4())

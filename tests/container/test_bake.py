@@ -1,4 +1,4 @@
-"""docker-bake.hcl: what buildx makes of it, what a deployment makes of it, and what the built images are."""
+"""docker-bake.hcl: how buildx resolves it, how a deployment uses it, and the built images."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from infra.bake import BakeTarget, interpreter
+from infra.bake import BakeTarget, find_interpreter
 from tests.fixtures import ROOT
 from tests.fixtures.engine import docker
 
 FUNCTIONS = ["authorizer", "websocket"]
 EVERYTHING = ("default", "rie", "probe")
 VARIABLES = {"BASE_IMAGE", "TAG", "CA_FILE"}
-BASES_OWN = {"PATH", "LANG", "GPG_KEY", "PYTHON_VERSION", "PYTHON_SHA256"}  # of python:3.13-slim
+BASE_VARIABLES = {"PATH", "LANG", "GPG_KEY", "PYTHON_VERSION", "PYTHON_SHA256"}  # of python:3.13-slim
 
 Json = dict[str, Any]
 Bake = Callable[..., Json]
@@ -28,20 +28,20 @@ Deploy = Callable[[str, str], subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def bake(buildx: None) -> Bake:
-    """The bake file as buildx resolves it where only these of its variables are set."""
+    """Return how to resolve the bake file by buildx, with only these variables set."""
 
-    def resolved(*targets: str, **variables: str) -> Json:
+    def resolve(*targets: str, **variables: str) -> Json:
         environ = {name: value for name, value in os.environ.items() if name not in VARIABLES} | variables
         command = ["docker", "buildx", "bake", "--print", *targets]
         printed = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, check=True)
         described: Json = json.loads(printed.stdout)
         return described
 
-    return resolved
+    return resolve
 
 
-def settings(listed: list[Any]) -> list[dict[str, str]]:
-    """Attestations or secrets, which older buildx prints as CSV and newer as objects."""
+def parse_settings(listed: list[Any]) -> list[dict[str, str]]:
+    """Parse attestations or secrets, which older versions of buildx print as CSV and newer ones as objects."""
     return [
         dict(field.split("=", 1) for field in each.split(",")) if isinstance(each, str) else each for each in listed
     ]
@@ -58,11 +58,11 @@ def test_every_image_has_the_one_platform_that_is_committed(bake: Bake) -> None:
 
 
 def test_no_image_has_attestations(bake: Bake) -> None:
-    """They would make an image index of it, which Lambda refuses."""
+    """With attestations buildx writes an image index, which Lambda refuses."""
     targets = bake(*EVERYTHING)["target"]
 
     for target in targets.values():
-        attestations = settings(target["attest"])
+        attestations = parse_settings(target["attest"])
         assert {attestation["type"]: str(attestation["disabled"]) for attestation in attestations} == {
             "provenance": "true",
             "sbom": "true",
@@ -80,7 +80,7 @@ def test_base_image_is_the_official_one_unless_replaced(bake: Bake) -> None:
 
 @pytest.fixture
 def base_without_pip(engine: None, tmp_path: Path) -> Iterator[str]:
-    """The base image, but pip is gone."""
+    """Build the base image without pip."""
     base = os.environ.get("BASE_IMAGE", "public.ecr.aws/docker/library/python:3.13-slim-trixie")
     (tmp_path / "Dockerfile").write_text(f"""
 FROM {base}
@@ -121,8 +121,8 @@ def test_certificates_are_a_secret_of_the_build_and_no_argument(bake: Bake, tmp_
     without, with_certificates = bake()["target"], bake(CA_FILE=str(bundle))["target"]
 
     for function in FUNCTIONS:
-        assert settings(without[function].get("secret", [])) == []
-        assert settings(with_certificates[function]["secret"]) == [{"id": "ca", "src": str(bundle)}]
+        assert parse_settings(without[function].get("secret", [])) == []
+        assert parse_settings(with_certificates[function]["secret"]) == [{"id": "ca", "src": str(bundle)}]
         assert with_certificates[function]["args"] == {"SOURCE_DATE_EPOCH": "0"}
 
 
@@ -149,16 +149,16 @@ def test_image_starts_lambdas_runtime_by_an_absolute_path(function: str) -> None
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_image_names_nobody_as_its_user(function: str) -> None:
-    """For Docker; Lambda has a user of its own."""
+    """Docker runs the image as this user, but Lambda as another one."""
     assert inspect(f"{function}:dev")["Config"]["User"] == "65534:65534"
 
 
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_image_sets_no_variable_but_those_of_the_runtime(function: str) -> None:
+def test_image_sets_only_the_variables_of_the_runtime(function: str) -> None:
     variables = dict(variable.split("=", 1) for variable in inspect(f"{function}:dev")["Config"]["Env"])
 
-    ours = {name: value for name, value in variables.items() if name not in BASES_OWN}
+    ours = {name: value for name, value in variables.items() if name not in BASE_VARIABLES}
     assert ours == {"LAMBDA_TASK_ROOT": "/var/task", "PYTHONDONTWRITEBYTECODE": "1", "RES_OPTIONS": "timeout:1"}
 
 
@@ -187,12 +187,12 @@ def test_image_is_the_same_to_the_bit_when_built_again_from_nothing() -> None:
 
 @pytest.fixture
 def deploy(images: None, tmp_path: Path) -> Iterator[Deploy]:
-    """Runs what the CDK CLI runs in its output folder, for a template of this platform; only the tag is another."""
+    """Run the CDK CLI's build command in its output folder, for a template of this platform, with another tag."""
 
     def run(function: str, platform: str) -> subprocess.CompletedProcess[str]:
         baked = BakeTarget.read(function)
         changes = {baked.platform: platform, f"{function}:cdk-{baked.source_hash[:16]}": f"{function}:deployed"}
-        command = [changes.get(part, part) for part in baked.command(outdir=str(tmp_path))]
+        command = [changes.get(part, part) for part in baked.build_command(outdir=str(tmp_path))]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     yield run
@@ -200,7 +200,7 @@ def deploy(images: None, tmp_path: Path) -> Iterator[Deploy]:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_deployment_builds_the_very_image_that_was_tested(deploy: Deploy, function: str) -> None:
+def test_deployment_builds_the_image_that_was_tested(deploy: Deploy, function: str) -> None:
     deployed = deploy(function, BakeTarget.read(function).platform)
 
     assert deployed.stdout == f"{function}:deployed\n", deployed.stderr
@@ -220,7 +220,7 @@ def test_deployment_refuses_an_image_of_another_platform_than_the_templates(depl
 
 @pytest.fixture
 def stubs(tmp_path: Path) -> Path:
-    """A folder of programs: `docker` tells where it runs and how it is called, `python` refuses every image."""
+    """Return a folder with stubs: `docker` prints its folder and arguments, and `python` refuses every image."""
     folder = tmp_path / "stubs"
     folder.mkdir()
     for name, script in {"docker": 'pwd -P; echo "$@"', "python": "echo refused; exit 1"}.items():
@@ -230,7 +230,7 @@ def stubs(tmp_path: Path) -> Path:
 
 
 def run_with_stubs(stubs: Path, command: list[str], cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [str(stubs / "python") if part == interpreter() else part for part in command]
+    command = [str(stubs / "python") if part == find_interpreter() else part for part in command]
     variables = os.environ | {"PATH": f"{stubs}:{os.environ['PATH']}"} | environ
     return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
 
@@ -240,12 +240,12 @@ def run_with_stubs(stubs: Path, command: list[str], cwd: Path, **environ: str) -
 def test_deployment_builds_in_the_project_where_the_output_folder_is_a_link(
     stubs: Path, tmp_path: Path, link: str, folder: str, shell_believes: str
 ) -> None:
-    """As /tmp is on macOS. A shell resolves `..` by PWD if that is a name of its folder."""
+    """For example, /tmp is a link on macOS. A shell resolves `..` by PWD, if PWD is a path of its folder."""
     names = {"link": tmp_path / link, "folder": tmp_path / folder}
     for parent in (tmp_path / link).parent, tmp_path / folder:
         parent.mkdir(parents=True, exist_ok=True)
     names["link"].symlink_to(names["folder"])
-    command = BakeTarget.read("authorizer").command(outdir=str(names["link"]))
+    command = BakeTarget.read("authorizer").build_command(outdir=str(names["link"]))
 
     deployed = run_with_stubs(stubs, command, cwd=names["link"], PWD=str(names[shell_believes]))
 
@@ -253,14 +253,14 @@ def test_deployment_builds_in_the_project_where_the_output_folder_is_a_link(
 
 
 def test_deployment_does_not_publish_what_the_report_refuses(stubs: Path, tmp_path: Path) -> None:
-    deployed = run_with_stubs(stubs, BakeTarget.read("authorizer").command(outdir=str(tmp_path)), cwd=tmp_path)
+    deployed = run_with_stubs(stubs, BakeTarget.read("authorizer").build_command(outdir=str(tmp_path)), cwd=tmp_path)
 
     assert (deployed.returncode, deployed.stdout) == (1, "")
     assert deployed.stderr.endswith("refused\n")
 
 
 def test_report_runs_in_the_python_that_synthesizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """By a relative path if it is the project's own, so that the cloud assembly does not depend on the machine."""
+    """The path is relative if the project contains it, so that the cloud assembly does not depend on the machine."""
     (tmp_path / "project").symlink_to(ROOT)
     for executable, expected in {
         ROOT / ".venv" / "bin" / "python": ".venv/bin/python",
@@ -268,4 +268,4 @@ def test_report_runs_in_the_python_that_synthesizes(monkeypatch: pytest.MonkeyPa
         Path("/usr/bin/python3"): "/usr/bin/python3",
     }.items():
         monkeypatch.setattr(sys, "executable", str(executable))
-        assert interpreter() == expected
+        assert find_interpreter() == expected

@@ -1,4 +1,4 @@
-"""What `make image-report` and a deployment refuse of real images."""
+"""Which real images `make image-report` and a deployment refuse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.image_report import main
-from tests.fixtures.archives import Archive, entry, folder, packed
+from tests.fixtures.archives import Archive, entry, folder, pack
 from tests.fixtures.engine import docker
 
 
@@ -28,7 +28,7 @@ def test_both_images_pass(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture
 def loaded(engine: None, tmp_path: Path) -> Iterator[str]:
-    """An image in the engine's store, with all that Lambda may refuse to unpack."""
+    """Load an image into the engine with every kind of entry that Lambda may refuse to unpack."""
     archive = Archive()
     layer = [
         folder("opt"),
@@ -41,11 +41,11 @@ def loaded(engine: None, tmp_path: Path) -> Iterator[str]:
         "os": "linux",
         "architecture": "amd64",
         "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha256(packed(layer)).hexdigest()}"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha256(pack(layer)).hexdigest()}"]},
     }
     archive.files = {
         "config.json": json.dumps(config).encode(),
-        "layer.tar": packed(layer),
+        "layer.tar": pack(layer),
         "manifest.json": json.dumps(
             [{"Config": "config.json", "Layers": ["layer.tar"], "RepoTags": ["refused:test"]}]
         ).encode(),

@@ -1,4 +1,4 @@
-"""What only the built images can show."""
+"""What can be tested only in the built images: files, permissions, programs, bytecode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-# Every file and folder of an image, but for what the kernel and the engine put there.
+# Every file and folder of an image, without those of the kernel and the engine.
 WALK = """
 import os, stat
 everything = [
@@ -32,15 +32,16 @@ there = [path for path in everything if not os.path.islink(path)]
 """
 
 
-def python_in(image: str, code: str, *options: str) -> str:
+def run_python(image: str, code: str, *options: str) -> str:
+    """Run code by the image's Python; return its output."""
     ran = docker("run", "--rm", "--network=none", "--entrypoint=python", *options, image, "-c", code)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.strip()
 
 
 def test_docker_runs_the_function_as_nobody(function: str) -> None:
-    """Lambda runs it as a user of its own."""
-    assert python_in(f"{function}:dev", "import os; print(os.getuid(), os.getgid())") == "65534 65534"
+    """Lambda runs it as another user."""
+    assert run_python(f"{function}:dev", "import os; print(os.getuid(), os.getgid())") == "65534 65534"
 
 
 def test_any_user_can_read_the_function_and_its_python(function: str) -> None:
@@ -54,7 +55,7 @@ assert len(ours) > 1000
 print([path for path in ours if not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0))])
 """
     )
-    assert python_in(f"{function}:dev", code, "--user=993:990") == "[]"
+    assert run_python(f"{function}:dev", code, "--user=993:990") == "[]"
 
 
 def test_function_cannot_change_its_own_code(function: str) -> None:
@@ -62,33 +63,33 @@ def test_function_cannot_change_its_own_code(function: str) -> None:
 import os, sys
 print([path for path in [os.getcwd(), *sys.path] if os.path.exists(path) and os.access(path, os.W_OK)])
 """
-    assert python_in(f"{function}:dev", code) == "[]"
+    assert run_python(f"{function}:dev", code) == "[]"
 
 
-def test_function_can_write_to_tmp_alone(function: str) -> None:
-    """Even where the file system is not read-only, as it is on Lambda."""
+def test_function_can_write_to_tmp_only(function: str) -> None:
+    """This holds even if the file system is not read-only, as it is on Lambda."""
     code = WALK + "print([path for path in there if path != '/tmp' and os.access(path, os.W_OK)])"
 
-    assert python_in(f"{function}:dev", code) == "[]"
+    assert run_python(f"{function}:dev", code) == "[]"
 
 
 def test_nothing_runs_as_another_user(function: str) -> None:
     code = WALK + "print([path for path in there if os.lstat(path).st_mode & (stat.S_ISUID | stat.S_ISGID)])"
 
-    assert python_in(f"{function}:dev", code) == "[]"
+    assert run_python(f"{function}:dev", code) == "[]"
 
 
-def test_python_has_the_same_path_whatever_the_base_image(function: str) -> None:
-    assert python_in(f"{function}:dev", "import sys; print(sys.executable)") == "/usr/local/bin/python"
+def test_python_has_the_same_path_for_every_base_image(function: str) -> None:
+    assert run_python(f"{function}:dev", "import sys; print(sys.executable)") == "/usr/local/bin/python"
 
 
-def test_no_program_is_there_but_python(function: str) -> None:
+def test_python_is_the_only_program(function: str) -> None:
     code = """
 import os
 folders = [f"{prefix}/{name}" for prefix in ("", "/usr", "/usr/local") for name in ("bin", "sbin")]
 print({name[:6] for folder in folders for name in os.listdir(folder)})
 """
-    assert python_in(f"{function}:dev", code) == "{'python'}"
+    assert run_python(f"{function}:dev", code) == "{'python'}"
 
 
 def test_no_shell_can_be_started(function: str) -> None:
@@ -100,11 +101,11 @@ def test_no_shell_can_be_started(function: str) -> None:
 def test_nothing_more_can_be_installed(function: str) -> None:
     code = "from importlib.util import find_spec; print([name for name in ('pip', 'ensurepip') if find_spec(name)])"
 
-    assert python_in(f"{function}:dev", code) == "[]"
+    assert run_python(f"{function}:dev", code) == "[]"
 
 
 def test_task_root_holds_the_handler_and_the_locked_packages_and_nothing_else(function: str) -> None:
-    """No tests, no sources of extension modules, nothing compiled from what is not there."""
+    """There are no tests, no sources of extension modules, and no bytecode without its source."""
     code = f"""
 import json
 from importlib.metadata import distributions
@@ -124,7 +125,7 @@ print(json.dumps([
 """
     requirements = (ROOT / "images" / function / "requirements.txt").read_text()
     locked = set(re.findall(r"^([a-z0-9-]+)==(\S+)", requirements, re.MULTILINE))
-    packages, strangers, superfluous = json.loads(python_in(f"{function}:dev", code))
+    packages, strangers, superfluous = json.loads(run_python(f"{function}:dev", code))
 
     # Vulnerability scanners find every package by its metadata, even one whose files were left out.
     assert {(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in packages} == locked
@@ -139,7 +140,7 @@ print(sum(os.lstat(path).st_blocks for path in paths) * 512)
 """
     limits_mb = {"authorizer": 24, "websocket": 20}
 
-    assert int(python_in(f"{function}:dev", code)) <= limits_mb[function] * 1e6
+    assert int(run_python(f"{function}:dev", code)) <= limits_mb[function] * 1e6
 
 
 def test_function_finds_its_code_compiled(function: str) -> None:
@@ -151,11 +152,11 @@ sources = set(pathlib.Path("/var/task").rglob("*.py"))
 assert pathlib.Path("/var/task/{function}.py") in sources
 print([str(path) for path in sources if not pathlib.Path(cache_from_source(path)).exists()])
 """
-    assert python_in(f"{function}:dev", code) == "[]"
+    assert run_python(f"{function}:dev", code) == "[]"
 
 
-def test_python_takes_the_bytecode_of_all_that_it_imports_as_it_is(function: str) -> None:
-    """The standard library's too, of which python:slim has none; flags as in PEP 552."""
+def test_python_never_checks_the_bytecode_of_its_imports(function: str) -> None:
+    """This includes the standard library, of which python:slim has no bytecode. PEP 552 defines the flags."""
     code = f"""
 import os, sys
 os.environ.update({json.dumps({"AWS_REGION": "us-east-1", **AUTHORIZER, **WEBSOCKET})})
@@ -165,19 +166,19 @@ flags = {{spec.name: open(spec.cached, "rb").read(8)[4] for spec in specs}}
 assert {{"{function}", "awslambdaric.bootstrap", "logging", "ssl"}} <= flags.keys()
 print([name for name, value in flags.items() if value != 0b01])
 """
-    assert python_in(f"{function}:dev", code) == "[]"
+    assert run_python(f"{function}:dev", code) == "[]"
 
 
 def test_emulator_is_not_shipped(function: str) -> None:
     code = "import shutil; print(shutil.which('aws-lambda-rie'))"
 
-    assert python_in(f"{function}:dev", code) == "None"
-    assert python_in(f"{function}:rie", code) == "/usr/local/bin/aws-lambda-rie"
+    assert run_python(f"{function}:dev", code) == "None"
+    assert run_python(f"{function}:rie", code) == "/usr/local/bin/aws-lambda-rie"
 
 
 @pytest.fixture
 def published(function: str) -> Iterator[Emulator]:
-    """The image with the emulator as its README starts it, but with no place to write to, not even /tmp."""
+    """Run the image with the emulator as docs/functions.md does, but without any writable path, not even /tmp."""
     variables = {"AWS_DEFAULT_REGION": "us-east-1", **AUTHORIZER, **WEBSOCKET}
     settings = ["--read-only", "--publish=127.0.0.1::8080", *[f"--env={n}={value}" for n, value in variables.items()]]
     started = docker("run", "--detach", *settings, f"{function}:rie")
@@ -192,7 +193,7 @@ def published(function: str) -> Iterator[Emulator]:
         docker("rm", "--force", container)
 
 
-def test_image_serves_with_nothing_writable_at_all(function: str, published: Emulator) -> None:
+def test_image_serves_without_any_writable_path(function: str, published: Emulator) -> None:
     connect_without_token_or_authorizer = {
         "methodArn": "arn:aws:execute-api:us-east-1:123456789012:abcdef123/prod/$connect",
         "requestContext": {"routeKey": "$connect", "connectionId": "L0SM9cOFvHcCIhw="},

@@ -1,4 +1,4 @@
-"""What is in the layers of the images, of which a container shows the topmost only."""
+"""Secrets in the layers of the images. A container shows only the topmost version of a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fixtures.engine import docker
 pytestmark = pytest.mark.usefixtures("images")
 
 MARK = b"this-is-only-in-the-certificates-of-the-build"
-# Each begins with letters that are the same in all of its kind, which makes the search fast.
+# Each pattern begins with literal characters, which makes the search fast.
 SECRETS = [
     re.compile(pattern)
     for pattern in (
@@ -33,31 +33,31 @@ SECRETS = [
 ]
 
 
-def secrets(archive: Path, *images: str) -> list[tuple[str, bytes]]:
-    """Those in the layers, the history and the environment of images, each with the file that it is in."""
+def find_secrets(archive: Path, *images: str) -> list[tuple[str, bytes]]:
+    """Return the secrets in the layers, history and environment of images, each with its file."""
     saved = docker("save", f"--output={archive}", *images)
     assert saved.returncode == 0, saved.stderr
     return [
         (name, secret)
-        for name, content in contents(archive)
+        for name, content in read_contents(archive)
         for pattern in SECRETS
         for secret in pattern.findall(content)
     ]
 
 
-def contents(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file of an archive of images: their descriptions, and what is in their layers."""
+def read_contents(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield every file of an archive of images: their descriptions, and the files in their layers."""
     with tarfile.open(archive) as members:
-        for member, file in files(members):
+        for member, file in read_files(members):
             try:
                 with tarfile.open(fileobj=file) as layer:
-                    yield from ((name, content.read()) for name, content in files(layer))
+                    yield from ((name, content.read()) for name, content in read_files(layer))
             except tarfile.ReadError:
                 file.seek(0)
                 yield member, file.read()
 
 
-def files(archive: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
+def read_files(archive: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
     for member in archive:
         if member.isreg() and (file := archive.extractfile(member)):
             yield member.name, file
@@ -65,7 +65,7 @@ def files(archive: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
 
 @pytest.fixture(scope="module")
 def marked(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The authorizer built again from nothing, with certificates that can be told from all others."""
+    """Build the authorizer without cache, with a mark in the certificates of the build."""
     bundle = tmp_path_factory.mktemp("certificates") / "bundle.pem"
     bundle.write_bytes(Path(os.environ.get("CA_FILE") or certifi.where()).read_bytes() + b"\n" + MARK + b"\n")
     command = ["buildx", "bake", "--no-cache", "--load", "authorizer"]
@@ -76,10 +76,10 @@ def marked(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 
 def test_no_layer_holds_a_secret(marked: str, tmp_path: Path) -> None:
-    assert secrets(tmp_path / "images.tar", marked, "authorizer:dev", "websocket:dev") == []
+    assert find_secrets(tmp_path / "images.tar", marked, "authorizer:dev", "websocket:dev") == []
 
 
-def test_certificates_of_the_build_change_no_bit_of_the_image(marked: str) -> None:
+def test_certificates_of_the_build_do_not_change_the_image(marked: str) -> None:
     inspected = docker("image", "inspect", "--format={{.Id}}", marked, "authorizer:dev")
     again, shipped = inspected.stdout.split()
 
@@ -98,7 +98,7 @@ PLANTED = [
 
 @pytest.fixture
 def careless(tmp_path: Path) -> Iterator[str]:
-    """The authorizer with secrets in a file that a later layer hides, and one in a variable."""
+    """Build the authorizer with secrets in a file that a later layer hides, and with one in a variable."""
     (tmp_path / "secrets").write_bytes(b"\n".join(PLANTED[:-1]))
     (tmp_path / "nothing").touch()
     variable = PLANTED[-1].decode()
@@ -115,7 +115,7 @@ ENV TOKEN={variable}
 
 
 def test_planted_secrets_are_found(careless: str, tmp_path: Path) -> None:
-    found = secrets(tmp_path / "image.tar", careless)
+    found = find_secrets(tmp_path / "image.tar", careless)
 
     assert {secret for _, secret in found} == {*PLANTED}
     assert {secret for name, secret in found if name == "var/task/settings"} == {*PLANTED[:-1]}

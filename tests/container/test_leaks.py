@@ -1,6 +1,6 @@
-"""No token, nor a piece of one, comes to light: not in a log, an error, a trace, a table, an answer or an image.
+"""No log, error, trace, table, answer or image contains a token or a part of one.
 
-A marked token is dragged through all of it, and one hit is a failure. Leaks on purpose show that there would be one.
+The tests use marked tokens in every way and search for them. Planted leaks show that the search finds a leak.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from local.cloudformation.template import Template
 from local.lambda_.containers import Containers
 from local.lambda_.processes import Processes
 from tests.fixtures import ROOT
-from tests.fixtures.emulator import PATIENCE_SECONDS, RunFunction, process
+from tests.fixtures.emulator import PATIENCE_SECONDS, RunFunction, run_process
 from tests.fixtures.engine import docker
 from tests.fixtures.gateway import DESK, sign_request
 from tests.fixtures.leaks import (
@@ -55,8 +55,8 @@ from tests.fixtures.leaks import (
     Mint,
     Service,
     Stage,
-    behind_emulator,
-    with_traces,
+    run_behind_emulator,
+    run_with_traces,
 )
 from tests.fixtures.make_up import copy_project, run_up
 from tests.fixtures.tokens import Sign
@@ -82,15 +82,15 @@ def service(signing_key: RSAKey) -> Iterator[Service]:
 
 @pytest.fixture
 def as_process(tmp_path: Path) -> RunFunction:
-    return partial(process, log=tmp_path / "log")
+    return partial(run_process, log=tmp_path / "log")
 
 
 # Functions: what they log, answer and store, their errors and traces
 
 
 @dataclass(frozen=True)
-class Drag:
-    """Drags a function through its cases, with logs of one format and level."""
+class Collector:
+    """Runs a function with each of its cases, with one log format and level, and collects the evidence."""
 
     way: Callable[..., Evidence]
     log_format: str
@@ -106,41 +106,41 @@ class Drag:
 
 @pytest.fixture(
     params=[
-        (behind_emulator, "Text", "DEBUG"),
-        (behind_emulator, "JSON", "INFO"),
-        (with_traces, "Text", "INFO"),
-        (with_traces, "JSON", "DEBUG"),
+        (run_behind_emulator, "Text", "DEBUG"),
+        (run_behind_emulator, "JSON", "INFO"),
+        (run_with_traces, "Text", "INFO"),
+        (run_with_traces, "JSON", "DEBUG"),
     ],
     ids=lambda param: "-".join(getattr(each, "__name__", each) for each in param),
 )
-def drag(request: pytest.FixtureRequest, run_function: RunFunction, service: Service) -> Drag:
+def collect(request: pytest.FixtureRequest, run_function: RunFunction, service: Service) -> Collector:
     way, log_format, level = request.param
-    return Drag(way, log_format, level, run_function, service)
+    return Collector(way, log_format, level, run_function, service)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_authorizer_tells_nobody_the_token(drag: Drag, mint: Mint, mode: str) -> None:
-    evidence = drag("authorizer", CASES["authorizer"](mint), CREDENTIAL_MODE=mode)
+def test_authorizer_tells_nobody_the_token(collect: Collector, mint: Mint, mode: str) -> None:
+    evidence = collect("authorizer", CASES["authorizer"](mint), CREDENTIAL_MODE=mode)
 
     assert mint.canary.hits(evidence) == []
     assert all(evidence.values())
     assert evidence["answers"].count("Allow") == 1
-    if (drag.log_format, mode) == ("JSON", "subprotocol"):
+    if (collect.log_format, mode) == ("JSON", "subprotocol"):
         source = (ROOT / "images" / "authorizer" / "authorizer.py").read_text()
         every_reason = set(re.findall(r'Rejected\("([\w.-]+)"\)', source))
         assert every_reason <= set(re.findall(r'"reason": "([^"]+)"', evidence["log"]))
 
 
-def test_authorizer_without_keys_tells_nobody_the_token(drag: Drag, mint: Mint) -> None:
-    evidence = drag("authorizer", [Case(case.event, BROKEN) for case in CASES["authorizer"](mint)])
+def test_authorizer_without_keys_tells_nobody_the_token(collect: Collector, mint: Mint) -> None:
+    evidence = collect("authorizer", [Case(case.event, BROKEN) for case in CASES["authorizer"](mint)])
 
     assert mint.canary.hits(evidence) == []
     assert "KeySetUnavailable" in evidence["answers"]
     assert "Allow" not in evidence["answers"]
 
 
-def test_websocket_function_tells_nobody_the_token(drag: Drag, mint: Mint) -> None:
-    evidence = drag("websocket", CASES["websocket"](mint))
+def test_websocket_function_tells_nobody_the_token(collect: Collector, mint: Mint) -> None:
+    evidence = collect("websocket", CASES["websocket"](mint))
 
     assert mint.canary.hits(evidence) == []
     assert all(evidence.values())
@@ -156,11 +156,11 @@ def test_function_that_times_out_tells_nobody_the_token(
     event = CASES[function](mint)[0].event
 
     def until_it_waits_for_an_answer() -> Iterator[Case]:
-        while not service.requests:  # or it was its init phase that took all of the time
+        while not service.requests:  # until then the init phase has used up the time
             yield Case(event, HANGS)
 
     environ = VARIABLES[function] | service.environment | {"AWS_LAMBDA_FUNCTION_TIMEOUT": "2"}
-    evidence = behind_emulator(run_function, function, environ, until_it_waits_for_an_answer(), service)
+    evidence = run_behind_emulator(run_function, function, environ, until_it_waits_for_an_answer(), service)
 
     assert mint.canary.hits(evidence) == []
     assert "Task timed out" in evidence["answers"]
@@ -171,7 +171,7 @@ def test_function_that_times_out_tells_nobody_the_token(
 
 @pytest.fixture(scope="session")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Our stack's, by the place where it takes the token."""
+    """Synthesize our stack for each way to send the token."""
     outdir = tmp_path_factory.mktemp("cdk.out")
     app = cdk.App(outdir=str(outdir), context=json.loads((ROOT / "cdk.json").read_text())["context"])
     for mode in MODES:
@@ -187,7 +187,7 @@ def template(request: pytest.FixtureRequest, templates: dict[str, Path]) -> Temp
 
 @pytest.fixture(params=["process", "image"])
 def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Launcher:
-    """How the functions are run."""
+    """Return what runs the functions."""
     if request.param == "image":
         request.getfixturevalue("images")
         return Containers()
@@ -206,23 +206,23 @@ def stage(template: Template, service: Service) -> MakeStage:
 
 @pytest.fixture
 def hear(caplog: pytest.LogCaptureFixture) -> Hear:
-    """Everything that a gateway has said so far, be it to the debug log."""
+    """Return how to collect all that a gateway has sent and logged so far, the debug log included."""
     caplog.set_level(logging.DEBUG)
 
-    def heard(stage: Stage) -> Evidence:
+    def collect(stage: Stage) -> Evidence:
         logs: dict[str, list[str]] = {}
         for record in caplog.records:
-            if record.name != "websockets.client":  # which is the test's own, and knows the token
+            if record.name != "websockets.client":  # the test's own client knows the token
                 logs.setdefault(f"log of {record.name}", []).append(f"{caplog.handler.format(record)} {vars(record)}")
         said = {"clients": stage.got, "answers": stage.answers, "calls": [stage.service.calls]}
         return {place: "\n".join(lines) for place, lines in (said | logs).items()}
 
-    return heard
+    return collect
 
 
 async def test_gateway_tells_nobody_the_token(launcher: Launcher, stage: MakeStage, mint: Mint, hear: Hear) -> None:
     async with stage(launcher) as running:
-        await drag_through(running, mint)
+        await use_gateway(running, mint)
 
     evidence = hear(running)
     assert mint.canary.hits(evidence) == []
@@ -234,10 +234,10 @@ async def test_gateway_tells_nobody_the_token(launcher: Launcher, stage: MakeSta
     } <= evidence.keys()
 
 
-async def drag_through(stage: Stage, mint: Mint) -> None:
-    """Everything that the gateway can answer."""
+async def use_gateway(stage: Stage, mint: Mint) -> None:
+    """Make the gateway give every kind of answer."""
     stage.service.fault = BROKEN
-    assert await stage.open(mint.valid()) == 500  # the keys cannot be had
+    assert await stage.open(mint.valid()) == 500  # the keys cannot be downloaded
     stage.service.fault = None
     await stage.restart("authorizer")
 
@@ -245,8 +245,8 @@ async def drag_through(stage: Stage, mint: Mint) -> None:
     exp = int(time.time()) + 3
     expiring = await stage.opened(mint.valid(exp=exp))
     assert await stage.say(peer, "hello") == {"message": "hello"}
-    await refused(stage, mint)
-    await called_back(stage, mint.valid())
+    await get_refused(stage, mint)
+    await call_back(stage, mint.valid())
     async with stage.hanging("websocket"):
         assert await stage.open(mint.valid()) == 504
 
@@ -254,7 +254,7 @@ async def drag_through(stage: Stage, mint: Mint) -> None:
     assert (await stage.say(expiring, "still there?"))["error"] == "token_expired"
     assert await stage.closed(expiring) == 1000
 
-    stage.iam.sessions.clear()  # so that no function may post any more
+    stage.iam.sessions.clear()  # so that no function may post from now on
     assert (await stage.say(peer, "hello"))["message"] == "Internal server error"
     await peer.close(4000, mint.canary.marker)  # the reason is in the `$disconnect` event
     peer = await stage.opened(mint.valid())
@@ -262,9 +262,10 @@ async def drag_through(stage: Stage, mint: Mint) -> None:
     assert await stage.closed(peer) == 1001
 
 
-async def refused(stage: Stage, mint: Mint) -> None:
+async def get_refused(stage: Stage, mint: Mint) -> None:
+    """Make the gateway refuse a handshake or a request in every way."""
     token, marker = mint.valid(), mint.canary.marker
-    assert await stage.open(token, but_where_it_belongs=True) == 401
+    assert await stage.open(token, omit_identity_source=True) == 401
     for forged in (mint.token(), mint.valid(exp=1), mint.valid(aud=marker), mint.token(key=mint.other_key, sub=marker)):
         assert await stage.open(forged) == 403
     for status, fault in ((502, BROKEN), (502, DENIED), (429, FULL)):
@@ -296,8 +297,8 @@ async def refused(stage: Stage, mint: Mint) -> None:
         assert (head, await stage.ask(head)) == (head, status)
 
 
-async def called_back(stage: Stage, token: str) -> None:
-    """`@connections`, of a connection that was opened with a token, asked by callers who know it."""
+async def call_back(stage: Stage, token: str) -> None:
+    """Call `@connections` in every way, with a token in the calls, for a connection that was opened with the token."""
     peer = await stage.opened(token)
     path = "/prod/@connections"
     there = f"{path}/{stage.connection_id}"
@@ -334,27 +335,27 @@ SRP = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWar
 def test_local_system_leaves_the_token_nowhere(
     mode: str, templates: dict[str, Path], canary: Canary, tmp_path: Path
 ) -> None:
-    evidence = left_by_up(tmp_path, mode, canary, "--template", f"{templates[mode]}")
+    evidence = run_up_and_collect(tmp_path, mode, canary, "--template", f"{templates[mode]}")
 
     assert canary.hits(evidence) == []
     assert {"aws.log", "up.json"} <= {Path(place).name for place in evidence}
     assert "connection rejected" in evidence["terminal"]
 
 
-def left_by_up(folder: Path, mode: str, canary: Canary, *arguments: str) -> Evidence:
-    """What `up` has printed, what is in its files and tables, and what its clients got for a token of its Cognito."""
+def run_up_and_collect(folder: Path, mode: str, canary: Canary, *arguments: str) -> Evidence:
+    """Run `up` and connect clients with a token of its Cognito. Return its output, files, tables, and the answers."""
     checkout = copy_project(folder / "project")
     with run_up(checkout, *arguments) as up:
         facts = up.state
-        token = id_token(facts, canary)
+        token = sign_up(facts, canary)
         assert canary.is_in(token.encode())
-        evidence = {"clients": use(up.port, mode, token, canary), "tables": tables(facts)}
+        evidence = {"clients": connect_clients(up.port, mode, token, canary), "tables": read_tables(facts)}
         evidence |= {"up.json": json.dumps(facts)}
-    return evidence | files(checkout.root / ".local") | {"terminal": up.command.output.read_text()}
+    return evidence | read_files(checkout.root / ".local") | {"terminal": up.command.output.read_text()}
 
 
-def id_token(facts: dict[str, Any], canary: Canary) -> str:
-    """Of a new user who has the marker for an attribute."""
+def sign_up(facts: dict[str, Any], canary: Canary) -> str:
+    """Create a user with the marker in an attribute; return an ID token of the user."""
     email, password = "canary@example.com", "correct-Horse-battery-1"
     users = Users(facts["cognito_url"], facts["user_pool_id"], facts["app_client_id"])
     users.add(email, password)
@@ -366,16 +367,16 @@ def id_token(facts: dict[str, Any], canary: Canary) -> str:
     return canary.mark(users.id_token(email, password))
 
 
-def use(port: int, mode: str, token: str, canary: Canary) -> str:
-    """All that clients get, let in and not."""
+def connect_clients(port: int, mode: str, token: str, canary: Canary) -> str:
+    """Connect clients with valid and invalid tokens; return all that they receive."""
     forged = canary.mark(f"{token[:-100]}{token[-100:].swapcase()}")
     (other,) = {*MODES} - {mode}
-    with connect(**opening(port, mode, token)) as phone, connect(**opening(port, mode, token)) as laptop:
+    with connect(**build_options(port, mode, token)) as phone, connect(**build_options(port, mode, token)) as laptop:
         got = [phone.response, laptop.response]
         for status, refused in (
-            (429, opening(port, mode, token)),
-            (403, opening(port, mode, forged)),
-            (401, opening(port, other, token)),
+            (429, build_options(port, mode, token)),
+            (403, build_options(port, mode, forged)),
+            (401, build_options(port, other, token)),
         ):
             with pytest.raises(InvalidStatus) as refusal:
                 connect(**refused)
@@ -386,25 +387,25 @@ def use(port: int, mode: str, token: str, canary: Canary) -> str:
     return f"{echo!r} {got}"
 
 
-def opening(port: int, mode: str, token: str) -> dict[str, Any]:
+def build_options(port: int, mode: str, token: str) -> dict[str, Any]:
     url = f"ws://127.0.0.1:{port}/prod"
     if mode == "querystring":
         return {"uri": f"{url}?idToken={token}"}
     return {"uri": url, "subprotocols": ["echo.v1", f"idToken.{token}"]}
 
 
-def tables(facts: dict[str, Any]) -> str:
+def read_tables(facts: dict[str, Any]) -> str:
     dynamodb = client("dynamodb", facts["dynamodb_url"])
     return str([dynamodb.scan(TableName=name)["Items"] for name in dynamodb.list_tables()["TableNames"]])
 
 
-def files(folder: Path) -> Evidence:
+def read_files(folder: Path) -> Evidence:
     return {f"{path}": path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()}
 
 
 # Access logs
 
-# What the stack may log of a request; none is anything that its client has sent, but for its address.
+# The variables that the stack may log. Except the address, none contains anything that the client sent.
 LOGGED = {
     "$context.requestId",
     "$context.requestTime",
@@ -427,7 +428,7 @@ LOGGED = {
 }
 
 
-def unlisted(log_format: str) -> set[str]:
+def find_unlisted(log_format: str) -> set[str]:
     return set(re.findall(r"\$[^\s\"',;|)}\]]*", log_format)) - LOGGED
 
 
@@ -435,8 +436,8 @@ def test_access_log_has_nothing_that_could_be_the_token(template: Template) -> N
     (stage,) = (each for each in template.resources.values() if each["Type"] == "AWS::ApiGatewayV2::Stage")
     properties = stage["Properties"]
 
-    assert unlisted(properties["AccessLogSettings"]["Format"]) == set()
-    assert "DataTraceEnabled" not in json.dumps(properties)  # it would log requests whole
+    assert find_unlisted(properties["AccessLogSettings"]["Format"]) == set()
+    assert "DataTraceEnabled" not in json.dumps(properties)  # it would log complete requests
 
 
 @pytest.mark.parametrize(
@@ -453,7 +454,7 @@ def test_access_log_has_nothing_that_could_be_the_token(template: Template) -> N
     ],
 )
 def test_variable_planted_in_the_access_log_is_found(variable: str) -> None:
-    assert unlisted(json.dumps(ACCESS_LOG_FORMAT | {"planted": variable})) != set()
+    assert find_unlisted(json.dumps(ACCESS_LOG_FORMAT | {"planted": variable})) != set()
 
 
 # Images
@@ -461,7 +462,7 @@ def test_variable_planted_in_the_access_log_is_found(variable: str) -> None:
 
 @pytest.fixture
 def build_folder(canary: Canary, mint: Mint, tmp_path: Path) -> Path:
-    """The sources of the images, with a token in files that nobody has committed, some of them in build contexts."""
+    """Copy the sources of the images, and add files with a token, some of them in build contexts."""
     shutil.copytree(ROOT / "images", tmp_path / "images")
     shutil.copy(ROOT / "docker-bake.hcl", tmp_path)
     for name in ("token", "images/.env", "images/authorizer/.env", "images/websocket/token.txt"):
@@ -470,7 +471,7 @@ def build_folder(canary: Canary, mint: Mint, tmp_path: Path) -> Path:
 
 
 def build(folder: Path, mint: Mint, *arguments: str, **environ: str) -> None:
-    """`docker buildx` with tokens in the environment."""
+    """Run `docker buildx` with tokens in the environment."""
     tokens = {name: mint.valid() for name in ("ID_TOKEN", "TOKEN", "AWS_SESSION_TOKEN")}
     command = ["docker", "buildx", *arguments]
     built = subprocess.run(
@@ -480,18 +481,18 @@ def build(folder: Path, mint: Mint, *arguments: str, **environ: str) -> None:
 
 
 @contextmanager
-def saved(*images: str) -> Iterator[dict[str, bytes]]:
-    """What is in images by name: their layers, configurations with their histories, and manifests."""
+def save_images(*images: str) -> Iterator[dict[str, bytes]]:
+    """Save images; yield their layers, configurations with histories, and manifests, by name. Then remove the images."""
     try:
         archive = subprocess.run(["docker", "save", *images], capture_output=True, check=True).stdout
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             files = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
-            yield {name: unpacked(file.read()) for name, file in files.items() if file}
+            yield {name: decompress(file.read()) for name, file in files.items() if file}
     finally:
         docker("rmi", *images)
 
 
-def unpacked(octets: bytes) -> bytes:
+def decompress(octets: bytes) -> bytes:
     return gzip.decompress(octets) if octets.startswith(b"\x1f\x8b") else octets
 
 
@@ -499,7 +500,7 @@ def test_token_beside_the_build_does_not_get_into_an_image(build_folder: Path, m
     tag = f"canary-{mint.canary.marker[:8]}"
     build(build_folder, mint, "bake", "--load", "default", TAG=tag)
 
-    with saved(f"authorizer:{tag}", f"websocket:{tag}") as contents:
+    with save_images(f"authorizer:{tag}", f"websocket:{tag}") as contents:
         assert [name for name, octets in contents.items() if mint.canary.is_in(octets)] == []
         assert b"awslambdaric" in b"".join(contents.values())
 
@@ -514,18 +515,18 @@ def test_token_planted_in_an_image_is_found(build_folder: Path, mint: Mint, engi
     (build_folder / "Dockerfile").write_text("\n".join(lines))
     build(build_folder, mint, "build", "--load", f"--tag={tag}", ".")
 
-    with saved(tag) as contents:
+    with save_images(tag) as contents:
         assert [name for name, octets in contents.items() if mint.canary.is_in(octets)] != []
 
 
-# Leaks on purpose
+# Planted leaks, which the tests above must find
 
 ID_TOKEN = 'event["queryStringParameters"]["idToken"]'
 OFFERED = 'event["headers"]["Sec-WebSocket-Protocol"].split(", ")[-1]'
 
 
 class Leak(NamedTuple):
-    """Code at the beginning of a handler, and where it puts the token."""
+    """Code that is inserted at the beginning of a handler, and the place to which it leaks the token."""
 
     place: str
     function: str
@@ -538,9 +539,9 @@ Plant = Callable[[Leak], Path]
 
 @pytest.fixture
 def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
-    """Copies the functions' sources, with a leak, for all that runs functions; returns where."""
+    """Return how to copy the functions' sources with a leak, which `emulator` then runs."""
 
-    def planted(leak: Leak) -> Path:
+    def copy_with(leak: Leak) -> Path:
         sources = shutil.copytree(ROOT / "images", tmp_path / "images")
         (tmp_path / ".local").symlink_to(ROOT / ".local")
         module = sources / leak.function / f"{leak.function}.py"
@@ -550,7 +551,7 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
         monkeypatch.setattr("tests.fixtures.emulator.ROOT", tmp_path)
         return sources
 
-    return planted
+    return copy_with
 
 
 def places(hits: list[str]) -> list[str]:
@@ -579,9 +580,9 @@ def test_leak_planted_in_a_function_is_found(
     plant: Plant, as_process: RunFunction, service: Service, mint: Mint, leak: Leak
 ) -> None:
     plant(leak)
-    drag = Drag(with_traces, leak.log_format, "DEBUG", as_process, service)
+    collect = Collector(run_with_traces, leak.log_format, "DEBUG", as_process, service)
 
-    evidence = drag(leak.function, [CASES[leak.function](mint)[0], Case(LAST)])
+    evidence = collect(leak.function, [CASES[leak.function](mint)[0], Case(LAST)])
 
     assert leak.place in places(mint.canary.hits(evidence))
 
@@ -593,7 +594,7 @@ def test_leak_planted_in_a_function_is_found(
         Leak(
             "answers",
             "authorizer",
-            f'return policy("Allow", event["methodArn"], principal_id="x", context={{"x": {ID_TOKEN}}})',
+            f'return build_policy("Allow", event["methodArn"], principal_id="x", context={{"x": {ID_TOKEN}}})',
         ),
         Leak(
             "clients", "websocket", f'return {{"statusCode": 200, "headers": {{"Sec-WebSocket-Protocol": {OFFERED}}}}}'
@@ -626,6 +627,6 @@ def test_leak_planted_in_the_local_system_is_found(
     sources = plant(Leak("terminal and tables", "websocket", f'if "headers" in event: print(event), {stored}'))
     arguments = ["--template", f"{templates['querystring']}", "--images", f"{sources}"]
 
-    evidence = left_by_up(tmp_path, "querystring", canary, *arguments)
+    evidence = run_up_and_collect(tmp_path, "querystring", canary, *arguments)
 
     assert places(canary.hits(evidence)) == ["tables", "terminal"]

@@ -1,4 +1,4 @@
-"""What a lost DNS query costs a function in its image."""
+"""A function in its image when a DNS query is lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.fixtures.engine import docker
 from tests.fixtures.functions import AUTHORIZER
 
-# A DNS server in the container that loses the first query for each address family, and a JWKS host behind its answer.
+# In the container, a DNS server that drops the first query of each address family, and the JWKS host that it names.
 DOWNLOAD = """
 import http.server, socket, threading
 import authorizer

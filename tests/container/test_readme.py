@@ -1,4 +1,4 @@
-"""The curl lines of docs/functions.md, executed exactly as they stand there."""
+"""Run the curl lines of docs/functions.md exactly as they are written there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UP = "127.0.0.1:4511"  # the local AWS of `make up`
 BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def bash(command: str) -> str:
+def run_bash(command: str) -> str:
     ran = subprocess.run(
         ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
     )
@@ -30,8 +30,8 @@ def bash(command: str) -> str:
 
 
 @contextmanager
-def up() -> Iterator[None]:
-    """`make up` in another terminal."""
+def run_up() -> Iterator[None]:
+    """Run `make up` until the block ends."""
     python = ROOT / ".venv" / "bin" / "python"
     running = subprocess.Popen(
         [python, "-m", "local", "up", "--functions=process"], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -45,12 +45,12 @@ def up() -> Iterator[None]:
         running.communicate(timeout=PATIENCE_SECONDS)
 
 
-def answers(block: str) -> list[Any]:
-    """Runs a block line by line; returns what its invocations answer, and leaves no container behind."""
+def run_block(block: str) -> list[Any]:
+    """Run a block line by line; return the answers of its invocations, and remove its containers."""
     invoked, containers = [], []
     try:
         for command in block.replace("\\\n", " ").splitlines():
-            printed = bash(command)
+            printed = run_bash(command)
             if command.startswith("docker run"):
                 containers.append(printed.strip())
             if INVOCATIONS in command:
@@ -64,11 +64,11 @@ def answers(block: str) -> list[Any]:
 @pytest.mark.usefixtures("images")
 def test_curl_lines_are_answered_as_the_page_shows() -> None:
     blocks = BLOCK.findall((ROOT / "docs" / "functions.md").read_text())
-    assert "docker buildx bake rie\n" in blocks  # which the fixture has done
+    assert "docker buildx bake rie\n" in blocks  # the fixture has run it
 
     invocations = [(block, shown) for block, shown in pairwise(blocks) if INVOCATIONS in block]
 
     assert invocations
     for block, shown in invocations:
-        with up() if UP in block else nullcontext():
-            assert answers(block) == [json.loads(line) for line in shown.splitlines()]
+        with run_up() if UP in block else nullcontext():
+            assert run_block(block) == [json.loads(line) for line in shown.splitlines()]

@@ -1,4 +1,4 @@
-"""Which root certificates the authorizer's image trusts, and when it loads them."""
+"""The root certificates that the authorizer's image trusts, and when it loads them."""
 
 from __future__ import annotations
 

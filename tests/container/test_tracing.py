@@ -1,7 +1,7 @@
-"""The functions under every trace context that Lambda can give them; the emulator gives none.
+"""Run the functions with every trace context that Lambda can send.
 
-They run here without the emulator, the image exactly as shipped, against a Runtime API that does hand out traces
-(https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html) and a UDP socket in the X-Ray daemon's place.
+The emulator sends none. So the shipped image runs without it, against a Runtime API that sends trace ids
+(https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html) and a UDP socket instead of the X-Ray daemon.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ UNTRACED: dict[str, str] = {}
 
 @pytest.fixture
 def daemon() -> Iterator[socket.socket]:
-    """Where the SDK sends what it has traced."""
+    """Listen where the SDK sends its subsegments."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         receiver.settimeout(PATIENCE_SECONDS)
@@ -90,7 +90,7 @@ def test_calls_of_a_sampled_invocation_are_reported_and_no_others(
 def test_x_ray_sdk_is_not_imported_before_the_first_sampled_invocation(
     traced: Traced, aws: FakeAws, daemon: socket.socket, disconnect_event: EventFactory
 ) -> None:
-    """Its import takes time, for which only a sampled invocation waits. Python reports each import in the log."""
+    """Only a sampled invocation waits for the import, which takes time. Python logs each import."""
     report = {"PYTHONPROFILEIMPORTTIME": "1"}
     with traced("websocket", WEBSOCKET | endpoints(aws) | report) as websocket:
         for context in (UNTRACED, trace("a", sampled=False)):
@@ -114,7 +114,7 @@ def imported(log: str) -> set[str]:
 def test_download_of_keys_is_reported_if_it_is_sampled(
     traced: Traced, jwks: LoopbackServer, daemon: socket.socket, sign: Sign, before: list[dict[str, str]]
 ) -> None:
-    """The first token causes a download, and so does an unknown key."""
+    """The first token and an unknown `kid` cause a download."""
     tokens = [*(sign() for _ in before), sign(header={"kid": "unknown"})]
     with traced("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: jwks.url}) as authorizer:
         answers = [

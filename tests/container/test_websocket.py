@@ -1,4 +1,4 @@
-"""The websocket function in Lambda's runtime; its calls arrive at real HTTP servers."""
+"""The websocket function in Lambda's runtime. Real HTTP servers receive its calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONNECTION_PATH = "/prod/@connections/L0SM9cOFvHcCIhw%3D"
 OK = (200, {"statusCode": 200})
 TOKEN = "idToken.eyJhbGciOiJub25lIn0.e30.AAAA"
 UNKNOWN_SUBPROTOCOL = ("Sec-WebSocket-Protocol", TOKEN)
-LONE_SURROGATE = "\ud800"  # JSON can hold one, UTF-8 cannot
+LONE_SURROGATE = "\ud800"  # JSON can contain one, but UTF-8 cannot
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def all_clients_are_connected(aws: FakeAws) -> None:
 
 
 def dynamodb(request: Request) -> tuple[str, Any]:
-    """Return the operation and its input, without what the SDK adds."""
+    """Return the operation and its input, without the members that the SDK adds."""
     body = json.loads(request.body)
     return request.headers["X-Amz-Target"].removeprefix("DynamoDB_20120810."), body
 
@@ -215,7 +215,7 @@ def test_event_that_the_function_cannot_serve_is_a_function_error(
 def test_service_that_gives_no_answer_is_one_error_in_the_log_and_in_the_answer(
     emulate: Emulate, connect_event: EventFactory, message_event: EventFactory
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts connections, nobody ever answers
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts connections, but nothing answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         endpoints = {"AWS_ENDPOINT_URL_DYNAMODB": url, "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": url}
         with emulate("websocket", WEBSOCKET | endpoints) as websocket:
@@ -231,7 +231,7 @@ def test_service_that_gives_no_answer_is_one_error_in_the_log_and_in_the_answer(
 
 
 def with_a_lone_surrogate(event: Any) -> Iterator[Any]:
-    """Yield the event once for each of its strings, with a lone surrogate instead."""
+    """Yield the event once for each of its strings, with that string replaced by a lone surrogate."""
     if isinstance(event, str):
         yield LONE_SURROGATE
     elif isinstance(event, (dict, list)):
@@ -246,7 +246,7 @@ def with_a_lone_surrogate(event: Any) -> Iterator[Any]:
 def test_lone_surrogate_anywhere_in_an_event_gets_an_answer_and_each_error_is_in_the_log(
     websocket: Emulator, kind: str
 ) -> None:
-    """No client can put one into a field that is logged: API Gateway and the authorizer write those."""
+    """No client can send one in a logged field, because API Gateway and the authorizer write those fields."""
     answers = [websocket.invoke(event).answer for event in with_a_lone_surrogate(load_event(kind))]
     wait_for_complete_log(websocket)
 
@@ -271,4 +271,4 @@ def test_json_log_tells_who_connected_and_never_the_token(websocket: Emulator, c
     assert event["queryStringParameters"]["idToken"] not in websocket.log()
     assert {line["logger"] for line in websocket.json_log() if "logger" in line} == {
         "websocket"
-    }  # no library adds to it
+    }  # no library adds members

@@ -11,13 +11,13 @@ import pytest
 
 from benchmarks.launchers import PATIENCE_SECONDS, POLL_SECONDS, LaunchError, ProcessLauncher
 from benchmarks.measurement import measure
-from benchmarks.subjects import Subject, built_in
+from benchmarks.subjects import Subject, list_built_in
 
 SUBJECT = Subject(name="ours", event="{}")
 
 
 async def test_every_round_starts_the_subject_and_the_first_round_is_not_counted() -> None:
-    (bare,) = [each for each in built_in(None) if each.name == "bare"]
+    (bare,) = [each for each in list_built_in(None) if each.name == "bare"]
     rounds: list[int] = []
 
     (measured,), _ = await measure([bare], rounds=2, requests=3, say_round=rounds.append)
@@ -54,7 +54,7 @@ async def test_subject_that_ends_is_named_with_what_it_wrote() -> None:
 
 
 async def test_answer_that_is_not_the_expected_one_ends_the_run() -> None:
-    (bare,) = [each for each in built_in(None) if each.name == "bare"]
+    (bare,) = [each for each in list_built_in(None) if each.name == "bare"]
 
     with pytest.raises(LaunchError, match="its answer lacks Allow"):
         await measure([replace(bare, expect="Allow")], rounds=1, requests=1, say_round=lambda _: None)

@@ -1,4 +1,4 @@
-"""How many connections a user may hold: the slots in a real DynamoDB, and simultaneous connects in real threads."""
+"""The limit of connections for each user: slots in a real DynamoDB, and simultaneous connects in real threads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HANDSHAKE_SECONDS = 30
 
 
 class User:
-    """A user who connects and disconnects; `connect` returns the status of the answer."""
+    """A user who connects and disconnects. `connect` returns the status of the answer."""
 
     def __init__(self, websocket: ModuleType) -> None:
         self.id = str(uuid.uuid4())
@@ -69,7 +69,7 @@ def clock() -> Clock:
 def limited(
     cold_start: ColdStart, monkeypatch: pytest.MonkeyPatch, database: LocalAws, clock: Clock
 ) -> Iterator[ModuleType]:
-    """Return the function after its init phase, with three slots for each user in a real DynamoDB."""
+    """Start the function, with three slots for each user in a real DynamoDB."""
     credentials = {"AWS_ACCESS_KEY_ID": ADMINISTRATOR, "AWS_SECRET_ACCESS_KEY": ADMINISTRATOR}
     websocket = cold_start("websocket", **WEBSOCKET, **OPTIONS, **credentials, AWS_ENDPOINT_URL_DYNAMODB=database.url)
     monkeypatch.setattr(websocket, "time", SimpleNamespace(time=clock))
@@ -83,13 +83,13 @@ def ada(limited: ModuleType) -> User:
     return User(limited)
 
 
-def stored(database: LocalAws, user: User) -> set[str]:
+def find_stored(database: LocalAws, user: User) -> set[str]:
     """Return the ids of the user's connections in the table."""
     rows = database.client("dynamodb").scan(TableName="connections")["Items"]
     return {row["connectionId"]["S"] for row in rows if row["userId"]["S"] == user.id}
 
 
-def user_row(database: LocalAws, user: User) -> dict[str, Any]:
+def get_user_row(database: LocalAws, user: User) -> dict[str, Any]:
     row: dict[str, Any] = database.client("dynamodb").get_item(TableName="users", Key={"userId": {"S": user.id}})
     return dict(row["Item"])
 
@@ -102,7 +102,7 @@ def test_twenty_simultaneous_connects_get_three_slots(database: LocalAws, ada: U
 
     assert Counter(statuses) == {200: 3, 429: 17}
     admitted = {ada.connection_id(name) for name, status in zip(TWENTY, statuses, strict=True) if status == 200}
-    assert stored(database, ada) == admitted
+    assert find_stored(database, ada) == admitted
 
 
 def test_twenty_simultaneous_connects_get_three_slots_that_were_released(ada: User) -> None:
@@ -133,14 +133,14 @@ def test_connect_without_a_free_slot_is_refused_with_a_reason_and_not_stored(
     limited: ModuleType, database: LocalAws, ada: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     ada.connect_at_once("a", "b", "c")
-    before = stored(database, ada), user_row(database, ada)
+    before = find_stored(database, ada), get_user_row(database, ada)
     authorizer = {"userId": ada.id, "exp": str(NOW + 600)}
 
     answer = limited.handler(load_event("connect", authorizer=authorizer), None)
 
     assert (answer["statusCode"], set(answer)) == (429, {"statusCode", "body"})
     assert json.loads(answer["body"]) == {"message": "You already have 3 connections, which is the limit."}
-    assert (stored(database, ada), user_row(database, ada)) == before
+    assert (find_stored(database, ada), get_user_row(database, ada)) == before
     assert vars(caplog.records[-1])["reason"] == "too_many_connections"
 
 
@@ -159,7 +159,7 @@ def test_disconnect_releases_one_slot(ada: User) -> None:
 
 
 def test_disconnect_releases_the_slot_after_a_push_has_deleted_the_row(database: LocalAws, ada: User) -> None:
-    """The push of docs/operate.md deletes the row if its post gets 410 before `$disconnect` is run."""
+    """A push deletes the row if its post gets 410 before `$disconnect` runs."""
     ada.connect_at_once("a", "b", "c")
     key = {"connectionId": {"S": ada.connection_id("b")}}
     database.client("dynamodb").delete_item(TableName="connections", Key=key)
@@ -189,7 +189,7 @@ def test_second_disconnect_releases_nothing(ada: User) -> None:
 
 
 @pytest.mark.parametrize(("exp", "end"), [(NOW + 600, NOW + 600), (NOW + 86400, NOW + TWO_HOURS)], ids=["exp", "2 h"])
-def test_slot_that_nobody_released_is_free_once_it_has_expired(ada: User, clock: Clock, exp: int, end: int) -> None:
+def test_slot_that_was_not_released_is_free_after_its_expiry(ada: User, clock: Clock, exp: int, end: int) -> None:
     """API Gateway does not send `$disconnect` for every connection that ends."""
     for name in ("a", "b", "c"):
         assert ada.connect(name, exp=exp) == 200
@@ -206,7 +206,7 @@ def test_expired_slot_is_taken_before_one_that_has_not_expired(database: LocalAw
     clock.now += 10
 
     assert [ada.connect("d"), ada.connect("e")] == [200, 429]
-    assert {slot.partition(" ")[2] for slot in user_row(database, ada)["slots"]["SS"]} == {
+    assert {slot.partition(" ")[2] for slot in get_user_row(database, ada)["slots"]["SS"]} == {
         ada.connection_id(name) for name in ("b", "c", "d")
     }
 
@@ -237,10 +237,10 @@ def test_young_connection_that_got_410_keeps_its_row_and_slot_until_disconnect(
 
     answer_a_message_with_410(limited, ada.connection_id("a"))
 
-    assert ada.connection_id("a") in stored(database, ada)
+    assert ada.connection_id("a") in find_stored(database, ada)
     assert ada.connect("d") == 429
     ada.disconnect("a")
-    assert ada.connection_id("a") not in stored(database, ada)
+    assert ada.connection_id("a") not in find_stored(database, ada)
     assert [ada.connect("d"), ada.connect("e")] == [200, 429]
 
 
@@ -252,32 +252,30 @@ def test_connection_that_got_410_after_its_handshake_loses_its_row_and_slot(
 
     answer_a_message_with_410(limited, ada.connection_id("a"))
 
-    assert stored(database, ada) == {ada.connection_id(name) for name in "bc"}
+    assert find_stored(database, ada) == {ada.connection_id(name) for name in "bc"}
     assert [ada.connect("d"), ada.connect("e")] == [200, 429]
 
 
 def test_connection_that_got_410_and_has_no_connected_at_loses_its_row(
     limited: ModuleType, database: LocalAws, ada: User
 ) -> None:
-    """An earlier version stored rows without it."""
+    """An earlier version stored rows without `connectedAt`."""
     ada.connect("a")
     key = {"connectionId": {"S": ada.connection_id("a")}}
     database.client("dynamodb").update_item(TableName="connections", Key=key, UpdateExpression="REMOVE connectedAt")
 
     answer_a_message_with_410(limited, ada.connection_id("a"))
 
-    assert stored(database, ada) == set()
+    assert find_stored(database, ada) == set()
 
 
 def test_connection_that_got_410_and_has_no_row_is_no_error(limited: ModuleType, database: LocalAws, ada: User) -> None:
     answer_a_message_with_410(limited, ada.connection_id("a"))
 
-    assert stored(database, ada) == set()
+    assert find_stored(database, ada) == set()
 
 
-def test_call_that_the_sdk_repeats_takes_one_slot(
-    limited: ModuleType, ada: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_retry_by_the_sdk_takes_one_slot(limited: ModuleType, ada: User, monkeypatch: pytest.MonkeyPatch) -> None:
     """DynamoDB took the slot, but its answer was lost."""
     ada.connect_at_once("a", "b")
     once = limited.dynamodb.update_item
@@ -341,7 +339,7 @@ def test_row_of_a_user_is_removed_after_its_last_slot_has_expired(database: Loca
     clock.now += 60
     ada.connect("b", exp=NOW + 86400)
 
-    assert user_row(database, ada)["removedAt"] == {"N": str(NOW + 60 + TWO_HOURS)}
+    assert get_user_row(database, ada)["removedAt"] == {"N": str(NOW + 60 + TWO_HOURS)}
 
 
 # Calls

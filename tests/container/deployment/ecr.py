@@ -1,4 +1,4 @@
-"""ECR on this machine: the local AWS's ECR in front of a real image registry."""
+"""ECR on this machine: the local AWS's ECR, with a real image registry behind it."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def get_blob(registry: str, repository: str, digest: str) -> Any:
 
 
 class Ecr(LoopbackServer):
-    """Answer for the local AWS, which keeps repositories but no images.
+    """A proxy for the ECR of the local AWS, which keeps repositories but no images.
 
-    The local AWS names AWS's registry as the place to push to, and never says that an image is missing, so the CDK CLI
-    would push nothing. Only these two answers are changed.
+    The local AWS names AWS's registry as the one to push to, and never reports that an image is missing, so the CDK CLI
+    would push nothing. The proxy changes only these two answers.
     """
 
     def __init__(self, *, aws_url: str, registry: str) -> None:

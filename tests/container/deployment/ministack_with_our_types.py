@@ -1,4 +1,4 @@
-"""Start ministack; its CloudFormation also accepts the types of our stack that it lacks, and creates nothing for them."""
+"""Start ministack, and let its CloudFormation accept the types of our stack that it lacks. It creates nothing for them."""
 
 import sys
 from typing import Any
@@ -19,7 +19,7 @@ def delete(physical_id: str, properties: dict[str, Any]) -> None: ...
 
 
 def create_alarm(logical_id: str, properties: dict[str, Any], stack_name: str) -> Any:
-    """Create an alarm, but not one with metric math, which ministack does not know."""
+    """Create an alarm, except one with metric math, which ministack does not support."""
     has_math = "Metrics" in properties
     return (create if has_math else ALARM["create"])(logical_id, properties, stack_name)
 

@@ -1,4 +1,4 @@
-"""What AWS is to a deployment: a local AWS and an image registry, and an environment that leads every tool there."""
+"""Run a local AWS and an image registry, and direct all tools to them by environment variables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.fixtures.engine import docker
 from tests.fixtures.network import free_port
 
 ACCOUNT = "111122223333"  # of AWS's documentation; as an access key it also names the account to the local AWS
-REGION = "eu-central-1"  # no tool's default, so that a region written down somewhere shows
+REGION = "eu-central-1"  # not the default of any tool, so that a hard-coded region makes a test fail
 SESSION = boto3.Session(ACCOUNT, "none", region_name=REGION)
 NO_ENGINE = "unix:///nowhere/docker.sock"
 START_SECONDS = 30
@@ -43,11 +43,11 @@ LISTED_TYPES = {
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a deployment goes.
+    """The AWS, registry and variables of a deployment.
 
     Attributes:
-        folder: for logs and for what the tools remember.
-        registry: host and port of the registry that stands for ECR's.
+        folder: for logs and for the tools' caches and logins.
+        registry: host and port of the registry that replaces ECR's.
         variables: the environment of every command.
     """
 
@@ -81,7 +81,7 @@ class Surroundings:
         return True
 
     def run(self, *command: str, **changes: str) -> str:
-        """Return what a command prints; AssertionError if it fails, with its last lines and the local AWS's."""
+        """Run a command; return its output. If it fails, raise AssertionError with the end of its log and the local AWS's."""
         log = self.folder / "command.log"
         with start(command, log, {**self.variables, **changes}) as process:
             status = process.wait(COMMAND_SECONDS)
@@ -91,7 +91,7 @@ class Surroundings:
 
 
 def environment(folder: Path, *, aws_url: str, ecr_url: str) -> dict[str, str]:
-    """Return the variables that lead every tool to the local AWS. No real account can be reached with them."""
+    """Return the variables that direct every tool to the local AWS. They cannot reach a real account."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))}
     return kept | {
         "AWS_ACCESS_KEY_ID": ACCOUNT,
@@ -119,7 +119,7 @@ def local_aws(folder: Path) -> Iterator[str]:
         **os.environ,
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
-        "DOCKER_HOST": NO_ENGINE,  # it must neither start a container nor stop one that it did not start
+        "DOCKER_HOST": NO_ENGINE,  # so that it cannot start or stop containers
         "LAMBDA_EXECUTOR": "local",
         "IOT_MTLS_ENABLED": "0",  # this and SFTP would listen on every interface
         "SFTP_ENABLED": "0",
@@ -148,7 +148,7 @@ def docker_registry(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def start(command: tuple[str, ...], log: Path, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command; kill it with all that it started when the block ends, or when this process does."""
+    """Start a command. Kill it and all that it started when the block or this process ends."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -187,7 +187,7 @@ def tail(log: Path) -> str:
 
 @contextmanager
 def remove_new_tags(*prefixes: str) -> Iterator[None]:
-    """At the end, remove the image tags with one of these prefixes that the block has made."""
+    """After the block, remove the image tags with one of these prefixes that it created."""
     before = list_tags()
     try:
         yield

@@ -1,6 +1,6 @@
-"""Bootstrap, deploy, compare and destroy the stack with the CDK CLI as a user does, into a local AWS and a real registry.
+"""Bootstrap, deploy, compare and destroy the stack with the CDK CLI, in a local AWS and a real registry.
 
-The CDK CLI, bake and Docker are unchanged: only variables of the environment lead them to this machine. The tests share
+The CDK CLI, bake and Docker are unchanged; environment variables direct them to this machine. The tests share
 one deployment. The last one destroys it.
 """
 
@@ -37,7 +37,7 @@ CDK = str(ROOT / "node_modules" / ".bin" / "cdk")
 TO_TRY_IT = ("--context=selfSignUp=true", "--context=removalPolicy=destroy")
 BESIDE = (*TO_TRY_IT, f"--context=stackName={SECOND}", "--context=apiGatewayLogRole=false")
 FUNCTIONS = ["authorizer", "websocket"]
-KEPT = "ApiLogRole"  # the log role belongs to the account, other APIs may rely on it
+KEPT = "ApiLogRole"  # the log role belongs to the account, and other APIs may need it
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "arm64"}  # an image's name for it: Lambda's
 
 
@@ -47,7 +47,7 @@ class Deployment:
 
     Attributes:
         assembly: the folder of the stack's cloud assembly.
-        before: what the services listed before the stack was there.
+        before: what the services listed before the stack was deployed.
     """
 
     surroundings: Surroundings
@@ -58,7 +58,7 @@ class Deployment:
         return self.surroundings.run(CDK, *arguments, **changes)
 
     def deploy(self, *options: str, **changes: str) -> str:
-        """Deploy without the validation at synthesis, which bootstrapping has done."""
+        """Deploy without the validation at synthesis, which the bootstrapping has already done."""
         return self.cdk("deploy", "--require-approval=never", *options, CDK_VALIDATION="false", **changes)
 
     def read_template(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def surroundings(
 
 @pytest.fixture(scope="module")
 def deployment(surroundings: Surroundings) -> Deployment:
-    """Bootstrap and deploy as the README says, but synthesize only once: that takes most of the time."""
+    """Bootstrap and deploy as the README says, but synthesize only once, because that takes most of the time."""
     assembly = surroundings.folder / "cdk.out"
     surroundings.run(CDK, "bootstrap", f"--output={assembly}", *TO_TRY_IT)
     deployment = Deployment(surroundings, assembly, surroundings.list_resources())
@@ -158,7 +158,7 @@ def test_page_config_has_the_settings_of_the_stack(deployment: Deployment, outpu
 
 @pytest.mark.parametrize("target", FUNCTIONS)
 def test_function_runs_the_image_that_bake_builds(deployment: Deployment, target: str) -> None:
-    """The registry has it, with a manifest that Lambda takes."""
+    """The registry has the image, with a manifest that Lambda accepts."""
     functions = {
         resource["Metadata"]["BakeTarget"]: name
         for name, resource in deployment.read_template().items()
@@ -191,7 +191,7 @@ def test_second_deployment_changes_nothing_and_needs_no_engine(deployment: Deplo
     assert "There were no differences" in deployment.cdk("diff", "--fail", f"--app={assembly}")
 
 
-def test_second_stack_comes_and_goes_beside_the_first(deployment: Deployment) -> None:
+def test_second_stack_is_deployed_and_destroyed_beside_the_first(deployment: Deployment) -> None:
     first, assembly = deployment.surroundings.list_resources(), deployment.surroundings.folder / "second"
 
     deployment.deploy(f"--output={assembly}", "--method=direct", *BESIDE)

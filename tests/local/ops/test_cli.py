@@ -1,4 +1,4 @@
-"""`python -m ops` as a process: what it prints, and its exit status."""
+"""`python -m ops` as a process: its output and its exit status."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EMAIL = 'o\'hara+"quoted"@example.com'
 
 @pytest.fixture
 def user_pool(desk: Desk) -> Iterator[str]:
-    """A user pool with one user, who has the desk's connections."""
+    """Create a user pool with one user, who has the desk's connections."""
     cognito = desk.database.client("cognito-idp")
     user_pool_id: str = cognito.create_user_pool(PoolName="ops")["UserPool"]["Id"]
     created = cognito.admin_create_user(
@@ -183,7 +183,7 @@ async def test_email_without_a_user_pool_is_refused(desk: Desk) -> None:
     assert ended.returncode == 1
 
 
-async def test_kick_of_one_connection_says_in_its_row_who_does_it(desk: Desk) -> None:
+async def test_kick_of_one_connection_writes_its_name_to_the_row(desk: Desk) -> None:
     peer, connection_id = await desk.connect()
 
     ended = await desk.ops("kick", "--connection", connection_id, "--by", "Ada\tLovelace é")
@@ -265,7 +265,7 @@ async def test_too_large_message_is_refused_before_the_first_call() -> None:
     assert ended.returncode == 1
 
 
-async def test_table_of_another_kind_is_told(desk: Desk) -> None:
+async def test_table_without_connection_ids_is_an_error(desk: Desk) -> None:
     page = b'{"Items": [{"id": {"S": "x"}}]}'
     with LoopbackServer(Answer(body=[page], headers={"Content-Type": "application/x-amz-json-1.0"})) as fake:
         ended = await desk.ops("who", AWS_ENDPOINT_URL_DYNAMODB=fake.url)
@@ -274,20 +274,20 @@ async def test_table_of_another_kind_is_told(desk: Desk) -> None:
     assert (ended.stderr, ended.stdout, ended.returncode) == (why, "", 1)
 
 
-async def test_missing_credentials_are_told_in_one_line(desk: Desk) -> None:
+async def test_missing_credentials_are_one_line(desk: Desk) -> None:
     ended = await desk.ops("push", "--all", "news", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
 
     assert ended.stderr == "there are no AWS credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID, or pass --profile\n"
     assert ended.returncode == 1
 
 
-def test_unknown_profile_is_told_in_one_line() -> None:
+def test_unknown_profile_is_one_line() -> None:
     ended = run_ops("who", *WHERE, "--profile", "prod")
 
     assert (ended.stderr, ended.returncode) == ("The config profile (prod) could not be found\n", 1)
 
 
-def test_missing_region_is_told_in_one_line() -> None:
+def test_missing_region_is_one_line() -> None:
     ended = run_ops("who", *WHERE[:4])
 
     assert ended.stderr.startswith("no region is set: pass --region")
@@ -354,7 +354,7 @@ def describe_stacks(outputs: dict[str, str]) -> str:
     )
 
 
-async def test_stack_s_outputs_say_where_everything_is(desk: Desk, user_pool: str) -> None:
+async def test_deployment_is_found_by_the_outputs_of_its_stack(desk: Desk, user_pool: str) -> None:
     peer, _ = await desk.connect()
     outputs = dict(zip(("ConnectionTableName", "CallbackUrl", "Region"), desk.options[1::2], strict=True))
     with cloudformation(describe_stacks({**outputs, "UserPoolId": user_pool})) as fake:
@@ -403,7 +403,7 @@ def test_stack_that_cannot_be_read_is_one_line(status: int, body: str, line: str
     assert (ended.stderr, ended.stdout, ended.returncode) == (line, "", 1)
 
 
-async def test_what_was_done_before_an_error_is_told(desk: Desk) -> None:
+async def test_error_is_followed_by_what_was_done_before(desk: Desk) -> None:
     rows = [{"connectionId": {"S": GONE}, "userId": {"S": "ada"}, "removedAt": {"N": "9999999999"}}]
     page = {"Items": rows, "LastEvaluatedKey": {"connectionId": {"S": GONE}}}
 

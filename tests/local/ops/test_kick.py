@@ -1,4 +1,4 @@
-"""Connections that are ended, and what their rows say of who ended them."""
+"""Kicks close connections, and write to the rows who closed them."""
 
 from __future__ import annotations
 

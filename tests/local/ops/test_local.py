@@ -68,13 +68,13 @@ async def test_running_make_up_is_found_by_its_state_file(desk: Desk, capsys: py
     assert capsys.readouterr().out == "delivered 1, gone 0, expired 0, failed 0\n"
 
 
-async def test_make_up_that_does_not_run_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_make_up_that_does_not_run_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert await run("who", "--port", "4600") == 1
 
     assert capsys.readouterr().err == "`make up` does not run on port 4600: start `make up` in another terminal\n"
 
 
-async def test_template_without_a_table_is_told(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_template_without_a_table_is_an_error(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     save_state(desk, table_name=None)
 
     assert await run("who") == 1
@@ -84,7 +84,7 @@ async def test_template_without_a_table_is_told(desk: Desk, capsys: pytest.Captu
 
 @pytest.fixture
 async def restricted(make_desk: MakeDesk) -> AsyncIterator[Desk]:
-    """A desk whose state file has a session with the operator policy PUSH."""
+    """Make a desk whose state file has a session with the operator policy PUSH."""
     iam = Iam()
     desk: Desk = await make_desk(iam=iam)
     endpoint = AwsEndpoint(iam, {"dynamodb": desk.database.url, "cognito-idp": desk.database.url}, Account())

@@ -19,7 +19,7 @@ from tests.fixtures.ops import GONE, desk_session
 
 @pytest.fixture
 def tls_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackServer]:
-    """A server whose certificate is in AWS_CA_BUNDLE."""
+    """Run a server whose certificate is in AWS_CA_BUNDLE."""
     tls = make_tls(tmp_path)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tls.certificate))
     with LoopbackServer(Answer(headers={"Content-Length": "0"})) as server:

@@ -1,4 +1,4 @@
-"""Pushes to real connections, and to those that are gone, expired, throttled or broken."""
+"""Pushes to real connections, and to connections that are gone, expired, throttled or broken."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_every_connection_of_the_user_gets_the_message(desk: Desk) -> None
     assert [await received(peer) for peer in peers] == ["news"] * 3
 
 
-async def test_connections_of_other_users_do_not(desk: Desk) -> None:
+async def test_connections_of_other_users_do_not_get_the_message(desk: Desk) -> None:
     other, _ = await dataclasses.replace(desk, user_id="another").connect()
 
     await push_news(desk)
@@ -88,7 +88,7 @@ async def test_row_of_a_connection_that_got_410_is_kept_for_30_seconds(desk: Des
     assert (await desk.row(GONE) is not None) is kept
 
 
-async def test_throttled_posts_are_repeated_until_all_are_delivered(desk: Desk) -> None:
+async def test_throttled_posts_are_retried_until_all_are_delivered(desk: Desk) -> None:
     peers = [peer for peer, _ in [await desk.connect() for _ in range(20)]]
     desk.throttle(rate=100)
 
@@ -109,7 +109,7 @@ async def test_connection_that_stays_throttled_has_failed(desk: Desk, quick: Non
 
 
 class Flaky(LoopbackServer):
-    """Answers 500 twice, then 200."""
+    """A server that answers 500 twice, then 200."""
 
     def respond(self, request: Request) -> Answer:
         return Answer(500 if len(self.requests) <= 2 else 200, headers={"Content-Length": "0"})
@@ -169,7 +169,7 @@ async def test_network_error_ends_the_push(desk: Desk, quick: None) -> None:
     ],
     ids=str,
 )
-async def test_time_that_makes_no_sense_is_unknown(desk: Desk, row: dict[str, Any]) -> None:
+async def test_malformed_time_is_unknown(desk: Desk, row: dict[str, Any]) -> None:
     peer, connection_id = await desk.gateway.connected()
     await desk.put(connection_id, **row, age=None)
 
@@ -180,7 +180,7 @@ async def test_time_that_makes_no_sense_is_unknown(desk: Desk, row: dict[str, An
     assert (counts.outcomes, await received(peer)) == ({"delivered": 1}, "news")
 
 
-def test_connection_without_a_user_is_one() -> None:
+def test_row_without_a_user_is_a_connection() -> None:
     assert Connection.parse({"connectionId": {"S": GONE}}) == Connection(GONE)
 
 

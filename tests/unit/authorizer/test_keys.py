@@ -298,7 +298,7 @@ def use(authorizer: ModuleType) -> Use:
     """Return the ids of the keys that are used of a JWK Set with these."""
 
     def ids(*jwks: object) -> list[str]:
-        return sorted(authorizer.usable_keys(json.dumps({"keys": jwks}).encode()))
+        return sorted(authorizer.select_usable_keys(json.dumps({"keys": jwks}).encode()))
 
     return ids
 

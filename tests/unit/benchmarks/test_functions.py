@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.figures import FULL_MB, Figures, Start, Traffic, percentile, statistics
+from benchmarks.figures import FULL_MB, Figures, Start, Traffic, find_percentile, summarize
 from benchmarks.report import Report, save
-from benchmarks.subjects import Subject, SubjectError, built_in, merge, read, select
+from benchmarks.subjects import Subject, SubjectError, list_built_in, merge, read, select
 
 PEER: dict[str, Any] = {"name": "peer", "command": ["node", "peer.mjs"], "event": "event.json", "floor": "bare"}
 SUBJECT = Subject(name="ours", event="{}")
@@ -90,7 +90,7 @@ def test_file_that_is_no_json_is_named(tmp_path: Path) -> None:
 
 
 def test_subject_of_the_same_name_and_place_replaces_ours(written: Written) -> None:
-    own = built_in("dev")
+    own = list_built_in("dev")
 
     merged = merge(own, read(written([PEER | {"name": "authorizer deny"}])))
 
@@ -103,18 +103,18 @@ def test_reference_to_a_subject_of_another_place_is_refused(written: Written) ->
     peers = read(written([PEER | {"image": "peer", "floor": "bare"}]))
 
     with pytest.raises(SubjectError, match="'bare'"):
-        merge(built_in(None), peers)
+        merge(list_built_in(None), peers)
 
 
 def test_selection_brings_what_the_chosen_subjects_refer_to(written: Written) -> None:
-    chosen = select(merge(built_in(None), read(written([PEER | {"compare_with": "authorizer deny"}]))), ["peer"])
+    chosen = select(merge(list_built_in(None), read(written([PEER | {"compare_with": "authorizer deny"}]))), ["peer"])
 
     assert [each.name for each in chosen] == ["bare", "authorizer deny", "peer"]
 
 
 def test_selection_of_nothing_is_refused() -> None:
     with pytest.raises(SubjectError, match="pear"):
-        select(built_in(None), ["pear"])
+        select(list_built_in(None), ["pear"])
 
 
 def test_placeholders_are_replaced_in_event_and_environment(written: Written) -> None:
@@ -138,7 +138,7 @@ def test_unknown_placeholder_is_refused() -> None:
     ("percent", "value"), [(0, 1), (1, 1), (50, 50), (98.5, 99), (99, 99), (99.5, 100), (100, 100)]
 )
 def test_percentile_is_the_nearest_rank(percent: float, value: int) -> None:
-    assert percentile(range(100, 0, -1), percent) == value
+    assert find_percentile(range(100, 0, -1), percent) == value
 
 
 def test_statistics_are_medians_over_starts_and_over_all_warm_requests() -> None:
@@ -148,7 +148,7 @@ def test_statistics_are_medians_over_starts_and_over_all_warm_requests() -> None
         replace(START, init=9, first=2, warm=[5, 6], cpu_warm=8),
     ]
 
-    summary = statistics(starts)
+    summary = summarize(starts)
 
     assert (summary.init, summary.first, summary.cold) == (2, 2, 10)  # the sum is a median of sums
     assert (summary.warm, summary.cpu_warm) == (3.5, 2)
@@ -158,8 +158,8 @@ def test_statistics_are_medians_over_starts_and_over_all_warm_requests() -> None
 def test_p99_is_left_out_of_few_requests() -> None:
     few, enough = replace(START, warm=[0.001] * 99), replace(START, warm=[0.001] * 98 + [0.009] * 2)
 
-    assert statistics([few]).warm_p99 is None
-    assert statistics([enough]).warm_p99 == 0.009
+    assert summarize([few]).warm_p99 is None
+    assert summarize([enough]).warm_p99 == 0.009
 
 
 def test_starts_under_another_limit_are_counted_apart() -> None:

@@ -1,4 +1,4 @@
-"""The scripts that the Dockerfile runs, on made-up packages and base images."""
+"""The scripts that the Dockerfile runs, with made-up packages and base images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write(path: Path, content: object) -> None:
 
 @pytest.fixture
 def task_root(tmp_path: Path) -> Path:
-    """Return a folder with botocore, of three services, and another package."""
+    """Return a folder with two packages: a botocore with three services, and another one."""
     root = tmp_path / "task"
     data = root / "botocore" / "data"
     for service in ("pigeon", "parcel", "ec2"):
@@ -98,7 +98,7 @@ Trim = Callable[[str], None]
 
 @pytest.fixture
 def trim(task_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trim:
-    """Run the script as the Dockerfile does, with this trim.toml."""
+    """Return how to run the script as the Dockerfile does, with this trim.toml."""
 
     def run(settings: str) -> None:
         (tmp_path / "trim.toml").write_text(settings)
@@ -115,7 +115,7 @@ def files(root: Path) -> set[str]:
 ONE_OPERATION = '[operations]\npigeon = ["Post"]\n'
 
 
-def test_services_that_nobody_uses_are_removed(task_root: Path, trim: Trim) -> None:
+def test_unused_services_are_removed(task_root: Path, trim: Trim) -> None:
     trim(ONE_OPERATION)
 
     assert files(task_root / "botocore") == {
@@ -127,7 +127,7 @@ def test_services_that_nobody_uses_are_removed(task_root: Path, trim: Trim) -> N
     }
 
 
-def test_operations_keep_what_they_reach(task_root: Path, trim: Trim) -> None:
+def test_operations_keep_the_shapes_that_they_refer_to(task_root: Path, trim: Trim) -> None:
     trim(ONE_OPERATION)
 
     version = task_root / "botocore/data/pigeon/2024-01-01"
@@ -223,7 +223,9 @@ def test_record_lists_exactly_the_files_that_stay(task_root: Path, trim: Trim, s
     ],
     ids=["operation", "service", "file"],
 )
-def test_build_fails_when_an_upgrade_removes_what_is_named(trim: Trim, settings: str, message: str) -> None:
+def test_build_fails_if_an_upgrade_removes_a_named_service_operation_or_file(
+    trim: Trim, settings: str, message: str
+) -> None:
     with pytest.raises(SystemExit) as failure:
         trim(settings)
 
@@ -235,7 +237,7 @@ def test_build_fails_when_an_upgrade_removes_what_is_named(trim: Trim, settings:
 
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Return the means to make up a base image, which is usable as it is."""
+    """Make up a usable base image; return the patch with which a test changes it."""
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.41"))
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/local/bin/{name}")
     return monkeypatch
@@ -256,7 +258,7 @@ def test_base_with_glibc_is_accepted(base: pytest.MonkeyPatch, version: str) -> 
     ("library", "described"),
     [
         (("musl", "1.2.5"), "it has musl 1.2.5"),
-        (("", ""), "it has another C library"),  # what Python before 3.14 says of musl
+        (("", ""), "it has another C library"),  # how Python before 3.14 reports musl
         (("glibc", "2.31"), "it has glibc 2.31"),
         (("glibc", "2.4"), "it has glibc 2.4"),
     ],

@@ -1,4 +1,4 @@
-"""What a deployment makes of docker-bake.hcl."""
+"""How a deployment reads docker-bake.hcl."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FUNCTIONS = ["authorizer", "websocket"]
 
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A copy of all that goes into the images, which infra.bake takes for the project."""
+    """Copy all sources of the images, and let infra.bake read the copy."""
     shutil.copy(ROOT / "docker-bake.hcl", tmp_path)
     shutil.copytree(ROOT / "images", tmp_path / "images")
     monkeypatch.setattr(infra.bake, "ROOT", tmp_path)
@@ -61,24 +61,24 @@ def test_bake_file_without_exactly_one_platform_is_refused(sources: Path, platfo
         "images/authorizer/some/new/file",
     ],
 )
-def test_source_hash_changes_with_whatever_goes_into_the_image(sources: Path, path: str) -> None:
-    before = infra.bake.source_hash(sources / "images" / "authorizer", {})
+def test_source_hash_changes_with_every_file_that_goes_into_the_image(sources: Path, path: str) -> None:
+    before = infra.bake.hash_sources(sources / "images" / "authorizer", {})
 
     changed = sources / path
     changed.parent.mkdir(parents=True, exist_ok=True)
     with changed.open("a") as file:
         file.write("\n")
 
-    assert infra.bake.source_hash(sources / "images" / "authorizer", {}) != before
+    assert infra.bake.hash_sources(sources / "images" / "authorizer", {}) != before
 
 
 def test_source_hash_changes_when_a_file_is_renamed(sources: Path) -> None:
-    before = infra.bake.source_hash(sources / "images" / "authorizer", {})
+    before = infra.bake.hash_sources(sources / "images" / "authorizer", {})
 
     context = sources / "images" / "authorizer"
     (context / "requirements.in").rename(context / "renamed.in")
 
-    assert infra.bake.source_hash(sources / "images" / "authorizer", {}) != before
+    assert infra.bake.hash_sources(sources / "images" / "authorizer", {}) != before
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ def test_source_hash_changes_when_a_file_is_renamed(sources: Path) -> None:
     ],
 )
 def test_source_hash_stays_when_something_else_changes(sources: Path, path: str) -> None:
-    before = infra.bake.source_hash(sources / "images" / "authorizer", {})
+    before = infra.bake.hash_sources(sources / "images" / "authorizer", {})
 
     (sources / path).parent.mkdir(exist_ok=True)
     (sources / path).write_text("changed")
 
-    assert infra.bake.source_hash(sources / "images" / "authorizer", {}) == before
+    assert infra.bake.hash_sources(sources / "images" / "authorizer", {}) == before
 
 
-def test_source_may_lie_elsewhere(sources: Path) -> None:
+def test_source_may_be_in_another_folder(sources: Path) -> None:
     elsewhere = sources / "elsewhere"
     shutil.copytree(sources / "images" / "authorizer", elsewhere / "authorizer")
     before, ours = BakeTarget.read("authorizer", elsewhere).source_hash, BakeTarget.read("authorizer").source_hash

@@ -1,4 +1,4 @@
-"""What `make image-report` and a deployment refuse, in archives as `docker save` writes them."""
+"""The images that `make image-report` and a deployment refuse, in archives as `docker save` writes them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import pytest
 
 import infra.image_report
 from infra.image_report import Report, read_archive
-from tests.fixtures.archives import ATTESTATION, Archive, Json, Layer, entry, folder, packed
+from tests.fixtures.archives import ATTESTATION, Archive, Json, Layer, entry, folder, pack
 
 Read = Callable[..., Report]
 
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Read an image of these layers."""
+    """Return how to read an image with these layers."""
 
-    def reading(*layers: Layer, wanted: str | None = None, **image: Any) -> Report:
+    def write_and_read(*layers: Layer, wanted: str | None = None, **image: Any) -> Report:
         archive = Archive(**image)
-        path = archive.write(tmp_path / "image.tar", archive.manifest(*map(packed, layers)))
+        path = archive.write(tmp_path / "image.tar", archive.add_manifest(*map(pack, layers)))
         return read_archive(path, "echo:dev", platform=wanted)
 
-    return reading
+    return write_and_read
 
 
 BASE = [folder("var"), folder("var/task"), entry("var/task/six.py", size=200)]
 
 
-def test_report_says_what_the_image_is_made_of(read: Read) -> None:
+def test_report_lists_layers_and_packages(read: Read) -> None:
     report = read(
         [*BASE, folder("usr"), entry("usr/python", size=3_000_000)],
         [folder("./var/task/botocore/"), entry("./var/task/botocore/session.py", size=1_400_000)],
@@ -99,7 +99,7 @@ def test_later_layers_replace_and_remove_files_of_earlier_ones(read: Read) -> No
     ],
     ids=["hard link", "character device", "block device", "pipe", "no folder", "folder comes later", "file as folder"],
 )
-def test_what_lambda_does_not_unpack_is_refused(read: Read, layer: Layer, refusal: str) -> None:
+def test_entry_that_lambda_may_not_unpack_is_refused(read: Read, layer: Layer, refusal: str) -> None:
     report = read(BASE, layer)
 
     assert report.refusals == [f"echo:dev, layer 2 ({report.layers[1].digest[:19]}): {refusal}"]
@@ -157,10 +157,10 @@ def test_image_without_a_user_runs_as_root(read: Read) -> None:
 def test_index_is_refused(tmp_path: Path, others: list[Json], described: str, *, at_the_top: bool) -> None:
     archive = Archive()
     manifests = [
-        archive.manifest(packed(BASE), **more)
+        archive.add_manifest(pack(BASE), **more)
         for more in [{"platform": {"os": "linux", "architecture": "amd64"}}, *others]
     ]
-    path = archive.write(tmp_path / "image.tar", *(manifests if at_the_top else [archive.index(*manifests)]))
+    path = archive.write(tmp_path / "image.tar", *(manifests if at_the_top else [archive.add_index(*manifests)]))
 
     assert read_archive(path, "echo:dev").refusals == [
         (
@@ -172,7 +172,7 @@ def test_index_is_refused(tmp_path: Path, others: list[Json], described: str, *,
 
 def test_index_of_one_image_is_refused(tmp_path: Path) -> None:
     archive = Archive()
-    path = archive.write(tmp_path / "image.tar", archive.index(archive.manifest(packed(BASE))))
+    path = archive.write(tmp_path / "image.tar", archive.add_index(archive.add_manifest(pack(BASE))))
 
     report = read_archive(path, "echo:dev")
 
@@ -181,9 +181,9 @@ def test_index_of_one_image_is_refused(tmp_path: Path) -> None:
 
 
 def test_compressed_layers_are_read(tmp_path: Path) -> None:
-    """Docker's containerd store keeps layers as they were pulled."""
+    """Docker's containerd store keeps layers compressed, as they were pulled."""
     archive = Archive()
-    path = archive.write(tmp_path / "image.tar", archive.manifest(gzip.compress(packed([entry("opt/a", size=5)]))))
+    path = archive.write(tmp_path / "image.tar", archive.add_manifest(gzip.compress(pack([entry("opt/a", size=5)]))))
 
     report = read_archive(path, "echo:dev")
 
@@ -194,7 +194,7 @@ def test_compressed_layers_are_read(tmp_path: Path) -> None:
 def test_layer_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     archive = Archive()
     zstd = bytes.fromhex("28b52ffd") + bytes(512)  # RFC 8878 section 3.1.1
-    path = archive.write(tmp_path / "image.tar", archive.manifest(zstd))
+    path = archive.write(tmp_path / "image.tar", archive.add_manifest(zstd))
 
     with pytest.raises(
         SystemExit, match=r"^layer sha256:\w+ is not an archive that Python can read; build it without "
@@ -206,7 +206,7 @@ def test_archive_of_older_docker_is_read(tmp_path: Path) -> None:
     archive = Archive()
     archive.files |= {
         "config.json": archive.files[f"blobs/{archive.config['digest'].replace(':', '/')}"],
-        "1f2e/layer.tar": packed([*BASE, entry("var/null", tarfile.CHRTYPE)]),
+        "1f2e/layer.tar": pack([*BASE, entry("var/null", tarfile.CHRTYPE)]),
         "manifest.json": json.dumps([{"Config": "config.json", "Layers": ["1f2e/layer.tar"]}]).encode(),
     }
 

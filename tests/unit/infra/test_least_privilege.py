@@ -1,4 +1,4 @@
-"""What each role of the stack allows, to the action and the resource."""
+"""Each action and resource that the stack's roles and policies allow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fixtures.stack import EVERY_OPTION, functions, of_type, only, synthes
 
 Grants = set[tuple[str, str]]
 
-# The service authorization reference names no resource type for these two, so a policy can name none either.
+# The service authorization reference has no resource types for these two actions, so a policy cannot name any.
 # https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsx-ray.html
 TRACES = {("xray:PutTelemetryRecords", "*"), ("xray:PutTraceSegments", "*")}
 
@@ -24,44 +24,44 @@ def template(request: pytest.FixtureRequest) -> Template:
     return synthesized(**request.param)
 
 
-def listed(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def role_of(template: Template, target: str) -> str:
+def find_role(template: Template, target: str) -> str:
     role: str = functions(template)[target]["Role"]["Fn::GetAtt"][0]
     return role
 
 
-def granted(template: Template, role: str) -> Grants:
-    """Action and resource of everything that the policies of the stack allow this role."""
+def find_grants(template: Template, role: str) -> Grants:
+    """Return each action and resource that the policies of the stack allow this role."""
     return {
         grant
         for policy in of_type(template, "AWS::IAM::Policy").values()
         if {"Ref": role} in policy["Properties"]["Roles"]
-        for grant in grants(policy["Properties"])
+        for grant in read_grants(policy["Properties"])
     }
 
 
-def grants(policy: dict[str, Any]) -> Grants:
+def read_grants(policy: dict[str, Any]) -> Grants:
     return {
         (action, text(resource))
         for statement in policy["PolicyDocument"]["Statement"]
-        for action, resource in product(listed(statement["Action"]), listed(statement["Resource"]))
+        for action, resource in product(as_list(statement["Action"]), as_list(statement["Resource"]))
     }
 
 
-def granted_to_operators(template: Template) -> Grants:
-    return grants(only(of_type(template, "AWS::IAM::ManagedPolicy")))
+def find_operator_grants(template: Template) -> Grants:
+    return read_grants(only(of_type(template, "AWS::IAM::ManagedPolicy")))
 
 
-def logs(template: Template, target: str) -> Grants:
+def build_log_grants(template: Template, target: str) -> Grants:
     log_group = functions(template)[target]["LoggingConfig"]["LogGroup"]["Ref"]
     return {("logs:CreateLogStream", f"${{{log_group}.Arn}}"), ("logs:PutLogEvents", f"${{{log_group}.Arn}}")}
 
 
-def table_keyed_by(template: Template, attribute: str) -> Iterator[str]:
-    """ARN of the table with this partition key, if the stack has one."""
+def find_table(template: Template, attribute: str) -> Iterator[str]:
+    """Yield the ARN of the table with this partition key, if the stack has one."""
     for id_, table in of_type(template, "AWS::DynamoDB::Table").items():
         if table["Properties"]["KeySchema"] == [{"AttributeName": attribute, "KeyType": "HASH"}]:
             yield f"${{{id_}.Arn}}"
@@ -69,24 +69,20 @@ def table_keyed_by(template: Template, attribute: str) -> Iterator[str]:
 
 def test_authorizer_may_log_and_trace_and_nothing_else(template: Template) -> None:
     """The keys that it downloads are public, and it stores nothing."""
-    assert granted(template, role_of(template, "authorizer")) == logs(template, "authorizer") | TRACES
+    assert find_grants(template, find_role(template, "authorizer")) == build_log_grants(template, "authorizer") | TRACES
 
 
-def test_websocket_function_may_also_keep_its_tables_and_post_to_connections(template: Template) -> None:
+def test_websocket_function_may_also_use_its_tables_and_post_to_connections(template: Template) -> None:
     (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
-    (connections,) = table_keyed_by(template, "connectionId")
+    (connections,) = find_table(template, "connectionId")
     stage = f"arn:${{AWS::Partition}}:execute-api:${{AWS::Region}}:${{AWS::AccountId}}:${{{api}}}/prod"
 
-    assert granted(template, role_of(template, "websocket")) == {
-        *logs(template, "websocket"),
+    assert find_grants(template, find_role(template, "websocket")) == {
+        *build_log_grants(template, "websocket"),
         *TRACES,
         ("dynamodb:PutItem", connections),
         ("dynamodb:DeleteItem", connections),
-        *(
-            (f"dynamodb:{each}Item", users)
-            for users in table_keyed_by(template, "userId")
-            for each in ("Get", "Update")
-        ),
+        *((f"dynamodb:{each}Item", users) for users in find_table(template, "userId") for each in ("Get", "Update")),
         ("execute-api:ManageConnections", f"{stage}/POST/@connections/*"),
         ("execute-api:ManageConnections", f"{stage}/DELETE/@connections/*"),
     }
@@ -95,15 +91,15 @@ def test_websocket_function_may_also_keep_its_tables_and_post_to_connections(tem
 def test_operators_may_do_what_the_operator_commands_do(template: Template) -> None:
     (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
     (user_pool,) = of_type(template, "AWS::Cognito::UserPool")
-    (connections,) = table_keyed_by(template, "connectionId")
+    (connections,) = find_table(template, "connectionId")
     here = "${AWS::Region}:${AWS::AccountId}"
     stage = f"arn:${{AWS::Partition}}:execute-api:{here}:${{{api}}}/prod"
 
-    assert granted_to_operators(template) == {
+    assert find_operator_grants(template) == {
         ("cloudformation:DescribeStacks", f"arn:${{AWS::Partition}}:cloudformation:{here}:stack/Stack/*"),
         ("dynamodb:Query", f"{connections}/index/userIdIndex"),
         *((f"dynamodb:{each}", connections) for each in ("Scan", "GetItem", "UpdateItem", "DeleteItem")),
-        *(("dynamodb:UpdateItem", users) for users in table_keyed_by(template, "userId")),
+        *(("dynamodb:UpdateItem", users) for users in find_table(template, "userId")),
         *(
             ("execute-api:ManageConnections", f"{stage}/{method}/@connections/*")
             for method in ("POST", "GET", "DELETE")
@@ -121,15 +117,15 @@ def test_operators_policy_is_attached_to_nobody(template: Template) -> None:
     assert policy.keys() == {"Description", "Path", "PolicyDocument"}
 
 
-def test_slots_are_in_a_table_of_the_option_alone() -> None:
-    """So the two grants above are each of a stack that needs them."""
-    assert [*table_keyed_by(synthesized(), "userId")] == []
-    assert len([*table_keyed_by(synthesized(**EVERY_OPTION), "userId")]) == 1
+def test_table_of_slots_exists_only_with_the_option() -> None:
+    """So the grants above are only in a stack that needs them."""
+    assert [*find_table(synthesized(), "userId")] == []
+    assert len([*find_table(synthesized(**EVERY_OPTION), "userId")]) == 1
 
 
 def test_only_traces_are_on_every_resource_and_no_action_is_a_pattern(template: Template) -> None:
-    functions = {grant for role in of_type(template, "AWS::IAM::Role") for grant in granted(template, role)}
-    operators = granted_to_operators(template)
+    functions = {grant for role in of_type(template, "AWS::IAM::Role") for grant in find_grants(template, role)}
+    operators = find_operator_grants(template)
     patterns = {grant for grant in functions | operators if "*" in grant[1]}
 
     assert {action for action, _ in functions | operators if "*" in action or "?" in action} == set()
@@ -140,15 +136,15 @@ def test_roles_are_those_of_the_functions_and_the_accounts_for_logs(template: Te
     account = only(of_type(template, "AWS::ApiGateway::Account"))
 
     assert of_type(template, "AWS::IAM::Role").keys() == {
-        role_of(template, "authorizer"),
-        role_of(template, "websocket"),
+        find_role(template, "authorizer"),
+        find_role(template, "websocket"),
         account["CloudWatchRoleArn"]["Fn::GetAtt"][0],
     }
 
 
 @pytest.mark.parametrize("target", ["authorizer", "websocket"])
 def test_function_has_no_managed_policy_and_its_role_is_for_lambda_only(template: Template, target: str) -> None:
-    role = of_type(template, "AWS::IAM::Role")[role_of(template, target)]["Properties"]
+    role = of_type(template, "AWS::IAM::Role")[find_role(template, target)]["Properties"]
     (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
 
     assert role.keys() == {"AssumeRolePolicyDocument"}
@@ -159,7 +155,7 @@ def test_function_has_no_managed_policy_and_its_role_is_for_lambda_only(template
     }
 
 
-def test_accounts_role_for_logs_has_the_one_policy_that_aws_made_for_it(template: Template) -> None:
+def test_accounts_role_for_logs_has_only_the_policy_that_aws_provides_for_it(template: Template) -> None:
     """https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html"""
     id_ = only(of_type(template, "AWS::ApiGateway::Account"))["CloudWatchRoleArn"]["Fn::GetAtt"][0]
     role = of_type(template, "AWS::IAM::Role")[id_]["Properties"]
@@ -170,11 +166,11 @@ def test_accounts_role_for_logs_has_the_one_policy_that_aws_made_for_it(template
         "aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
     ]
     assert statement["Principal"] == {"Service": "apigateway.amazonaws.com"}
-    assert granted(template, id_) == set()
+    assert find_grants(template, id_) == set()
 
 
 def test_policies_only_allow_and_no_user_or_group_has_one(template: Template) -> None:
-    """So that the grants above are all there is: no condition, no NotAction, no user, no group."""
+    """So the grants above are complete: there is no condition, no NotAction, no user and no group."""
     policies = [policy["Properties"] for policy in of_type(template, "AWS::IAM::Policy").values()]
     every = [*policies, only(of_type(template, "AWS::IAM::ManagedPolicy"))]
     statements = [statement for policy in every for statement in policy["PolicyDocument"]["Statement"]]
@@ -185,7 +181,7 @@ def test_policies_only_allow_and_no_user_or_group_has_one(template: Template) ->
 
 
 def test_nothing_else_of_the_stack_grants_anything(template: Template) -> None:
-    """The permissions to invoke the functions and to publish alarms have tests of their own."""
+    """Other tests check the permissions to invoke the functions and to publish alarms."""
     resources = template.to_json()["Resources"].values()
     granting = {each["Type"] for each in resources if re.search("IAM|Policy|Permission|Grant", each["Type"])}
 

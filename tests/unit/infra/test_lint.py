@@ -1,4 +1,4 @@
-"""What cdk-nag and cfn-lint have to say of the stack: nothing that is not explained next to its construct."""
+"""cdk-nag and cfn-lint report only findings about the stack that its constructs accept with a reason."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.fixtures.stack import EVERY_OPTION, stack, synthesized
 OPTIONS = pytest.mark.parametrize("options", [{}, EVERY_OPTION], ids=["by default", "with every option"])
 
 
-def findings(stack: cdk.Stack) -> set[str]:
-    """Of AWS's own pack of rules, with the construct of each."""
+def run_cdk_nag(stack: cdk.Stack) -> set[str]:
+    """Run cdk-nag's AwsSolutions pack; return each finding with its construct."""
     cdk.assertions.Template.from_stack(stack)  # synthesis completes the tree of constructs
     app = stack.node.root
     violations = AwsSolutionsChecks(app).validate_scope(app).violations
@@ -30,19 +30,19 @@ def findings(stack: cdk.Stack) -> set[str]:
     }
 
 
-def complaints(template: Mapping[str, Any]) -> set[str]:
-    """Errors and warnings, by the ids of cfn-lint."""
+def run_cfn_lint(template: Mapping[str, Any]) -> set[str]:
+    """Run cfn-lint; return the ids of its errors and warnings."""
     return {match.rule.id for match in lint(json.dumps(template))}
 
 
 @OPTIONS
 def test_cdk_nag_finds_nothing(options: dict[str, Any]) -> None:
-    assert findings(stack(**options)) == set()
+    assert run_cdk_nag(stack(**options)) == set()
 
 
 @pytest.fixture
 def accepted(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The findings that the stack accepts, with its reasons; in this test none of them is."""
+    """Record the findings that the stack accepts, with the reasons, instead of accepting them."""
     accepted: dict[str, str] = {}
 
     def record(_: cdk.Validations, *rules: cdk.Acknowledgment) -> None:
@@ -54,18 +54,18 @@ def accepted(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @OPTIONS
 def test_stack_accepts_what_cdk_nag_would_find_and_no_more(accepted: dict[str, str], options: dict[str, Any]) -> None:
-    found = findings(stack(**options))
+    found = run_cdk_nag(stack(**options))
 
     assert {finding.partition(": ")[2] for finding in found} == accepted.keys()
     assert [finding for finding, reason in accepted.items() if len(reason.split()) < 8] == []
 
 
 def test_everything_is_accepted_in_a_stack_of_a_known_account_too() -> None:
-    """There the ids of findings are others."""
+    """In such a stack the ids of findings differ."""
     app = cdk.App()
     known = cdk.Environment(account="123456789012", region="eu-central-1")
 
-    assert findings(BackendStack(app, "Stack", env=known)) == set()
+    assert run_cdk_nag(BackendStack(app, "Stack", env=known)) == set()
 
 
 def test_cdk_nag_finds_what_a_careless_change_would_add() -> None:
@@ -74,7 +74,7 @@ def test_cdk_nag_finds_what_a_careless_change_would_add() -> None:
     role = iam.Role(careless, "Careless", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
     role.add_to_policy(policy)
 
-    assert findings(careless) == {
+    assert run_cdk_nag(careless) == {
         "Stack/Careless/DefaultPolicy/Resource: AwsSolutions-IAM5[Action::dynamodb:*]",
         "Stack/Careless/DefaultPolicy/Resource: AwsSolutions-IAM5[Resource::*]",
     }
@@ -82,7 +82,7 @@ def test_cdk_nag_finds_what_a_careless_change_would_add() -> None:
 
 @OPTIONS
 def test_cfn_lint_finds_nothing(options: dict[str, Any]) -> None:
-    assert complaints(synthesized(**options).to_json()) == set()
+    assert run_cfn_lint(synthesized(**options).to_json()) == set()
 
 
 def test_cfn_lint_finds_what_cloudformation_would_refuse() -> None:
@@ -91,4 +91,4 @@ def test_cfn_lint_finds_what_cloudformation_would_refuse() -> None:
 
     authorizer["Properties"] |= {"MemorySize": 64, "Handlers": "authorizer.handler"}
 
-    assert complaints(template) == {"E3002", "E3034"}
+    assert run_cfn_lint(template) == {"E3002", "E3034"}

@@ -1,4 +1,4 @@
-"""What an operator gets from the stack: saved queries, the access log, the dashboard, alarms and their mails."""
+"""What the stack has for operators: saved queries, the access log, the dashboard, alarms and their mails."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fixtures.stack import EVERY_OPTION, functions, of_type, only, synthes
 
 Metric = tuple[str, str, str]  # namespace, name, dimensions
 
-# What AWS documents, and what the functions write: each metric with the dimensions of its series.
+# Each metric that AWS documents or that the functions write, with the dimensions of its series.
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-logging.html
 # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/metrics-dimensions.html
@@ -54,7 +54,7 @@ OURS = {
     ("WebSocketApi", "KeysUnavailable", "FunctionName=authorizer"),
     *(("WebSocketApi", name, "FunctionName=websocket") for name in ("Accepted", "Expired", "Gone", "EchoFailed")),
 }
-# Only an alarm needs it: to API Gateway, what `$connect` refuses is an integration error.
+# Only an alarm needs it, because API Gateway counts what `$connect` refuses as an integration error.
 REFUSED_BY_CONNECT = ("WebSocketApi", "Refused", "FunctionName=websocket")
 
 
@@ -69,7 +69,7 @@ def full_template() -> Template:
 
 
 def names_of_references(template: Template) -> dict[str, str]:
-    """What the dimensions of metrics refer to, by the text of the reference."""
+    """Return the name of each resource that dimensions refer to, by the text of the reference."""
     (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
     tables = {
         id_: "connections" if "GlobalSecondaryIndexes" in table["Properties"] else "slots"
@@ -137,7 +137,7 @@ def test_access_log_has_stable_names_for_what_api_gateway_documents(template: Te
 
 
 def dashboard_metrics(template: Template) -> dict[Metric, str]:
-    """The statistic of each metric on the dashboard."""
+    """Return the statistic of each metric on the dashboard."""
     body = json.loads(text(only(of_type(template, "AWS::CloudWatch::Dashboard"))["DashboardBody"]))
     shown = {}
     for widget in body["widgets"]:
@@ -183,7 +183,7 @@ def test_dashboard_shows_the_state_of_every_alarm(template: Template) -> None:
 
 FIVE_MINUTES, ONE_MINUTE = 300, 60
 
-# Each alarm: namespace, metric and dimensions, statistic, period, threshold, and where the operator reads on.
+# Each alarm: namespace, metric and dimensions, statistic, period, threshold, and its section of the guide.
 ALARMS = {
     "AuthorizerErrors": ("AWS/Lambda Errors FunctionName=authorizer", "Sum", FIVE_MINUTES, 1, "authorizer-errors"),
     "AuthorizerLatency": (
@@ -238,7 +238,7 @@ ALARMS_OF_SLOTS = {
     )
     for operation in ("UpdateItem", "GetItem")
 }
-# Each alarm on a calculation: the expression, its metrics with their statistics, threshold, and where to read on.
+# Each alarm on a calculation: the expression, its metrics with statistics, the threshold, and its section of the guide.
 CALCULATED = {
     "Refusals": (
         "IF(decisions >= 20, refused, 0)",
@@ -262,7 +262,7 @@ CALCULATED = {
 
 
 def alarms(template: Template) -> dict[str, dict[str, Any]]:
-    """The alarms by the ids of their constructs."""
+    """Return the alarms by the ids of their constructs."""
     found = of_type(template, "AWS::CloudWatch::Alarm").items()
     return {id_.removeprefix("OperationsAlarms")[:-8]: alarm["Properties"] for id_, alarm in found}
 
@@ -321,7 +321,7 @@ def test_alarm_needs_two_bad_periods_of_three_and_none_without_data(full_templat
 
 
 def test_alarm_watches_what_is_on_the_dashboard(full_template: Template) -> None:
-    """And the dashboard shows only what AWS documents or the functions write."""
+    """The dashboard shows only metrics that AWS documents or the functions write."""
     watched = {
         metric_of(full_template, each)
         for alarm in alarms(full_template).values()

@@ -32,7 +32,7 @@ Synthesize = Callable[..., Template]
 
 @pytest.fixture(scope="module")
 def synthesize_app(tmp_path_factory: pytest.TempPathFactory) -> Synthesize:
-    """Run the app as the CDK CLI does, with this context. Each context is synthesized once, because that takes a second."""
+    """Return how to run the app with a context, as the CDK CLI does. Templates are cached: a synthesis takes a second."""
     templates: dict[str, Template] = {}
 
     def run(**context: Any) -> Template:
@@ -49,7 +49,7 @@ def synthesize_app(tmp_path_factory: pytest.TempPathFactory) -> Synthesize:
 
 
 def authorizers_options(template: Template) -> dict[str, str]:
-    """What the stack tells the authorizer besides whose tokens to believe."""
+    """Return the authorizer's variables, except those that say whose tokens to accept."""
     variables = environment(template, "authorizer")
     return {name: value for name, value in variables.items() if name not in {"USER_POOL_ID", "APP_CLIENT_ID"}}
 
@@ -62,7 +62,7 @@ def page_config(template: Template) -> dict[str, Any]:
 # What they change
 
 
-def test_authorizer_believes_this_user_pool_and_this_client_and_no_more_is_asked_for(
+def test_authorizer_only_checks_the_user_pool_and_the_client_by_default(
     synthesize_app: Synthesize,
 ) -> None:
     template = synthesize_app()
@@ -101,7 +101,7 @@ def test_gateway_and_authorizer_look_for_the_credential_in_the_same_place(
     [ORIGINS, ",".join(ORIGINS), " , ".join(ORIGINS)],
     ids=["in cdk.json", "on the command line", "with spaces"],
 )
-def test_allowed_origins_reach_the_authorizer_and_a_missing_one_is_not_among_them(
+def test_allowed_origins_reach_the_authorizer_and_a_missing_origin_is_not_allowed(
     synthesize_app: Synthesize, value: object
 ) -> None:
     variables = authorizers_options(synthesize_app(allowedOrigins=value))
@@ -114,7 +114,7 @@ def test_allowed_origins_reach_the_authorizer_and_a_missing_one_is_not_among_the
 
 
 @pytest.mark.parametrize("yes", [True, "true"], ids=["in cdk.json", "on the command line"])
-def test_missing_origin_is_allowed_where_the_context_says_so(synthesize_app: Synthesize, yes: object) -> None:
+def test_missing_origin_is_allowed_if_the_context_says_so(synthesize_app: Synthesize, yes: object) -> None:
     template = synthesize_app(allowedOrigins=ORIGINS, allowMissingOrigin=yes)
 
     assert authorizers_options(template)["ALLOW_MISSING_ORIGIN"] == "true"
@@ -149,7 +149,7 @@ def test_connections_of_a_user_are_not_counted_by_default(synthesize_app: Synthe
     [({}, True), ({"selfSignUp": False}, True), ({"selfSignUp": "false"}, True), ({"selfSignUp": True}, False)],
     ids=["default", "false in cdk.json", "false on the command line", "true"],
 )
-def test_strangers_cannot_make_themselves_a_user_unless_the_context_says_so(
+def test_nobody_can_sign_up_unless_the_context_allows_it(
     synthesize_app: Synthesize, context: dict[str, Any], *, only_by_an_administrator: bool
 ) -> None:
     user_pool = only(of_type(synthesize_app(**context), "AWS::Cognito::UserPool"))
@@ -177,7 +177,7 @@ def test_strangers_cannot_make_themselves_a_user_unless_the_context_says_so(
     ],
     ids=["credential", "selfSignUp", "allowedOrigins", "the others"],
 )
-def test_page_is_told_what_concerns_it(
+def test_page_config_has_the_settings_of_the_page(
     synthesize_app: Synthesize, context: dict[str, Any], changed: dict[str, Any]
 ) -> None:
     by_default = page_config(synthesize_app())
@@ -202,7 +202,7 @@ def test_context_decides_what_is_kept(synthesize_app: Synthesize, context: dict[
 
 @pytest.mark.parametrize("no", [False, "false"], ids=["in cdk.json", "on the command line"])
 def test_context_can_leave_out_the_accounts_log_role(synthesize_app: Synthesize, no: object) -> None:
-    """What follows -c on the CDK's command line arrives as text."""
+    """Values of `-c` on the CDK's command line are text."""
     template = synthesize_app(apiGatewayLogRole=no)
 
     assert of_type(template, "AWS::ApiGateway::Account") == {}
@@ -223,8 +223,8 @@ def test_context_of_cdk_json_is_understood(synthesize_app: Synthesize) -> None:
     assert synthesize_app(**CONTEXT).to_json()["Resources"]
 
 
-def test_context_of_the_cdk_itself_is_left_to_it(synthesize_app: Synthesize) -> None:
-    """Flags, what its command line adds, and what it has looked up in the account."""
+def test_keys_of_the_cdk_itself_are_accepted(synthesize_app: Synthesize) -> None:
+    """It has feature flags, keys of the CDK's command line, and results of look-ups."""
     looked_up = "availability-zones:account=123456789012:region=us-east-1"
     its_own = {"@aws-cdk/core:checkSecretUsage": True, "aws:cdk:bundling-stacks": ["**"], looked_up: ["us-east-1a"]}
 
@@ -307,7 +307,7 @@ THERE_ARE = (
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_context_that_makes_no_sense_ends_the_app_with_key_value_and_rule(
+def test_wrong_context_ends_the_app_with_key_value_and_rule(
     synthesize_app: Synthesize, key: str, value: object, message: str
 ) -> None:
     with pytest.raises(SystemExit) as refusal:
@@ -317,16 +317,16 @@ def test_context_that_makes_no_sense_ends_the_app_with_key_value_and_rule(
     assert str(refusal.value).endswith(message)
 
 
-def test_stack_without_a_single_connection_for_a_user_is_refused() -> None:
+def test_limit_of_no_connections_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^max_connections_per_user is 0, it must be 1 or more$"):
         synthesized(max_connections_per_user=0)
 
 
-# What the functions make of them
+# How the functions read them
 
 
 def test_downloads_of_keys_end_long_before_the_timeout_of_the_authorizer(imported_authorizer: ModuleType) -> None:
-    """A download may wait for the one of another thread; Linux repeats a lost SYN after 1 s."""
+    """A download may wait for that of another thread, and Linux repeats a lost SYN after 1 s."""
     timeout = functions(synthesized())["authorizer"]["Timeout"]
 
     assert imported_authorizer.JWKS_REFRESH_SECONDS < imported_authorizer.JWKS_SECONDS <= timeout / 3
@@ -356,7 +356,7 @@ def test_authorizer_understands_every_option(imported_authorizer: ModuleType) ->
     assert settings.required_group == "staff"
 
 
-def test_authorizer_understands_every_origin_that_the_stack_takes(
+def test_authorizer_accepts_every_origin_that_the_stack_accepts(
     imported_authorizer: ModuleType, synthesize_app: Synthesize
 ) -> None:
     origins = [
@@ -376,10 +376,10 @@ def test_authorizer_understands_every_origin_that_the_stack_takes(
 
 
 @pytest.mark.parametrize("origin", ["https://example.com:443", "http://[::1]:80"])
-def test_origin_that_no_browser_writes_is_refused_by_the_stack_alone(
+def test_origin_that_no_browser_writes_is_refused_by_the_stack_only(
     imported_authorizer: ModuleType, synthesize_app: Synthesize, origin: str
 ) -> None:
-    """Such an origin would match no client; the function takes it, because it does no harm."""
+    """Such an origin would match no client. The function accepts it, because it does no harm."""
     with pytest.raises(SystemExit):
         synthesize_app(allowedOrigins=origin)
 

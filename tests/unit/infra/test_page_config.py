@@ -16,7 +16,7 @@ STACK = {"Region": "us-east-1", "PageConfig": json.dumps(CONFIG)}
 
 @pytest.fixture
 def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, as empty as a clone that was never deployed."""
+    """Change to an empty folder, as in a clone that was never deployed."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

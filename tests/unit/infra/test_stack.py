@@ -1,4 +1,4 @@
-"""The stack's template: one test for each thing that it promises."""
+"""The stack's template: one test for each promise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fixtures.stack import EVERY_OPTION, functions, of_type, only, outputs
 
 @pytest.fixture(scope="session")
 def assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the CDK leaves the stack with its production defaults."""
+    """Return the folder of the cloud assembly of the stack with its defaults."""
     return tmp_path_factory.mktemp("cdk.out")
 
 
@@ -83,7 +83,7 @@ def test_only_connect_has_the_authorizer(template: Template) -> None:
     }
 
 
-def test_authorizer_and_routes_call_each_their_own_function(template: Template) -> None:
+def test_authorizer_and_routes_each_call_their_own_function(template: Template) -> None:
     authorizer = only(of_type(template, "AWS::ApiGatewayV2::Authorizer"))
     integration = only(of_type(template, "AWS::ApiGatewayV2::Integration"))
     ids = {target: function["id"] for target, function in functions(template).items()}
@@ -125,7 +125,7 @@ def test_nobody_learns_from_a_refusal_who_is_a_user(template: Template) -> None:
 
 
 def test_tokens_last_an_hour_and_can_be_renewed_for_a_month(template: Template) -> None:
-    """No message is served after it, see the functions."""
+    """The functions serve no message after the token's expiry."""
     client = only(of_type(template, "AWS::Cognito::UserPoolClient"))
 
     minutes = {"IdToken": "minutes", "AccessToken": "minutes", "RefreshToken": "minutes"}
@@ -162,7 +162,7 @@ def test_user_is_an_email_address_that_was_verified(template: Template) -> None:
 # What is kept, and for how long
 
 
-def test_what_connections_leave_behind_expires_by_removed_at() -> None:
+def test_rows_of_both_tables_expire_at_removed_at() -> None:
     tables = of_type(synthesized(**EVERY_OPTION), "AWS::DynamoDB::Table").values()
 
     expires = {"AttributeName": "removedAt", "Enabled": True}
@@ -187,7 +187,7 @@ def test_every_log_is_kept_for_a_month(template: Template) -> None:
 @pytest.mark.parametrize(
     ("argument", "on_delete", "on_replacement"),
     [
-        # A failed first deployment takes with it what it has created, so that the next one can.
+        # A failed first deployment deletes what it created, so that the next one can succeed.
         ({}, "RetainExceptOnCreate", "Retain"),
         ({"removal_policy": cdk.RemovalPolicy.DESTROY}, "Delete", "Delete"),
     ],
@@ -205,14 +205,14 @@ def test_users_and_logs_are_kept_unless_asked_otherwise(
     assert protection == ("INACTIVE" if argument else "ACTIVE")
 
 
-def test_connections_go_with_the_api() -> None:
+def test_tables_are_deleted_with_the_api() -> None:
     tables = of_type(synthesized(**EVERY_OPTION), "AWS::DynamoDB::Table").values()
 
     assert [(each["DeletionPolicy"], each["UpdateReplacePolicy"]) for each in tables] == [("Delete", "Delete")] * 2
 
 
 def test_stage_is_not_live_before_its_routes(template: Template) -> None:
-    """Without `$connect` an API lets everybody in; without its authorizer, too."""
+    """Without `$connect` or its authorizer, everybody could connect."""
     (stage,) = of_type(template, "AWS::ApiGatewayV2::Stage").values()
     parts = ("Route", "Integration", "Authorizer")
     expected = {id_ for part in parts for id_ in of_type(template, f"AWS::ApiGatewayV2::{part}")}
@@ -222,7 +222,7 @@ def test_stage_is_not_live_before_its_routes(template: Template) -> None:
 
 
 def test_accounts_log_role_outlives_the_stack() -> None:
-    """It is a setting of the account, on which other APIs may rely."""
+    """It is a setting of the account that other APIs may need."""
     template = synthesized(removal_policy=cdk.RemovalPolicy.DESTROY)
     (account,) = of_type(template, "AWS::ApiGateway::Account").values()
     role = account["Properties"]["CloudWatchRoleArn"]["Fn::GetAtt"][0]
@@ -257,7 +257,7 @@ def test_functions_log_json_and_trace(template: Template) -> None:
 
 
 def test_access_log_leaves_out_the_query_string_and_the_headers(template: Template) -> None:
-    """The query string carries the token, and so may any header."""
+    """The query string contains the token, and any header may contain it."""
     stage = only(of_type(template, "AWS::ApiGatewayV2::Stage"))
     logged = json.loads(stage["AccessLogSettings"]["Format"]).values()
 
@@ -272,7 +272,7 @@ def test_stage_logs_access_to_a_group_of_the_stack(template: Template) -> None:
     arn = text(stage["AccessLogSettings"]["DestinationArn"])
     names = [f"${{{id_}}}" for id_ in of_type(template, "AWS::Logs::LogGroup")]
     account = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}"
-    assert arn in [f"{account}:log-group:{name}" for name in names]  # API Gateway keeps it without `:*`
+    assert arn in [f"{account}:log-group:{name}" for name in names]  # API Gateway stores it without `:*`
 
 
 def test_tests_behind_the_emulator_have_the_functions_memory_and_timeouts(template: Template) -> None:
@@ -287,12 +287,12 @@ def test_websocket_function_has_the_time_that_api_gateway_waits_for_it(template:
     assert functions(template)["websocket"]["Timeout"] == Limits().integration_seconds
 
 
-def test_stage_is_deployed_by_itself(template: Template) -> None:
+def test_stage_is_deployed_automatically(template: Template) -> None:
     assert only(of_type(template, "AWS::ApiGatewayV2::Stage"))["AutoDeploy"] is True
 
 
 def test_stage_neither_logs_messages_nor_measures_each_route(template: Template) -> None:
-    """Data tracing and execution logs would hold messages and tokens; metrics of each route cost money."""
+    """Data tracing and execution logs would contain messages and tokens. Metrics of each route cost money."""
     route_settings = only(of_type(template, "AWS::ApiGatewayV2::Stage"))["DefaultRouteSettings"]
 
     assert route_settings == {"ThrottlingRateLimit": 500, "ThrottlingBurstLimit": 1000}
@@ -324,7 +324,7 @@ def test_nothing_has_a_name_that_a_second_stack_would_collide_with() -> None:
     assert {id_ for id_ in named if named[id_] and id_ not in of_type(template, "AWS::Lambda::Permission")} == set()
 
 
-def test_outputs_tell_all_that_a_client_and_an_operator_need(template: Template) -> None:
+def test_outputs_have_all_that_clients_and_operators_need(template: Template) -> None:
     outputs = outputs_of(template)
     (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
     (user_pool,) = of_type(template, "AWS::Cognito::UserPool")
@@ -350,7 +350,7 @@ def test_outputs_tell_all_that_a_client_and_an_operator_need(template: Template)
     }
 
 
-def test_page_config_is_json_of_what_the_page_needs(template: Template) -> None:
+def test_page_config_is_json_with_the_settings_of_the_page(template: Template) -> None:
     outputs = outputs_of(template)
 
     assert json.loads(outputs["PageConfig"]) == {
@@ -386,7 +386,7 @@ def test_page_shows_the_password_policy_of_the_user_pool(
     assert shown == {name[0].lower() + name[1:]: value for name, value in policy.items()}
 
 
-def test_websocket_function_calls_back_to_the_url_of_the_outputs(template: Template) -> None:
+def test_websocket_function_posts_to_the_url_of_the_outputs(template: Template) -> None:
     variables = functions(template)["websocket"]["Environment"]["Variables"]
     outputs = template.to_json()["Outputs"]
 

@@ -1,4 +1,4 @@
-"""Which errors are retried, how long a retry waits, and what an operator reads about the others."""
+"""The errors that are retried, the delays of retries, and the explanations of other errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ops.errors import OpsError, call_with_retries, choose_delay, explain, is_re
 NETWORK: dict[str, Any] = {"endpoint_url": "https://example.com", "error": OSError("no route to host")}
 
 
-def answered(status: int, code: str, message: str = "text", operation: str = "PostToConnection") -> ClientError:
+def build_error(status: int, code: str, message: str = "text", operation: str = "PostToConnection") -> ClientError:
     response: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(response, operation)
 
@@ -31,24 +31,24 @@ def answered(status: int, code: str, message: str = "text", operation: str = "Po
 @pytest.mark.parametrize(
     ("error", "retried"),
     [
-        (answered(429, "LimitExceededException"), True),
-        (answered(429, "TooManyRequestsException"), True),
-        (answered(429, ""), True),
-        (answered(400, "ThrottlingException"), True),
-        (answered(400, "ProvisionedThroughputExceededException"), True),
-        (answered(408, "Request Timeout"), True),
-        (answered(500, "InternalServerError"), True),
-        (answered(503, "ServiceUnavailable"), True),
+        (build_error(429, "LimitExceededException"), True),
+        (build_error(429, "TooManyRequestsException"), True),
+        (build_error(429, ""), True),
+        (build_error(400, "ThrottlingException"), True),
+        (build_error(400, "ProvisionedThroughputExceededException"), True),
+        (build_error(408, "Request Timeout"), True),
+        (build_error(500, "InternalServerError"), True),
+        (build_error(503, "ServiceUnavailable"), True),
         (EndpointConnectionError(**NETWORK), True),
         (ReadTimeoutError(**NETWORK), True),
-        (answered(400, "BadRequestException"), False),
-        (answered(400, "ConditionalCheckFailedException"), False),
-        (answered(400, "AccessDeniedException"), False),
-        (answered(403, "ForbiddenException"), False),
-        (answered(403, "ExpiredTokenException"), False),
-        (answered(404, "ResourceNotFoundException"), False),
-        (answered(410, "GoneException"), False),
-        (answered(413, "PayloadTooLargeException"), False),
+        (build_error(400, "BadRequestException"), False),
+        (build_error(400, "ConditionalCheckFailedException"), False),
+        (build_error(400, "AccessDeniedException"), False),
+        (build_error(403, "ForbiddenException"), False),
+        (build_error(403, "ExpiredTokenException"), False),
+        (build_error(404, "ResourceNotFoundException"), False),
+        (build_error(410, "GoneException"), False),
+        (build_error(413, "PayloadTooLargeException"), False),
         (SSLError(**NETWORK), False),
         (NoCredentialsError(), False),
         (ValueError("a fault of ours"), False),
@@ -61,7 +61,7 @@ def test_retry_decision(error: Exception, retried: bool) -> None:
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Record the waits, without waiting; each is the longest that jitter may choose."""
+    """Record the delays instead of waiting. Each is the longest that jitter allows."""
     recorded: list[float] = []
     monkeypatch.setattr(time, "sleep", recorded.append)
     monkeypatch.setattr(random, "uniform", lambda _, longest: longest)
@@ -82,7 +82,7 @@ def test_delays_have_full_jitter() -> None:
 
 
 def test_call_is_retried_until_it_succeeds(waits: list[float]) -> None:
-    answers = [answered(429, ""), answered(500, "")]
+    answers = [build_error(429, ""), build_error(500, "")]
 
     def call(text: str) -> str:
         if answers:
@@ -95,7 +95,7 @@ def test_call_is_retried_until_it_succeeds(waits: list[float]) -> None:
 
 def test_last_error_is_raised(waits: list[float]) -> None:
     def call() -> None:
-        raise answered(429, "LimitExceededException")
+        raise build_error(429, "LimitExceededException")
 
     with pytest.raises(ClientError, match="LimitExceededException"):
         call_with_retries(call)
@@ -104,7 +104,7 @@ def test_last_error_is_raised(waits: list[float]) -> None:
 
 def test_error_that_stays_is_raised_at_once(waits: list[float]) -> None:
     def call() -> None:
-        raise answered(403, "AccessDeniedException")
+        raise build_error(403, "AccessDeniedException")
 
     with pytest.raises(ClientError, match="AccessDenied"):
         call_with_retries(call)
@@ -127,30 +127,33 @@ DENIAL = "User: arn:aws:iam::123456789012:user/ada is not authorized to perform:
         ),
         (ProfileNotFound(profile="prod"), "The config profile (prod) could not be found"),
         (
-            answered(400, "AccessDeniedException", DENIAL, "Scan"),
+            build_error(400, "AccessDeniedException", DENIAL, "Scan"),
             f"Scan was denied: {DENIAL}; your role needs the policy in the stack's output OperatorPolicyArn",
         ),
         (
-            answered(403, "Forbidden", "Forbidden"),
+            build_error(403, "Forbidden", "Forbidden"),
             "PostToConnection was denied: Forbidden; your role needs the policy in the stack's output OperatorPolicyArn",
         ),
         (
-            answered(403, "ExpiredTokenException"),
+            build_error(403, "ExpiredTokenException"),
             "PostToConnection failed: the AWS credentials have expired; sign in again, for example by `aws sso login`",
         ),
         (
-            answered(400, "UnrecognizedClientException", operation="Query"),
+            build_error(400, "UnrecognizedClientException", operation="Query"),
             "Query failed: AWS does not know the access key; check AWS_PROFILE or --profile",
         ),
         (
-            answered(403, "InvalidSignatureException", f"…\nx-amz-security-token:{SECRET}"),
+            build_error(403, "InvalidSignatureException", f"…\nx-amz-security-token:{SECRET}"),
             "PostToConnection failed: AWS refuses the signature; check the secret access key and this machine's clock",
         ),
         (
-            answered(400, "ResourceNotFoundException", "Requested resource not found", "Scan"),
+            build_error(400, "ResourceNotFoundException", "Requested resource not found", "Scan"),
             "Scan failed: ResourceNotFoundException: Requested resource not found",
         ),
-        (answered(400, "Strange", f"first\x1b[31m line\n{SECRET}"), "PostToConnection failed: Strange: first[31m line"),
+        (
+            build_error(400, "Strange", f"first\x1b[31m line\n{SECRET}"),
+            "PostToConnection failed: Strange: first[31m line",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )

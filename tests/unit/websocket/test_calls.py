@@ -1,4 +1,4 @@
-"""The AWS calls of the websocket function: how long they can take, services that give no answer, reused connections."""
+"""The AWS calls of the websocket function: how long they can take, services that do not answer, reused connections."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def user_row(end: str) -> Output:
 
 ROW = {"connectionId": {"S": CONNECTION_ID}, "userId": {"S": SUB}, "removedAt": {"N": FAR_AWAY}}
 NO_SLOT_LEFT = [error("ConditionalCheckFailedException", **user_row(end)) for end in (LONG_AGO, FAR_AWAY)]
-# For each operation, all the answers that differ in what the function does next.
+# For each operation, one answer for each way in which the function can continue.
 ANSWERS = {
     "UpdateItem": [{}, error("InternalServerError"), *NO_SLOT_LEFT],
     "PutItem": [{}, error("InternalServerError")],
@@ -72,7 +72,7 @@ def answered_by(answer: Callable[..., tuple[AWSResponse, Output]], client: Any) 
 
 
 def all_call_sequences(websocket: ModuleType, event: Event) -> list[list[Call]]:
-    """Run the function once for every sequence of answers that AWS can give; return the calls of each run."""
+    """Run the function once for each sequence of answers that AWS can give; return the calls of each run."""
     sequences = []
     untried: list[list[Output]] = [[]]
 
@@ -95,7 +95,7 @@ def all_call_sequences(websocket: ModuleType, event: Event) -> list[list[Call]]:
 
 
 def longest_seconds(client: Any) -> float:
-    """Return how long a call takes if every attempt times out and every backoff is as long as botocore allows."""
+    """Return how long a call takes if every attempt times out and every backoff has the greatest length."""
     config = client.meta.config
     attempts = config.retries["total_max_attempts"]
     detector = ThrottlingErrorDetector(RetryEventAdapter())
@@ -127,7 +127,7 @@ Start = Callable[[int], ModuleType]
 
 @pytest.fixture
 def start(cold_start: ColdStart, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Start the function with both services at a port, and with its own configuration except for a short timeout."""
+    """Return how to start the function with both services at a port, and its own configuration with a short timeout."""
 
     def started(port: int) -> ModuleType:
         url = f"http://127.0.0.1:{port}"
@@ -143,7 +143,7 @@ def start(cold_start: ColdStart, monkeypatch: pytest.MonkeyPatch) -> Start:
 
 @pytest.fixture
 def silent_server() -> Iterator[socket.socket]:
-    """Listen: the kernel accepts connections, and nobody ever reads from them or answers."""
+    """Listen on a port where the kernel accepts connections, but nothing reads from them or answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server
@@ -202,7 +202,7 @@ def test_missing_credentials_are_not_blamed_on_the_service(cold_start: ColdStart
 
 
 class KeepAliveServer(LoopbackServer):
-    """Agrees to every call, leaves connections open, and counts them."""
+    """A server that accepts every call, keeps connections open, and counts them."""
 
     def __init__(self) -> None:
         headers = {"Connection": "keep-alive", "Content-Type": "application/x-amz-json-1.0", "Content-Length": "2"}

@@ -1,4 +1,4 @@
-"""The websocket function in this process: its own botocore clients, whose answers botocore's Stubber gives."""
+"""The websocket function in this process, with its own botocore clients, which botocore's Stubber answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fixtures.functions import CALLBACK_URL, NOW, WEBSOCKET, ColdStart
 
 TWO_HOURS = 7200
 HANDSHAKE_SECONDS = 30
-LONE_SURROGATE = "\ud800"  # JSON can hold one, UTF-8 cannot
+LONE_SURROGATE = "\ud800"  # JSON can contain one, but UTF-8 cannot
 HEADER = "Sec-WebSocket-Protocol"
 TOKEN = "idToken.eyJhbGciOiJub25lIn0.e30.AAAA"
 
@@ -75,7 +75,7 @@ def test_connection_that_cannot_be_stored_is_refused(
         websocket.handler(connect_event(), None)
 
 
-def test_connection_that_no_authorizer_let_in_is_refused(
+def test_connection_without_an_authorizer_is_refused(
     websocket: ModuleType, table: Stubber, connect_event: EventFactory
 ) -> None:
     with pytest.raises(KeyError, match="authorizer"):
@@ -106,7 +106,7 @@ def test_connection_that_the_authorizer_does_not_describe_is_refused(
         ("SEC-WEBSOCKET-PROTOCOL", "echo.v2, echo.v1, echo.v0"),
     ],
 )
-def test_subprotocol_that_is_spoken_is_selected_and_no_other_is_ever_sent_back(
+def test_supported_subprotocol_is_selected_and_no_other_is_sent_back(
     websocket: ModuleType, table: Stubber, connect_event: EventFactory, name: str, offer: str
 ) -> None:
     table.add_response("put_item", {})
@@ -158,7 +158,7 @@ def test_client_that_offers_no_subprotocol_gets_none(
     [{}, {"Attributes": item(connectionId=CONNECTION_ID, userId=SUB, connectedAt=NOW, removedAt=NOW + 600)}],
     ids=["deleted before", "stored"],
 )
-def test_disconnected_connection_is_deleted_with_one_call_whatever_its_age(
+def test_disconnected_connection_of_any_age_is_deleted_with_one_call(
     websocket: ModuleType, table: Stubber, disconnect_event: EventFactory, found: dict[str, Any]
 ) -> None:
     table.add_response("delete_item", found, deletion())
@@ -201,7 +201,7 @@ def test_message_on_any_other_route_is_echoed(
         (None, ""),
     ],
 )
-def test_echo_is_json_in_utf_8_whatever_the_message(
+def test_echo_of_every_message_is_json_in_utf_8(
     websocket: ModuleType, management: Stubber, message_event: EventFactory, body: str | None, echoed: str
 ) -> None:
     management.add_response("post_to_connection", {}, posted(echoed))
@@ -322,7 +322,7 @@ TRACE_ID = "Root=1-5759e988-aaaaaaaaaaaaaaaaaaaaaaaa;Parent=53995c3f42cd8ad8"
     [{}, {"_X_AMZN_TRACE_ID": TRACE_ID}, {"_X_AMZN_TRACE_ID": f"{TRACE_ID};Sampled=0"}],
     ids=["untraced", "undecided", "unsampled"],
 )
-def test_invocation_that_is_not_sampled_does_without_the_x_ray_sdk(
+def test_invocation_that_is_not_sampled_does_not_import_the_x_ray_sdk(
     websocket: ModuleType,
     table: Stubber,
     connect_event: EventFactory,
@@ -340,7 +340,7 @@ def test_invocation_that_is_not_sampled_does_without_the_x_ray_sdk(
 def test_calls_are_recorded_from_the_first_sampled_invocation_on(
     websocket: ModuleType, table: Stubber, disconnect_event: EventFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real SDK runs in tests/container/test_tracing.py: it patches botocore for good."""
+    """The real SDK, which patches botocore permanently, runs in tests/container/test_tracing.py."""
     patched: list[object] = []
     monkeypatch.setattr("aws_xray_sdk.core.patch", patched.append)
     for _ in range(2):
@@ -371,7 +371,7 @@ def test_sampled_invocation_needs_no_daemon(
         websocket.handler(disconnect_event(), None)
 
 
-def test_annotations_say_what_became_of_the_event(
+def test_annotations_have_the_outcome(
     *,
     websocket: ModuleType,
     table: Stubber,

@@ -1,4 +1,4 @@
-"""Which messages the websocket function does not echo: those after the token's expiry, and those that are too large."""
+"""The messages that the websocket function does not echo: those after the token's expiry, and those that are too large."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fixtures.functions import NOW
 CONNECTION = {"ConnectionId": CONNECTION_ID}
 IDS = {"connectionId": CONNECTION_ID, "requestId": "L0SNYdFXPHcFiVg="}  # as in API Gateway's own error frames
 TOKEN_EXPIRED = {"error": "token_expired", "message": "Your token has expired: reconnect with a new one.", **IDS}
-LONE_SURROGATE = "\ud800"  # JSON can hold one, UTF-8 cannot; it counts as the 3 bytes of its code point
+LONE_SURROGATE = "\ud800"  # JSON can contain one, but UTF-8 cannot; it counts as 3 bytes, like its code point
 ESCAPED_SURROGATE = r"\ud800"
 MESSAGE_TOO_LARGE = {"error": "message_too_large", "message": "This message is larger than the limit.", **IDS}
 
@@ -31,12 +31,12 @@ def posted(frame: dict[str, str]) -> dict[str, object]:
 
 @pytest.fixture
 def late_event(message_event: EventFactory) -> Event:
-    """A message after the expiry of the token that opened the connection."""
+    """Return a message after the expiry of the token that opened the connection."""
     return message_event(authorizer={"userId": SUB, "exp": str(NOW - 600)})
 
 
 @pytest.mark.parametrize("exp", [NOW, NOW - 1, NOW - 86400, 0], ids=["now", "a second ago", "yesterday", "1970"])
-def test_message_after_the_expiry_is_answered_with_a_clear_frame_and_the_end_of_the_connection(
+def test_message_after_the_expiry_gets_an_error_frame_and_ends_the_connection(
     websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory, exp: int
 ) -> None:
     management.add_response("post_to_connection", {}, posted(TOKEN_EXPIRED))
@@ -59,10 +59,10 @@ def test_keepalive_after_the_expiry_gets_the_same_answer_as_a_message(
     assert answer == {"statusCode": 200}
 
 
-def test_message_in_the_very_second_of_the_expiry_is_not_served(
+def test_message_in_the_second_of_the_expiry_is_not_served(
     monkeypatch: pytest.MonkeyPatch, websocket: ModuleType, management: Stubber, message_event: EventFactory
 ) -> None:
-    """As of the token itself, RFC 7519 section 4.1.4."""
+    """The token has expired in that second, too (RFC 7519 section 4.1.4)."""
     monkeypatch.setattr(websocket, "time", SimpleNamespace(time=lambda: float(NOW)))
     management.add_response("post_to_connection", {}, posted(TOKEN_EXPIRED))
     management.add_response("delete_connection", {}, CONNECTION)
@@ -87,7 +87,7 @@ def test_message_before_the_expiry_is_echoed(
 
 @pytest.mark.parametrize("authorizer", [{"userId": SUB}, {}, None], ids=["no expiry", "nothing", "no authorizer"])
 @pytest.mark.parametrize("route", ["$default", "keepalive"])
-def test_nobody_is_served_whom_no_authorizer_has_let_in(
+def test_connection_without_an_authorizer_is_not_served(
     websocket: ModuleType, message_event: EventFactory, authorizer: dict[str, str] | None, route: str
 ) -> None:
     """API Gateway answers with its own error frame. Nothing is posted."""
@@ -182,7 +182,7 @@ def test_message_of_the_largest_size_is_echoed(
         "more than can be posted",
     ],
 )
-def test_message_a_byte_larger_is_refused_with_a_clear_frame_and_the_connection_stays(
+def test_message_a_byte_larger_gets_an_error_frame_and_the_connection_stays(
     websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory, body: str
 ) -> None:
     management.add_response("post_to_connection", {}, posted(MESSAGE_TOO_LARGE))
@@ -208,7 +208,7 @@ LARGEST = 131072 - OVERHEAD
 def test_echo_of_131072_bytes_is_posted_and_one_byte_more_is_not(
     websocket: ModuleType, management: Stubber, message_event: EventFactory, body: str
 ) -> None:
-    """The limit of @connections; JSON makes two bytes of a quote, and six of a control character or lone surrogate."""
+    """This is the limit of @connections. In JSON a quote takes two bytes, a control character or lone surrogate six."""
     assert len(json.dumps({"message": body})) == 131072
     management.add_response("post_to_connection", {}, echoed(body))
     management.add_response("post_to_connection", {}, posted(MESSAGE_TOO_LARGE))
@@ -217,7 +217,7 @@ def test_echo_of_131072_bytes_is_posted_and_one_byte_more_is_not(
     websocket.handler(message_event(body=f"{body}x"), None)
 
 
-def test_large_message_after_the_expiry_is_answered_as_any_other_then(
+def test_large_message_after_the_expiry_is_answered_like_other_messages(
     websocket: ModuleType, management: Stubber, late_event: Event
 ) -> None:
     management.add_response("post_to_connection", {}, posted(TOKEN_EXPIRED))

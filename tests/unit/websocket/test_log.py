@@ -1,4 +1,4 @@
-"""The websocket function's log lines: one for each decision, and the metrics in it."""
+"""The websocket function's log lines: one for each decision, with its metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lines(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> Lines:
-    """Return what the function, which has this name, has logged so far."""
+    """Return how to read the lines that the function has logged so far."""
     monkeypatch.setattr(websocket, "FUNCTION_NAME", "socket")
     caplog.set_level(logging.DEBUG, logger="websocket")
     return lambda: read_lines(caplog, capsys)
@@ -88,7 +88,7 @@ def test_connection_rejected(
 
 
 class End(NamedTuple):
-    """What API Gateway tells of an end, and the row: how long ago it was stored, how long its token is still valid."""
+    """The end of a connection as API Gateway reports it, the age of the row, and how long its token is still valid."""
 
     code: int | None
     text: str
@@ -136,7 +136,7 @@ def disconnect_event(end: End) -> Event:
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_disconnected(websocket: ModuleType, table: Stubber, lines: Lines, end: End) -> None:
-    """The text, which a client can choose, is not logged."""
+    """The close reason is not logged, because a client can choose it."""
     table.add_response("delete_item", {"Attributes": row(end)})
 
     websocket.handler(disconnect_event(end), None)
@@ -204,8 +204,8 @@ def close(management: Stubber, table: Stubber) -> None:
     management.add_response("delete_connection", {})
 
 
-class Told(NamedTuple):
-    """A message, what AWS answers meanwhile, and the line about it."""
+class Case(NamedTuple):
+    """A message, what AWS answers, and the expected log line."""
 
     prepare: Callable[[Stubber, Stubber], None]
     level: str
@@ -215,13 +215,13 @@ class Told(NamedTuple):
     changes: Mapping[str, Any] = {}
 
 
-TOLD = {
-    "echo": Told(succeed, "DEBUG", "message answered"),
-    "keep-alive": Told(succeed, "DEBUG", "message answered", changes={"routeKey": "keepalive"}),
-    "too large": Told(succeed, "INFO", "message too large", "message_too_large", changes={"body": "x" * 65537}),
-    "expired": Told(close, "INFO", "token expired", "token_expired", "Expired", {"authorizer": EXPIRED}),
-    "gone": Told(fail_with("GoneException"), "INFO", "connection gone", "gone", "Gone"),
-    "expired and gone": Told(
+MESSAGES = {
+    "echo": Case(succeed, "DEBUG", "message answered"),
+    "keep-alive": Case(succeed, "DEBUG", "message answered", changes={"routeKey": "keepalive"}),
+    "too large": Case(succeed, "INFO", "message too large", "message_too_large", changes={"body": "x" * 65537}),
+    "expired": Case(close, "INFO", "token expired", "token_expired", "Expired", {"authorizer": EXPIRED}),
+    "gone": Case(fail_with("GoneException"), "INFO", "connection gone", "gone", "Gone"),
+    "expired and gone": Case(
         fail_with("GoneException", "delete_connection"),
         "INFO",
         "connection gone",
@@ -229,9 +229,9 @@ TOLD = {
         "Gone",
         {"authorizer": EXPIRED},
     ),
-    "refused": Told(fail_with("ForbiddenException"), "ERROR", "echo failed", "ForbiddenException", "EchoFailed"),
-    "unknown error": Told(fail_with("InternalError"), "ERROR", "echo failed", "ClientError", "EchoFailed"),
-    "expired and refused": Told(
+    "refused": Case(fail_with("ForbiddenException"), "ERROR", "echo failed", "ForbiddenException", "EchoFailed"),
+    "unknown error": Case(fail_with("InternalError"), "ERROR", "echo failed", "ClientError", "EchoFailed"),
+    "expired and refused": Case(
         fail_with("ForbiddenException", "delete_connection"),
         "ERROR",
         "echo failed",
@@ -242,26 +242,26 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
-def test_message(websocket: ModuleType, management: Stubber, table: Stubber, lines: Lines, told: Told) -> None:
-    told.prepare(management, table)
-    event = load_event("default", **{"body": "a secret", **told.changes})
+@pytest.mark.parametrize("case", MESSAGES.values(), ids=MESSAGES)
+def test_message(websocket: ModuleType, management: Stubber, table: Stubber, lines: Lines, case: Case) -> None:
+    case.prepare(management, table)
+    event = load_event("default", **{"body": "a secret", **case.changes})
 
-    if told.metric == "EchoFailed":
+    if case.metric == "EchoFailed":
         with pytest.raises(ClientError):
             websocket.handler(event, None)
     else:
         websocket.handler(event, None)
 
     (line,) = lines()
-    reason = {"reason": told.reason} if told.reason else {}
+    reason = {"reason": case.reason} if case.reason else {}
     expected = facts("default", event["requestContext"]["routeKey"]) | reason
-    assert drop_metrics(line) == {"level": told.level, "message": told.message, **expected}
-    assert read_metrics(line) == (Metrics({told.metric: 1}, [NAME]) if told.metric else NO_METRICS)
+    assert drop_metrics(line) == {"level": case.level, "message": case.message, **expected}
+    assert read_metrics(line) == (Metrics({case.metric: 1}, [NAME]) if case.metric else NO_METRICS)
     assert "a secret" not in repr(line)
 
 
-def test_error_that_is_not_of_a_service_is_told_by_its_class(websocket: ModuleType, lines: Lines) -> None:
+def test_error_that_no_service_caused_is_logged_with_its_class(websocket: ModuleType, lines: Lines) -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         websocket.handler(load_event("default", authorizer={"userId": SUB, "exp": "soon"}), None)
 
@@ -273,7 +273,9 @@ def test_error_that_is_not_of_a_service_is_told_by_its_class(websocket: ModuleTy
     )
 
 
-def test_event_with_the_least_is_served(websocket: ModuleType, management: Stubber, lines: Lines) -> None:
+def test_event_with_only_the_required_members_is_served(
+    websocket: ModuleType, management: Stubber, lines: Lines
+) -> None:
     management.add_response("post_to_connection", {})
 
     context = {"routeKey": "$default", "connectionId": CONNECTION_ID, "authorizer": {"exp": str(NOW + 600)}}
