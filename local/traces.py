@@ -11,7 +11,7 @@ import json
 import time
 from typing import Any
 
-from local.ids import new_span_id
+from local.ids import make_span_id
 from local.journal import Journal
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation, Pending
@@ -91,7 +91,7 @@ class InvocationRecorder:
 
     def _build_segments(self, invocation: Invocation, ended_at: float) -> list[Document]:
         """Return the segments of the Lambda service and of the function, which is the parent of what the SDK sends."""
-        service_id, pending, function = new_span_id(), self.pending, self.function
+        service_id, pending, function = make_span_id(), self.pending, self.function
         both = {"trace_id": pending.trace_id, "name": function.name, "end_time": ended_at}
         fault: Document = {"fault": True} if invocation.error else {}
         service = {
@@ -111,7 +111,7 @@ class InvocationRecorder:
         elif self._init:  # the local run starts an environment in advance
             annotations = {"annotations": {"init_milliseconds": round((self._init[1] - self._init[0]) * 1000)}}
         if invocation.error:
-            exception = {"id": new_span_id(), "type": invocation.error, "message": invocation.message}
+            exception = {"id": make_span_id(), "type": invocation.error, "message": invocation.message}
             fault["cause"] = {"exceptions": [exception]}
         function_segment = {
             **both,
@@ -128,4 +128,4 @@ class InvocationRecorder:
 
 
 def build_subsegment(name: str, start: float, end: float) -> Document:
-    return {"id": new_span_id(), "name": name, "start_time": start, "end_time": end}
+    return {"id": make_span_id(), "name": name, "start_time": start, "end_time": end}

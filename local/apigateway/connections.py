@@ -92,7 +92,7 @@ class Connections:
             self.remove(connection_id)
         return list(due.values())
 
-    def next_due(self) -> float | None:
+    def find_next_due(self) -> float | None:
         """Return the earliest time at which a connection may be due; None without connections."""
         if not self._opened:
             return None

@@ -49,12 +49,12 @@ class Refusal:
         return cls(status, json.dumps({"message": message}, separators=(",", ":")).encode(), error_type)
 
 
-def because(reason: str, refusal: Refusal, effect: str | None = None) -> Refusal:
+def add_reason(reason: str, refusal: Refusal, effect: str | None = None) -> Refusal:
     """Return the same refusal with its reason."""
     return dataclasses.replace(refusal, reason=reason, effect=effect)
 
 
-def access_denied(message: str) -> Refusal:
+def build_access_denied(message: str) -> Refusal:
     """Return a refusal by IAM, in which AWS writes `Message` with a capital."""
     body = json.dumps({"Message": message}, separators=(",", ":")).encode()
     return Refusal(HTTPStatus.FORBIDDEN, body, "AccessDeniedException")
@@ -78,12 +78,12 @@ INTEGRATION_TIMED_OUT = Refusal.of(HTTPStatus.GATEWAY_TIMEOUT, "Endpoint request
 def check_request(api: Api, handshake: Handshake) -> Refusal | None:
     """Return the refusal of a handshake without one Host, with too long a URL, or for another stage."""
     if sum(name.lower() == "host" for name, _ in handshake.headers) != 1:
-        return because("it must have one Host header", BAD_REQUEST)
-    if len(f"wss://{handshake.header('Host')}{handshake.target}") > MAX_URL_CHARACTERS:
+        return add_reason("it must have one Host header", BAD_REQUEST)
+    if len(f"wss://{handshake.get_header('Host')}{handshake.target}") > MAX_URL_CHARACTERS:
         return URL_TOO_LONG
     if not api.deployed or handshake.path not in {f"/{api.stage}", f"/{api.stage}/"}:
         reason = f"its path is not /{api.stage}" if api.deployed else "the stage has no deployment"
-        return because(reason, FORBIDDEN)
+        return add_reason(reason, FORBIDDEN)
     return None
 
 
@@ -93,7 +93,7 @@ def has_identity(authorizer: Authorizer, handshake: Handshake, event: Event) -> 
         match = IDENTITY_SOURCE.fullmatch(source)
         assert match, source
         if match["part"] == "header":
-            value: Any = handshake.header(match["name"])
+            value: Any = handshake.get_header(match["name"])
         elif match["part"] == "querystring":
             value = dict(handshake.parameters).get(match["name"])
         elif match["map"] == "stageVariables":
@@ -111,19 +111,19 @@ def evaluate_authorizer(invocation: Invocation, method_arn: str) -> dict[str, An
     """Return what later events carry as `requestContext.authorizer`, or the refusal; log why an answer is not valid."""
     if invocation.error is not None:
         if invocation.message == "Unauthorized":
-            return because("the authorizer raised Unauthorized", UNAUTHORIZED)
-        return because(f"the authorizer failed: {invocation.error}", AUTHORIZER_FAILED)
+            return add_reason("the authorizer raised Unauthorized", UNAUTHORIZED)
+        return add_reason(f"the authorizer failed: {invocation.error}", AUTHORIZER_FAILED)
     try:
         principal_id, context, statements = parse_authorizer_answer(invocation.answer)
     except PolicyError as error:
         logger.warning("the authorizer's answer is not valid: %s", error)
-        return because("the authorizer's answer is not valid", AUTHORIZER_FAILED)
+        return add_reason("the authorizer's answer is not valid", AUTHORIZER_FAILED)
     effect = iam.evaluate(statements, "execute-api:Invoke", method_arn)
     if effect != "Allow":
         explicit = " with an explicit deny" if effect == "Deny" else ""
-        refusal = access_denied(f"User is not authorized to access this resource{explicit}")
+        refusal = build_access_denied(f"User is not authorized to access this resource{explicit}")
         reason = "the authorizer denied" if explicit else "the authorizer's policy does not allow it"
-        return because(reason, refusal, effect or "implicit deny")
+        return add_reason(reason, refusal, effect or "implicit deny")
     return {**context, "principalId": principal_id}
 
 
@@ -152,10 +152,10 @@ def to_text(value: str | float | None) -> str | None:
 def evaluate_connect(invocation: Invocation) -> str | Refusal | None:
     """Return the subprotocol that `$connect` selects, None for no subprotocol, or the refusal."""
     if invocation.timed_out:
-        return because("$connect timed out", INTEGRATION_TIMED_OUT)
+        return add_reason("$connect timed out", INTEGRATION_TIMED_OUT)
     if invocation.error is not None:
         refusal = INTERNAL_ERROR if invocation.error == NO_PERMISSION else INTEGRATION_FAILED
-        return because(f"$connect failed: {invocation.error}", refusal)
+        return add_reason(f"$connect failed: {invocation.error}", refusal)
     try:
         response = ProxyResponse.parse(invocation.answer)
         if not 200 <= response.status < 300:
@@ -163,7 +163,7 @@ def evaluate_connect(invocation: Invocation) -> str | Refusal | None:
         return response.find_subprotocol()
     except ProxyResponseError as error:
         logger.warning("the answer of $connect is not valid: %s", error)
-        return because("the answer of $connect is not valid", INTEGRATION_FAILED)
+        return add_reason("the answer of $connect is not valid", INTEGRATION_FAILED)
 
 
 # Messages

@@ -17,9 +17,9 @@ from aiohttp import web
 from local.apigateway import sockets
 from local.apigateway.api import Api
 from local.apigateway.connections import Connections, Peer
-from local.apigateway.gateway import BAD_REQUEST, Refusal, access_denied
+from local.apigateway.gateway import BAD_REQUEST, Refusal, build_access_denied
 from local.apigateway.limits import MAX_MESSAGE_BYTES, TokenBucket
-from local.apigateway.sockets import http_response, request_id_header
+from local.apigateway.sockets import build_http_response, build_request_id_header
 from local.aws.iam import Iam
 from local.aws.signature import Signature, SignatureError
 from local.ids import CONNECTION_ID, find_trace_id
@@ -58,13 +58,13 @@ class Management:
             signature.check(self.iam, "execute-api", self.api.account.region)
             body = await read_body(request)
             if isinstance(body, Refusal):
-                response = http_response(body)
+                response = build_http_response(body)
             else:
                 signature.verify(self.iam, request.method, request.raw_path, request.headers, body)
                 caller, data = signature.access_key_id, body
                 response = self._carry_out(request.method, connection_id, signature, data)
         except SignatureError as error:
-            response = http_response(Refusal.of(HTTPStatus.FORBIDDEN, str(error), error.type))
+            response = build_http_response(Refusal.of(HTTPStatus.FORBIDDEN, str(error), error.type))
         if self.journal:
             text, sender = data.decode(errors="replace"), self._name_caller(caller)
             facts = {"method": request.method, "status": response.status, "caller": sender, "body": text}
@@ -78,16 +78,16 @@ class Management:
     def _carry_out(self, method: str, connection_id: str, signature: Signature, data: bytes) -> web.Response:
         peer = self._check_permission(method, connection_id, signature) or self._find_peer(connection_id)
         if isinstance(peer, Refusal):
-            return http_response(peer)
+            return build_http_response(peer)
         match method:
             case "POST":
-                return http_response(self._post(peer, data))
+                return build_http_response(self._post(peer, data))
             case "GET":
-                return web.json_response(describe_connection(peer), headers=request_id_header())
+                return web.json_response(describe_connection(peer), headers=build_request_id_header())
             case _:
                 self.connections.remove(connection_id)
                 peer.socket.close(1000, "Connection Closed Normally", cause="@connections DELETE")
-                return web.Response(status=204, headers=request_id_header())
+                return web.Response(status=204, headers=build_request_id_header())
 
     def _name_caller(self, access_key_id: str | None) -> str | None:
         """Return role and function of a caller; None if its signature is not verified."""
@@ -117,7 +117,7 @@ class Management:
             f"User: {refused.session.arn} is not authorized to perform: {refused.action}"
             f" on resource: {where}{{connectionId}}"
         )
-        return access_denied(message)
+        return build_access_denied(message)
 
     def _post(self, peer: Peer, data: bytes) -> Refusal | None:
         if peer.socket.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:

@@ -22,7 +22,7 @@ from local.apigateway.gateway import IntegrationError, Refusal
 from local.apigateway.limits import Limits, TokenBucket
 from local.apigateway.management import Management
 from local.apigateway.recording import MessageRecorder, record_decision, record_handshake, record_refused_invocation
-from local.apigateway.sockets import ClientSocket, HttpRequest, HttpSocket, ProtocolSelector, http_response
+from local.apigateway.sockets import ClientSocket, HttpRequest, HttpSocket, ProtocolSelector, build_http_response
 from local.aws.iam import Iam
 from local.journal import Journal
 from local.lambda_.invocation import Invocation
@@ -68,7 +68,7 @@ class GatewayServer:
         self._new_connections = TokenBucket(self.limits.new_connections)
         self._requests = TokenBucket(self.limits.requests)
         self._route_requests: dict[str, TokenBucket] = {}
-        self._use(api)
+        self._replace_api(api)
         self._management = Management(api, self.iam, self.connections, self._requests, journal)
         self._next_due: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -119,9 +119,9 @@ class GatewayServer:
             before, after = getattr(self.api, fact), getattr(api, fact)
             if before != after:
                 raise ValueError(f"the API's {fact} was {before} and is {after}, which needs a restart")
-        self._use(api)
+        self._replace_api(api)
 
-    def _use(self, api: Api) -> None:
+    def _replace_api(self, api: Api) -> None:
         api.route_selection  # noqa: B018 - raises TemplateError before anything has changed
         self.api = api
         routes, buckets = api.routes, self._route_requests
@@ -148,14 +148,14 @@ class GatewayServer:
 
     async def _open(self, socket: ClientSocket, handshake: Handshake) -> None:
         """Decide about the handshake, then answer it."""
-        connection = Connection(socket.source_ip, handshake.header("User-Agent"))
+        connection = Connection(socket.source_ip, handshake.get_header("User-Agent"))
         if self.journal:
             record_handshake(self.journal, self.api, connection, handshake)
         try:
             decision = await self._decide(connection, handshake)
         except Exception:
             logger.exception("the handshake of %s failed", connection.id)
-            decision = gateway.because("a fault of the local gateway", gateway.INTERNAL_ERROR)
+            decision = gateway.add_reason("a fault of the local gateway", gateway.INTERNAL_ERROR)
         if isinstance(decision, Refusal):
             socket.refuse(decision, handshake.request_id)
             self._record_decision(decision, handshake, connection)
@@ -176,23 +176,23 @@ class GatewayServer:
         """Return the subprotocol of the 101, None for no subprotocol, or the refusal."""
         route = self.api.routes.get("$connect")
         if not self._new_connections.take(time.monotonic()) or (route and not self._take_request(route)):
-            return gateway.because("throttled", gateway.TOO_MANY_REQUESTS)
+            return gateway.add_reason("throttled", gateway.TOO_MANY_REQUESTS)
         if route is None:
             return None
         latency = None
         if route.authorizer:
             event = events.build_authorizer_event(self.api, connection, handshake)
             if not gateway.has_identity(route.authorizer, handshake, event):
-                return gateway.because("no identity source, so the authorizer is not invoked", gateway.UNAUTHORIZED)
+                return gateway.add_reason("no identity source, so the authorizer is not invoked", gateway.UNAUTHORIZED)
             started = time.monotonic()
-            invocation = await self._authorize(route.authorizer, event)
+            invocation = await self._invoke_authorizer(route.authorizer, event)
             latency = round((time.monotonic() - started) * 1000)
             decision = gateway.evaluate_authorizer(invocation, event["methodArn"])
             if isinstance(decision, Refusal):
                 return decision
             connection.authorizer = decision
         event = events.build_connect_event(self.api, connection, handshake, latency=latency)
-        return gateway.evaluate_connect(await self._integrate(route, event))
+        return gateway.evaluate_connect(await self._invoke_integration(route, event))
 
     def _record_decision(
         self, decision: str | Refusal | None, handshake: Handshake, connection: Connection | None = None
@@ -229,7 +229,7 @@ class GatewayServer:
             raise IntegrationError("Forbidden", "no route")
         if not self._take_request(route):
             raise IntegrationError("Too Many Requests", "throttled")
-        return gateway.evaluate_reply(await self._integrate(route, event), route)
+        return gateway.evaluate_reply(await self._invoke_integration(route, event), route)
 
     # The end of connections
 
@@ -243,10 +243,10 @@ class GatewayServer:
             self.journal.record("end", connection.id, code=code, reason=reason, cause=socket.end_cause)
         if route := self.api.routes.get("$disconnect"):
             event = events.build_disconnect_event(self.api, connection, code=code, reason=reason)
-            self._spawn(self._integrate(route, event))
+            self._spawn(self._invoke_integration(route, event))
 
     def _schedule_due(self) -> None:
-        due = self.connections.next_due()
+        due = self.connections.find_next_due()
         self._next_due = None if due is None else asyncio.get_running_loop().call_at(due, self._close_due)
 
     def _close_due(self) -> None:
@@ -262,11 +262,11 @@ class GatewayServer:
         now = time.monotonic()
         return self._route_requests[route.key].take(now) and self._requests.take(now)
 
-    def _authorize(self, authorizer: Authorizer, event: Event) -> Coroutine[Any, Any, Invocation]:
+    def _invoke_authorizer(self, authorizer: Authorizer, event: Event) -> Coroutine[Any, Any, Invocation]:
         source = f"{self.api.arn.rpartition('/')[0]}/authorizers/{authorizer.id}"
         return self._invoke(authorizer.function_arn, event, source, self.limits.integration_seconds)
 
-    def _integrate(self, route: Route, event: Event) -> Coroutine[Any, Any, Invocation]:
+    def _invoke_integration(self, route: Route, event: Event) -> Coroutine[Any, Any, Invocation]:
         seconds = min(route.timeout_seconds, self.limits.integration_seconds)
         return self._invoke(route.function_arn, event, f"{self.api.arn}/{route.key}", seconds)
 
@@ -294,7 +294,7 @@ class GatewayServer:
         if path.startswith(prefix):
             return await self._management.serve(request, path.removeprefix(prefix))
         is_stage = f"{path.partition('?')[0]}/".startswith(f"/{self.api.stage}/")
-        return http_response(gateway.UPGRADE_REQUIRED if is_stage else gateway.FORBIDDEN)
+        return build_http_response(gateway.UPGRADE_REQUIRED if is_stage else gateway.FORBIDDEN)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

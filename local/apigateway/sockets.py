@@ -24,7 +24,7 @@ from websockets.server import ServerProtocol
 from local.apigateway import gateway
 from local.apigateway.gateway import BAD_REQUEST, Refusal
 from local.apigateway.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS
-from local.ids import new_id, random_bits
+from local.ids import make_id, random_bits
 
 REQUEST_SECONDS = 10.0  # for a client to send the head of its request, and again for the body
 MAX_HEAD_BYTES = 16 * 1024
@@ -95,7 +95,7 @@ class ProtocolSelector(asyncio.Protocol):
     def _refuse(self, refusal: Refusal) -> None:
         logger.warning("a request was refused: %d %s", refusal.status, HTTPStatus(refusal.status).phrase)
         self._finish()
-        self.transport.write(handshake_response(refusal, new_id()).serialize())
+        self.transport.write(build_handshake_response(refusal, make_id()).serialize())
         self.transport.close()
 
     def _finish(self) -> None:
@@ -164,7 +164,7 @@ class ClientSocket(asyncio.Protocol):
             return None
         # The library's own answer may quote a header that carries a token.
         upgrade = self._response.status_code == HTTPStatus.UPGRADE_REQUIRED
-        return gateway.because("it is no WebSocket handshake", gateway.UPGRADE_REQUIRED if upgrade else BAD_REQUEST)
+        return gateway.add_reason("it is no WebSocket handshake", gateway.UPGRADE_REQUIRED if upgrade else BAD_REQUEST)
 
     def accept(self, subprotocol: str | None, on_message: Callable[[str], asyncio.Future[None]]) -> None:
         """Send the 101, then call `on_message` with each message; its future is done when the message is dealt with."""
@@ -182,7 +182,7 @@ class ClientSocket(asyncio.Protocol):
         """Answer the handshake, whose API Gateway request id this is, with a refusal and close."""
         self._early = None
         if self._protocol.state is State.CONNECTING:
-            self._protocol.send_response(handshake_response(refusal, request_id))
+            self._protocol.send_response(build_handshake_response(refusal, request_id))
             self._write()
             self.transport.resume_reading()
 
@@ -274,7 +274,7 @@ class ClientSocket(asyncio.Protocol):
         for timer in (self._unread_timer, self._close_timer):
             if timer:
                 timer.cancel()
-        code, reason = disconnect_status(self._protocol.close_exc)
+        code, reason = find_disconnect_status(self._protocol.close_exc)
         self.closed.set_result((code, "" if self._has_failed else reason))
 
     def pause_writing(self) -> None:
@@ -307,7 +307,7 @@ def cut_reason(frames: bytes) -> bytes:
     return frames[:start] + b"\x88\x02" + frames[start + 2 : start + 4]
 
 
-def disconnect_status(end: ConnectionClosed) -> tuple[int, str]:
+def find_disconnect_status(end: ConnectionClosed) -> tuple[int, str]:
     """Return code and reason for the `$disconnect` event, which are those of the first close frame."""
     first = (end.rcvd if end.rcvd_then_sent else end.sent) or end.rcvd
     if first is None:
@@ -334,24 +334,24 @@ class HttpSocket(web.RequestHandler):
     ) -> web.StreamResponse:
         if status != HTTPStatus.BAD_REQUEST:
             return super().handle_error(request, status, exc, message)
-        response = http_response(BAD_REQUEST)
+        response = build_http_response(BAD_REQUEST)
         response.force_close()
         return response
 
 
-def request_id_header() -> dict[str, str]:
+def build_request_id_header() -> dict[str, str]:
     """Return the header that AWS adds to every response."""
     return {"x-amzn-RequestId": str(uuid.UUID(int=random_bits(128), version=4))}
 
 
-def refusal_headers(refusal: Refusal) -> dict[str, str]:
-    headers = {"Content-Type": "application/json", **request_id_header()}
+def build_refusal_headers(refusal: Refusal) -> dict[str, str]:
+    headers = {"Content-Type": "application/json", **build_request_id_header()}
     return {**headers, "x-amzn-ErrorType": refusal.error_type} if refusal.error_type else headers
 
 
-def handshake_response(refusal: Refusal, request_id: str) -> Response:
+def build_handshake_response(refusal: Refusal, request_id: str) -> Response:
     body = b"" if refusal.status == HTTPStatus.NOT_MODIFIED else refusal.body
-    headers = Headers(refusal_headers(refusal))
+    headers = Headers(build_refusal_headers(refusal))
     headers.update({"Content-Length": str(len(body)), "Connection": "close"})
     headers["x-amz-apigw-id"] = request_id  # where REST APIs return `$context.extendedRequestId`
     if refusal in {BAD_REQUEST, gateway.UPGRADE_REQUIRED}:
@@ -359,8 +359,8 @@ def handshake_response(refusal: Refusal, request_id: str) -> Response:
     return Response(refusal.status, responses.get(refusal.status, ""), headers, body)
 
 
-def http_response(refusal: Refusal | None) -> web.Response:
+def build_http_response(refusal: Refusal | None) -> web.Response:
     """Return the response to a call of `@connections`: its refusal, or an empty success."""
     if refusal is None:
-        return web.Response(headers=request_id_header())
-    return web.Response(status=refusal.status, body=refusal.body, headers=refusal_headers(refusal))
+        return web.Response(headers=build_request_id_header())
+    return web.Response(status=refusal.status, body=refusal.body, headers=build_refusal_headers(refusal))

@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from local.ids import new_span_id, new_trace_id
+from local.ids import make_span_id, make_trace_id
 
 if TYPE_CHECKING:
     from local.traces import InvocationRecorder
@@ -46,8 +46,8 @@ class Pending:
     answer: asyncio.Future[Invocation]
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     timer: asyncio.TimerHandle | None = None
-    trace_id: str = field(default_factory=new_trace_id)
-    span_id: str = field(default_factory=new_span_id)
+    trace_id: str = field(default_factory=make_trace_id)
+    span_id: str = field(default_factory=make_span_id)
     recorder: InvocationRecorder | None = None
 
     @property

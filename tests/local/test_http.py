@@ -20,7 +20,7 @@ from local.apigateway import connections
 from local.apigateway.events import Event
 from local.aws.clients import client
 from local.aws.iam import ADMINISTRATOR
-from local.ids import new_id
+from local.ids import make_id
 from local.lambda_.invocation import Invocation
 from tests.fixtures.gateway import DESK, HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, received, request
 
@@ -209,7 +209,7 @@ async def test_deleted_connection_is_gone_before_its_client_has_answered(gateway
 
 @pytest.mark.parametrize(("operation", "parameters"), OPERATIONS)
 async def test_unknown_connection_is_gone(gateway: Gateway, operation: str, parameters: dict[str, bytes]) -> None:
-    error = await failure(gateway, operation, new_id(), **parameters)
+    error = await failure(gateway, operation, make_id(), **parameters)
 
     assert code(error) == GONE
     assert type(error).__name__ == "GoneException"
@@ -224,7 +224,7 @@ async def test_closed_connection_is_gone(gateway: Gateway, operation: str, param
 
 
 async def test_gone_is_told_by_a_header_alone(gateway: Gateway, dial: Dial) -> None:
-    status, headers, body = await request(dial, gateway, f"GET /prod/@connections/{new_id()}", caller=DESK)
+    status, headers, body = await request(dial, gateway, f"GET /prod/@connections/{make_id()}", caller=DESK)
 
     assert (status, headers["x-amzn-errortype"], body) == (410, "GoneException", b"")
 
@@ -285,7 +285,7 @@ async def test_every_answer_has_a_request_id_of_its_own(gateway: Gateway, dial: 
         ("GET /dev", 403, DESK),
         ("GET /prod", 426, DESK),
         (f"GET {path}x", 400, DESK),
-        (f"GET /prod/@connections/{new_id()}", 410, DESK),
+        (f"GET /prod/@connections/{make_id()}", 410, DESK),
         (f"GET {path}", 200, DESK),
         (f"POST {path}", 200, DESK),
         (f"DELETE {path}", 204, DESK),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from local.apigateway.events import Event
-from local.ids import new_id
+from local.ids import make_id
 from local.journal import Journal
 from local.traces import TraceListener
 from tests.fixtures.gateway import PATIENCE_SECONDS
@@ -77,7 +77,10 @@ def prepare(make_runtime: MakeRuntime, journal: Journal, address: str) -> Prepar
 
 
 def message(body: str) -> Event:
-    return {"requestContext": {"connectionId": CONNECTION, "requestId": new_id(), "routeKey": "$default"}, "body": body}
+    return {
+        "requestContext": {"connectionId": CONNECTION, "requestId": make_id(), "routeKey": "$default"},
+        "body": body,
+    }
 
 
 def find(journal: Journal, kind: str) -> list[dict[str, Any]]:

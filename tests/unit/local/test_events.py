@@ -13,7 +13,7 @@ from local.apigateway import events
 from local.apigateway.api import Api
 from local.apigateway.events import Connection, Event, Handshake
 from local.aws.account import Account
-from local.ids import new_id
+from local.ids import make_id
 from tests.fixtures.apis import OUR_ROUTES, api
 from tests.fixtures.events import EventFactory
 
@@ -72,7 +72,7 @@ def rebuild_handshake(example: Event) -> Handshake:
 def at(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets the clock to the time of the example."""
     return lambda example: monkeypatch.setattr(
-        events, "unix_milliseconds", lambda: example["requestContext"]["requestTimeEpoch"]
+        events, "get_unix_milliseconds", lambda: example["requestContext"]["requestTimeEpoch"]
     )
 
 
@@ -136,7 +136,7 @@ def test_ids_look_like_those_of_aws() -> None:
 
 
 def test_ids_end_like_those_of_aws() -> None:
-    assert {new_id()[-2] for _ in range(1000)} == {"A", "Q", "g", "w"}
+    assert {make_id()[-2] for _ in range(1000)} == {"A", "Q", "g", "w"}
 
 
 def test_extended_request_id_is_the_request_id() -> None:

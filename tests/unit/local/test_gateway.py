@@ -55,7 +55,7 @@ def has_identity(
     *sources: str, query: str = "", headers: tuple[tuple[str, str], ...] = (), variables: dict[str, str] | None = None
 ) -> bool:
     handshake = Handshake(f"/prod?{query}", headers)
-    client = Connection("203.0.113.7", handshake.header("User-Agent"))
+    client = Connection("203.0.113.7", handshake.get_header("User-Agent"))
     event = events.build_authorizer_event(api(*OUR_ROUTES, stage_variables=variables or {}), client, handshake)
     return gateway.has_identity(Authorizer(AUTHORIZER_ARN, sources), handshake, event)
 
@@ -188,7 +188,7 @@ MULTI_VALUE_HEADERS = "multiValueHeaders must be an object of lists"
 BASE64 = "body must be text in base64, because isBase64Encoded is set"
 
 
-def because(reason: str, *answers: object) -> list[tuple[object, str]]:
+def add_reason(reason: str, *answers: object) -> list[tuple[object, str]]:
     """Return answers with the reason in the log."""
     return [(answer, reason) for answer in answers]
 
@@ -200,22 +200,22 @@ def having(**members: list[Any]) -> list[dict[str, Any]]:
 
 
 MALFORMED = [
-    *because("it must be an object", None, "OK", 200, []),
-    *because(STATUS_CODE, {}, {"body": "OK"}),
-    *because(STATUS_CODE, *having(statusCode=[None, "OK", True, 100, 600, 2000, -200, 200.5, [200], {}, DEEP])),
-    *because(STATUS_CODE, *having(statusCode=["٢٠٠", "\ud83d"])),
-    *because(
+    *add_reason("it must be an object", None, "OK", 200, []),
+    *add_reason(STATUS_CODE, {}, {"body": "OK"}),
+    *add_reason(STATUS_CODE, *having(statusCode=[None, "OK", True, 100, 600, 2000, -200, 200.5, [200], {}, DEEP])),
+    *add_reason(STATUS_CODE, *having(statusCode=["٢٠٠", "\ud83d"])),
+    *add_reason(
         '"ConnectionId" is not a member of a proxy response', {"statusCode": 200, "Data": "x", "ConnectionId": "y"}
     ),
-    *because('"\\ud83d\\n" is not a member of a proxy response', {"statusCode": 200, "\ud83d\n": 1}),
-    *because("body must be a string", *having(body=[{"a": 1}, 1, 0, [], False])),
-    *because(
+    *add_reason('"\\ud83d\\n" is not a member of a proxy response', {"statusCode": 200, "\ud83d\n": 1}),
+    *add_reason("body must be a string", *having(body=[{"a": 1}, 1, 0, [], False])),
+    *add_reason(
         "headers must be an object", *having(headers=[["Sec-WebSocket-Protocol"], "Sec-WebSocket-Protocol: chat", []])
     ),
-    *because(HEADER_VALUE, *having(headers=[{"a": ["b"]}, {"a": {}}, {"a": DEEP}])),
-    *because(HEADER_VALUE, *having(multiValueHeaders=[{"a": [["b"]]}, {"a": [{}]}])),
-    *because(MULTI_VALUE_HEADERS, *having(multiValueHeaders=[["chat"], "", {"a": "b"}])),
-    *because(BASE64, *({**each, "isBase64Encoded": True} for each in having(body=["a!", "é", "\ud83d", NOT_TEXT]))),
+    *add_reason(HEADER_VALUE, *having(headers=[{"a": ["b"]}, {"a": {}}, {"a": DEEP}])),
+    *add_reason(HEADER_VALUE, *having(multiValueHeaders=[{"a": [["b"]]}, {"a": [{}]}])),
+    *add_reason(MULTI_VALUE_HEADERS, *having(multiValueHeaders=[["chat"], "", {"a": "b"}])),
+    *add_reason(BASE64, *({**each, "isBase64Encoded": True} for each in having(body=["a!", "é", "\ud83d", NOT_TEXT]))),
 ]
 malformed = pytest.mark.parametrize(("answer", "reason"), MALFORMED)
 
