@@ -23,7 +23,7 @@ KEPT = 8  # assemblies; each set of contexts has one of its own
 
 def find_cached_template(context: Mapping[str, str]) -> Path | None:
     """Return the template of an earlier synthesis from the same inputs; None if there was none."""
-    folder = assembly_folder(context)
+    folder = find_assembly_folder(context)
     try:
         template = find_template(folder)
     except TemplateError:
@@ -38,11 +38,11 @@ def synthesize_template(context: Mapping[str, str]) -> Path:
     Raises:
         TemplateError: the app failed; the message is what it printed.
     """
-    folder = assembly_folder(context)
+    folder = find_assembly_folder(context)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as new:
         synthesize(paths.ROOT, Path(new) / "cdk.out", open_sign_up(context))
-        if assembly_folder(context) != folder:  # a file was edited meanwhile: which version was read is unknown
+        if find_assembly_folder(context) != folder:  # a file was edited meanwhile: which version was read is unknown
             return synthesize_template(context)
         with suppress(TemplateError):
             return find_template(folder)  # another run was faster
@@ -60,21 +60,21 @@ def open_sign_up(context: Mapping[str, str]) -> dict[str, str]:
     return default | dict(context)
 
 
-def assembly_folder(context: Mapping[str, str]) -> Path:
-    return paths.STATE / "assemblies" / fingerprint(context)
+def find_assembly_folder(context: Mapping[str, str]) -> Path:
+    return paths.STATE / "assemblies" / compute_fingerprint(context)
 
 
-def fingerprint(context: Mapping[str, str]) -> str:
+def compute_fingerprint(context: Mapping[str, str]) -> str:
     """Return a hash over all that the template depends on: sources, locks, contexts, and the images' variables."""
     settings = [sys.version, dict(context), image_variables()]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for path in sorted(input_files()):
+    for path in sorted(list_input_files()):
         content = path.read_bytes()
         digest.update(f"\n{path.relative_to(paths.ROOT).as_posix()} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:32]
 
 
-def input_files() -> Iterator[Path]:
+def list_input_files() -> Iterator[Path]:
     for name in INPUTS:
         path = paths.ROOT / name
         found = path.rglob("*") if path.is_dir() else [path]

@@ -61,7 +61,7 @@ def get_token(port: int, email: str) -> str:
             f"nobody here knows the password of {found}, who signed up on the page: sign in there, "
             f"or add another user with `make user EMAIL=…{flags}`"
         )
-    return users.id_token(email, known)
+    return users.get_id_token(email, known)
 
 
 def add_user(port: int, email: str, groups: list[str]) -> str:

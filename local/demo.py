@@ -35,14 +35,14 @@ async def demo(options: Options, progress: Progress) -> None:
         if not example.takes_id_token(system.stack) or example.find_connection_table(system.stack) is None:
             raise LaunchError("the demo shows our own application, and this template has another: use `make up`")
         try:
-            await use(system, progress)
+            await show_everything(system, progress)
         except StepFailed as failure:
             raise StepFailed("\n".join((str(failure), *system.iam.advice))) from failure
     progress.say(f"\nEverything works; it took {time.monotonic() - started:.1f} s and left nothing running.")
     progress.say("Next: `make up` keeps the same system running, with a page to sign up and send messages.")
 
 
-async def use(system: System, progress: Progress) -> None:
+async def show_everything(system: System, progress: Progress) -> None:
     ada, bob = "ada@example.com", "bob@example.com"
     passwords = {ada: make_password(), bob: make_password()}
     groups = example.find_required_groups(system.stack)
@@ -201,7 +201,7 @@ def get_short_lived_token(system: System, email: str, secret: str) -> str:
         **app_client, ExplicitAuthFlows=flows, IdTokenValidity=LIFETIME_SECONDS, TokenValidityUnits=validity
     )
     try:
-        return system.users.id_token(email, secret)
+        return system.users.get_id_token(email, secret)
     finally:
         cognito.update_user_pool_client(
             **app_client, ExplicitAuthFlows=flows, IdTokenValidity=before["IdTokenValidity"], TokenValidityUnits=units

@@ -77,13 +77,13 @@ class Inspector(LocalhostServer):
 
     async def _serve_timeline(self, request: web.Request) -> web.Response:
         connection_id = request.match_info["id"]
-        entries = self.journal.timeline(connection_id)
+        entries = self.journal.get_timeline(connection_id)
         if not entries:
             raise web.HTTPNotFound(text="The journal has no such connection.\n")
         return web.json_response({"id": connection_id, "entries": entries})
 
     async def _serve_traces(self, request: web.Request) -> web.Response:
-        return web.json_response({"documents": self.journal.traces(request.match_info["id"])})
+        return web.json_response({"documents": self.journal.find_traces(request.match_info["id"])})
 
     async def _serve_events(self, request: web.Request) -> web.StreamResponse:
         """Stream the connections that change, until the client goes away or the local run ends."""

@@ -19,8 +19,8 @@ MAX_CHARACTERS = 64 * 1024 * 1024  # of all facts
 MAX_SHOWN = 1_000  # entries of one timeline, so that a page can show them
 BATCH_SECONDS = 0.25  # between batches of changed connections
 BATCH = 200  # connections
-OF_HANDSHAKE = {"handshake", "invocation", "log", "decision"}
-NAMING = {"handshake", "invocation", "message"}  # their keys become names of the connection
+HANDSHAKE_KINDS = {"handshake", "invocation", "log", "decision"}
+NAMING_KINDS = {"handshake", "invocation", "message"}  # their keys become names of the connection
 
 Summary = dict[str, Any]
 
@@ -74,7 +74,7 @@ class ConnectionRecord:
         return self._mask
 
     def is_of_handshake(self, entry: Entry) -> bool:
-        return entry.kind in OF_HANDSHAKE and entry.at <= self.decided_at
+        return entry.kind in HANDSHAKE_KINDS and entry.at <= self.decided_at
 
     def update(self, entry: Entry) -> None:
         """Take a new entry into the summary."""
@@ -156,7 +156,7 @@ class Journal:
             self._owners[entry.keys[0]] = opened, ""
         if connection := self._find_owner(entry):
             self._keep(connection, entry)
-        self._tell(entry, connection)
+        self._notify(entry, connection)
         return entry
 
     def complete(self, entry: Entry, **facts: Any) -> None:
@@ -169,7 +169,7 @@ class Journal:
             # A message that failed is counted by its error frame.
             is_message = entry.facts.get("purpose") not in ("authorizer", "$connect", "$disconnect")
             connection.errors += entry.kind == "invocation" and "error" in facts and not is_message
-        self._tell(entry, connection)
+        self._notify(entry, connection)
 
     def find_invocation(self, request_id: str) -> tuple[str, str] | None:
         """Return the connection's id and the purpose of an invocation, given Lambda's request id."""
@@ -182,7 +182,7 @@ class Journal:
         connections = [connection.summarize() for connection in islice(found, limit)]
         return connections, len(connections) + sum(1 for _ in found)
 
-    def timeline(self, connection_id: str, limit: int = MAX_SHOWN) -> list[dict[str, Any]]:
+    def get_timeline(self, connection_id: str, limit: int = MAX_SHOWN) -> list[dict[str, Any]]:
         """Return the entries of a connection, the oldest first: the newest ones, and those of the handshake."""
         connection = self._connections.get(connection_id)
         if connection is None:
@@ -191,7 +191,7 @@ class Journal:
         earlier = [entry for entry in entries[:-limit] if connection.is_of_handshake(entry)]
         return [connection.show(entry) for entry in earlier[:limit] + entries[-limit:]]
 
-    def traces(self, trace_id: str) -> list[dict[str, Any]]:
+    def find_traces(self, trace_id: str) -> list[dict[str, Any]]:
         """Return the documents of a trace in X-Ray's format."""
         connection, _ = self._owners.get(trace_id, (None, ""))
         entries = connection.entries if connection else ()
@@ -215,7 +215,7 @@ class Journal:
 
     def _keep(self, connection: ConnectionRecord, entry: Entry) -> None:
         limit_facts(connection, entry.facts)
-        if entry.kind in NAMING:
+        if entry.kind in NAMING_KINDS:
             owner = connection, entry.facts.get("purpose") or entry.facts.get("routeKey") or ""
             for key in entry.keys:
                 self._owners.setdefault(key, owner)
@@ -241,7 +241,7 @@ class Journal:
             connection.kept.append(entry)
             return
         connection.entries.remove(entry)
-        if entry.kind in NAMING:
+        if entry.kind in NAMING_KINDS:
             for key in entry.keys[1:]:
                 self._owners.pop(key, None)
         if not connection.entries:
@@ -256,7 +256,7 @@ class Journal:
         named = {owner.id for key, (owner, _) in self._owners.items() if wanted in key.lower()}
         return (each for each in newest_first if each.id in named or wanted in (each.user_id or "").lower())
 
-    def _tell(self, entry: Entry, connection: ConnectionRecord | None) -> None:
+    def _notify(self, entry: Entry, connection: ConnectionRecord | None) -> None:
         if connection:
             for follower in self._followers:
                 follower.add(connection)

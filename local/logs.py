@@ -66,10 +66,10 @@ class Row:
         values = {"connection": self.connection[: WIDTHS["connection"]], "who": self.who, "route": self.route,
                   "result": self.result, "duration": duration}  # fmt: skip
         columns = {name: fit(printable(value), WIDTHS[name]) for name, value in values.items()}
-        columns["connection"] = progress.coloured(DIM, columns["connection"])
-        columns["result"] = progress.coloured(choose_colour(self.result), columns["result"])
+        columns["connection"] = progress.colour(DIM, columns["connection"])
+        columns["result"] = progress.colour(choose_colour(self.result), columns["result"])
         text = self.text or (f"user {self.user}" if self.user else "")
-        first = "  ".join((progress.coloured(DIM, clock), *columns.values(), printable(text))).rstrip()
+        first = "  ".join((progress.colour(DIM, clock), *columns.values(), printable(text))).rstrip()
         return "\n".join((first, *(f"{CONTINUED}{printable(line)}".rstrip() for line in self.further)))
 
 
@@ -265,7 +265,7 @@ def log_to_terminal(progress: Progress, journal: Journal, style: Style) -> None:
     """Print records and decisions; JSON goes to standard output, where nothing else does."""
     handler = TerminalHandler(Progress() if style == "json" else progress, journal, style)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    quieten()
+    quiet_libraries()
 
 
 def log_to_file(name: str) -> None:
@@ -273,10 +273,10 @@ def log_to_file(name: str) -> None:
     logging.basicConfig(
         filename=LOGS / f"{name}.log", filemode="w", level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
     )
-    quieten()
+    quiet_libraries()
 
 
-def quieten() -> None:
+def quiet_libraries() -> None:
     for name in ("botocore", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.raiseExceptions = False  # a full disk must not print a traceback for each record

@@ -34,7 +34,7 @@ class PageServer(LocalhostServer):
     async def start(self, settings: dict[str, Any]) -> None:
         self._config = json.dumps(settings, indent=2)
         self._headers = {
-            "Content-Security-Policy": content_security_policy(settings),
+            "Content-Security-Policy": build_content_security_policy(settings),
             "Referrer-Policy": "no-referrer",
             "X-Content-Type-Options": "nosniff",
         }
@@ -59,7 +59,7 @@ class PageServer(LocalhostServer):
         return web.FileResponse(file)
 
 
-def content_security_policy(settings: dict[str, Any]) -> str:
+def build_content_security_policy(settings: dict[str, Any]) -> str:
     servers = (urlsplit(settings[name]) for name in ("webSocketEndpoint", "userPoolEndpoint"))
     connect = " ".join(("'self'", *(f"{server.scheme}://{server.netloc}" for server in servers)))
     return (

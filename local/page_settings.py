@@ -27,7 +27,7 @@ def parse_page_config(outputs: Mapping[str, Any]) -> dict[str, Any] | None:
     return config
 
 
-def local_settings(output: dict[str, Any], *, websocket_url: str, aws_url: str, limits: Limits) -> dict[str, Any]:
+def build_local_settings(output: dict[str, Any], *, websocket_url: str, aws_url: str, limits: Limits) -> dict[str, Any]:
     """Return what the page reads as `config.json`: the stack's settings with the local addresses and limits."""
     return {
         **{name: value for name, value in output.items() if name != "authorizerLogGroup"},

@@ -55,14 +55,14 @@ class Progress:
 
     def highlight(self, text: str) -> None:
         """Print a text that must not be missed between log lines."""
-        self.say(f"\n{self.coloured('1', text)}\n")
+        self.say(f"\n{self.colour('1', text)}\n")
 
     def _end(self, name: str, mark: str, colour: str, result: str, seconds: float) -> None:
         self._current.remove(name)
-        line = f"  {self.coloured(colour, mark)} {name:<{NAME_WIDTH}} {format_duration(seconds)}  {result}"
+        line = f"  {self.colour(colour, mark)} {name:<{NAME_WIDTH}} {format_duration(seconds)}  {result}"
         self.say(line.rstrip())
 
-    def coloured(self, colour: str, text: str) -> str:
+    def colour(self, colour: str, text: str) -> str:
         """Return a text in a colour, if there is one and the terminal shows colours."""
         return f"\033[{colour}m{text}\033[0m" if self._colours and colour else text
 

@@ -22,7 +22,7 @@ from local.system import Options, System
 
 DEBOUNCE_MILLISECONDS = 200  # an editor may write several files
 QUIET_MILLISECONDS = 50  # an editor may first rename the old file
-OF_EVERY_IMAGE = ("Dockerfile", "build")  # in the folder of the sources
+SHARED_BUILD_FILES = ("Dockerfile", "build")  # in the folder of the sources
 
 
 class RestartNeeded(Exception):
@@ -31,28 +31,28 @@ class RestartNeeded(Exception):
 
 async def watch(system: System, options: Options, progress: Progress) -> None:
     """Apply what changes until cancelled. A long synthesis does not hold up edited code."""
-    reload = Reload(system, options, progress)
+    reloader = Reloader(system, options, progress)
     code: asyncio.Queue[Path] = asyncio.Queue()
     stack: asyncio.Queue[Path] = asyncio.Queue()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(collect(code, options.images))
+        tasks.create_task(queue_changes(code, options.images))
         # A single file is watched by its folder, because editors replace the file.
         if options.template:
             file = options.template.resolve()
-            tasks.create_task(collect(stack, file.parent, only={str(file)}))
+            tasks.create_task(queue_changes(stack, file.parent, only={str(file)}))
         else:
-            tasks.create_task(collect(stack, paths.ROOT / "infra"))
+            tasks.create_task(queue_changes(stack, paths.ROOT / "infra"))
             files = {str(paths.ROOT / name) for name in ("cdk.json", "docker-bake.hcl")}
-            tasks.create_task(collect(stack, paths.ROOT, only=files))
+            tasks.create_task(queue_changes(stack, paths.ROOT, only=files))
             for file in find_edited_since(system.started_at, paths.ROOT / "infra"):
                 stack.put_nowait(file)
         for file in find_edited_since(system.started_at, options.images):
             code.put_nowait(file)
-        tasks.create_task(apply_batches(code, reload.apply_code))
-        tasks.create_task(apply_batches(stack, reload.apply_stack))
+        tasks.create_task(apply_batches(code, reloader.apply_code))
+        tasks.create_task(apply_batches(stack, reloader.apply_stack))
 
 
-async def collect(changed: asyncio.Queue[Path], folder: Path, only: set[str] | None = None) -> None:
+async def queue_changes(changed: asyncio.Queue[Path], folder: Path, only: set[str] | None = None) -> None:
     """Queue the files that change in a folder and below; or `only` these, in the folder itself."""
     ignore = DefaultFilter()
     async for changes in awatch(
@@ -85,7 +85,7 @@ def find_edited_since(seconds: float, folder: Path) -> Iterator[Path]:
 
 
 @dataclass
-class Reload:
+class Reloader:
     """Applies edits to the running system. A failure is printed, and what ran before keeps running.
 
     New code may need a new setting, or a setting new code. When one of the two has been applied, the one that failed is
@@ -105,7 +105,7 @@ class Reload:
         """Reload the functions that have one of these files."""
         functions = self.system.functions
         sources = {file.relative_to(self.options.images) for file in files if self.options.images in file.parents}
-        targets = changed_targets(sources, functions.targets, in_images=functions.in_images)
+        targets = find_changed_targets(sources, functions.targets, in_images=functions.in_images)
         waiting = {target for target in targets if Path(target, "requirements.txt") in sources}
         if waiting and not functions.in_images:
             names = ", ".join(sorted(waiting))
@@ -119,7 +119,7 @@ class Reload:
 
     async def apply_stack(self, files: set[Path]) -> None:
         """Apply the stack as it is now."""
-        with self._report():
+        with self._report_errors():
             template = Template.read(self.options.template or await self._synthesize())
             async with self._lock:
                 stale = self.system.functions.stale
@@ -135,14 +135,14 @@ class Reload:
     async def _reload(self, targets: set[str]) -> bool:
         """Reload these functions, and those whose newest code does not run yet; return whether all run it."""
         functions = self.system.functions
-        with self._report(), self.progress.step(f"{', '.join(sorted(targets | functions.stale))} reloaded"):
+        with self._report_errors(), self.progress.step(f"{', '.join(sorted(targets | functions.stale))} reloaded"):
             await functions.reload(targets)
         return not functions.stale
 
     async def _apply(self, template: Template) -> bool:
         """Apply a template; return whether it runs."""
         self.unapplied = None
-        with self._report(), self.progress.step("stack applied") as step:
+        with self._report_errors(), self.progress.step("stack applied") as step:
             try:
                 step.result = "; ".join(await apply_template(template, self.system)) or "nothing has changed"
             except InitError:
@@ -152,17 +152,17 @@ class Reload:
         return False
 
     @contextmanager
-    def _report(self) -> Iterator[None]:
+    def _report_errors(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - the next change must be seen
             self.progress.say(f"{explain(error)}\nWhat ran before keeps running.")
 
 
-def changed_targets(files: set[Path], targets: set[str], *, in_images: bool) -> set[str]:
+def find_changed_targets(files: set[Path], targets: set[str], *, in_images: bool) -> set[str]:
     """Return the bake targets that have one of these files, which are relative to the sources' folder."""
     folders = {file.parts[0] for file in files}
-    return targets if in_images and folders & {*OF_EVERY_IMAGE} else targets & folders
+    return targets if in_images and folders & {*SHARED_BUILD_FILES} else targets & folders
 
 
 async def apply_template(template: Template, system: System) -> list[str]:
@@ -175,7 +175,7 @@ async def apply_template(template: Template, system: System) -> list[str]:
     """
     template = template.with_physical_ids(system.created.physical_ids)
     stack = template.resolve(system.stack.outputs)
-    if reasons := list(restart_reasons(system, template, stack)):
+    if reasons := list(find_restart_reasons(system, template, stack)):
         raise RestartNeeded(f"{'; '.join(reasons)}: press Ctrl-C and start again")
     changes = []
     api_has_changed = stack.api != system.stack.api
@@ -200,7 +200,7 @@ async def apply_template(template: Template, system: System) -> list[str]:
     return [*changes, *(["API"] if api_has_changed else [])]
 
 
-def restart_reasons(system: System, template: Template, stack: Stack) -> Iterator[str]:
+def find_restart_reasons(system: System, template: Template, stack: Stack) -> Iterator[str]:
     """Say what of a changed stack cannot be applied to the running one."""
     before, after = system.template.created_definitions(), template.created_definitions()
     for logical_id in sorted(before.keys() | after.keys()):

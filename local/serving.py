@@ -8,7 +8,7 @@ from local.apigateway.server import GatewayServer
 from local.aws.endpoint import AwsEndpoint
 from local.aws.iam import Iam, Session
 from local.aws.ministack import LocalAws
-from local.aws.resources import Created
+from local.aws.resources import CreatedResources
 from local.cloudformation.stack import Stack
 from local.cloudformation.template import Template
 from local.functions import Functions
@@ -16,7 +16,7 @@ from local.inspector import Inspector
 from local.journal import Journal
 from local.lambda_.function import Function
 from local.page import PageServer
-from local.page_settings import PAGE_CONFIG, local_settings, parse_page_config
+from local.page_settings import PAGE_CONFIG, build_local_settings, parse_page_config
 from local.progress import Progress
 from local.system import Options, System
 from local.traces import TraceListener
@@ -28,7 +28,7 @@ async def serve(
     exits: AsyncExitStack,
     *,
     template: Template,
-    created: Created,
+    created: CreatedResources,
     aws: LocalAws,
     journal: Journal | None,
     started_at: float,
@@ -49,7 +49,7 @@ async def serve(
         source=options.images,
         environments=options.environments,
         timeout=options.function_timeout,
-        mounts=endpoint.files(),
+        mounts=endpoint.list_files(),
         journal=journal,
     )
     exits.push_async_callback(functions.stop)
@@ -66,20 +66,20 @@ async def serve(
     with progress.step("functions started") as step:
         sessions = {arn: open_session(iam, stack, function) for arn, function in stack.functions.items()}
 
-        def environment(function: Function) -> dict[str, str]:
+        def build_environment(function: Function) -> dict[str, str]:
             return {
-                **endpoint.environment(function.environment),
-                **endpoint_variables(system, endpoint_url),
+                **endpoint.build_environment(function.environment),
+                **build_endpoint_variables(system, endpoint_url),
                 **traced,
-                **sessions[function.arn].environment(),
+                **sessions[function.arn].build_environment(),
             }
 
-        step.result = await functions.start(stack.functions, environment)
+        step.result = await functions.start(stack.functions, build_environment)
     if options.page_port is not None and page_config is not None:
         with progress.step("page listening") as step:
             page = PageServer(options.page, options.page_port)
             exits.push_async_callback(page.stop)
-            system.page_settings = local_settings(
+            system.page_settings = build_local_settings(
                 page_config, websocket_url=system.websocket_url, aws_url=aws.url, limits=limits
             )
             await page.start(system.page_settings)
@@ -115,7 +115,7 @@ def open_session(iam: Iam, stack: Stack, function: Function) -> Session:
     return iam.open_session(function.target, function.role, arn)
 
 
-def endpoint_variables(system: System, endpoint_url: str) -> dict[str, str]:
+def build_endpoint_variables(system: System, endpoint_url: str) -> dict[str, str]:
     """Return the SDKs' variables by which functions reach the local AWS and the gateway instead of AWS."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,

@@ -16,7 +16,7 @@ from local.apigateway.limits import Limits
 from local.assembly import find_cached_template, synthesize_template
 from local.aws.iam import SERVICES, Iam
 from local.aws.ministack import LocalAws
-from local.aws.resources import Created, create_resources
+from local.aws.resources import CreatedResources, create_resources
 from local.aws.ttl import sweep
 from local.aws.users import Users
 from local.cloudformation.resource_types import CREATED
@@ -90,7 +90,7 @@ class System:
 
     stack: Stack
     template: Template
-    created: Created
+    created: CreatedResources
     aws: LocalAws
     iam: Iam
     functions: Functions
@@ -147,13 +147,13 @@ async def run_system(options: Options, progress: Progress, journal: Journal | No
         aws = LocalAws(log=paths.LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)
         exits.push_async_callback(aws.stop)
 
-        template = await get_template(options, progress, given)
+        template = await read_or_synthesize_template(options, progress, given)
         # The import takes about as long as the local AWS needs to start and to create the resources.
         importing = asyncio.create_task(asyncio.to_thread(importlib.import_module, "local.serving"))
-        created = await create(template, aws, progress)
+        created = await start_local_aws(template, aws, progress)
         for table, attribute in created.expiring.items():
             task = asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, options.clock_speed))
-            exits.push_async_callback(cancel, task)
+            exits.push_async_callback(cancel_and_wait, task)
         serving = await importing
         yield await serving.serve(
             options,
@@ -181,7 +181,7 @@ def check_before_synthesis(options: Options, given: Template | None) -> None:
     find_port(options.port, "--port")
 
 
-async def get_template(options: Options, progress: Progress, given: Template | None) -> Template:
+async def read_or_synthesize_template(options: Options, progress: Progress, given: Template | None) -> Template:
     """Return the given template, or our own stack's."""
     cached = None if given else await asyncio.to_thread(find_cached_template, options.context)
     with progress.step("template read" if given else "stack unchanged" if cached else "stack synthesized") as step:
@@ -195,11 +195,11 @@ async def get_template(options: Options, progress: Progress, given: Template | N
     return template
 
 
-async def create(template: Template, aws: LocalAws, progress: Progress) -> Created:
+async def start_local_aws(template: Template, aws: LocalAws, progress: Progress) -> CreatedResources:
     """Start the local AWS and create the template's resources in it, if it has any."""
     aws.account = template.account
     if not any(resource["Type"] in CREATED for resource in template.resources.values()):
-        return Created()
+        return CreatedResources()
     with progress.step("local AWS started") as step:
         await aws.start()
         step.result = aws.url
@@ -209,6 +209,6 @@ async def create(template: Template, aws: LocalAws, progress: Progress) -> Creat
     return created
 
 
-async def cancel(task: asyncio.Task[None]) -> None:
+async def cancel_and_wait(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])

@@ -14,7 +14,7 @@ from typing import Any
 from local.ids import make_span_id
 from local.journal import Journal
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation, Pending
+from local.lambda_.invocation import Invocation, PendingInvocation
 
 Document = dict[str, Any]
 
@@ -49,7 +49,7 @@ class TraceListener(asyncio.DatagramProtocol):
 class InvocationRecorder:
     """Records an invocation: when it waits, when it begins, and what came of it with the trace of the Lambda service."""
 
-    def __init__(self, journal: Journal, function: Function, event: Any, pending: Pending) -> None:
+    def __init__(self, journal: Journal, function: Function, event: Any, pending: PendingInvocation) -> None:
         self.journal = journal
         self.function = function
         self.pending = pending

@@ -18,7 +18,7 @@ from local.journal import Journal
 from local.processes import find_descendants
 from local.progress import Progress
 from local.state import State
-from local.system import Options, System, cancel, run_system
+from local.system import Options, System, cancel_and_wait, run_system
 
 
 async def up(options: Options, progress: Progress, journal: Journal) -> None:
@@ -33,7 +33,7 @@ async def up(options: Options, progress: Progress, journal: Journal) -> None:
         password = make_password()
         no_token = await asyncio.to_thread(add_first_user, system, password)
         if system.user_pool_id:
-            start_beside(exits, mail.watch(system.aws.url, progress.highlight), progress, "Mails are not printed")
+            start_beside(exits, mail.print_mails(system.aws.url, progress.highlight), progress, "Mails are not printed")
         state.save(system.port, describe(system, {USER: password}, progress))
         if not options.port:
             exits.callback(state.remove, system.port)
@@ -65,7 +65,7 @@ def start_beside(exits: AsyncExitStack, work: Coroutine[Any, Any, None], progres
 
     task = asyncio.create_task(work)
     task.add_done_callback(report)
-    exits.push_async_callback(cancel, task)
+    exits.push_async_callback(cancel_and_wait, task)
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ ARNS = {
 
 
 @cache
-def partitions() -> list[dict[str, Any]]:
+def load_partitions() -> list[dict[str, Any]]:
     """Return the partitions of AWS, as botocore knows them."""
     return list(get_session().get_data("partitions")["partitions"])
 
@@ -45,7 +45,7 @@ class Account:
     def of(cls, id_: str | None, region: str | None) -> Self:
         """Return the account, with the partition that its region is in; the default for what is None."""
         id_, region = id_ or cls.id, region or cls.region
-        for partition in partitions():
+        for partition in load_partitions():
             if re.match(partition["regionRegex"], region):
                 return cls(id_, region, partition["id"], partition["outputs"]["dnsSuffix"])
         return cls(id_, region)

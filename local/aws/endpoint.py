@@ -34,14 +34,14 @@ from local.ports import SHUTDOWN_SECONDS
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # DynamoDB itself takes 16 MB
 REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d")
 REST_XML = {"cloudfront", "route53", "s3", "s3-object-lambda", "s3-outposts", "s3express"}  # their errors are XML
-PASSED_ON = {"content-type", "x-amz-target", "x-amz-api-version", "x-amz-user-agent", "amz-sdk-invocation-id"}
+FORWARDED_HEADERS = {"content-type", "x-amz-target", "x-amz-api-version", "x-amz-user-agent", "amz-sdk-invocation-id"}
 DYNAMODB_ITEMS = {
     "Put": "PutItem",
     "Update": "UpdateItem",
     "Delete": "DeleteItem",
     "ConditionCheck": "ConditionCheckItem",
 }
-DYNAMODB_OF_THE_ACCOUNT = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListTables"}
+DYNAMODB_ACCOUNT_OPERATIONS = {"DescribeEndpoints", "DescribeLimits", "ListBackups", "ListTables"}
 
 REQUIRED_RESOURCES = {"cognito-idp": "AWS::Cognito::UserPool", "dynamodb": "AWS::DynamoDB::Table"}
 NO_ACCOUNT = Account()
@@ -52,14 +52,14 @@ EFFECT = web.RequestKey("effect", str)
 
 logger = logging.getLogger(__name__)
 
-Call = tuple[str, str]  # action and resource, e.g. `dynamodb:PutItem` and a table's ARN
+Grant = tuple[str, str]  # action and resource, e.g. `dynamodb:PutItem` and a table's ARN
 
 
 class UnknownCallError(ValueError):
     """The call cannot be evaluated; the message says which."""
 
 
-def calls(service: str, target: str, body: bytes, account: Account = NO_ACCOUNT) -> Iterator[Call]:
+def list_grants(service: str, target: str, body: bytes, account: Account = NO_ACCOUNT) -> Iterator[Grant]:
     """Yield the grants that a call needs, e.g. one for each table of a transaction.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html
@@ -79,7 +79,7 @@ def calls(service: str, target: str, body: bytes, account: Account = NO_ACCOUNT)
         arn = account.arn("AWS::Cognito::UserPool", user_pool_id) if user_pool_id else "*"
         yield f"cognito-idp:{operation}", arn
     elif service == "dynamodb":
-        yield from dynamodb_calls(operation, parameters, account)
+        yield from list_dynamodb_grants(operation, parameters, account)
     else:
         raise UnknownCallError(f"{service} cannot be evaluated locally")
 
@@ -92,25 +92,25 @@ def is_public(target: str) -> bool:
     return known and model.operation_model(operation).auth_type == "none"
 
 
-def dynamodb_calls(operation: str, parameters: dict[str, Any], account: Account) -> Iterator[Call]:
+def list_dynamodb_grants(operation: str, parameters: dict[str, Any], account: Account) -> Iterator[Grant]:
     action = f"dynamodb:{operation}"
-    if operation in DYNAMODB_OF_THE_ACCOUNT:
+    if operation in DYNAMODB_ACCOUNT_OPERATIONS:
         yield action, "*"
     elif operation in {"BatchGetItem", "BatchWriteItem"}:
         for name in parameters.get("RequestItems") or ():
-            yield action, table_arn(name, account)
+            yield action, build_table_arn(name, account)
     elif operation in {"TransactGetItems", "TransactWriteItems"}:
         for item in parameters.get("TransactItems") or ():
             for name, part in item.items():
-                yield f"dynamodb:{DYNAMODB_ITEMS.get(name, 'GetItem')}", table_arn(part.get("TableName"), account)
+                yield f"dynamodb:{DYNAMODB_ITEMS.get(name, 'GetItem')}", build_table_arn(part.get("TableName"), account)
     elif "TableName" in parameters:
         index = f"/index/{parameters['IndexName']}" if parameters.get("IndexName") else ""
-        yield action, table_arn(parameters["TableName"], account) + index
+        yield action, build_table_arn(parameters["TableName"], account) + index
     else:
         raise UnknownCallError(f"{action} cannot be evaluated locally")
 
 
-def table_arn(name: object, account: Account) -> str:
+def build_table_arn(name: object, account: Account) -> str:
     """Return the ARN of a table, given its name or its ARN."""
     text = str(name)
     return text if text.startswith("arn:") else account.arn("AWS::DynamoDB::Table", text)
@@ -128,14 +128,14 @@ class AwsEndpoint:
         self.urls = urls
         self._credentials = Credentials(ADMINISTRATOR, ADMINISTRATOR)
         self._gateway = "", 0
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     async def start(self) -> str:
         """Listen, with TLS too; return the URL without."""
         self._http = web.Server(self._serve, access_log=None)
         self._server = await asyncio.get_running_loop().create_server(self._http, "127.0.0.1", 0)
         self._port = int(self._server.sockets[0].getsockname()[1])
-        self._names = LocalNames(self._port_of)
+        self._names = LocalNames(self._find_port)
         await self._names.start()
         self._client = ClientSession(
             auto_decompress=False,
@@ -155,15 +155,15 @@ class AwsEndpoint:
         """Send what functions ask of the API's own host name to the gateway, which listens on this port."""
         self._gateway = domain_name, port
 
-    def _port_of(self, host: str) -> int:
+    def _find_port(self, host: str) -> int:
         domain_name, port = self._gateway
         return port if host == domain_name else self._port
 
-    def environment(self, own: Mapping[str, str] = {}) -> dict[str, str]:
+    def build_environment(self, own: Mapping[str, str] = {}) -> dict[str, str]:
         """Return the variables that make AWS's names local in a function whose template sets `own`."""
-        return self._names.environment(own)
+        return self._names.build_environment(own)
 
-    def files(self) -> list[Path]:
+    def list_files(self) -> list[Path]:
         """Return what a function's container must have at the same path, read-only."""
         return [self._names.files]
 
@@ -189,7 +189,7 @@ class AwsEndpoint:
         host, service, region = self._find_service(request, signature)
         request[SERVICE] = service
         if message := self._explain_missing(host, service, region):
-            self._tell(message, signature)
+            self._warn_once(message, signature)
             return build_not_implemented_response(request, service, message)
         if (request.content_length or 0) > MAX_REQUEST_BYTES:
             return build_error_response(
@@ -201,13 +201,13 @@ class AwsEndpoint:
             refusal = self._authorize(request, signature, service, target, body)
         else:
             refusal = fault if target and not is_public(target) else None
-        return refusal or await self._pass_on(request, service, body, signed=signature is not None)
+        return refusal or await self._forward(request, service, body, signed=signature is not None)
 
     def _find_service(self, request: web.BaseRequest, signature: Signature | None) -> tuple[str, str, str]:
         """Return the host, service and region that a call is for, by its host name or else by its signature."""
         host = request.headers.get("Host", "").partition(":")[0].lower().rstrip(".")
         if sitecustomize.is_aws(host):
-            return host, *service_and_region(host)
+            return host, *parse_host_name(host)
         if signature:
             return host, signature.service, signature.region
         return host, "cognito-idp", self.account.region
@@ -228,10 +228,10 @@ class AwsEndpoint:
             " a stand-in, as its variable AWS_ENDPOINT_URL_<SERVICE>"
         )
 
-    def _tell(self, message: str, signature: Signature | None) -> None:
+    def _warn_once(self, message: str, signature: Signature | None) -> None:
         """Log once what a function misses."""
-        if message not in self._told:
-            self._told.add(message)
+        if message not in self._warned:
+            self._warned.add(message)
             session = self.iam.sessions.get(signature.access_key_id) if signature else None
             logger.warning("%s%s", f"{session.function}: " if session else "", message)
 
@@ -242,7 +242,7 @@ class AwsEndpoint:
         try:
             signature.check(self.iam, service, self.account.region)
             signature.verify(self.iam, request.method, request.raw_path, request.headers, body)
-            for action, resource in list(calls(service, target, body, self.account)):
+            for action, resource in list(list_grants(service, target, body, self.account)):
                 request[RESOURCE] = resource
                 if refused := self.iam.authorize(signature.access_key_id, action, resource):
                     request[EFFECT] = "denied"
@@ -255,9 +255,9 @@ class AwsEndpoint:
             request[EFFECT] = "allowed"
         return None
 
-    async def _pass_on(self, request: web.BaseRequest, service: str, body: bytes, *, signed: bool) -> web.Response:
+    async def _forward(self, request: web.BaseRequest, service: str, body: bytes, *, signed: bool) -> web.Response:
         url = self.urls[service] + request.raw_path
-        headers = {name: value for name, value in request.headers.items() if name.lower() in PASSED_ON}
+        headers = {name: value for name, value in request.headers.items() if name.lower() in FORWARDED_HEADERS}
         if signed:
             resigned = AWSRequest(request.method, url, headers, body)
             SigV4Auth(self._credentials, service, self.account.region).add_auth(resigned)
@@ -283,7 +283,7 @@ def parse_signature(request: web.BaseRequest) -> tuple[Signature | None, web.Res
         return None, build_error_response(400, error.type, str(error))
 
 
-def service_and_region(host: str) -> tuple[str, str]:
+def parse_host_name(host: str) -> tuple[str, str]:
     """Read a host name of AWS, e.g. `rooms.s3.us-east-1.amazonaws.com`; a global service's has no region."""
     suffix = max((each for each in sitecustomize.SUFFIXES if f".{host}".endswith(each)), key=len)
     labels = [each for each in f".{host}".removesuffix(suffix).split(".") if each != "dualstack"]

@@ -136,7 +136,7 @@ class Session:
     session_token: str = field(default_factory=lambda: secrets.token_urlsafe(60))
     used: set[tuple[Statement, str]] = field(default_factory=set)
 
-    def environment(self) -> dict[str, str]:
+    def build_environment(self) -> dict[str, str]:
         return {
             "AWS_ACCESS_KEY_ID": self.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,

@@ -48,7 +48,7 @@ async def fetch_mails(session: ClientSession, aws_url: str) -> list[Mail]:
     return [Mail.parse(record) for record in sorted(records, key=lambda record: float(record["Timestamp"]))]
 
 
-async def watch(aws_url: str, say: Callable[[str], None]) -> None:
+async def print_mails(aws_url: str, say: Callable[[str], None]) -> None:
     """Print each mail once, until cancelled."""
     said: set[str] = set()
     async with ClientSession(raise_for_status=True, timeout=ClientTimeout(total=ANSWER_SECONDS)) as session:

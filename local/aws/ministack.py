@@ -77,7 +77,7 @@ class LocalAws:
             )  # fmt: skip
         self._reaper.watch(self._process.pid)
         deadline = asyncio.get_running_loop().time() + START_SECONDS
-        while not await answers(self.port):
+        while not await is_listening(self.port):
             if self._process.returncode is not None:
                 raise LaunchError(f"the local AWS ended with status {self._process.returncode}, see {self.log}")
             if asyncio.get_running_loop().time() > deadline:
@@ -105,7 +105,7 @@ class LocalAws:
         return client(service, url, self.account.region)
 
 
-async def answers(port: int) -> bool:
+async def is_listening(port: int) -> bool:
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

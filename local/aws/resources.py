@@ -20,7 +20,7 @@ Properties = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Created:
+class CreatedResources:
     """What was created.
 
     Attributes:
@@ -32,13 +32,13 @@ class Created:
     expiring: dict[str, str] = field(default_factory=dict)
 
 
-def create_resources(template: Template, aws: LocalAws) -> Created:
+def create_resources(template: Template, aws: LocalAws) -> CreatedResources:
     """Create the template's user pools with their app clients and groups, and its tables.
 
     Raises:
         TemplateError: a property is refused; the message names the resource.
     """
-    created = Created()
+    created = CreatedResources()
     for type_ in CREATED:
         for logical_id, properties in template.with_physical_ids(created.physical_ids).of_type(type_):
             if properties.get("MfaConfiguration") == "ON":
@@ -46,7 +46,7 @@ def create_resources(template: Template, aws: LocalAws) -> Created:
                     f"{logical_id}: MfaConfiguration ON asks for a second factor, which nobody has locally; use OPTIONAL"
                 )
             try:
-                id_ = create(aws, type_, template.physical_id(logical_id), properties)
+                id_ = create_resource(aws, type_, template.physical_id(logical_id), properties)
             except ClientError as error:
                 raise TemplateError(f"{logical_id}: {error.response['Error']['Message']}") from error
             except BotoCoreError as error:
@@ -58,7 +58,7 @@ def create_resources(template: Template, aws: LocalAws) -> Created:
     return created
 
 
-def create(aws: LocalAws, type_: str, name: str, properties: Properties) -> str:
+def create_resource(aws: LocalAws, type_: str, name: str, properties: Properties) -> str:
     """Create a resource; return its physical id. The name is that of a resource without one of its own."""
     if type_.startswith("AWS::DynamoDB::"):
         return create_table(aws, type_, {"TableName": name, **properties})

@@ -41,7 +41,7 @@ class Expiry:
         self.clock_speed = clock_speed
         self._ends: dict[Identity, float] = {}
 
-    def expired(self, items: Iterable[Item], now: float) -> list[Item]:
+    def select_expired(self, items: Iterable[Item], now: float) -> list[Item]:
         """Return those of all items of the table to delete at `now`; items without a number there are never deleted."""
         ends: dict[Identity, float] = {}
         expired = []
@@ -63,13 +63,15 @@ async def sweep(dynamodb: DynamoDBClient, table_name: str, attribute: str, clock
     while True:
         await asyncio.sleep(max(SWEEP_SECONDS / clock_speed, MIN_SWEEP_SECONDS))
         try:
-            expiry = expiry or Expiry(await asyncio.to_thread(key_of, dynamodb, table_name), attribute, clock_speed)
+            expiry = expiry or Expiry(
+                await asyncio.to_thread(read_key_names, dynamodb, table_name), attribute, clock_speed
+            )
             await asyncio.to_thread(delete_expired, dynamodb, table_name, expiry)
         except (BotoCoreError, ClientError) as error:
             logger.warning("expired items of %s could not be deleted: %s", table_name, error)
 
 
-def key_of(dynamodb: DynamoDBClient, table_name: str) -> list[str]:
+def read_key_names(dynamodb: DynamoDBClient, table_name: str) -> list[str]:
     """Return the names of the table's key attributes."""
     return [each["AttributeName"] for each in dynamodb.describe_table(TableName=table_name)["Table"]["KeySchema"]]
 
@@ -77,7 +79,7 @@ def key_of(dynamodb: DynamoDBClient, table_name: str) -> list[str]:
 def delete_expired(dynamodb: DynamoDBClient, table_name: str, expiry: Expiry) -> None:
     pages = dynamodb.get_paginator("scan").paginate(TableName=table_name, ConsistentRead=True)
     items = (item for page in pages for item in page["Items"])
-    for item in expiry.expired(items, time.time()):
+    for item in expiry.select_expired(items, time.time()):
         try:
             dynamodb.delete_item(
                 TableName=table_name,

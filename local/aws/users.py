@@ -107,7 +107,7 @@ class Users:
             )
         return app_client
 
-    def id_token(self, email: str, password: str, app_client_id: str | None = None) -> str:
+    def get_id_token(self, email: str, password: str, app_client_id: str | None = None) -> str:
         """Return the ID token of a sign-in by the Secure Remote Password protocol, also with another app client.
 
         Raises:

@@ -185,7 +185,7 @@ async def read_build_error(output: Output) -> str:
     last, asked = "", dict[str, str]()  # the base images that registries are asked for, by step
     printed: defaultdict[str, list[str]] = defaultdict(list)  # by step
     failed: list[str] = []
-    lines = output.lines()
+    lines = output.read_lines()
     while True:
         try:
             async with asyncio.timeout(REGISTRY_SECONDS if asked else None):

@@ -20,8 +20,8 @@ from httptools import HttpParserError
 from local.journal import Journal
 from local.lambda_.function import Function
 from local.lambda_.http import HttpConnection
-from local.lambda_.init_errors import find_lines
-from local.lambda_.invocation import Invocation, Pending
+from local.lambda_.init_errors import find_error_lines
+from local.lambda_.invocation import Invocation, PendingInvocation
 from local.lambda_.log_line import LogLine
 from local.lambda_.runtime_process import Launch, RuntimeProcess
 from local.lambda_.variables import collect_variables
@@ -34,7 +34,7 @@ MAX_ANSWER_BYTES = 6 * 1024 * 1024 + 100  # Lambda's own limit
 logger = logging.getLogger(__name__)
 
 Answer = Callable[[HTTPStatus, dict[str, str], bytes], None]
-Begin = Callable[[Pending], None]
+Begin = Callable[[PendingInvocation], None]
 
 
 class RuntimeApi(HttpConnection):
@@ -99,17 +99,17 @@ class ExecutionEnvironment:
         self.init_error: Invocation | None = None
         self._init_error_lines: list[str] = []
         self._last_lines: deque[str] = deque(maxlen=3)  # of the init phase's log
-        self.given = variables
+        self.extra_variables = variables
         self._on_ready = on_ready
         self._on_exit = on_exit
         self._on_end = on_end
         self._ending = False
         self._started_at = time.time()
         self._init: tuple[float, float] | None = None  # when the init phase began and ended, until the first invocation
-        self._current: Pending | None = None
+        self._current: PendingInvocation | None = None
         self._launched: RuntimeProcess | None = None
         self._killing: asyncio.Task[None] | None = None
-        self._life = asyncio.create_task(self._live())
+        self._running = asyncio.create_task(self._run())
 
     def explain_init_error(self) -> str:
         """Return type and message of the init error, with the lines of the user's code that it comes from."""
@@ -123,20 +123,20 @@ class ExecutionEnvironment:
         if self._launched and self._launched.process.returncode is None:
             self._launched.terminate()
             kill = asyncio.get_running_loop().call_later(STOP_SECONDS, self._kill)
-            self._life.add_done_callback(lambda _: kill.cancel())
+            self._running.add_done_callback(lambda _: kill.cancel())
 
     async def stop(self) -> None:
         self.end()
-        await self._life
+        await self._running
 
-    async def _live(self) -> None:
+    async def _run(self) -> None:
         server = None
         try:
             server = await asyncio.get_running_loop().create_server(lambda: RuntimeApi(self), "127.0.0.1", 0)
             host, port = server.sockets[0].getsockname()
-            variables = collect_variables(self.function, self.given, f"{host}:{port}")
+            variables = collect_variables(self.function, self.extra_variables, f"{host}:{port}")
             self._launched = await self.launch(self.function, variables)
-            await self._attend(self._launched)
+            await self._wait_for_exit(self._launched)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for this environment
             self._fail(Invocation(error="Runtime.StartFailed", message=str(error) or type(error).__name__))
         finally:
@@ -144,13 +144,13 @@ class ExecutionEnvironment:
             if server:
                 server.close()
 
-    async def _attend(self, launched: RuntimeProcess) -> None:
+    async def _wait_for_exit(self, launched: RuntimeProcess) -> None:
         """Wait until the process has ended, and clean up."""
         if self._ending:
             self.end()
         seconds = max(INIT_SECONDS, self.function.timeout_seconds)  # Lambda repeats the init phase in the invocation
         init_limit = asyncio.get_running_loop().call_later(seconds, self._give_up_init, seconds)
-        logging_ = asyncio.create_task(self._log(launched))
+        logging_ = asyncio.create_task(self._read_log(launched))
         await launched.process.wait()
         self._on_exit(self)
         init_limit.cancel()
@@ -165,7 +165,7 @@ class ExecutionEnvironment:
         """Serve one request of the runtime."""
         match method, path.removeprefix(API).strip("/").split("/"):
             case "GET", ["invocation", "next"]:
-                self._next(answer)
+                self._serve_next(answer)
                 return
             case "POST", ["invocation", request_id, "response"]:
                 self._settle(request_id, parse_answer(body))
@@ -176,13 +176,13 @@ class ExecutionEnvironment:
                 self._settle(request_id, parse_error(body)[0])
             case "POST", ["init", "error"]:
                 error, trace = parse_error(body)
-                self._fail_init(error, find_lines(error.message, trace, self._launched) if self._launched else [])
+                self._fail_init(error, find_error_lines(error.message, trace, self._launched) if self._launched else [])
             case _:
                 answer(HTTPStatus.NOT_FOUND, {}, b"")
                 return
         answer(HTTPStatus.ACCEPTED, {}, b'{"status":"OK"}')
 
-    def _next(self, answer: Answer) -> None:
+    def _serve_next(self, answer: Answer) -> None:
         self._current = None
         if not self.initialized.done():
             self._init = self._started_at, time.time()
@@ -191,7 +191,7 @@ class ExecutionEnvironment:
             return  # it is being killed: an invocation would be lost
         self._on_ready(self, partial(self._begin, answer))
 
-    def _begin(self, answer: Answer, pending: Pending) -> None:
+    def _begin(self, answer: Answer, pending: PendingInvocation) -> None:
         self._current = pending
         if self._launched and self._launched.process.returncode is not None:
             return  # it died as its turn came: `_fail` settles the invocation
@@ -212,7 +212,7 @@ class ExecutionEnvironment:
         if self._current and self._current.request_id == request_id:
             self._current.settle(invocation)
 
-    def _time_out(self, pending: Pending) -> None:
+    def _time_out(self, pending: PendingInvocation) -> None:
         """Fail the invocation and kill the environment with all its state, as Lambda does."""
         message = f"{pending.request_id} Task timed out after {self.function.timeout_seconds:.2f} seconds"
         logger.warning("%s: %s", self.function.target, message, extra={"request_id": pending.request_id})
@@ -248,9 +248,9 @@ class ExecutionEnvironment:
         if self._launched and self._launched.process.returncode is None and not self._killing:
             self._killing = asyncio.create_task(self._launched.kill())
 
-    async def _log(self, launched: RuntimeProcess) -> None:
+    async def _read_log(self, launched: RuntimeProcess) -> None:
         log = logging.getLogger(f"function.{self.function.target}")
-        async for line in launched.output.lines():
+        async for line in launched.output.read_lines():
             text = launched.localize(line)
             if not self.initialized.done():
                 self._last_lines.append(text)

@@ -14,7 +14,7 @@ NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 NO_NAME = re.compile(r"cannot import name '(\w+)' from (?:partially initialized module )?'([\w.]+)'")
 
 
-def find_lines(message: str, trace: Iterable[str], launched: RuntimeProcess) -> list[str]:
+def find_error_lines(message: str, trace: Iterable[str], launched: RuntimeProcess) -> list[str]:
     """Return the entries of an error's stack trace that are in the user's own files, or the imports that failed."""
     uniform = [re.sub(r'(File ".*") Line (\d+)', r"\1, line \2", entry) for entry in trace]  # of a syntax error
     own = [local for entry in uniform if (local := launched.localize(entry)) != entry]
@@ -38,12 +38,12 @@ def find_imports(folder: Path, message: str) -> Iterator[str]:
         except (OSError, ValueError, SyntaxError):
             continue
         for node in nodes:
-            if any(f"{name}.".startswith(f"{wanted}.") for name in imported_names(node)):
+            if any(f"{name}.".startswith(f"{wanted}.") for name in list_imported_names(node)):
                 statement = source.splitlines()[node.lineno - 1].strip()  # type: ignore[attr-defined]
                 yield f'  File "{format_path(file)}", line {node.lineno}\n    {statement}'  # type: ignore[attr-defined]
 
 
-def imported_names(node: ast.AST) -> list[str]:
+def list_imported_names(node: ast.AST) -> list[str]:
     match node:
         case ast.Import(names=aliases):
             return [alias.name for alias in aliases]

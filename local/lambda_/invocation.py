@@ -34,7 +34,7 @@ class Invocation:
 
 
 @dataclass
-class Pending:
+class PendingInvocation:
     """An invocation that waits for its answer.
 
     Attributes:

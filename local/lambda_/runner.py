@@ -10,7 +10,7 @@ from typing import Any
 from local.journal import Journal
 from local.lambda_.environment import Begin, ExecutionEnvironment
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation, Pending
+from local.lambda_.invocation import Invocation, PendingInvocation
 from local.lambda_.runtime_process import Launch
 from local.traces import InvocationRecorder
 
@@ -39,7 +39,7 @@ class FunctionRunner:
         self._generation = self._newest = 0  # each `replace` starts a generation of environments
         self._generations: dict[ExecutionEnvironment, int] = {}  # of the environments that live
         self._idle: dict[ExecutionEnvironment, Begin] = {}
-        self._waiting: deque[Pending] = deque()
+        self._waiting: deque[PendingInvocation] = deque()
         self._replacing = asyncio.Lock()
         self._stopped = False
 
@@ -49,7 +49,7 @@ class FunctionRunner:
         Raises:
             InitError: it failed.
         """
-        await self._initialize(self._add(self.function, self.launch, self.environment, self._generation))
+        await self._initialize(self._start_environment(self.function, self.launch, self.environment, self._generation))
 
     async def replace(
         self, launch: Launch, function: Function | None = None, environment: dict[str, str] | None = None
@@ -66,12 +66,14 @@ class FunctionRunner:
                 raise InitError(f"{self.function.target}: the local run ends")
             self._newest += 1
             await self._initialize(
-                self._add(function or self.function, launch, environment or self.environment, self._newest)
+                self._start_environment(
+                    function or self.function, launch, environment or self.environment, self._newest
+                )
             )
 
     def invoke(self, event: dict[str, Any]) -> asyncio.Future[Invocation]:
         """Begin at once. Never raise for what the function does: errors, crashes and timeouts are in the result."""
-        pending = Pending(json.dumps(event).encode(), asyncio.get_running_loop().create_future())
+        pending = PendingInvocation(json.dumps(event).encode(), asyncio.get_running_loop().create_future())
         if self.journal:
             pending.recorder = InvocationRecorder(self.journal, self.function, event, pending)
         if self._idle:
@@ -93,7 +95,7 @@ class FunctionRunner:
         if environment.init_error:
             raise InitError(f"{self.function.target}: {environment.explain_init_error()}")
 
-    def _add(
+    def _start_environment(
         self, function: Function, launch: Launch, variables: dict[str, str], generation: int
     ) -> ExecutionEnvironment:
         environment = ExecutionEnvironment(
@@ -123,7 +125,7 @@ class FunctionRunner:
 
     def _switch_to(self, first: ExecutionEnvironment) -> None:
         self._generation = self._generations[first]
-        self.function, self.launch, self.environment = first.function, first.launch, first.given
+        self.function, self.launch, self.environment = first.function, first.launch, first.extra_variables
         for environment in self._idle:
             environment.end()
         self._idle.clear()
@@ -144,4 +146,4 @@ class FunctionRunner:
         starting = sum(not each.initialized.done() for each in current)
         if not self._stopped:
             for _ in range(min(len(self._waiting) - starting, self.concurrency - len(current))):
-                self._add(self.function, self.launch, self.environment, self._generation)
+                self._start_environment(self.function, self.launch, self.environment, self._generation)

@@ -48,7 +48,7 @@ class Output:
         finally:
             os.close(writing)
 
-    async def lines(self) -> AsyncIterator[str]:
+    async def read_lines(self) -> AsyncIterator[str]:
         """Yield each line, until every process that holds the pipe has ended."""
         while True:
             try:

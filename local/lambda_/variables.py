@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from local.lambda_.function import Function
 
 
-def collect_variables(function: Function, given: Mapping[str, str], runtime_api: str) -> dict[str, str]:
+def collect_variables(function: Function, extra: Mapping[str, str], runtime_api: str) -> dict[str, str]:
     """Return what Lambda sets, what the template sets, and what is `given`; those that Lambda reserves win.
 
     PATH, LANG and the like are the image's, or stand for the image's.
@@ -37,7 +37,7 @@ def collect_variables(function: Function, given: Mapping[str, str], runtime_api:
     if reserved["AWS_LAMBDA_LOG_FORMAT"] == "JSON":  # without a level the root logger stays at WARNING
         reserved["AWS_LAMBDA_LOG_LEVEL"] = function.logging.get("ApplicationLogLevel", "INFO")
     defaults = {"AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR", "TZ": ":UTC"}
-    variables = {**defaults, **function.environment, **given, **reserved}
+    variables = {**defaults, **function.environment, **extra, **reserved}
     for name, value in variables.items():
         if not isinstance(value, str) or re.search(r"[\0\ud800-\udfff]", name + value) or "=" in name:
             rule = "a name has no '=', and a value is text without null characters and lone surrogates"

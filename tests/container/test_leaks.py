@@ -367,7 +367,7 @@ def id_token(facts: dict[str, Any], canary: Canary) -> str:
         Username=email,
         UserAttributes=[{"Name": "locale", "Value": canary.marker}],
     )
-    return canary.mark(users.id_token(email, password))
+    return canary.mark(users.get_id_token(email, password))
 
 
 def use(port: int, mode: str, token: str, canary: Canary) -> str:

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from local.aws import ministack as local_aws
 from local.aws.account import Account
 from local.aws.ministack import LocalAws
-from local.aws.resources import Created, create_resources
+from local.aws.resources import CreatedResources, create_resources
 from local.aws.users import Users
 from local.cloudformation.template import Template
 from local.errors import CommandError, LaunchError, TemplateError
@@ -54,14 +54,14 @@ def template(folder: Path, resources: dict[str, dict[str, Any]]) -> Template:
 
 
 @pytest.fixture(scope="module")
-def created(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Created:
+def created(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> CreatedResources:
     return create_resources(template(tmp_path_factory.mktemp("template"), RESOURCES), aws)
 
 
 # Resources
 
 
-def test_created_resources_have_their_own_ids(aws: LocalAws, created: Created) -> None:
+def test_created_resources_have_their_own_ids(aws: LocalAws, created: CreatedResources) -> None:
     pool, app_client = created.physical_ids["Users"], created.physical_ids["Page"]
 
     described = aws.client("cognito-idp").describe_user_pool_client(UserPoolId=pool, ClientId=app_client)
@@ -70,7 +70,7 @@ def test_created_resources_have_their_own_ids(aws: LocalAws, created: Created) -
     assert described["UserPoolClient"]["ExplicitAuthFlows"] == ["ALLOW_USER_SRP_AUTH"]
 
 
-def test_table_forgets_by_the_templates_attribute(aws: LocalAws, created: Created) -> None:
+def test_table_forgets_by_the_templates_attribute(aws: LocalAws, created: CreatedResources) -> None:
     table = created.physical_ids["Connections"]
 
     found = aws.client("dynamodb").describe_time_to_live(TableName=table)["TimeToLiveDescription"]
@@ -91,13 +91,13 @@ def test_table_without_a_time_to_live_forgets_nothing(
     assert create_resources(template(tmp_path, resources), aws).expiring == {}
 
 
-def test_user_signs_in_with_the_right_password_only(aws: LocalAws, created: Created) -> None:
+def test_user_signs_in_with_the_right_password_only(aws: LocalAws, created: CreatedResources) -> None:
     users = Users(aws.url, created.physical_ids["Users"], created.physical_ids["Page"])
     users.add("ada@example.com", PASSWORD)
 
-    assert users.id_token("ada@example.com", PASSWORD).count(".") == 2
+    assert users.get_id_token("ada@example.com", PASSWORD).count(".") == 2
     with pytest.raises(CommandError, match="Incorrect username or password"):
-        users.id_token("ada@example.com", "wrong-Horse-battery-1")
+        users.get_id_token("ada@example.com", "wrong-Horse-battery-1")
 
 
 def test_caller_with_other_keys_is_refused(aws: LocalAws) -> None:
@@ -209,7 +209,7 @@ async def test_resources_of_a_bound_stack_are_those_of_its_account(tmp_path: Pat
 
         users = Users(aws.url, created.physical_ids["Users"], created.physical_ids["Page"])
         users.add("ada@example.com", PASSWORD)
-        token = users.id_token("ada@example.com", PASSWORD)
+        token = users.get_id_token("ada@example.com", PASSWORD)
         table = aws.client("dynamodb").describe_table(TableName="Desk-Connections")["Table"]
     finally:
         await aws.stop()

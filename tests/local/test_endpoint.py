@@ -61,7 +61,7 @@ class Desk:
 
     def client(self, service: str, **changes: Any) -> Any:
         """As a function makes it of its environment, but for the retries."""
-        credentials = {name.lower(): value for name, value in self.session.environment().items()}
+        credentials = {name.lower(): value for name, value in self.session.build_environment().items()}
         once = Config(retries={"total_max_attempts": 1}, signature_version=changes.pop("signature_version", None))
         options = {**credentials, "endpoint_url": self.url, "region_name": "us-east-1", **changes}
         return boto3.client(service, config=once, **options)

@@ -15,7 +15,7 @@ from local import paths
 from local.errors import LaunchError
 from local.functions import Functions, LaunchMode
 from local.progress import Progress
-from local.reload import Reload
+from local.reload import Reloader
 from local.system import Options, System
 from tests.fixtures.apis import AUTHORIZER_ARN, WEBSOCKET_ARN, function
 
@@ -155,7 +155,7 @@ class Edits:
     def __init__(self, machine: Machine) -> None:
         self.printed = io.StringIO()
         system = cast("System", SimpleNamespace(functions=machine.started[-1]))
-        self._reload = Reload(system, Options(images=machine.images), Progress(self.printed))
+        self._reload = Reloader(system, Options(images=machine.images), Progress(self.printed))
 
     async def apply(self, *files: Path) -> None:
         """Apply these changed files at once."""

@@ -120,7 +120,7 @@ async def test_timeline_of_a_connection(inspector: Inspector, journal: Journal) 
 
     answer = await get(inspector, f"/api/connections/{quote(ADA)}")
 
-    assert answer == {"id": ADA, "entries": journal.timeline(ADA)}
+    assert answer == {"id": ADA, "entries": journal.get_timeline(ADA)}
     assert answer["entries"][0].keys() == {"at", "kind", "keys", "facts"}
 
 
@@ -448,6 +448,6 @@ async def until_disconnected(journal: Journal, connection_id: str) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not any(
             entry["facts"].get("purpose") == "$disconnect" and "endedAt" in entry["facts"]
-            for entry in journal.timeline(connection_id)
+            for entry in journal.get_timeline(connection_id)
         ):
             await asyncio.sleep(0.02)

@@ -142,7 +142,7 @@ async def test_process_is_run_from_a_copy_of_its_source(launcher: Processes, ima
 
     launched = await start(function(target="rooms"), {"A": "b c", "LAMBDA_TASK_ROOT": "/elsewhere"})
 
-    arguments, code, files, environment, folder = [line async for line in launched.output.lines()]
+    arguments, code, files, environment, folder = [line async for line in launched.output.read_lines()]
     assert (arguments, code, files) == ("-m awslambdaric rooms.handler", "first", "rooms.py")
     assert environment == f"{folder} b c"
     await launched.clean_up()
@@ -151,12 +151,12 @@ async def test_process_is_run_from_a_copy_of_its_source(launcher: Processes, ima
 async def test_killed_process_takes_along_what_it_has_started(launcher: Processes, python: Engine) -> None:
     python("/bin/sleep 600 &\necho started\nexec /bin/sleep 600")
     launched = await (await launcher.prepare({"rooms"}))["rooms"](function(target="rooms"), {})
-    assert await anext(launched.output.lines()) == "started"
+    assert await anext(launched.output.read_lines()) == "started"
 
     await launched.kill()
 
     async with asyncio.timeout(PATIENCE_SECONDS):
-        assert [line async for line in launched.output.lines()] == []  # `sleep` would hold the pipe open
+        assert [line async for line in launched.output.read_lines()] == []  # `sleep` would hold the pipe open
         assert await launched.process.wait() == -signal.SIGKILL
 
 
@@ -306,7 +306,7 @@ async def test_image_is_run_as_on_lambda(containers: Containers, engine: Engine)
 
     launched = await start(function(memory_mb=512), {"A": "b c"})
 
-    run, *options, image = [line async for line in launched.output.lines()]
+    run, *options, image = [line async for line in launched.output.read_lines()]
     assert (run, image) == ("run", "sha256:1")
     assert {"--read-only", "--tmpfs=/tmp", "--network=host", "--memory=512m", "--memory-swap=512m"} <= {*options}
     assert {"--env", "A=b c", "--volume=/ca.pem:/ca.pem:ro", f"--label={LABEL}"} <= {*options}

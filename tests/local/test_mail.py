@@ -73,7 +73,7 @@ Said = asyncio.Queue[str]
 
 async def watched(url: str) -> AsyncIterator[Said]:
     said: Said = asyncio.Queue()
-    watcher = asyncio.create_task(mail.watch(url, said.put_nowait))
+    watcher = asyncio.create_task(mail.print_mails(url, said.put_nowait))
     yield said
     assert not watcher.done()
     watcher.cancel()

@@ -19,7 +19,7 @@ from local.apigateway.limits import Limits
 from local.cloudformation.template import Template
 from local.errors import LaunchError
 from local.page import PageServer
-from local.page_settings import local_settings
+from local.page_settings import build_local_settings
 from local.ports import bind_localhost
 from local.progress import Progress
 from local.system import Options, check_before_synthesis, run_system
@@ -36,7 +36,7 @@ OUTPUT = {
     "allowedOrigins": [],
     "authorizerLogGroup": "authorizer",
 }
-SETTINGS = local_settings(
+SETTINGS = build_local_settings(
     OUTPUT, websocket_url="ws://127.0.0.1:4510/prod", aws_url="http://127.0.0.1:4511", limits=Limits()
 )
 HEADERS = {
@@ -246,7 +246,7 @@ def test_local_settings_lead_to_the_local_gateway_and_the_local_user_pool() -> N
 def test_local_settings_have_the_limits_of_a_compressed_clock() -> None:
     limits = Limits(idle_seconds=30).speed_up(600)
 
-    settings = local_settings(
+    settings = build_local_settings(
         OUTPUT, websocket_url="ws://127.0.0.1:1/prod", aws_url="http://127.0.0.1:2", limits=limits
     )
 

@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from local import paths, up
 from local.example import build_handshake
 from local.progress import Progress
-from local.reload import changed_targets, find_edited_since, watch
+from local.reload import find_changed_targets, find_edited_since, watch
 from local.system import Options, System, cancel, run_system
 from tests.fixtures import ROOT
 from tests.fixtures.gateway import PATIENCE_SECONDS, received
@@ -95,7 +95,7 @@ async def desk(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             system = await exits.enter_async_context(run_system(options, Progress(printed)))
             exits.push_async_callback(cancel, asyncio.create_task(watch(system, options, Progress(printed))))
             system.users.add("ada@example.com", PASSWORD)
-            token = system.users.id_token("ada@example.com", PASSWORD)
+            token = system.users.get_id_token("ada@example.com", PASSWORD)
             phone = await exits.enter_async_context(connect(**build_handshake(system, token)))
             yield Desk(system, template, images / "websocket" / "websocket.py", printed, phone)
 
@@ -269,5 +269,5 @@ async def test_file_belongs_to_its_target_or_to_every_image(
 ) -> None:
     changed, targets = {Path(file) for file in files}, {"websocket", "authorizer"}
 
-    assert changed_targets(changed, targets, in_images=False) == as_processes
-    assert changed_targets(changed, targets, in_images=True) == as_images
+    assert find_changed_targets(changed, targets, in_images=False) == as_processes
+    assert find_changed_targets(changed, targets, in_images=True) == as_images

@@ -119,7 +119,7 @@ def token(system: System) -> str:
 def signed_in(system: System, email: str) -> str:
     """The ID token of a new user."""
     system.users.add(email, PASSWORD)
-    return system.users.id_token(email, PASSWORD)
+    return system.users.get_id_token(email, PASSWORD)
 
 
 def claims(token: str) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def url(system: System) -> str:
     flows = known["ExplicitAuthFlows"]
     cognito.update_user_pool_client(**ids, IdTokenValidity=1, TokenValidityUnits=units, ExplicitAuthFlows=flows)
     system.users.add(ADA, PASSWORD)
-    return f"{system.websocket_url}?idToken={system.users.id_token(ADA, PASSWORD)}"
+    return f"{system.websocket_url}?idToken={system.users.get_id_token(ADA, PASSWORD)}"
 
 
 # The lives of connections

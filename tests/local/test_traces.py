@@ -84,7 +84,7 @@ def message(body: str) -> Event:
 
 
 def find(journal: Journal, kind: str) -> list[dict[str, Any]]:
-    return [entry["facts"] for entry in journal.timeline(CONNECTION) if entry["kind"] == kind]
+    return [entry["facts"] for entry in journal.get_timeline(CONNECTION) if entry["kind"] == kind]
 
 
 async def find_some(journal: Journal, kind: str, count: int) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ async def find_some(journal: Journal, kind: str, count: int) -> list[dict[str, A
 async def trace(journal: Journal, count: int) -> dict[str, dict[str, Any]]:
     """Return the documents of the only trace by origin or name, when there are so many; all fields are valid."""
     documents = [facts["document"] for facts in await find_some(journal, "trace", count)]
-    assert journal.traces(documents[0]["trace_id"]) == documents
+    assert journal.find_traces(documents[0]["trace_id"]) == documents
     for document in documents:
         check_document(document)
     return {document.get("origin", document["name"]): document for document in documents}
@@ -144,7 +144,7 @@ async def test_subsegment_of_the_sdk_belongs_to_the_segments_of_the_lambda_servi
     assert (function["parent_id"], lookup["parent_id"]) == (service["id"], function["id"])
     assert {each["trace_id"] for each in documents.values()} == {service["trace_id"]}
     assert lookup["annotations"] == {"connection_id": CONNECTION}
-    (invocation,) = [entry for entry in journal.timeline(CONNECTION) if entry["kind"] == "invocation"]
+    (invocation,) = [entry for entry in journal.get_timeline(CONNECTION) if entry["kind"] == "invocation"]
     assert service["trace_id"] in invocation["keys"]
     assert service["aws"]["request_id"] in invocation["keys"]
 
@@ -257,7 +257,7 @@ async def test_log_belongs_to_the_invocation_that_wrote_it(prepare: Prepare, jou
     await runtime.invoke(message("log"))
 
     logged, printed = await find_some(journal, "log", 2)
-    (invocation,) = [entry for entry in journal.timeline(CONNECTION) if entry["kind"] == "invocation"]
+    (invocation,) = [entry for entry in journal.get_timeline(CONNECTION) if entry["kind"] == "invocation"]
     request_id = invocation["keys"][2]
     if log_format == "JSON":
         assert logged["record"].items() >= {"requestId": request_id, "message": "logged"}.items()
@@ -265,7 +265,7 @@ async def test_log_belongs_to_the_invocation_that_wrote_it(prepare: Prepare, jou
         assert request_id in logged["record"]
         assert logged["record"].endswith("logged")
     assert printed == {"function": "websocket", "record": "printed"}
-    keys = [entry["keys"] for entry in journal.timeline(CONNECTION) if entry["kind"] == "log"]
+    keys = [entry["keys"] for entry in journal.get_timeline(CONNECTION) if entry["kind"] == "log"]
     assert keys == [[request_id, CONNECTION] if log_format == "JSON" else [request_id], [request_id]]
 
 

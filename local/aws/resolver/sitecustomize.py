@@ -54,12 +54,12 @@ def localize(host: Any, port: Any) -> tuple[Any, Any]:
     """
     if not is_aws(host):
         return host, port
-    port_text = text(port)
+    port_text = to_text(port)
     if port_text in HTTPS:
         return LOOPBACK, int(os.environ["LOCAL_AWS_PORT"])
     if port_text in UNSPECIFIED:
         return LOOPBACK, port
-    message = f"{text(host)}:{port_text} is not run locally: AWS is reached by HTTPS only"
+    message = f"{to_text(host)}:{port_text} is not run locally: AWS is reached by HTTPS only"
     if message not in refused:
         refused.add(message)
         print(message, file=sys.stderr)
@@ -67,10 +67,10 @@ def localize(host: Any, port: Any) -> tuple[Any, Any]:
 
 
 def is_aws(host: Any) -> bool:
-    return host is not None and f".{text(host).rstrip('.').lower()}".endswith(SUFFIXES)
+    return host is not None and f".{to_text(host).rstrip('.').lower()}".endswith(SUFFIXES)
 
 
-def text(value: Any) -> str:
+def to_text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, (bytes, bytearray)) else str(value)
 
 
@@ -105,13 +105,13 @@ class Socket(_socket.socket):
     __slots__ = ()
 
     def connect(self, address: Any) -> None:
-        super().connect(local_address(address))
+        super().connect(localize_address(address))
 
     def connect_ex(self, address: Any) -> int:
-        return super().connect_ex(local_address(address))
+        return super().connect_ex(localize_address(address))
 
 
-def local_address(address: Any) -> Any:
+def localize_address(address: Any) -> Any:
     return localize(*address[:2]) if isinstance(address, tuple) and len(address) > 1 and is_aws(address[0]) else address
 
 

@@ -150,7 +150,7 @@ def test_path_is_encoded_once_more_than_it_was_sent(sent: str, counts_as: str) -
     """Captured from API Gateway: Paw-AWSSignature4DynamicValue#23, aws-lambda-graphql#171, aws-sdk-net#3132."""
     headers = CIMultiDictProxy(CIMultiDict({"Host": "x"}))
 
-    assert signature.canonical_request("POST", sent, headers, "host", b"").splitlines()[1] == counts_as
+    assert signature.build_canonical_request("POST", sent, headers, "host", b"").splitlines()[1] == counts_as
 
 
 # Who signs, when, and for what
