@@ -62,7 +62,7 @@ def find_operator_policy(template: Template) -> Role | None:
     """Return a role with the managed policy of those who operate the stack; None without it."""
     policies = (each for each, resource in template.resources.items() if resource["Type"] == "AWS::IAM::ManagedPolicy")
     found = next((logical_id for logical_id in policies if "OperatorPolicy" in logical_id), None)
-    return template.managed_policy(found) if found else None
+    return template.read_managed_policy(found) if found else None
 
 
 def list_credentials(stack: Stack) -> list[tuple[str, str]]:

@@ -202,7 +202,7 @@ async def apply_template(template: Template, system: System) -> list[str]:
 
 def find_restart_reasons(system: System, template: Template, stack: Stack) -> Iterator[str]:
     """Say what of a changed stack cannot be applied to the running one."""
-    before, after = system.template.created_definitions(), template.created_definitions()
+    before, after = system.template.read_created_definitions(), template.read_created_definitions()
     for logical_id in sorted(before.keys() | after.keys()):
         if before.get(logical_id) != after.get(logical_id):
             yield f"{logical_id} is created at the start only"

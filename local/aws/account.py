@@ -61,6 +61,6 @@ class Account:
             name=re.split("[:/]", id_)[-1],
         )
 
-    def arn(self, type_: str, id_: str) -> str:
+    def build_arn(self, type_: str, id_: str) -> str:
         """Return the ARN of a resource by its type and physical id. KeyError for a type without ARNs."""
         return self.format(ARNS[type_], id_)

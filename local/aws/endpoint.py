@@ -76,7 +76,7 @@ def list_grants(service: str, target: str, body: bytes, account: Account = NO_AC
         raise UnknownCallError(f"{service} cannot be called like this")
     if service == "cognito-idp":
         user_pool_id = parameters.get("UserPoolId")
-        arn = account.arn("AWS::Cognito::UserPool", user_pool_id) if user_pool_id else "*"
+        arn = account.build_arn("AWS::Cognito::UserPool", user_pool_id) if user_pool_id else "*"
         yield f"cognito-idp:{operation}", arn
     elif service == "dynamodb":
         yield from list_dynamodb_grants(operation, parameters, account)
@@ -113,7 +113,7 @@ def list_dynamodb_grants(operation: str, parameters: dict[str, Any], account: Ac
 def build_table_arn(name: object, account: Account) -> str:
     """Return the ARN of a table, given its name or its ARN."""
     text = str(name)
-    return text if text.startswith("arn:") else account.arn("AWS::DynamoDB::Table", text)
+    return text if text.startswith("arn:") else account.build_arn("AWS::DynamoDB::Table", text)
 
 
 class AwsEndpoint:

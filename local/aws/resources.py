@@ -40,13 +40,13 @@ def create_resources(template: Template, aws: LocalAws) -> CreatedResources:
     """
     created = CreatedResources()
     for type_ in CREATED:
-        for logical_id, properties in template.with_physical_ids(created.physical_ids).of_type(type_):
+        for logical_id, properties in template.with_physical_ids(created.physical_ids).read_all(type_):
             if properties.get("MfaConfiguration") == "ON":
                 raise TemplateError(
                     f"{logical_id}: MfaConfiguration ON asks for a second factor, which nobody has locally; use OPTIONAL"
                 )
             try:
-                id_ = create_resource(aws, type_, template.physical_id(logical_id), properties)
+                id_ = create_resource(aws, type_, template.get_physical_id(logical_id), properties)
             except ClientError as error:
                 raise TemplateError(f"{logical_id}: {error.response['Error']['Message']}") from error
             except BotoCoreError as error:

@@ -40,7 +40,7 @@ POLICY_SHAPES = ShapeResolver(POLICY_MODEL)
 
 
 @cache
-def shapes(source: str) -> dict[str, Shape]:
+def load_shapes(source: str) -> dict[str, Shape]:
     """Return the types of properties, by name: those of the input of botocore's operations, e.g. `lambda CreateAlias`."""
     service, *operations = source.split()
     inputs: list[Shape | None] = [POLICY_SHAPES.get_shape_by_name("Properties")]
@@ -77,7 +77,7 @@ class ResourceType:
         Raises:
             TemplateError: it has the wrong type, or would change what is run.
         """
-        known, renamed = shapes(self.source), self.renamed.get(name, name)
+        known, renamed = load_shapes(self.source), self.renamed.get(name, name)
         if name in self.harmless and str(value).lower() == str(self.harmless[name]).lower():  # "false" counts as false
             return {}
         if renamed in (self.read.split() or known.keys() - self.harmless.keys()):

@@ -39,7 +39,7 @@ def parse(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", expect(dict, parsed, f"{path}: the template", "an object"))
 
 
-def section(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
+def read_section(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a section of a template: objects by their names."""
     found: dict[str, Any] = expect(dict, content.get(name, {}), f"{path}: {name}", "an object")
     for key, value in found.items():
@@ -70,7 +70,7 @@ def check_attributes(logical_id: str, resource: dict[str, Any]) -> None:
         expect(dict, resource.get(name, {}), f"{logical_id}: {name}", "an object")
 
 
-def account_of_assembly(path: Path) -> Account | None:
+def find_assembly_account(path: Path) -> Account | None:
     """Return the account and region that the cloud assembly binds a template to; None if it is in no cloud assembly."""
     try:
         artifacts = json.loads((path.parent / "manifest.json").read_text())["artifacts"].values()

@@ -54,9 +54,9 @@ def coerce_structure(shape: StructureShape, value: dict[str, Any], where: str, i
 
 
 def coerce_text(shape: StringShape, value: Any, where: str) -> str:
-    result = text(value) if isinstance(value, Scalar) else None
+    result = to_text(value) if isinstance(value, Scalar) else None
     if result is None or result not in (shape.enum or [result]):
-        raise wrong(where, " or ".join(shape.enum) if shape.enum else "a text", value)
+        raise build_error(where, " or ".join(shape.enum) if shape.enum else "a text", value)
     check_length(shape, result, where, "character(s)")
     if reference := re.search(r"\{\{resolve:.*?\}\}", result):
         raise TemplateError(f"{where}: the dynamic reference {reference[0]} is not resolved locally; use a value there")
@@ -70,7 +70,7 @@ def check_length(shape: Shape, value: Sized, where: str, unit: str) -> None:
 
 def coerce_boolean(value: Any, where: str) -> bool:
     if str(value).lower() not in {"true", "false"}:
-        raise wrong(where, "true or false", value)
+        raise build_error(where, "true or false", value)
     return str(value).lower() == "true"
 
 
@@ -85,10 +85,10 @@ def coerce_number(shape: Shape, value: Any, where: str) -> float:
     except (OverflowError, TypeError, ValueError):
         pass
     limits = "" if low is None or high is None else f" from {low} to {high}"
-    raise wrong(where, f"a {'whole ' if whole else ''}number{limits}", value)
+    raise build_error(where, f"a {'whole ' if whole else ''}number{limits}", value)
 
 
-def text(value: Scalar) -> str:
+def to_text(value: Scalar) -> str:
     """Return a scalar as CloudFormation writes it into a text."""
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -96,11 +96,11 @@ def text(value: Scalar) -> str:
 def expect(type_: type[T], value: Any, where: str, name: str) -> T:
     """Return the value if it has the type; TemplateError names what it must be."""
     if not isinstance(value, type_):
-        raise wrong(where, name, value)
+        raise build_error(where, name, value)
     return value
 
 
-def wrong(where: str, expected: str, value: Any) -> TemplateError:
+def build_error(where: str, expected: str, value: Any) -> TemplateError:
     return TemplateError(f"{where} must be {expected}, it is {shorten(value)}")
 
 

@@ -197,7 +197,7 @@ def test_ordinary_options_are_translated_or_left_out(aws: LocalAws, tmp_path: Pa
     assert (client["IdTokenValidity"], len(client["ClientSecret"]) > 0) == (5, True)
     assert (group["GroupName"], index["IndexName"]) == ("Desk-Staff", "byConnection")
     assert created.expiring == {"rich": "removedAt", "world": "removedAt"}
-    assert read.created_definitions().keys() == ids.keys() == resources.keys()
+    assert read.read_created_definitions().keys() == ids.keys() == resources.keys()
 
 
 async def test_resources_of_a_bound_stack_are_those_of_its_account(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_api_has_its_routes_stage_and_permissions() -> None:
     stage_throttle = Throttle(rate=50, burst=20)
     door = Authorizer(DOOR, ("route.request.header.X-Tenant", "route.request.querystring.ticket"), "chat-Door")
 
-    assert Template.read(TEMPLATE).api() == Api(
+    assert Template.read(TEMPLATE).read_api() == Api(
         id="localapi00",
         stage="v1",
         route_selection_expression="${request.body.service}/${request.body.op}",
@@ -122,12 +122,14 @@ def test_functions_have_their_settings_and_what_their_roles_allow() -> None:
 def test_api_without_connect_keeps_the_rest(changed: Changed) -> None:
     with_connect, without = Template.read(TEMPLATE), changed(**WITHOUT_CONNECT)
 
-    assert without.api().routes == {key: r for key, r in with_connect.api().routes.items() if key != "$connect"}
+    assert without.read_api().routes == {
+        key: r for key, r in with_connect.read_api().routes.items() if key != "$connect"
+    }
     assert without.resolve().functions.keys() == {ROOMS, HISTORY}
 
 
 def test_stage_without_throttles_has_those_of_the_account(changed: Changed) -> None:
-    api = changed(**with_("V1", DefaultRouteSettings=None, RouteSettings=None)).api()
+    api = changed(**with_("V1", DefaultRouteSettings=None, RouteSettings=None)).read_api()
 
     assert {route.throttle for route in api.routes.values()} == {ACCOUNT_THROTTLE}
 
@@ -141,7 +143,7 @@ def test_function_is_known_by_its_own_name(changed: Changed, by_reference: bool)
 
     lobby = "arn:aws:lambda:us-east-1:000000000000:function:lobby"
     assert "lobby" in {each.name for each in template.resolve().functions.values()}
-    assert template.api().may_invoke(lobby, f"{EXECUTE}/v1/rooms/list")
+    assert template.read_api().may_invoke(lobby, f"{EXECUTE}/v1/rooms/list")
 
 
 def test_role_is_known_by_its_own_name(changed: Changed) -> None:
@@ -208,7 +210,7 @@ def start(listen: Listen) -> Start:
 
     async def starting(template: Template | None = None) -> Gateway:
         backend = Backend()
-        server, port = await listen((template or Template.read(TEMPLATE)).api(), backend.invoke)
+        server, port = await listen((template or Template.read(TEMPLATE)).read_api(), backend.invoke)
         return Gateway(server, backend, port)
 
     return starting
@@ -345,4 +347,4 @@ def test_identity_source_of_an_http_api_is_refused_by_name(changed: Changed) -> 
     template = changed(**with_("Door", IdentitySource=["$request.header.Authorization"]))
 
     with pytest.raises(TemplateError, match=r"^Door: identity source \$request\.header\.Authorization "):
-        template.api()
+        template.read_api()

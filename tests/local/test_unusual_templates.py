@@ -450,7 +450,7 @@ def test_template_that_would_be_run_wrongly_is_refused(
 
 def read_all(path: Path) -> None:
     template = Template.read(path)
-    template.created_definitions()
+    template.read_created_definitions()
     template.resolve()
 
 

@@ -29,7 +29,7 @@ def test_output_has_the_ids_of_the_resources(tmp_path: Path) -> None:
     read = template(tmp_path, Where={"Value": {"Fn::Sub": "${AWS::Region}/${Users}/${Beta}"}, "Export": {"Name": "x"}})
     read.physical_ids["Users"] = "us-east-1_AbCdEfGhI"
 
-    assert read.output("Where") == "us-east-1/us-east-1_AbCdEfGhI/beta"
+    assert read.evaluate_output("Where") == "us-east-1/us-east-1_AbCdEfGhI/beta"
 
 
 def test_settings_of_the_page_are_read_from_their_output(tmp_path: Path) -> None:
