@@ -50,7 +50,7 @@ async def show_everything(system: System, progress: Progress) -> None:
     with progress.step("Ada signs in by SRP") as step:
         for email, secret in passwords.items():
             await asyncio.to_thread(system.users.add, email, secret, groups)
-        token = await asyncio.to_thread(system.users.id_token, ada, passwords[ada])
+        token = await asyncio.to_thread(system.users.get_id_token, ada, passwords[ada])
         step.result = f"an ID token of {len(token)} characters"
 
     with progress.step("table before") as step:
@@ -98,7 +98,7 @@ async def show_refusals(system: System, progress: Progress, email: str, secret: 
         step.result = await expect_refusal(401, system, None)
     with progress.step("token of another app client") as step:
         other = await asyncio.to_thread(create_app_client, system)
-        token = await asyncio.to_thread(system.users.id_token, email, secret, other)
+        token = await asyncio.to_thread(system.users.get_id_token, email, secret, other)
         step.result = await expect_refusal(403, system, token)
     with progress.step("Bob's token runs out") as step:
         token = await asyncio.to_thread(get_short_lived_token, system, email, secret)

@@ -9,7 +9,7 @@ import pytest
 
 from infra import bake
 from local import assembly, paths
-from local.assembly import fingerprint
+from local.assembly import compute_fingerprint
 from tests.fixtures import ROOT
 
 
@@ -84,27 +84,27 @@ def test_oldest_assemblies_are_deleted(project: Path, synthesized: list[dict[str
     ],
 )
 def test_changed_file_changes_the_fingerprint(project: Path, name: str) -> None:
-    before = fingerprint({})
+    before = compute_fingerprint({})
 
     with (project / name).open("a") as file:
         file.write("\n")
 
-    assert fingerprint({}) != before
+    assert compute_fingerprint({}) != before
 
 
 def test_changed_variable_of_an_image_changes_the_fingerprint(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint({})
+    before = compute_fingerprint({})
     monkeypatch.setenv("TAG", "other")  # names the image, and is not in it
-    assert fingerprint({}) == before
+    assert compute_fingerprint({}) == before
 
     monkeypatch.setenv("BASE_IMAGE", "python:3.14-slim")
 
-    assert fingerprint({}) != before
+    assert compute_fingerprint({}) != before
 
 
 def test_bytecode_does_not_change_the_fingerprint(project: Path) -> None:
-    before = fingerprint({})
+    before = compute_fingerprint({})
     (project / "infra" / "__pycache__").mkdir(exist_ok=True)
     (project / "infra" / "__pycache__" / "app.cpython-311.pyc").write_bytes(b"new")
 
-    assert fingerprint({}) == before
+    assert compute_fingerprint({}) == before

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from local import paths
-from local.demo import demo, use
+from local.demo import demo, show_everything
 from local.progress import Progress, StepFailed
 from local.system import Options, run_system
 
@@ -205,7 +205,7 @@ async def test_grant_that_nobody_uses_is_listed(write: Write) -> None:
 
     async with run_system(Options(template=template, functions="process"), Progress(io.StringIO())) as system:
         before = system.unused_grants()
-        await use(system, Progress(output))
+        await show_everything(system, Progress(output))
         after = system.unused_grants()
 
     assert [grant.split()[1] for grant in before] == [

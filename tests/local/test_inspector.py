@@ -408,7 +408,7 @@ async def test_connection_of_our_own_stack_is_told_from_handshake_to_end(
     async with run_system(options, Progress(io.StringIO()), journal) as system:
         password = "correct-Horse-battery-1"
         await asyncio.to_thread(system.users.add, "ada@example.com", password)
-        token = await asyncio.to_thread(system.users.id_token, "ada@example.com", password)
+        token = await asyncio.to_thread(system.users.get_id_token, "ada@example.com", password)
         async with connect(**build_handshake(system, token)) as peer:
             await peer.send("hello")
             await received(peer)

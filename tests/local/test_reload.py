@@ -21,7 +21,7 @@ from local import paths, up
 from local.example import build_handshake
 from local.progress import Progress
 from local.reload import find_changed_targets, find_edited_since, watch
-from local.system import Options, System, cancel, run_system
+from local.system import Options, System, cancel_and_wait, run_system
 from tests.fixtures import ROOT
 from tests.fixtures.gateway import PATIENCE_SECONDS, received
 
@@ -93,7 +93,7 @@ async def desk(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         patch.setattr(paths, "STATE", folder)
         async with AsyncExitStack() as exits:
             system = await exits.enter_async_context(run_system(options, Progress(printed)))
-            exits.push_async_callback(cancel, asyncio.create_task(watch(system, options, Progress(printed))))
+            exits.push_async_callback(cancel_and_wait, asyncio.create_task(watch(system, options, Progress(printed))))
             system.users.add("ada@example.com", PASSWORD)
             token = system.users.get_id_token("ada@example.com", PASSWORD)
             phone = await exits.enter_async_context(connect(**build_handshake(system, token)))
@@ -212,7 +212,7 @@ async def test_operator_policy_is_applied(desk: Desk) -> None:
             statements[:] = [each for each in statements if "cognito-idp:ListUsers" not in each["Action"]]
 
     def denial() -> object:
-        pool = desk.system.stack.account.arn("AWS::Cognito::UserPool", desk.system.user_pool_id or "")
+        pool = desk.system.stack.account.build_arn("AWS::Cognito::UserPool", desk.system.user_pool_id or "")
         return desk.system.iam.authorize(session["credentials"][0], "cognito-idp:ListUsers", pool)
 
     before = denial()

@@ -546,7 +546,7 @@ async def test_user_of_a_bound_stack_is_let_in_and_stored(
 
     async with run_system(Options(template=bound_template, functions="process"), Progress(io.StringIO())) as system:
         await asyncio.to_thread(system.users.add, "ada@example.com", PASSWORD)
-        token = await asyncio.to_thread(system.users.id_token, "ada@example.com", PASSWORD)
+        token = await asyncio.to_thread(system.users.get_id_token, "ada@example.com", PASSWORD)
         async with connect(**build_handshake(system, token)) as peer:
             await peer.send("hello")
             message = await received(peer)
