@@ -1,4 +1,4 @@
-"""The events that API Gateway passes to functions. A field that does not apply is absent, not null.
+"""Builds the events that API Gateway passes to functions. A field that does not apply is absent, not null.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-integration-requests.html
 https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-lambda-auth.html
@@ -20,7 +20,7 @@ from local.ids import make_id, make_trace_id
 
 Event = dict[str, Any]
 
-# API Gateway spells well-known headers like this, however the client spells them; it keeps the spelling of others.
+# API Gateway changes the names of well-known headers to this spelling, and keeps the spelling of all others.
 CANONICAL_NAMES = {
     name.lower(): name
     for name in (
@@ -53,10 +53,10 @@ def get_unix_milliseconds() -> int:
 
 @dataclass
 class Connection:
-    """What the gateway knows of a client from the opening handshake on.
+    """A client's connection, from the opening handshake on.
 
     Attributes:
-        id: as in `@connections/{id}`.
+        id: the connection id, as in `@connections/{id}`.
         connected_at: Unix time in milliseconds.
         authorizer: the authorizer's context and principalId; None without an authorizer.
     """
@@ -69,14 +69,14 @@ class Connection:
 
     @property
     def identity(self) -> dict[str, str]:
-        """As in events and in GetConnection."""
+        """The object `identity` of events and of GetConnection."""
         source = {"sourceIp": self.source_ip}
         return source if self.user_agent is None else {"userAgent": self.user_agent, **source}
 
 
 @dataclass(frozen=True)
 class Handshake:
-    """A client's opening handshake request. The headers are in the order and spelling of the client."""
+    """A client's opening handshake request. The headers keep the client's order and spelling."""
 
     target: str
     headers: tuple[tuple[str, str], ...]
@@ -97,7 +97,7 @@ class Handshake:
 
     @cached_property
     def trace_root(self) -> str:
-        """The root of the client's trace, or a new one."""
+        """The trace root of the header X-Amzn-Trace-Id; without such a header, a new one."""
         match = TRACE_ROOT.search(self.get_header("X-Amzn-Trace-Id") or "")
         return match[0] if match else f"Root={make_trace_id()}"
 
@@ -118,7 +118,7 @@ def build_authorizer_event(api: Api, connection: Connection, handshake: Handshak
 
 
 def build_connect_event(api: Api, connection: Connection, handshake: Handshake, *, latency: int | None) -> Event:
-    """Return the event of `$connect`; `latency` is the authorizer's in milliseconds, None without an authorizer."""
+    """Return the event of `$connect`; `latency` is what the authorizer took in milliseconds, None without one."""
     authorizer = connection.authorizer
     if latency is not None:
         authorizer = {**(authorizer or {}), "integrationLatency": latency}
@@ -171,7 +171,7 @@ def _build_context(
 
 
 def _build_client_headers(api: Api, connection: Connection, handshake: Handshake) -> list[tuple[str, str]]:
-    """Return the client's headers, sorted, with those that API Gateway adds or replaces."""
+    """Return the client's headers and those that API Gateway adds or replaces, sorted by name."""
     added = {
         "Host": api.domain_name,
         "X-Amzn-Trace-Id": handshake.trace_root,
@@ -189,7 +189,7 @@ def _build_client_headers(api: Api, connection: Connection, handshake: Handshake
 
 
 def _build_maps(single: str, multi: str, pairs: Iterable[tuple[str, str]]) -> Event:
-    """Return both header or query maps: one with each name's last value, one with all its values."""
+    """Return two maps of headers or query parameters: `single` has each name's last value, `multi` has all its values."""
     values: dict[str, list[str]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)

@@ -1,4 +1,4 @@
-"""One stage of a WebSocket API: opening handshakes, messages, and the end of connections."""
+"""Serves one stage of a WebSocket API: opening handshakes, messages, and the end of connections."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from local.journal import Journal
 from local.lambda_.invocation import Invocation
 from local.ports import SHUTDOWN_SECONDS
 
-KEEP_ALIVE_SECONDS = 75.0  # for a client's next request on the same HTTP connection
-MAX_IN_FLIGHT = 256  # messages of one connection whose functions have not answered; others wait
+KEEP_ALIVE_SECONDS = 75.0  # how long an HTTP connection may wait for its next request
+MAX_IN_FLIGHT = 256  # invocations of one connection that run at the same time; further messages wait
 STOPPING = Refusal.of(HTTPStatus.SERVICE_UNAVAILABLE, "Service Unavailable")
 
 logger = logging.getLogger(__name__)
@@ -42,11 +42,11 @@ class GatewayServer:
 
     Args:
         invoke: invokes the function with this ARN.
-        in_turn: each message of a connection waits for the one before, which AWS does not promise.
-        journal: records what is decided.
+        in_turn: handle a connection's messages one after the other, which AWS does not promise.
+        journal: where decisions and messages are recorded.
 
     Raises:
-        TemplateError: the API cannot be served; the message says why.
+        TemplateError: the route selection expression cannot be evaluated locally.
     """
 
     def __init__(
@@ -72,20 +72,20 @@ class GatewayServer:
         self._management = Management(api, self.iam, self.connections, self._requests, journal)
         self._next_due: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._unselected: set[asyncio.BaseTransport] = set()  # connections whose first request has not come
+        self._unselected: set[asyncio.BaseTransport] = set()  # connections whose first request has not arrived
         self._sockets: set[ClientSocket] = set()
         self._http: web.Server
         self._server: asyncio.Server
 
     async def start(self, port: int = 0) -> int:
-        """Listen; return the port. Raise OSError if it is taken."""
+        """Listen on the port, or on a free one for 0; return it. Raise OSError if the port is taken."""
         loop = asyncio.get_running_loop()
         self._http = web.Server(self._serve_http, request_factory=partial(HttpRequest, loop=loop))
         make_http = partial(
             HttpSocket,
             self._http,
             loop=loop,
-            access_log=None,  # type: ignore[arg-type] # is how to turn it off
+            access_log=None,  # type: ignore[arg-type] # None turns it off
             auto_decompress=False,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             lingering_time=sockets.CLOSE_SECONDS,
@@ -109,11 +109,11 @@ class GatewayServer:
         await self._server.wait_closed()
 
     def update(self, api: Api) -> None:
-        """Serve another description of the same stage from now on. Open connections stay.
+        """Replace the description of the stage. Open connections stay open.
 
         Raises:
-            TemplateError: it cannot be served, so the one from before stays in force.
-            ValueError: it describes another API or stage, which needs a restart.
+            TemplateError: the new description cannot be served; the old one stays in use.
+            ValueError: the new description is of another API or stage, which needs a restart.
         """
         for fact in ("id", "stage", "arn"):
             before, after = getattr(self.api, fact), getattr(api, fact)
@@ -122,7 +122,7 @@ class GatewayServer:
         self._replace_api(api)
 
     def _replace_api(self, api: Api) -> None:
-        api.route_selection  # noqa: B018 - raises TemplateError before anything has changed
+        api.route_selection  # noqa: B018 - raises TemplateError before anything is changed
         self.api = api
         routes, buckets = api.routes, self._route_requests
         unchanged = {key for key in routes.keys() & buckets if routes[key].throttle == buckets[key].throttle}
@@ -224,7 +224,7 @@ class GatewayServer:
             recorder.finish(reply if sent else None, reason)
 
     async def _reply(self, route: Route | None, event: Event) -> bytes | None:
-        """Return what goes back to the client, if anything does. Raise IntegrationError with what else it is told."""
+        """Invoke the route's function; return its reply, or None for a one-way route. Raise IntegrationError if it fails."""
         if route is None:
             raise IntegrationError("Forbidden", "no route")
         if not self._take_request(route):
@@ -236,7 +236,7 @@ class GatewayServer:
     def _disconnect(
         self, connection: Connection, socket: ClientSocket, closed: asyncio.Future[tuple[int, str]]
     ) -> None:
-        """Forget a connection whose socket is closed, and run `$disconnect`."""
+        """Remove a connection whose socket is closed, and run `$disconnect`."""
         self.connections.remove(connection.id)
         code, reason = closed.result()
         if self.journal:
@@ -250,7 +250,7 @@ class GatewayServer:
         self._next_due = None if due is None else asyncio.get_running_loop().call_at(due, self._close_due)
 
     def _close_due(self) -> None:
-        """Close the connections that were idle, or open, for too long."""
+        """Close the connections that have reached the idle limit or the connection limit."""
         for peer, limit in self.connections.remove_due():
             peer.socket.close(1001, "Going away", cause=limit)
         self._schedule_due()
@@ -258,7 +258,7 @@ class GatewayServer:
     # Functions
 
     def _take_request(self, route: Route) -> bool:
-        """Return whether the throttles of the route and of the account let one more request through."""
+        """Take one request from the throttles of the route and of the account; return whether both allow it."""
         now = time.monotonic()
         return self._route_requests[route.key].take(now) and self._requests.take(now)
 
