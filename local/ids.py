@@ -1,4 +1,4 @@
-"""Ids as AWS writes them."""
+"""Makes and reads ids in AWS's formats."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 import time
 from base64 import urlsafe_b64encode
 
-random_bits = random.Random().getrandbits  # noqa: S311 - ids are no secrets, and os.urandom takes a system call each
+random_bits = random.Random().getrandbits  # noqa: S311 - ids are not secret, and os.urandom needs a system call for each
 TRACE_ROOT = re.compile(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24})\b")
 CONNECTION_ID = re.compile(r"[\w-]{14}[AEIMQUYcgkosw048]=", re.ASCII)  # base64url of 11 bytes
 
 
 def make_id() -> str:
-    """A connection, message or request id: 16 characters, base64url of 11 bytes, as observed on AWS."""
+    """Return a connection, message or request id: 16 characters, base64url of 11 bytes, as observed on AWS."""
     return urlsafe_b64encode((random_bits(86) << 2).to_bytes(11, "big")).decode()
 
 

@@ -1,6 +1,7 @@
-"""What functions call instead of AWS: checks that their role allows the call, then passes it on to the local AWS.
+"""The endpoint that functions call instead of AWS: a proxy that checks the caller's role and forwards to the local AWS.
 
-They reach it by the SDKs' variables, and by addresses of AWS that they build themselves, whose names are local.
+Functions reach it by the SDKs' variables. Addresses of AWS that they build themselves also lead here, because AWS's host
+names are made local (names.py).
 """
 
 from __future__ import annotations
@@ -45,27 +46,27 @@ DYNAMODB_ACCOUNT_OPERATIONS = {"DescribeEndpoints", "DescribeLimits", "ListBacku
 
 REQUIRED_RESOURCES = {"cognito-idp": "AWS::Cognito::UserPool", "dynamodb": "AWS::DynamoDB::Table"}
 NO_ACCOUNT = Account()
-# What the journal gets of a request
+# Facts about a request that are recorded in the journal.
 SERVICE = web.RequestKey("service", str)
 RESOURCE = web.RequestKey("resource", str)
 EFFECT = web.RequestKey("effect", str)
 
 logger = logging.getLogger(__name__)
 
-Grant = tuple[str, str]  # action and resource, e.g. `dynamodb:PutItem` and a table's ARN
+Grant = tuple[str, str]  # an action and a resource, e.g. `dynamodb:PutItem` and a table's ARN
 
 
 class UnknownCallError(ValueError):
-    """The call cannot be evaluated; the message says which."""
+    """It is unknown which grants a call needs. The message names the call."""
 
 
 def list_grants(service: str, target: str, body: bytes, account: Account = NO_ACCOUNT) -> Iterator[Grant]:
-    """Yield the grants that a call needs, e.g. one for each table of a transaction.
+    """Yield the grants that a call needs, for example one for each table of a transaction.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html
 
     Raises:
-        UnknownCallError: it is none that is known here.
+        UnknownCallError: it is unknown which grants the call needs.
     """
     operation = target.rpartition(".")[2]
     try:
@@ -85,7 +86,7 @@ def list_grants(service: str, target: str, body: bytes, account: Account = NO_AC
 
 
 def is_public(target: str) -> bool:
-    """Return whether a call needs no signature, such as a user's own sign-in; the service's model says so."""
+    """Return whether the service's model says that a call needs no signature, such as a user's own sign-in."""
     model = load_service_model("cognito-idp")
     prefix, _, operation = target.rpartition(".")
     known = prefix == model.metadata["targetPrefix"] and operation in model.operation_names
@@ -117,7 +118,14 @@ def build_table_arn(name: object, account: Account) -> str:
 
 
 class AwsEndpoint:
-    """Listens on the loopback interface for functions' calls; `urls` has the local AWS by service."""
+    """A server on the loopback interface for the calls of functions.
+
+    Args:
+        iam: decides which calls the callers' roles allow.
+        urls: where each local service listens, by service.
+        account: the account and region of the template.
+        journal: where calls are recorded.
+    """
 
     def __init__(
         self, iam: Iam, urls: Mapping[str, str], account: Account = NO_ACCOUNT, journal: Journal | None = None
@@ -131,7 +139,7 @@ class AwsEndpoint:
         self._warned: set[str] = set()
 
     async def start(self) -> str:
-        """Listen, with TLS too; return the URL without."""
+        """Listen with and without TLS; return the URL without TLS."""
         self._http = web.Server(self._serve, access_log=None)
         self._server = await asyncio.get_running_loop().create_server(self._http, "127.0.0.1", 0)
         self._port = int(self._server.sockets[0].getsockname()[1])
@@ -152,7 +160,7 @@ class AwsEndpoint:
         await self._client.close()
 
     def route_gateway(self, domain_name: str, port: int) -> None:
-        """Send what functions ask of the API's own host name to the gateway, which listens on this port."""
+        """Route calls of the API's own host name to the gateway, which listens on this port."""
         self._gateway = domain_name, port
 
     def _find_port(self, host: str) -> int:
@@ -164,7 +172,7 @@ class AwsEndpoint:
         return self._names.build_environment(own)
 
     def list_files(self) -> list[Path]:
-        """Return what a function's container must have at the same path, read-only."""
+        """Return the paths that must be mounted read-only into a function's container, at the same path."""
         return [self._names.files]
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
@@ -204,7 +212,7 @@ class AwsEndpoint:
         return refusal or await self._forward(request, service, body, signed=signature is not None)
 
     def _find_service(self, request: web.BaseRequest, signature: Signature | None) -> tuple[str, str, str]:
-        """Return the host, service and region that a call is for, by its host name or else by its signature."""
+        """Return the host, service and region of a call, from its host name or else from its signature."""
         host = request.headers.get("Host", "").partition(":")[0].lower().rstrip(".")
         if sitecustomize.is_aws(host):
             return host, *parse_host_name(host)
@@ -213,7 +221,7 @@ class AwsEndpoint:
         return host, "cognito-idp", self.account.region
 
     def _explain_missing(self, host: str, service: str, region: str) -> str | None:
-        """Say why a call is for something that is not run locally; None if it is for something that is."""
+        """Return why the called service is not run locally; None if it is run."""
         if service in self.urls and region == self.account.region:
             return None
         if service in self.urls:
@@ -229,7 +237,7 @@ class AwsEndpoint:
         )
 
     def _warn_once(self, message: str, signature: Signature | None) -> None:
-        """Log once what a function misses."""
+        """Log each message once, with the name of the calling function."""
         if message not in self._warned:
             self._warned.add(message)
             session = self.iam.sessions.get(signature.access_key_id) if signature else None
@@ -238,7 +246,7 @@ class AwsEndpoint:
     def _authorize(
         self, request: web.BaseRequest, signature: Signature, service: str, target: str, body: bytes
     ) -> web.Response | None:
-        """Return the answer to a call that is signed wrongly or that its caller may not make."""
+        """Return an error response if the signature is wrong or the caller's role does not allow the call."""
         try:
             signature.check(self.iam, service, self.account.region)
             signature.verify(self.iam, request.method, request.raw_path, request.headers, body)
@@ -262,7 +270,7 @@ class AwsEndpoint:
             resigned = AWSRequest(request.method, url, headers, body)
             SigV4Auth(self._credentials, service, self.account.region).add_auth(resigned)
             headers = dict(resigned.headers.items())
-        headers["Accept-Encoding"] = "identity"  # for the caller may not understand another
+        headers["Accept-Encoding"] = "identity"  # the caller may not understand a compressed answer
         try:
             async with self._client.request(request.method, url, headers=headers, data=BytesIO(body)) as answer:
                 kept = {name: value for name, value in answer.headers.items() if name.lower().startswith("x-amz")}
@@ -276,7 +284,7 @@ class AwsEndpoint:
 
 
 def parse_signature(request: web.BaseRequest) -> tuple[Signature | None, web.Response | None]:
-    """Return the signature of a request, or the answer to a call that needs one."""
+    """Return the request's signature and None, or None and the error response for a call that needs a signature."""
     try:
         return Signature.parse(request.raw_path, request.headers), None
     except SignatureError as error:
@@ -284,7 +292,10 @@ def parse_signature(request: web.BaseRequest) -> tuple[Signature | None, web.Res
 
 
 def parse_host_name(host: str) -> tuple[str, str]:
-    """Read a host name of AWS, e.g. `rooms.s3.us-east-1.amazonaws.com`; a global service's has no region."""
+    """Return service and region of a host name of AWS, e.g. `rooms.s3.us-east-1.amazonaws.com`.
+
+    The region is empty for a global service.
+    """
     suffix = max((each for each in sitecustomize.SUFFIXES if f".{host}".endswith(each)), key=len)
     labels = [each for each in f".{host}".removesuffix(suffix).split(".") if each != "dualstack"]
     region = labels.pop() if REGION.fullmatch(labels[-1]) else ""
@@ -292,7 +303,7 @@ def parse_host_name(host: str) -> tuple[str, str]:
 
 
 def build_not_implemented_response(request: web.BaseRequest, service: str, message: str) -> web.Response:
-    """Return an error that the SDK of the service understands."""
+    """Return a 501 in the error format that the service's SDK understands."""
     error = f"<Error><Code>NotImplemented</Code><Message>{escape(message)}</Message></Error>"
     if request.content_type == "application/x-www-form-urlencoded":
         return web.Response(status=501, text=f"<Response><Errors>{error}</Errors></Response>", content_type="text/xml")
@@ -302,7 +313,7 @@ def build_not_implemented_response(request: web.BaseRequest, service: str, messa
 
 
 def build_error_response(status: int, error: str, message: str) -> web.Response:
-    """Return an error as services with a JSON protocol write it."""
+    """Return an error in the format of services with a JSON protocol."""
     body = json.dumps({"__type": error, "message": message})
     return web.Response(
         status=status, text=body, content_type="application/x-amz-json-1.0", headers={"x-amzn-ErrorType": error}

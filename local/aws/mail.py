@@ -1,4 +1,4 @@
-"""Prints the mails that Cognito would send; the local AWS sends none and keeps them all."""
+"""Prints the mails that Cognito would send. The local AWS keeps them and sends none."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ async def fetch_mails(session: ClientSession, aws_url: str) -> list[Mail]:
 
 async def print_mails(aws_url: str, say: Callable[[str], None]) -> None:
     """Print each mail once, until cancelled."""
-    said: set[str] = set()
+    printed: set[str] = set()
     async with ClientSession(raise_for_status=True, timeout=ClientTimeout(total=ANSWER_SECONDS)) as session:
         while True:
-            with suppress(ClientError, TimeoutError, ValueError):  # asked again soon
+            with suppress(ClientError, TimeoutError, ValueError):  # the next poll tries again
                 for mail in await fetch_mails(session, aws_url):
-                    if mail.id not in said:
-                        said.add(mail.id)
+                    if mail.id not in printed:
+                        printed.add(mail.id)
                         say(str(mail))
             await asyncio.sleep(POLL_SECONDS)

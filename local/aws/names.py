@@ -1,7 +1,7 @@
-"""Makes AWS's host names local in functions, and speaks TLS for them.
+"""Makes AWS's host names local in functions, and terminates TLS for them.
 
-A function's names resolve to here (resolver/sitecustomize.py). It trusts our certificate authority, which lives as long
-as the run.
+In a function, resolver/sitecustomize.py resolves AWS's host names to the listener here. The function trusts a certificate
+authority that is made for each run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class HostContext(ssl.SSLContext):
 
 
 class Authority:
-    """A certificate authority. Its key stays in memory; a host's is in a private file while OpenSSL reads it."""
+    """A certificate authority. Its key stays in memory; a host's key is in a private file while OpenSSL reads it."""
 
     def __init__(self) -> None:
         self._ca = trustme.CA(path_length=0, organization_name="local run")
@@ -49,10 +49,13 @@ class Authority:
 
 
 class LocalNames:
-    """Listens on the loopback interface, ends TLS, and relays the bytes to the local port that serves the host.
+    """A TLS proxy on the loopback interface. It relays the decrypted bytes to the local port that serves the host.
+
+    Args:
+        find_port: returns the local port that serves a host.
 
     Attributes:
-        files: what a container of a function must have at the same path, read-only.
+        files: the folder that must be mounted read-only into a function's container, at the same path.
     """
 
     def __init__(self, find_port: Callable[[str], int]) -> None:
@@ -79,8 +82,8 @@ class LocalNames:
     def build_environment(self, own: Mapping[str, str]) -> dict[str, str]:
         """Return the variables that make AWS's names local in a function whose template sets `own`.
 
-        A function keeps the root certificates that it brings. It then cannot call AWS's names, because it does not
-        trust ours.
+        If the template sets the root certificates of a function, they stay. The function then cannot call AWS's names,
+        because it does not trust the local authority.
         """
         return {
             "LOCAL_AWS_PORT": str(self.port),
@@ -94,7 +97,7 @@ class LocalNames:
             return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         try:
             connection.context = self._authority.get_context(str(host).lower())
-        except ValueError:  # a name that no certificate may have
+        except ValueError:  # no certificate can have this name
             return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         return None
 
@@ -119,7 +122,7 @@ class LocalNames:
 
 
 async def copy(source: StreamReader, sink: StreamWriter) -> None:
-    """Write what is read, up to the end of either."""
+    """Copy from source to sink until one of the two closes."""
     with suppress(OSError):
         while some := await source.read(CHUNK_BYTES):
             sink.write(some)
@@ -128,7 +131,7 @@ async def copy(source: StreamReader, sink: StreamWriter) -> None:
 
 
 def write_files(folder: Path, certificate: bytes) -> None:
-    """Write what functions need, readable by the users of containers too."""
+    """Write the resolver and the root certificates that functions need. Containers' users can read them, too."""
     folder.mkdir()
     roots = Path(ssl.get_default_verify_paths().cafile or BUNDLED_ROOTS).read_bytes()
     (folder / "roots.pem").write_bytes(roots + b"\n" + certificate)

@@ -1,9 +1,9 @@
-"""Signature Version 4: tells whether a request was signed with the credentials that it names.
+"""Verifies Signature Version 4: whether a request was signed with the credentials that it names.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 
-Error types and texts are those that API Gateway was seen to answer. A path is encoded once more than it was sent:
-`/%40connections` counts as `/%2540connections`, `/@connections` as `/%40connections`.
+Error types and texts are those that API Gateway was observed to return. The canonical request has the path encoded once
+more than it was sent: `/%2540connections` for `/%40connections`, and `/%40connections` for `/@connections`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Headers = CIMultiDictProxy[str]
 
 
 class SignatureError(Exception):
-    """A request that is not signed as it must be; the message is AWS's, `type` its name of the fault."""
+    """A request's signature is missing, malformed or wrong. The message and `type` are AWS's."""
 
     def __init__(self, type_: str, message: str) -> None:
         super().__init__(message)
@@ -46,12 +46,12 @@ class SignatureError(Exception):
 
 @dataclass(frozen=True)
 class Signature:
-    """What a request says about its signature, in its header `Authorization` or in its query string.
+    """The signature in a request's `Authorization` header or query string.
 
     Attributes:
         scope: date, region, service and `aws4_request`.
-        time: when it was signed, e.g. `20261129T083000Z`.
-        lifetime: how long it is valid.
+        time: when the request was signed, e.g. `20261129T083000Z`.
+        lifetime: how long the signature is valid.
     """
 
     access_key_id: str
@@ -75,7 +75,7 @@ class Signature:
         """Read the signature of a request.
 
         Raises:
-            SignatureError: there is none, or a part of it is missing.
+            SignatureError: the request has no signature, or a part of the signature is missing.
         """
         query = dict(parse_qsl(target.partition("?")[2]))
         authorization = headers.get("Authorization")
@@ -109,10 +109,11 @@ class Signature:
         return cls(access_key_id, tuple(scope), given["SignedHeaders"], given["Signature"], time, token, lifetime)
 
     def check(self, iam: Iam, service: str, region: str) -> None:
-        """Check everything but the value, so that no body need be read for a request that is refused anyway.
+        """Check credentials, scope and time. The body is not needed, so a refused request's body is never read.
 
         Raises:
-            SignatureError: the credentials are unknown or for something else, or the signature is too old.
+            SignatureError: the access key is unknown, the scope is of another service or region, or the signature is
+                expired.
         """
         self._find_secret(iam)
         if faults := "".join(f"{fault} " for fault in self._find_scope_faults(service, region)):
@@ -135,10 +136,10 @@ class Signature:
             raise_invalid(f"Signature not yet current: {self.time} is still later than {reckoned}")
 
     def verify(self, iam: Iam, method: str, target: str, headers: Headers, body: bytes) -> None:
-        """Compare the value with the one that belongs to this request.
+        """Compute the request's signature and compare it with the given one.
 
         Raises:
-            SignatureError: they differ; the message says what should have been signed.
+            SignatureError: the two differ. The message says what should have been signed.
         """
         canonical = build_canonical_request(method, target, headers, self.signed_headers, body)
         string = "\n".join(
@@ -188,12 +189,12 @@ def parse_authorization(header: str) -> dict[str, str]:
 
 
 def hash_header(header: str) -> str:
-    """Return what AWS quotes in place of a header, which may be a token."""
+    """Return the hash that AWS's messages have instead of a header, which may contain a secret."""
     return b64encode(sha256(header.encode(errors="surrogateescape")).digest()).decode()
 
 
 def find_signing_time(headers: Headers) -> str:
-    """Return when a request says that it was signed; empty if it does not."""
+    """Return the time of signing from X-Amz-Date or Date; an empty text if a request has no such header."""
     if time := headers.get("X-Amz-Date"):
         return time
     date = headers.get("Date", "")

@@ -1,4 +1,4 @@
-"""DynamoDB's time to live: deletes items some time after the moment that they name.
+"""Emulates DynamoDB's time to live: deletes items some time after they have expired.
 
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html
 """
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
-SWEEP_SECONDS = 10.0  # AWS promises days only
+SWEEP_SECONDS = 10.0  # on AWS it can take days
 MIN_SWEEP_SECONDS = 0.1
-TOO_OLD_SECONDS = 5 * 365 * 24 * 60 * 60.0  # AWS takes such a time for a mistake and leaves the item
+TOO_OLD_SECONDS = 5 * 365 * 24 * 60 * 60.0  # AWS does not delete an item that expired longer ago
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,12 @@ Identity = tuple[tuple[str, str], ...]
 
 
 class Expiry:
-    """Select expired items. The time that an item has left when it is first seen passes `clock_speed` times faster.
+    """Selects the expired items of a table. An item's remaining time, when first seen, passes `clock_speed` times faster.
 
     Args:
         key: the names of the table's key attributes.
-        attribute: that holds the Unix time in seconds.
+        attribute: the attribute with the time of expiry, in Unix seconds.
+        clock_speed: by how much the remaining time of items is divided.
     """
 
     def __init__(self, key: Iterable[str], attribute: str, clock_speed: float = 1.0) -> None:
@@ -42,7 +43,10 @@ class Expiry:
         self._ends: dict[Identity, float] = {}
 
     def select_expired(self, items: Iterable[Item], now: float) -> list[Item]:
-        """Return those of all items of the table to delete at `now`; items without a number there are never deleted."""
+        """Return the items that have expired at `now`. An item whose attribute is no number never expires.
+
+        `items` must be all items of the table: the others are forgotten.
+        """
         ends: dict[Identity, float] = {}
         expired = []
         for item in items:
@@ -84,7 +88,7 @@ def delete_expired(dynamodb: DynamoDBClient, table_name: str, expiry: Expiry) ->
             dynamodb.delete_item(
                 TableName=table_name,
                 Key={name: item[name] for name in expiry.key},
-                ConditionExpression="#attribute = :seen",  # it may have been renewed since
+                ConditionExpression="#attribute = :seen",  # a function may have renewed the item since the scan
                 ExpressionAttributeNames={"#attribute": expiry.attribute},
                 ExpressionAttributeValues={":seen": item[expiry.attribute]},
             )

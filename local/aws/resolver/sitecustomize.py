@@ -1,12 +1,12 @@
-"""Makes AWS's host names local in a function: Python imports this module by itself before the function's code.
+"""Makes AWS's host names local in a function. Python imports this module automatically before the function's code.
 
-The local run puts its folder on PYTHONPATH; no image contains it. A name of AWS resolves to the loopback address, and
-its HTTPS port to the one in LOCAL_AWS_PORT, where the local run speaks TLS. Other ports are refused. All other names
-resolve as before.
+The local run puts the module's folder on PYTHONPATH; no image contains it. AWS's host names resolve to the loopback
+address, and port 443 to LOCAL_AWS_PORT, where the local run speaks TLS. Other ports are refused. All other names resolve
+as before.
 
-Covered is what resolves names by Python's socket module: http.client, urllib, urllib3, requests, botocore, asyncio,
-aiohttp, httpx, websockets. Not covered is what brings a resolver of its own: uvloop, aiodns (aiohttp uses it if it is
-installed), grpc, and programs that are not Python, such as curl.
+This works for libraries that resolve names by Python's socket module: http.client, urllib, urllib3, requests, botocore,
+asyncio, aiohttp, httpx, websockets. It does not work for those with a resolver of their own: uvloop, aiodns (aiohttp uses
+it if it is installed), grpc, and programs that are not Python, such as curl.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import _socket
 import os
 import sys
 
-TYPE_CHECKING = False  # importing typing takes longer than all of this
+TYPE_CHECKING = False  # importing typing would take longer than the rest of this module
 if TYPE_CHECKING:
     from typing import Any
 
-# Those of botocore's partitions.json; function URLs; user pools' domains.
+# The suffixes in botocore's partitions.json, and those of function URLs and of user pools' domains.
 SUFFIXES = (
     ".amazonaws.com",
     ".amazonaws.com.cn",
@@ -47,10 +47,10 @@ refused: set[str] = set()
 
 
 def localize(host: Any, port: Any) -> tuple[Any, Any]:
-    """Return the local address of a name and port of AWS; return others as they are.
+    """Return the local address for a host name of AWS. Return other hosts and their ports unchanged.
 
     Raises:
-        gaierror: this port has no local one.
+        gaierror: the port is not HTTPS, so it has no local address.
     """
     if not is_aws(host):
         return host, port
@@ -100,7 +100,7 @@ def gethostbyname_ex(host: Any) -> Any:
 
 
 class Socket(_socket.socket):
-    """Resolves the name in an address itself, which C code would do otherwise."""
+    """A socket that localizes the host name in an address. Otherwise C code would resolve the name."""
 
     __slots__ = ()
 
@@ -126,7 +126,7 @@ def import_hidden_module() -> None:
 
 if __name__ == "sitecustomize":
     if "LOCAL_AWS_PORT" in os.environ:
-        # In the C module, so that Python's own need not be imported where nothing is called.
+        # Patch the C module, so that a function that calls nothing need not import Python's socket module.
         _socket.getaddrinfo, _socket.gethostbyname = getaddrinfo, gethostbyname
         _socket.gethostbyname_ex, _socket.socket = gethostbyname_ex, Socket  # type: ignore[misc]
     import_hidden_module()
