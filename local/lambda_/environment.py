@@ -1,4 +1,4 @@
-"""Runs an execution environment: the real awslambdaric polls a Lambda Runtime API of ours.
+"""Runs an execution environment: serves a Lambda Runtime API, which the real awslambdaric polls.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -38,7 +38,7 @@ Begin = Callable[[PendingInvocation], None]
 
 
 class RuntimeApi(HttpConnection):
-    """The connection of a runtime."""
+    """A runtime's HTTP connection to the Runtime API."""
 
     def __init__(self, environment: ExecutionEnvironment) -> None:
         super().__init__()
@@ -47,12 +47,12 @@ class RuntimeApi(HttpConnection):
     def data_received(self, data: bytes) -> None:
         try:
             super().data_received(data)
-        except HttpParserError as error:  # or of what a request has set off
+        except HttpParserError as error:  # a malformed request, or an exception in a callback of the parser
             logger.warning("%s: its runtime cannot be served", self.environment.function.target, exc_info=error)
             self.transport.abort()
 
     def on_body(self, part: bytes) -> None:
-        if len(self.body) <= MAX_ANSWER_BYTES:  # the rest is not needed to refuse it
+        if len(self.body) <= MAX_ANSWER_BYTES:  # a larger body is refused, so the rest is not kept
             super().on_body(part)
 
     def serve(self, method: str, target: str, body: bytes) -> None:
@@ -81,15 +81,15 @@ class ExecutionEnvironment:
         on_end: Callable[[ExecutionEnvironment], None],
         journal: Journal | None = None,
     ) -> None:
-        """Start it.
+        """Start the environment.
 
         Args:
-            function: as the template declares it.
+            function: the function that it runs.
             launch: starts the process.
-            variables: that it gets besides those of Lambda and the template.
-            on_ready: called when it can begin an invocation, with what begins it.
-            on_exit: called when its process has exited: it cannot begin an invocation any more.
-            on_end: called when its process has ended and is cleaned up.
+            variables: environment variables in addition to those of Lambda and of the template.
+            on_ready: called when it can begin an invocation, with a function that begins the invocation.
+            on_exit: called when its process has exited, so it cannot begin an invocation any more.
+            on_end: called when its process has exited and is cleaned up.
             journal: where its log is recorded.
         """
         self.function = function
@@ -112,13 +112,13 @@ class ExecutionEnvironment:
         self._running = asyncio.create_task(self._run())
 
     def explain_init_error(self) -> str:
-        """Return type and message of the init error, with the lines of the user's code that it comes from."""
+        """Return type and message of the init error, and the lines of the user's code that caused it."""
         assert self.init_error
         explanation = "\n".join((f"{self.init_error.error}: {self.init_error.message}", *self._init_error_lines))
         return self._launched.localize(explanation) if self._launched else explanation
 
     def end(self) -> None:
-        """Send SIGTERM to the process, and SIGKILL after STOP_SECONDS."""
+        """Send SIGTERM to the process, and SIGKILL if it has not ended after STOP_SECONDS."""
         self._ending = True
         if self._launched and self._launched.process.returncode is None:
             self._launched.terminate()
@@ -137,7 +137,7 @@ class ExecutionEnvironment:
             variables = collect_variables(self.function, self.extra_variables, f"{host}:{port}")
             self._launched = await self.launch(self.function, variables)
             await self._wait_for_exit(self._launched)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for this environment
+        except Exception as error:  # noqa: BLE001 - after any error, no invocation may wait for this environment
             self._fail(Invocation(error="Runtime.StartFailed", message=str(error) or type(error).__name__))
         finally:
             self._on_end(self)
@@ -145,7 +145,7 @@ class ExecutionEnvironment:
                 server.close()
 
     async def _wait_for_exit(self, launched: RuntimeProcess) -> None:
-        """Wait until the process has ended, and clean up."""
+        """Wait until the process has exited, then clean up."""
         if self._ending:
             self.end()
         seconds = max(INIT_SECONDS, self.function.timeout_seconds)  # Lambda repeats the init phase in the invocation
@@ -157,7 +157,7 @@ class ExecutionEnvironment:
         if self._killing:
             await self._killing
         end = await launched.clean_up()
-        await asyncio.wait([logging_], timeout=STOP_SECONDS)  # no more: a process that it has started may hold the pipe
+        await asyncio.wait([logging_], timeout=STOP_SECONDS)  # a process that it has started may hold the pipe open
         launched.output.close()
         self._fail(end)
 
@@ -188,13 +188,13 @@ class ExecutionEnvironment:
             self._init = self._started_at, time.time()
             self.initialized.set_result(None)
         if self._ending:
-            return  # it is being killed: an invocation would be lost
+            return  # an invocation would be lost, because the environment is ending
         self._on_ready(self, partial(self._begin, answer))
 
     def _begin(self, answer: Answer, pending: PendingInvocation) -> None:
         self._current = pending
         if self._launched and self._launched.process.returncode is not None:
-            return  # it died as its turn came: `_fail` settles the invocation
+            return  # the process died just now: `_fail` settles the invocation
         init, self._init = self._init, None
         if pending.recorder:
             pending.recorder.begin(init)
@@ -213,7 +213,7 @@ class ExecutionEnvironment:
             self._current.settle(invocation)
 
     def _time_out(self, pending: PendingInvocation) -> None:
-        """Fail the invocation and kill the environment with all its state, as Lambda does."""
+        """Fail the invocation and kill the environment, so that its state is lost, as on Lambda."""
         message = f"{pending.request_id} Task timed out after {self.function.timeout_seconds:.2f} seconds"
         logger.warning("%s: %s", self.function.target, message, extra={"request_id": pending.request_id})
         pending.settle(Invocation(error="Sandbox.Timedout", message=message))
@@ -233,7 +233,7 @@ class ExecutionEnvironment:
             self.initialized.set_result(None)
 
     def _fail(self, invocation: Invocation) -> None:
-        """Fail what the environment was doing when it ended."""
+        """Fail the init phase or the invocation that was running when the environment ended."""
         if self._current:
             message = f"RequestId: {self._current.request_id} Error: {invocation.message}"
             invocation = dataclasses.replace(invocation, message=message)
@@ -274,7 +274,7 @@ def parse_answer(body: bytes) -> Invocation:
 
 
 def parse_error(body: bytes) -> tuple[Invocation, list[str]]:
-    """Return the error, and the entries of its stack trace."""
+    """Return the error that the runtime has reported, and the entries of its stack trace."""
     try:
         error = json.loads(body)
         trace = [str(entry) for entry in error.get("stackTrace") or ()]

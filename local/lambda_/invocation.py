@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Invocation:
-    """What came of invoking a function: its answer, or why there is none.
+    """The result of an invocation: the function's answer, or an error.
 
     Attributes:
         error: the error's type, e.g. `KeyError` or `Sandbox.Timedout`; None for an answer.
@@ -38,8 +38,8 @@ class PendingInvocation:
     """An invocation that waits for its answer.
 
     Attributes:
-        span_id: id of the function's segment in the trace, the parent of what the function traces.
-        recorder: records it in the journal, if there is one.
+        span_id: the id of the function's segment in the trace. It is the parent of the segments that the function sends.
+        recorder: records the invocation in the journal; None without a journal.
     """
 
     payload: bytes
