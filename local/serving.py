@@ -1,4 +1,4 @@
-"""Starts what listens and runs: the endpoint for AWS, the functions, the gateway, the page and the inspector."""
+"""Starts all servers and functions: the endpoint for AWS, the gateway, the functions, the page and the inspector."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def serve(
     journal: Journal | None,
     started_at: float,
 ) -> System:
-    """Start everything that needs the created resources; `exits` ends it in the opposite order."""
+    """Start everything that needs the created resources. `exits` stops the parts in reverse order."""
     iam = Iam(enforced=options.iam)
     limits = options.limits.speed_up(options.clock_speed)
     stack = template.resolve([PAGE_CONFIG])
@@ -89,7 +89,7 @@ async def serve(
 
 
 async def start_inspector(options: Options, journal: Journal | None, exits: AsyncExitStack) -> Inspector | None:
-    """Start the inspector, which ends last: it shows how the connections end."""
+    """Start the inspector. It is started first so that it stops last: it shows how the connections end."""
     if journal is None or options.inspector_port is None:
         return None
     inspector = Inspector(journal, options.inspector, options.inspector_port)
@@ -99,7 +99,7 @@ async def start_inspector(options: Options, journal: Journal | None, exits: Asyn
 
 
 async def start_tracing(journal: Journal | None, exits: AsyncExitStack) -> dict[str, str]:
-    """Listen for traces; return the functions' variables that lead there."""
+    """Listen for traces; return the variables that make functions send their traces there."""
     if journal is None:
         return {}
     listener = TraceListener(journal)
@@ -109,14 +109,14 @@ async def start_tracing(journal: Journal | None, exits: AsyncExitStack) -> dict[
 
 
 def open_session(iam: Iam, stack: Stack, function: Function) -> Session:
-    """Open a session of a function's role, with credentials of its own."""
+    """Open a session of a function's role, with its own credentials."""
     account = stack.account
     arn = f"arn:{account.partition}:sts::{account.id}:assumed-role/{function.role.name}/{function.name}"
     return iam.open_session(function.target, function.role, arn)
 
 
 def build_endpoint_variables(system: System, endpoint_url: str) -> dict[str, str]:
-    """Return the SDKs' variables by which functions reach the local AWS and the gateway instead of AWS."""
+    """Return the SDKs' variables that make functions call the local AWS and the gateway instead of AWS."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": system.callback_url,
