@@ -16,10 +16,10 @@ FLAG = "--page-port"
 
 
 class PageServer(LocalhostServer):
-    """Serves a folder, and `config.json` from memory.
+    """Serves the folder of the built page, and `config.json` from memory.
 
-    Its Content-Security-Policy lets the page connect to the local gateway and the local Cognito and nowhere else, so
-    that a page with wrong settings cannot reach AWS.
+    The Content-Security-Policy allows connections to the local gateway and the local Cognito only. So a page with wrong
+    settings cannot reach AWS.
 
     Raises:
         LaunchError: the page is not built, or the port is not available.
@@ -54,7 +54,7 @@ class PageServer(LocalhostServer):
 
     async def _serve_file(self, request: web.Request) -> web.FileResponse:
         file = find_file(self.folder, request.match_info["name"] or "index.html")
-        if file == self.folder / "config.json":  # it has the settings of a deployment
+        if file == self.folder / "config.json":  # such a file has the settings of a deployment
             raise web.HTTPNotFound
         return web.FileResponse(file)
 
