@@ -1,4 +1,4 @@
-"""The command line of `python -m local`: what is wrong with it is said in one line, before slow imports."""
+"""Parses the command line of `python -m local`. An error is reported in one line, before slow imports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COMMANDS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without a page of usage before it."""
+    """A parser that reports an error in one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument ([^:]+): ", r"\1 ", message)
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Return the command with its arguments; exit with one line about those that are wrong."""
+    """Return the command with its arguments. Exit with a one-line error if an argument is wrong."""
     parser = Parser(
         prog="python -m local",
         description="Run the system of the synthesized template on this machine.",
@@ -81,7 +81,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 def check_ports(parser: Parser, arguments: argparse.Namespace) -> None:
-    """Exit with one line if two parts would listen on one port."""
+    """Exit with a one-line error if two parts would listen on the same port."""
     flags: dict[int, str] = {}
     for flag, port in (
         ("--port", arguments.port),
@@ -243,7 +243,7 @@ def parse_url(text: str) -> str:
 
 
 def check_context(arguments: argparse.Namespace) -> None:
-    """Exit with one line about a context that the stack would refuse after seconds of synthesis."""
+    """Exit with a one-line error if the stack would refuse the context, because the synthesis takes seconds."""
     context = dict(arguments.context)
     if arguments.template:
         if context:

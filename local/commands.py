@@ -1,4 +1,4 @@
-"""Commands beside a running `make up`: each returns what it prints."""
+"""Commands for a running `make up`. Each returns the text that it prints."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from types_boto3_apigatewaymanagementapi import ApiGatewayManagementApiClient
     from types_boto3_dynamodb import DynamoDBClient
 
-USER = "ada@example.com"  # whom `make up` makes
+USER = "ada@example.com"  # the user that `make up` adds
 
 
 def run_command(arguments: argparse.Namespace) -> str:
-    """Return what a command prints.
+    """Run a command; return the text to print.
 
     Raises:
-        CommandError: it cannot be carried out.
+        CommandError: the command cannot be carried out.
     """
     try:
         match arguments.command:
@@ -44,10 +44,10 @@ def run_command(arguments: argparse.Namespace) -> str:
 
 
 def get_token(port: int, email: str) -> str:
-    """Return an ID token of a user whom `make up` or `make user` has made.
+    """Return an ID token of a user that `make up` or `make user` has added.
 
     Raises:
-        CommandError: nobody here knows the user's password, or the user cannot sign in.
+        CommandError: the user does not exist, the password is not in the state file, or the user cannot sign in.
     """
     email, flags = check_email(email), state.write_flags(port)
     running = state.find_running(port)
@@ -65,10 +65,10 @@ def get_token(port: int, email: str) -> str:
 
 
 def add_user(port: int, email: str, groups: list[str]) -> str:
-    """Add a user whose password is kept in the state file.
+    """Add a user, and keep the password in the state file.
 
     Raises:
-        CommandError: the address is taken, or the user pool does not take this user.
+        CommandError: the address is taken, or the user pool refuses the user.
     """
     email, flags = check_email(email), state.write_flags(port)
     groups = list(dict.fromkeys(groups))
@@ -83,7 +83,7 @@ def add_user(port: int, email: str, groups: list[str]) -> str:
                     f"there is a user {found} already, its token is `make -s token EMAIL={quote(email)}{flags}`"
                 )
             raise CommandError(f"there is a user {found} already, who signed up on the page: take another address")
-        # Saved first: if this command is killed, no user is left whose password nobody knows.
+        # Save the password first: if this command is killed, it must not leave a user with an unknown password.
         running.users[email] = make_password()
         state.write(port, running)
         try:
@@ -100,7 +100,7 @@ def find_connection(port: int) -> str:
     """Return the id of the newest connection in the table.
 
     Raises:
-        CommandError: nobody is connected, or the table does not tell.
+        CommandError: no connection is in the table, or the rows have no connection ids.
     """
     running = state.find_running(port)
     if not running.table_name:
@@ -123,10 +123,10 @@ def find_connection(port: int) -> str:
 
 
 def post(port: int, message: str, connection_id: str | None) -> str:
-    """Post a message to a connection, by default the newest one, as a server with AWS's credentials does.
+    """Post a message to a connection, by default to the newest one, by `@connections`.
 
     Raises:
-        CommandError: `@connections` refuses; the message has its status.
+        CommandError: `@connections` refuses the post. The message has the status.
     """
     if not message:
         raise CommandError("MESSAGE is missing: make -s post MESSAGE='hello'")
@@ -146,7 +146,7 @@ def post(port: int, message: str, connection_id: str | None) -> str:
 
 
 def check_email(text: str) -> str:
-    """Return the address in lower case, because Cognito treats Ana@… and ana@… as one user."""
+    """Return the address in lower case, because Cognito treats Ana@… and ana@… as one user. Raise CommandError if invalid."""
     if not EMAIL.fullmatch(text):
         raise CommandError(f"EMAIL must be an email address such as bob@example.com, it is {text!r}")
     return text.lower()

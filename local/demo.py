@@ -1,4 +1,4 @@
-"""`make demo`: one user's life with the system, strangers who stay outside, and one whose token runs out."""
+"""`make demo`: shows a user's connection from sign-in to disconnect, refused handshakes, and a token that expires."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from local.system import Options, System, run_system
 from ops import Deployment
 
 ANSWER_SECONDS = 10.0
-LIFETIME_SECONDS = 3  # of a token that runs out while we watch
+LIFETIME_SECONDS = 3  # of the token that expires during the demo
 
 
 async def demo(options: Options, progress: Progress) -> None:
     """Run the system, show everything, and end.
 
     Raises:
-        StepFailed: the first step that does not do what it should.
+        StepFailed: a step failed; the demo ends with it.
     """
     started = time.monotonic()
     async with run_system(options, progress) as system:
@@ -116,7 +116,7 @@ async def show_refusals(system: System, progress: Progress, email: str, secret: 
 
 
 async def open_connection(system: System, token: str | None) -> ClientConnection:
-    """Connect as our own clients do; without a token for None."""
+    """Connect as our own clients do. With None, connect without a token."""
     handshake = example.build_handshake(system, token or "")
     if token is None:
         handshake = {"uri": system.websocket_url, "proxy": None}
@@ -162,13 +162,13 @@ async def wait_until_empty(system: System) -> None:
 
 
 def push(system: System, user_id: str, message: str) -> int:
-    """Send a message to all connections of a user as any server can; return how many got it."""
+    """Push a message to all connections of a user by `ops`; return how many got it."""
     with closing(open_deployment(system)) as deployment:
         return ops.push(deployment, message.encode(), user_id).outcomes["delivered"]
 
 
 def open_deployment(system: System) -> Deployment:
-    """Return the running system as `ops` operates one."""
+    """Return the running system as a deployment for `ops`."""
     assert system.table_name
     session = get_session()
     session.set_credentials(ADMINISTRATOR, ADMINISTRATOR)
@@ -190,7 +190,7 @@ def create_app_client(system: System) -> str:
 
 
 def get_short_lived_token(system: System, email: str, secret: str) -> str:
-    """Return a real token of the real app client, valid for seconds: the local Cognito allows what AWS does not."""
+    """Return a token of the app client that is valid for seconds. The local Cognito allows such a lifetime; AWS does not."""
     cognito = system.aws.client("cognito-idp")
     app_client = {"UserPoolId": system.user_pool_id, "ClientId": system.app_client_id}
     before = cognito.describe_user_pool_client(**app_client)["UserPoolClient"]
