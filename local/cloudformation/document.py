@@ -1,6 +1,6 @@
-"""A CloudFormation template: its parameters, conditions and resources, and what refers to them.
+"""Reads a CloudFormation template, and evaluates its parameters, conditions and references.
 
-An error names what would be run wrongly. What has no effect locally is not judged.
+A template is refused if the local run would differ from AWS. Anything that has no effect locally is ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from local.cloudformation.template_file import (
 from local.cloudformation.values import Scalar, expect, to_text
 from local.errors import TemplateError
 
-# The property that is a resource's name, if it has one; otherwise a name is made up.
+# The property with a resource's name, by type. Without it, CloudFormation generates a name.
 NAMES = {
     "AWS::ApiGatewayV2::Stage": "StageName",
     "AWS::Cognito::UserPoolDomain": "Domain",
@@ -73,18 +73,18 @@ ATTRIBUTES = {
 }
 OTHER_ARN = "arn:{partition}:*:{region}:{account}:{id}"
 STACK_ID = "arn:{partition}:cloudformation:{region}:{account}:stack/{id}/00000000-0000-0000-0000-000000000000"
-BOUND_SERVICES = ("execute-api", "lambda", "dynamodb", "cognito-idp")  # whose ARNs tell a template's account
+BOUND_SERVICES = ("execute-api", "lambda", "dynamodb", "cognito-idp")  # their ARNs tell the template's account
 ARN = re.compile(r":([\w-]+):([a-z]{2}(?:-[a-z]+)+-\d):(\d{12}):(?!layer)")  # service, region, account
 
 
 @dataclass
 class Document:
-    """A template whose references can be resolved once its resources have physical ids.
+    """A template. Its references can be resolved when its resources have physical ids.
 
     Attributes:
-        resources: those whose condition is true.
-        left_out: the condition of each resource whose condition is false.
-        physical_ids: of the resources that have been created; others get the name that CloudFormation would make up.
+        resources: the resources whose condition is true.
+        left_out: the conditions, by logical id, of the resources whose condition is false.
+        physical_ids: ids of created resources by logical id; other resources get a name as CloudFormation generates it.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Document:
         """Read a template file.
 
         Raises:
-            TemplateError: it is no template, or has a resource that cannot be run here; the message names it.
+            TemplateError: the file is no template, or a resource cannot be run locally. The message names it.
         """
         content = parse(path)
         refuse_transforms(path, content.get("Transform") or [])
@@ -129,16 +129,16 @@ class Document:
         return template
 
     def _find_account_in_arns(self) -> Account:
-        """Return the account and region that ARNs name: those of permissions, as evaluated, and all that are written out.
+        """Return the account and region that most ARNs name: those of permissions, and those that are written out.
 
-        A name of another account does no harm, because everything in the template then belongs to that account.
+        An ARN of another account does no harm, because then everything in the template belongs to that account.
         """
         sources = []
         for logical_id, resource in self.resources.items():
             if resource["Type"] == "AWS::Lambda::Permission":
                 with suppress(TemplateError):
                     sources.append(self.evaluate(resource.get("Properties", {}).get("SourceArn"), logical_id))
-        self.physical_ids.clear()  # names that have been made up so far may contain the account
+        self.physical_ids.clear()  # the names that were generated so far may contain the default account
         written = [each.get("Properties") for each in self.resources.values() if each["Type"] in RUN]
         arns = ARN.findall(json.dumps([sources, written], default=str))
         for service in BOUND_SERVICES:
@@ -150,7 +150,7 @@ class Document:
         return Account()
 
     def _check_type(self, logical_id: str, resource: dict[str, Any]) -> None:
-        """Refuse a resource of a type that is not run, if the run would differ without it."""
+        """Raise TemplateError if the resource's type is not run and the local run would differ from AWS without it."""
         type_ = resource["Type"]
         if type_ in RUN or is_without_effect(type_):
             return
@@ -164,16 +164,16 @@ class Document:
                 )
 
     def read_all(self, type_: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the logical ids, and the properties that are read, of all resources of a type that is run."""
+        """Yield the logical id and the properties of each resource of a type."""
         for logical_id, resource in self.resources.items():
             if resource["Type"] == type_:
                 yield logical_id, self.read_properties(logical_id)
 
     def read_properties(self, logical_id: str, *only: str) -> dict[str, Any]:
-        """Return the properties that are read of a resource that is run, or `only` these, evaluated and with their types.
+        """Return a resource's properties, or `only` these, evaluated and with the right types. Leave out ignored ones.
 
         Raises:
-            TemplateError: a property is missing, has the wrong type, or would change what is run.
+            TemplateError: a property is missing, has the wrong type, or cannot be run locally.
         """
         type_, given = RUN[self.resources[logical_id]["Type"]], self.find_written_properties(logical_id)
         ignored = type_.ignored.split()
@@ -187,12 +187,12 @@ class Document:
         return found
 
     def find_written_properties(self, logical_id: str) -> dict[str, Any]:
-        """Return a resource's properties as they are written."""
+        """Return a resource's properties as the template has them, not evaluated."""
         properties: dict[str, Any] = self.resources[logical_id].get("Properties", {})
         return properties
 
     def evaluate_output(self, name: str) -> Any:
-        """Return an output's value; TemplateError names the output if its value is unknown here."""
+        """Return an output's value. Raise TemplateError if it cannot be evaluated locally."""
         return self.evaluate(self.outputs[name].get("Value"), f"output {name}")
 
     def evaluate(self, value: Any, where: str) -> Any:
@@ -214,7 +214,7 @@ class Document:
         return expect(bool, self.evaluate(self.conditions[name], where), where, "true or false")
 
     def resolve_reference(self, name: str, where: str) -> Any:
-        """Return what `Ref` gives for a parameter, pseudo parameter or resource."""
+        """Return the value of `Ref` for a parameter, pseudo parameter or resource."""
         pseudo_parameters = {
             "AWS::AccountId": self.account.id,
             "AWS::NoValue": REMOVED,
@@ -233,7 +233,7 @@ class Document:
         return self.get_physical_id(name)
 
     def resolve_attribute(self, logical_id: str, name: str, where: str) -> str:
-        """Return what `Fn::GetAtt` gives for a resource."""
+        """Return the value of `Fn::GetAtt` for a resource."""
         self._check_exists(logical_id, where)
         type_ = self.resources[logical_id]["Type"]
         id_ = self.get_physical_id(logical_id)
@@ -244,12 +244,14 @@ class Document:
         if name == "Arn" and type_ in ARNS:
             own_name = id_.rpartition("/")[2] if type_ == "AWS::SQS::Queue" else id_
             return self.account.build_arn(type_, self._read_path(logical_id) + own_name)
-        if name == "Arn" and type_ not in RUN and type_.startswith("AWS::"):  # calls to it are refused
+        if (
+            name == "Arn" and type_ not in RUN and type_.startswith("AWS::")
+        ):  # calls to this service are refused, so the ARN's form does not matter
             return self.account.format(OTHER_ARN, id_).replace("*", type_.split("::")[1].lower())
         raise TemplateError(f"{where}: Fn::GetAtt {logical_id}.{name} is not known locally; use another value there")
 
     def get_physical_id(self, logical_id: str) -> str:
-        """Return a resource's own name, or the one that CloudFormation would make up."""
+        """Return a resource's physical id; without one, its own name or a name as CloudFormation generates it."""
         if logical_id not in self.physical_ids:
             self.physical_ids[logical_id] = self._make_up_id(logical_id)
         return self.physical_ids[logical_id]
@@ -270,7 +272,7 @@ class Document:
         return self.account.format(QUEUE_URL, name) if type_ == "AWS::SQS::Queue" else name
 
     def _read_path(self, logical_id: str) -> str:
-        """Return what comes before the name in the ARN of a role or managed policy."""
+        """Return the path before the name in the ARN of a role or managed policy; empty for other types."""
         resource = self.resources[logical_id]
         path = resource.get("Properties", {}).get("Path", "/") if resource["Type"].startswith("AWS::IAM::") else "/"
         return str(self.evaluate(path, f"{logical_id}: Path"))[1:]
@@ -297,7 +299,7 @@ class Document:
 
 
 def find_references(value: Any) -> Iterator[str]:
-    """Yield the names that a value refers to, with either branch of each condition."""
+    """Yield the names that a value refers to, in both branches of each condition."""
     if isinstance(value, list):
         for each in value:
             yield from find_references(each)

@@ -1,4 +1,4 @@
-"""Intrinsic functions of CloudFormation.
+"""Evaluates CloudFormation's intrinsic functions.
 
 https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference.html
 """
@@ -14,19 +14,19 @@ from typing import Any, Protocol
 from local.cloudformation.values import Scalar, expect, shorten, to_text
 from local.errors import TemplateError
 
-REMOVED = object()  # what `Ref: AWS::NoValue` stands for: the property or the item is left out
+REMOVED = object()  # the value of `Ref: AWS::NoValue`, which removes the property or the item
 
 
 class Scope(Protocol):
-    """What intrinsic functions refer to. `where` starts the message of a TemplateError."""
+    """The template that intrinsic functions refer to. `where` starts the message of a TemplateError."""
 
     mappings: dict[str, Any]
 
     def resolve_reference(self, name: str, where: str) -> Any:
-        """Return what `Ref` gives for a parameter, pseudo parameter or resource."""
+        """Return the value of `Ref` for a parameter, pseudo parameter or resource."""
 
     def resolve_attribute(self, logical_id: str, name: str, where: str) -> str:
-        """Return what `Fn::GetAtt` gives for a resource."""
+        """Return the value of `Fn::GetAtt` for a resource."""
 
     def evaluate_condition(self, name: str, where: str) -> bool:
         """Return whether a condition of the template is true."""
@@ -36,7 +36,7 @@ def evaluate(scope: Scope, value: Any, where: str) -> Any:
     """Return the value with its intrinsic functions evaluated.
 
     Raises:
-        TemplateError: a function is unknown, has wrong arguments, or refers to nothing that is known.
+        TemplateError: a function is unknown, has wrong arguments, or refers to something unknown.
     """
     if isinstance(value, list):
         return [each for item in value if (each := evaluate(scope, item, where)) is not REMOVED]
@@ -133,7 +133,7 @@ def negate(scope: Scope, argument: Any, where: str) -> bool:
 
 
 def format_scalar(value: Any) -> str:
-    """Return a part of a text; TypeError for an object or a list."""
+    """Return a scalar as text. Raise TypeError for an object or a list."""
     if not isinstance(value, Scalar):
         raise TypeError(value)
     return to_text(value)

@@ -1,4 +1,4 @@
-"""Reads functions, roles and the WebSocket API from a template, the only configuration of the local run."""
+"""Reads functions, roles and the WebSocket API from a template. The template configures the whole local run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from local.errors import TemplateError
 from local.lambda_.function import Function
 
 DEFAULT_ROUTE_SELECTION = "$request.body.action"
-# AWS's own policies that allow nothing of the services that are run; what others allow is unknown here.
+# AWS's managed policies without grants for the services that are run. The grants of other managed policies are unknown.
 # https://docs.aws.amazon.com/aws-managed-policy/latest/reference/policy-list.html
 POLICIES_WITHOUT_EFFECT = {
     "AWSXRayDaemonWriteAccess",
@@ -27,7 +27,7 @@ POLICIES_WITHOUT_EFFECT = {
     "service-role/AWSLambdaBasicExecutionRole",
     "service-role/AWSLambdaVPCAccessExecutionRole",
 }
-# Lambda refuses these. https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+# Lambda refuses a function with one of these. https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 RESERVED_VARIABLES = {
     "_HANDLER", "_X_AMZN_TRACE_ID", "AWS_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_EXECUTION_ENV",
     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_VERSION",
@@ -35,7 +35,7 @@ RESERVED_VARIABLES = {
     "AWS_LAMBDA_RUNTIME_API", "AWS_REGION", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "LAMBDA_RUNTIME_DIR",
     "LAMBDA_TASK_ROOT",
 }  # fmt: skip
-TASK_ROOT = "/var/task"  # where the images have the code
+TASK_ROOT = "/var/task"  # the folder of the code in an image
 VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
 INVOCATION_URI = re.compile(r"functions/([^/]+)/invocations$")
 STAGE_VARIABLE = re.compile(r"\$\{stageVariables\.(\w+)\}")
@@ -48,21 +48,21 @@ FUNCTION = re.compile(
 
 
 class Template(Document):
-    """A template that is run: what its resources are to the gateway and to the functions."""
+    """A template that can be resolved to the gateway's API and the functions."""
 
     def with_physical_ids(self, physical_ids: Mapping[str, str]) -> Self:
-        """Return the template with the ids, by logical id, that resources got when they were created."""
+        """Return a copy of the template with the physical ids, by logical id, of created resources."""
         return dataclasses.replace(self, physical_ids=dict(physical_ids))
 
     def read_created_definitions(self) -> dict[str, Any]:
-        """Return type and properties, by logical id, of all that is created in the local AWS."""
+        """Return type and properties, by logical id, of the resources that are created in the local AWS."""
         return {id_: (type_, properties) for type_ in CREATED for id_, properties in self.read_all(type_)}
 
     def resolve(self, outputs: Iterable[str] = ()) -> Stack:
-        """Return what the template comes to, with the values of those of these outputs that it has.
+        """Resolve the template; include the values of these outputs, as far as the template has them.
 
         Raises:
-            TemplateError: something cannot be run here; the message names it.
+            TemplateError: something cannot be run locally. The message names it.
         """
         by_type: defaultdict[str, list[str]] = defaultdict(list)
         for logical_id, resource in self.resources.items():
@@ -125,7 +125,7 @@ class Template(Document):
             raise TemplateError(f"{logical_id}: only the handler {handler} is run; leave out ImageConfig and Handler")
 
     def _find_functions(self) -> dict[str, str]:
-        """Return the logical ids of functions by ARN; aliases and versions are those of their function."""
+        """Return the logical ids of functions by ARN. The ARN of an alias or version maps to its function."""
         functions = {
             self.resolve_attribute(each, "Arn", each): each for each in self._find_ids("AWS::Lambda::Function")
         }
@@ -137,7 +137,7 @@ class Template(Document):
         return functions
 
     def build_function_arn(self, text: str, where: str) -> str:
-        """Return the full ARN of a function that is given by its name, or by a full or partial ARN."""
+        """Return the full ARN of a function, given its name or its full or partial ARN."""
         match = FUNCTION.fullmatch(text)
         if match is None:
             raise TemplateError(f"{where}: {text} is neither the name nor the ARN of a function")
@@ -159,9 +159,10 @@ class Template(Document):
     # Roles
 
     def find_written_properties(self, logical_id: str) -> dict[str, Any]:
-        """Return a resource's properties; of policies without what concerns other services, or roles of other stacks.
+        """Return a resource's properties as the template has them, not evaluated.
 
-        Values there may be unknown here.
+        In policies, drop the roles of other stacks and the details of statements for services that are not run, because
+        their values may be unknown locally.
         """
         properties = super().find_written_properties(logical_id)
         if self.resources[logical_id]["Type"].startswith("AWS::IAM::"):
@@ -174,7 +175,7 @@ class Template(Document):
         return properties
 
     def _drop_other_services(self, policy: Any, where: str) -> Any:
-        """Return a policy whose statements for services that are not run have their actions only."""
+        """Return a copy of the policy in which statements for services that are not run have only their actions."""
         document = policy.get("PolicyDocument") if isinstance(policy, dict) else None
         if not isinstance(document, dict) or not isinstance(statements := document.get("Statement"), list):
             return policy
@@ -185,7 +186,7 @@ class Template(Document):
         return {**policy, "PolicyDocument": {**document, "Statement": judged}}
 
     def _read_role(self, arn: str, where: str) -> Role:
-        """Return a function's role with the statements of all its policies; TemplateError if one cannot be evaluated."""
+        """Return a function's role with the statements of all its policies. Raise TemplateError if one is unknown."""
         logical_id = next(
             (each for each in self._find_ids("AWS::IAM::Role") if self.resolve_attribute(each, "Arn", where) == arn), ""
         )
@@ -208,7 +209,7 @@ class Template(Document):
         return Role(name, tuple(self._parse_statements(documents)))
 
     def read_managed_policy(self, logical_id: str) -> Role:
-        """Return a role with this policy alone; TemplateError if it cannot be evaluated."""
+        """Return a role with this policy only. Raise TemplateError if the policy cannot be evaluated."""
         document = self.read_properties(logical_id)["PolicyDocument"]
         return Role(logical_id, tuple(self._parse_statements([(logical_id, document)])))
 
@@ -220,7 +221,7 @@ class Template(Document):
                 raise TemplateError(f"{policy_id}: {error}; leave it out of the local run") from error
 
     def _find_policies(self, role: str, attached: list[str]) -> Iterator[str]:
-        """Yield the logical ids of the policies that a role has, by the policies' own word or the role's."""
+        """Yield the logical ids of a role's policies. Either the policy names the role, or the role has it attached."""
         for logical_id in (*self._find_ids("AWS::IAM::Policy"), *self._find_ids("AWS::IAM::ManagedPolicy")):
             if (
                 role in self.read_properties(logical_id, "Roles").get("Roles", ())
@@ -234,7 +235,7 @@ class Template(Document):
     # The API
 
     def read_api(self) -> Api:
-        """Return the one WebSocket API of the template."""
+        """Return the template's WebSocket API. Raise TemplateError if there is not exactly one API with one stage."""
         apis, stages = self._find_ids("AWS::ApiGatewayV2::Api"), self._find_ids("AWS::ApiGatewayV2::Stage")
         if len(apis) != 1 or len(stages) != 1:
             found = ", ".join((*apis, *stages)) or "none"
@@ -275,7 +276,7 @@ class Template(Document):
             raise TemplateError(f"{where}: ApiId {properties['ApiId']} is not the API of the template, {logical_id}")
 
     def _read_permissions(self) -> Iterator[tuple[str, str]]:
-        """Yield function ARN, and pattern of the route or authorizer for which API Gateway may invoke it."""
+        """Yield pairs: a function's ARN, and the pattern of the routes and authorizers that may invoke it."""
         for logical_id in self._find_ids("AWS::Lambda::Permission"):
             if is_imported(self.resources[logical_id].get("Properties", {}).get("FunctionName")):
                 continue  # another stack's function
@@ -317,7 +318,7 @@ class Template(Document):
         )
 
     def _is_two_way(self, logical_id: str, properties: dict[str, Any]) -> bool:
-        """Return whether a route answers: it says so and has a route response. `$default` is the only key of both."""
+        """Return whether a route is two-way: it has a selection expression for responses, and a route response."""
         responses = [
             response["RouteResponseKey"]
             for _, response in self.read_all("AWS::ApiGatewayV2::RouteResponse")
@@ -343,7 +344,7 @@ class Template(Document):
             )
 
     def _find(self, type_: str, reference: str, where: str) -> str:
-        """Return the logical id of the resource that has this physical id, which may follow a folder."""
+        """Return the logical id of the resource with this physical id, which may have the prefix `integrations/`."""
         found = [
             each
             for each in self._find_ids(type_)
@@ -354,7 +355,7 @@ class Template(Document):
         return found[0]
 
     def _find_invoked_function(self, uri: str, where: str, stage: dict[str, Any]) -> str:
-        """Return the ARN of the function that a URI invokes, with the stage's variables filled in."""
+        """Return the ARN of the function that a URI invokes, after filling in the stage's variables."""
         variables = stage.get("StageVariables", {})
         filled = STAGE_VARIABLE.sub(lambda match: variables.get(match[1], match[0]), uri)
         match = INVOCATION_URI.search(filled)
@@ -369,7 +370,7 @@ class Template(Document):
 
 @contextmanager
 def name_resource_in_errors(logical_id: str) -> Iterator[None]:
-    """Let the message of a TemplateError begin with the resource."""
+    """Put the resource's logical id in front of the message of a TemplateError."""
     try:
         yield
     except TemplateError as error:

@@ -1,4 +1,4 @@
-"""Values of properties: CloudFormation turns scalars into the type that a property has, "20" into 20 or true into "true"."""
+"""Converts values to the types of properties, as CloudFormation does: "20" to 20, or true to "true"."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 def coerce(shape: Shape, value: Any, where: str, ignored: Container[str] = ()) -> Any:
-    """Return the value with the types of the shape, without members that are `ignored`.
+    """Return the value, converted to the types of the shape, without the members in `ignored`.
 
     Raises:
-        TemplateError: it is something else; the message starts with `where`.
+        TemplateError: the value cannot be converted. The message starts with `where`.
     """
     result = value
     match shape:
@@ -89,12 +89,12 @@ def coerce_number(shape: Shape, value: Any, where: str) -> float:
 
 
 def to_text(value: Scalar) -> str:
-    """Return a scalar as CloudFormation writes it into a text."""
+    """Return a scalar as text, in CloudFormation's format."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def expect(type_: type[T], value: Any, where: str, name: str) -> T:
-    """Return the value if it has the type; TemplateError names what it must be."""
+    """Return the value if it has the type, else raise TemplateError."""
     if not isinstance(value, type_):
         raise build_error(where, name, value)
     return value
@@ -105,6 +105,6 @@ def build_error(where: str, expected: str, value: Any) -> TemplateError:
 
 
 def shorten(value: Any) -> str:
-    """Return the value as JSON, cut where it is long."""
+    """Return the value as JSON, cut to 80 characters."""
     shown = json.dumps(value, ensure_ascii=False, default=lambda _: "AWS::NoValue")
     return shown if len(shown) <= 80 else f"{shown[:80]}…"
