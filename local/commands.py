@@ -40,7 +40,9 @@ def run_command(arguments: argparse.Namespace) -> str:
             case _:
                 return find_connection(arguments.port)
     except (EndpointError, HTTPClientError) as error:
-        raise CommandError(f"what `make up` has started does not answer, start it again: {error}") from error
+        raise CommandError(
+            f"a server of `make up` does not answer; stop `make up` and start it again: {error}"
+        ) from error
 
 
 def get_token(port: int, email: str) -> str:
@@ -58,7 +60,7 @@ def get_token(port: int, email: str) -> str:
         raise CommandError(f"there is no user {email}: add one with `make user EMAIL={quote(email)}{flags}`")
     if known is None:
         raise CommandError(
-            f"nobody here knows the password of {found}, who signed up on the page: sign in there, "
+            f"the password of {found} is unknown, because the user signed up on the page: sign in there, "
             f"or add another user with `make user EMAIL=…{flags}`"
         )
     return users.get_id_token(email, known)
@@ -105,19 +107,19 @@ def find_connection(port: int) -> str:
     running = state.find_running(port)
     if not running.table_name:
         raise CommandError(
-            "the template has no table, so nobody knows who is connected: `make post` takes CONNECTION=…"
+            "the template has no table, so the open connections are unknown: pass a connection id, `make post CONNECTION=…`"
         )
     dynamodb: DynamoDBClient = client("dynamodb", running.dynamodb_url, running.region)
     pages = dynamodb.get_paginator("scan").paginate(TableName=running.table_name)
     rows = [row for page in pages for row in page["Items"]]
     if rows and not any("connectionId" in row for row in rows):
         raise CommandError(
-            f"the rows of table {running.table_name} have no connectionId, so nobody knows who is connected: "
-            "`make post` takes CONNECTION=…"
+            f"the rows of table {running.table_name} have no connectionId, so the open connections are unknown: "
+            "pass a connection id, `make post CONNECTION=…`"
         )
     connected = [row for row in rows if "connectionId" in row and not is_expired(row)]
     if not connected:
-        raise CommandError("nobody is connected: start the wscat line first")
+        raise CommandError("no connection is open: run the wscat line first")
     newest = max(connected, key=lambda row: (read_number(row, "connectedAt"), read_number(row, "removedAt")))
     return str(next(iter(newest["connectionId"].values())))
 

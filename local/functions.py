@@ -135,7 +135,7 @@ class Functions:
             except LaunchError as error:
                 if self.mode == "image":
                     raise
-                logger.warning("no images, so plain processes are run: %s", error)
+                logger.warning("the images could not be built, so the functions run as plain processes: %s", error)
                 fallback = ", the images could not be built: the log says why"
             else:
                 self._launcher = self._containers

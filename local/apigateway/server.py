@@ -155,7 +155,7 @@ class GatewayServer:
             decision = await self._decide(connection, handshake)
         except Exception:
             logger.exception("the handshake of %s failed", connection.id)
-            decision = gateway.add_reason("a fault of the local gateway", gateway.INTERNAL_ERROR)
+            decision = gateway.add_reason("a bug in the local gateway", gateway.INTERNAL_ERROR)
         if isinstance(decision, Refusal):
             socket.refuse(decision, handshake.request_id)
             self._record_decision(decision, handshake, connection)

@@ -74,7 +74,7 @@ def list_grants(service: str, target: str, body: bytes, account: Account = NO_AC
     except ValueError as error:
         raise UnknownCallError("the request is not JSON") from error
     if not isinstance(parameters, dict) or not operation:
-        raise UnknownCallError(f"{service} cannot be called like this")
+        raise UnknownCallError(f"{service}: the request names no operation, or its body is not an object")
     if service == "cognito-idp":
         user_pool_id = parameters.get("UserPoolId")
         arn = account.build_arn("AWS::Cognito::UserPool", user_pool_id) if user_pool_id else "*"

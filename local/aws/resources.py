@@ -43,7 +43,7 @@ def create_resources(template: Template, aws: LocalAws) -> CreatedResources:
         for logical_id, properties in template.with_physical_ids(created.physical_ids).read_all(type_):
             if properties.get("MfaConfiguration") == "ON":
                 raise TemplateError(
-                    f"{logical_id}: MfaConfiguration ON asks for a second factor, which nobody has locally; use OPTIONAL"
+                    f"{logical_id}: MfaConfiguration ON needs a second factor, which users do not have locally; use OPTIONAL"
                 )
             try:
                 id_ = create_resource(aws, type_, template.get_physical_id(logical_id), properties)

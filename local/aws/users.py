@@ -95,7 +95,7 @@ class Users:
             CommandError: there is no app client, or it does not allow sign-in by SRP.
         """
         if self.app_client_id is None:
-            raise CommandError("the template has no app client (AWS::Cognito::UserPoolClient), so nobody can sign in")
+            raise CommandError("the template has no app client (AWS::Cognito::UserPoolClient), so users cannot sign in")
         app_client = self.cognito.describe_user_pool_client(UserPoolId=self.user_pool_id, ClientId=self.app_client_id)[
             "UserPoolClient"
         ]

@@ -140,7 +140,7 @@ class Template(Document):
         """Return the full ARN of a function, given its name or its full or partial ARN."""
         match = FUNCTION.fullmatch(text)
         if match is None:
-            raise TemplateError(f"{where}: {text} is neither the name nor the ARN of a function")
+            raise TemplateError(f"{where}: {text} is not the name or ARN of a function")
         account = dataclasses.replace(
             self.account, id=match["account"] or self.account.id, region=match["region"] or self.account.region
         )
@@ -290,7 +290,7 @@ class Template(Document):
     def _read_route(self, logical_id: str, properties: dict[str, Any], stage: dict[str, Any]) -> Route:
         key = properties["RouteKey"]
         if "Target" not in properties:
-            raise TemplateError(f"{logical_id}: route {key} has no Target, so nothing could serve it")
+            raise TemplateError(f"{logical_id}: route {key} has no Target, so it would invoke nothing; give it one")
         integration_id = self._find("AWS::ApiGatewayV2::Integration", properties["Target"], f"{logical_id}: Target")
         integration = self.read_properties(integration_id)
         self._check_api(integration_id, integration)

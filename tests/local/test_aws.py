@@ -112,7 +112,11 @@ def test_caller_with_other_keys_is_refused(aws: LocalAws) -> None:
     ("logical_id", "properties", "message"),
     [
         ("Page", {"UserPoolId": "us-east-1_NoSuch000"}, "Page: User pool us-east-1_NoSuch000 does not exist."),
-        ("Users", {"MfaConfiguration": "ON"}, "Users: MfaConfiguration ON asks for a second factor, which nobody has"),
+        (
+            "Users",
+            {"MfaConfiguration": "ON"},
+            "Users: MfaConfiguration ON needs a second factor, which users do not have",
+        ),
         (
             "Connections",
             {"BillingMode": "PROVISIONED", "TableName": "provisioned"},

@@ -131,7 +131,7 @@ def test_connection_without_a_client_is_a_clear_error(up: Up) -> None:
     asked = up.run("connection")
 
     assert (asked.returncode, asked.stdout) == (1, "")
-    assert asked.stderr == "nobody is connected: start the wscat line first\n"
+    assert asked.stderr == "no connection is open: run the wscat line first\n"
 
 
 def test_printed_wscat_and_post_lines_work_together(up: Up) -> None:
@@ -334,7 +334,7 @@ def test_other_template_is_told_what_can_be_told(checkout: Checkout) -> None:
     assert usage.startswith(f"WebSocket   {url}\n\nIn another terminal, from here:\n")
     assert f"  npx wscat -c '{url}' -H 'Auth: …'\n" in up.printed
     assert f"  make -s post MESSAGE='hello from outside' CONNECTION=… LOCAL_FLAGS=--port={up.port}\n" in up.printed
-    no_table = "the template has no table, so nobody knows who is connected: `make post` takes CONNECTION=…\n"
+    no_table = "the template has no table, so the open connections are unknown: pass a connection id, `make post CONNECTION=…`\n"
     assert commands == {
         "token": "the template has no user pool (AWS::Cognito::UserPool), so there are no users\n",
         "connection": no_table,

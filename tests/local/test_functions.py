@@ -105,7 +105,7 @@ async def test_functions_whose_images_cannot_be_used_run_as_processes_and_the_lo
 
     assert shown == "websocket as processes, the images could not be built: the log says why"
     (logged,) = [record.getMessage() for record in caplog.records if record.name == "local.functions"]
-    assert logged.startswith("no images, so plain processes are run: ")
+    assert logged.startswith("the images could not be built, so the functions run as plain processes: ")
     assert reason in logged
     assert await machine.ask() == "first"
 

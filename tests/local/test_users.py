@@ -123,7 +123,7 @@ def test_user_who_signed_up_on_the_page_is_refused_by_name(up: Up) -> None:
     attributes = [{"Name": "email", "Value": "Carol@example.com"}]
     assert users.find("carol@example.com") == attributes[0]["Value"]
 
-    nobody = "nobody here knows the password of Carol@example.com, who signed up on the page: sign in there, "
+    nobody = "the password of Carol@example.com is unknown, because the user signed up on the page: sign in there, "
     assert refusal(get_token, "carol@example.com") == f"{nobody}or add another user with `make user EMAIL=…`"
     there_is = "there is a user Carol@example.com already, who signed up on the page: take another address"
     assert refusal(add_user, "carol@example.com", []) == there_is
@@ -212,7 +212,7 @@ def test_user_who_cannot_be_added_as_a_whole_is_not_added(up: Up, monkeypatch: p
 @pytest.mark.parametrize(
     ("app_client", "reason"),
     [
-        (None, "the template has no app client (AWS::Cognito::UserPoolClient), so nobody can sign in"),
+        (None, "the template has no app client (AWS::Cognito::UserPoolClient), so users cannot sign in"),
         (
             {"ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH"]},
             "app client {id} does not let users sign in by SRP: add ALLOW_USER_SRP_AUTH to its ExplicitAuthFlows",
@@ -274,23 +274,23 @@ def test_connection_without_times_is_found_too(aws: LocalAws, table: str) -> Non
 
 
 def test_nobody_is_connected_where_all_rows_have_expired(aws: LocalAws, table: str) -> None:
-    assert refusal(find_connection) == "nobody is connected: start the wscat line first"
+    assert refusal(find_connection) == "no connection is open: run the wscat line first"
     put(aws, table, connectionId="expired", removedAt=4)
-    assert refusal(find_connection) == "nobody is connected: start the wscat line first"
+    assert refusal(find_connection) == "no connection is open: run the wscat line first"
 
 
 def test_table_of_something_else_is_told(aws: LocalAws, table: str) -> None:
     put(aws, table, socket="L0SM9cOFvHcCIhw=")
 
-    no_id = f"the rows of table {table} have no connectionId, so nobody knows who is connected"
-    assert refusal(find_connection) == f"{no_id}: `make post` takes CONNECTION=…"
+    no_id = f"the rows of table {table} have no connectionId, so the open connections are unknown"
+    assert refusal(find_connection) == f"{no_id}: pass a connection id, `make post CONNECTION=…`"
 
 
 def test_template_without_a_table_is_told() -> None:
     state.save(PORT, State.of_this_process({"--port": PORT}, ready=True))
 
-    no_table = "the template has no table, so nobody knows who is connected"
-    assert refusal(find_connection) == f"{no_table}: `make post` takes CONNECTION=…"
+    no_table = "the template has no table, so the open connections are unknown"
+    assert refusal(find_connection) == f"{no_table}: pass a connection id, `make post CONNECTION=…`"
 
 
 # Posting
