@@ -70,7 +70,7 @@ def describe_addresses(system: System, user: str, no_token: str | None, flags: s
         yield f"Token       make -s token{flags}                (an ID token of {user}{member}, by SRP)"
         yield f"Users       make user EMAIL=bob@example.com{group}{flags}"
     names = {"AWS::Cognito::UserPool": "Cognito", "AWS::DynamoDB::Table": "DynamoDB"}
-    services = " and ".join(name for type_, name in names.items() if system.stack.first(type_))
+    services = " and ".join(name for type_, name in names.items() if system.stack.find_first(type_))
     if system.aws.started and services:
         yield f"AWS         {system.aws.url}        ({services} for boto3 and the AWS CLI, keys test and test)"
 

@@ -104,15 +104,15 @@ class System:
 
     @property
     def user_pool_id(self) -> str | None:
-        return self.stack.first("AWS::Cognito::UserPool")
+        return self.stack.find_first("AWS::Cognito::UserPool")
 
     @property
     def app_client_id(self) -> str | None:
-        return self.stack.first("AWS::Cognito::UserPoolClient")
+        return self.stack.find_first("AWS::Cognito::UserPoolClient")
 
     @property
     def table_name(self) -> str | None:
-        return self.stack.first("AWS::DynamoDB::Table")
+        return self.stack.find_first("AWS::DynamoDB::Table")
 
     @property
     def websocket_url(self) -> str:

@@ -26,6 +26,6 @@ class Stack:
     physical_ids: dict[str, list[str]]
     outputs: dict[str, Any]
 
-    def first(self, type_: str) -> str | None:
+    def find_first(self, type_: str) -> str | None:
         """Return the physical id of the first resource of a type; None if there is none."""
         return next(iter(self.physical_ids.get(type_, ())), None)

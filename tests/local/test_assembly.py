@@ -1,4 +1,4 @@
-"""The stack is synthesized again only if something that it depends on has changed."""
+"""The stack is synthesized again only if one of its inputs has changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fixtures import ROOT
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of what the stack depends on, in which nothing has been synthesized."""
+    """A copy of the stack's inputs, without a cached assembly."""
     for name in assembly.INPUTS:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -53,7 +53,7 @@ def test_unchanged_stack_is_synthesized_once_for_each_context(synthesized: list[
     assert synthesized == [{"selfSignUp": "true", **context} for context in (plain, {"a": "1"}, {"a": "2"})]
 
 
-def test_context_decides_whether_strangers_may_sign_up(project: Path, synthesized: list[dict[str, str]]) -> None:
+def test_context_decides_whether_users_may_sign_up(project: Path, synthesized: list[dict[str, str]]) -> None:
     get_template({"selfSignUp": "false"})
     (project / "cdk.json").write_text('{"app": "app", "context": {"selfSignUp": false}}')
     get_template({})

@@ -1,4 +1,4 @@
-"""The local AWS: ministack as a process of ours, and the template's resources in it."""
+"""The local AWS: the ministack process, and the template's resources in it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_created_resources_have_their_own_ids(aws: LocalAws, created: CreatedRes
     assert described["UserPoolClient"]["ExplicitAuthFlows"] == ["ALLOW_USER_SRP_AUTH"]
 
 
-def test_table_forgets_by_the_templates_attribute(aws: LocalAws, created: CreatedResources) -> None:
+def test_table_has_the_time_to_live_of_the_template(aws: LocalAws, created: CreatedResources) -> None:
     table = created.physical_ids["Connections"]
 
     found = aws.client("dynamodb").describe_time_to_live(TableName=table)["TimeToLiveDescription"]
@@ -80,7 +80,7 @@ def test_table_forgets_by_the_templates_attribute(aws: LocalAws, created: Create
 
 
 @pytest.mark.parametrize("specification", [None, {"AttributeName": "removedAt", "Enabled": False}], ids=["none", "off"])
-def test_table_without_a_time_to_live_forgets_nothing(
+def test_table_without_a_time_to_live_deletes_nothing(
     aws: LocalAws, tmp_path: Path, specification: dict[str, Any] | None
 ) -> None:
     properties = {**RESOURCES["Connections"]["Properties"], "TableName": f"lasting-{specification is None}"}
@@ -124,7 +124,7 @@ def test_caller_with_other_keys_is_refused(aws: LocalAws) -> None:
         ),
     ],
 )
-def test_refused_property_is_told_with_its_resource(
+def test_error_of_a_refused_property_names_the_resource(
     aws: LocalAws, tmp_path: Path, logical_id: str, properties: dict[str, Any], message: str
 ) -> None:
     resource = RESOURCES[logical_id]
@@ -249,7 +249,7 @@ async def test_functions_reach_nothing_that_was_not_started(tmp_path: Path) -> N
 
 
 def states(folder: Path) -> list[Path]:
-    """Where ministack keeps what it knows, the user pool's private key included."""
+    """Return the folders in which ministack keeps its state, including the user pool's private key."""
     return list(folder.glob("local-aws-*"))
 
 
@@ -273,7 +273,7 @@ def test_state_is_for_its_owner_only(aws: LocalAws) -> None:
 
 
 async def failed_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None) -> str:
-    """What is said when this runs in ministack's place, or nothing is installed there."""
+    """Return the error if this script runs instead of ministack, or for None if nothing is installed."""
     monkeypatch.setattr(local_aws, "ROOT", tmp_path)
     monkeypatch.setattr(local_aws, "VENVS", tmp_path / "venvs")
     if script is not None:
@@ -302,7 +302,7 @@ async def test_process_that_ends_says_where_to_look(tmp_path: Path, monkeypatch:
     assert (tmp_path / "log").read_text() == "out of memory\n"
 
 
-async def test_process_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_that_never_answers_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_aws, "START_SECONDS", 0.1)
 
     assert str(tmp_path / "log") in await failed_start(tmp_path, monkeypatch, "exec sleep 600")

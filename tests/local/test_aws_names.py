@@ -1,4 +1,4 @@
-"""Addresses of AWS that code in a function builds itself: they arrive at the local system, and nothing leaves for AWS."""
+"""Addresses of AWS that a function's code builds itself lead to the local system, and no call reaches AWS."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def look_up(host):
 
 
 class Desk:
-    """An endpoint with a gateway, and a function that was started with what the endpoint gives to functions."""
+    """An endpoint with a gateway, and a function with the endpoint's variables."""
 
     def __init__(self, endpoint: AwsEndpoint, gateway: Gateway, cognito: LoopbackServer, function: Runtime) -> None:
         self.endpoint = endpoint
@@ -206,7 +206,7 @@ async def test_name_is_local_however_it_is_resolved(desk: Desk) -> None:
     assert await desk.do("by_a_socket_with_a_name", host=API) == "TLSv1.3"
 
 
-# What is not
+# What is not run locally
 
 
 SERVICES = [
@@ -261,7 +261,7 @@ async def test_only_https_is_spoken_for_aws(desk: Desk, caplog: pytest.LogCaptur
     assert [record.getMessage() for record in caplog.records].count(message) == 1
 
 
-# Names, and what a function has of its own
+# Host names, and a function's own settings
 
 
 @pytest.mark.parametrize("host", ["amazonaws.com", "s3.amazonaws.com", "S3.AmazonAWS.com.", b"a.api.aws", "a.on.aws"])
@@ -298,7 +298,7 @@ def test_host_names_service_and_region(host: str, expected: tuple[str, str]) -> 
     assert parse_host_name(host) == expected
 
 
-async def test_module_that_ours_hides_is_imported_too(endpoint: AwsEndpoint, tmp_path: Path) -> None:
+async def test_hidden_sitecustomize_is_imported_too(endpoint: AwsEndpoint, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('hidden', __name__)")
     environment = endpoint.build_environment({"PYTHONPATH": str(tmp_path)})
 

@@ -35,7 +35,7 @@ GONE = ("GoneException", 410)
 
 
 async def call(gateway: Gateway, operation: str, connection_id: str, **parameters: Any) -> Any:
-    """An operation of the management API, by boto3."""
+    """Call an operation of the management API by boto3."""
     return await asyncio.to_thread(getattr(gateway.management, operation), ConnectionId=connection_id, **parameters)
 
 
@@ -223,14 +223,14 @@ async def test_closed_connection_is_gone(gateway: Gateway, operation: str, param
     assert code(await failure(gateway, operation, connection_id, **parameters)) == GONE
 
 
-async def test_gone_is_told_by_a_header_alone(gateway: Gateway, dial: Dial) -> None:
+async def test_gone_response_has_a_header_and_no_body(gateway: Gateway, dial: Dial) -> None:
     status, headers, body = await request(dial, gateway, f"GET /prod/@connections/{make_id()}", caller=DESK)
 
     assert (status, headers["x-amzn-errortype"], body) == (410, "GoneException", b"")
 
 
 @pytest.mark.parametrize("connection_id", ["x", "not-an-id", "L0SM9cOFvHcCIhw", "L0SM9cOFvHcCIhx="])
-async def test_id_that_cannot_be_one_is_a_bad_request(gateway: Gateway, connection_id: str) -> None:
+async def test_malformed_connection_id_is_a_bad_request(gateway: Gateway, connection_id: str) -> None:
     error = await failure(gateway, "get_connection", connection_id)
 
     assert code(error) == ("BadRequestException", 400)
@@ -248,7 +248,7 @@ async def test_call_without_a_signature_is_forbidden(gateway: Gateway, dial: Dia
     assert gateway.server.connections.get(connection_id)
 
 
-async def test_call_that_is_signed_wrongly_is_forbidden(gateway: Gateway, dial: Dial) -> None:
+async def test_call_with_a_wrong_signature_is_forbidden(gateway: Gateway, dial: Dial) -> None:
     """With a message in lower case, https://github.com/agilord/aws_client/issues/440."""
     _, connection_id = await gateway.connected()
     wrong = Credentials(ADMINISTRATOR, "wrong")

@@ -1,4 +1,4 @@
-"""A running system that follows its sources and its stack; users, table, tokens and connections stay."""
+"""Hot reload of a running system: code and stack change; users, table, tokens and connections stay."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ECHO = 'echo = {"message": body}'
 
 @dataclass
 class Desk:
-    """A running system of a copied template and copied sources, and what its terminal shows."""
+    """A running system with a copied template and copied sources, and its terminal's output."""
 
     system: System
     template: Path
@@ -188,7 +188,7 @@ async def test_changed_settings_and_routes_are_applied(desk: Desk) -> None:
     assert (await desk.ask("m" * 31))["error"] == "message_too_large"
 
 
-async def test_grant_that_was_taken_away_is_refused_from_the_next_call_on(desk: Desk) -> None:
+async def test_removed_grant_is_refused_from_the_next_call_on(desk: Desk) -> None:
     def change(resources: dict[str, Any]) -> None:
         for resource in resources.values():
             if resource["Type"] == "AWS::IAM::Policy":

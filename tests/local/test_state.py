@@ -1,4 +1,4 @@
-"""The state file of `make up`: who may read it, and what is said of one that no longer runs."""
+"""The state file of `make up`: who may read it, and the errors if `make up` does not run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other() -> Iterator[subprocess.Popen[bytes]]:
-    """Another process, that stands for a `make up` or for what it has started."""
+    """Another process, which stands for a `make up` or for a process that it has started."""
     with subprocess.Popen(SLEEP) as process:
         yield process
         process.kill()
@@ -59,7 +59,7 @@ def test_state_is_read_as_it_was_written(other: subprocess.Popen[bytes]) -> None
     assert state.read(PORT) == written == state.find_running(PORT)
 
 
-def test_nobody_else_can_read_the_file(other: subprocess.Popen[bytes], folder: Path) -> None:
+def test_only_the_owner_can_read_the_file(other: subprocess.Popen[bytes], folder: Path) -> None:
     """Also if an earlier one was killed while it wrote, and left a file that others can read."""
     (folder / "up-4510.new").write_text("")
     (folder / "up-4510.new").chmod(0o644)
@@ -220,7 +220,7 @@ def test_secrets_at_the_end_of_a_command_line_are_not_kept() -> None:
     assert "secret" not in found
 
 
-def test_process_that_has_ended_does_not_run_even_if_nobody_has_asked_for_its_status() -> None:
+def test_zombie_process_does_not_count_as_running() -> None:
     with subprocess.Popen(SLEEP) as process:
         assert is_running(process.pid, "sleep 600")
         process.kill()

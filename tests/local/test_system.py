@@ -1,4 +1,4 @@
-"""The whole system, with the functions as processes and in their images, the token in the URL and out of it."""
+"""The whole system, with functions as processes and in images, and with the token in the URL and in a subprotocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A template of somebody else's, nothing like our stack: what is read from it, and real clients of its gateway."""
+"""Another application's template, unlike our stack: what is read from it, and real clients of its gateway."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ async def test_two_way_route_answers_and_the_others_are_silent(start: Start) -> 
     ],
     ids=str,
 )
-async def test_both_identity_sources_are_needed_or_nobody_is_asked(start: Start, sent: dict[str, Any]) -> None:
+async def test_authorizer_is_invoked_only_with_both_identity_sources(start: Start, sent: dict[str, Any]) -> None:
     gateway = await start()
 
     assert await gateway.refusal(**sent) == 401
@@ -335,7 +335,7 @@ async def test_everybody_may_connect_where_there_is_no_connect_route(start: Star
     assert (answer, gateway.backend.invoked[0]) == ("rooms/list", (ROOMS, "rooms/list"))
 
 
-async def test_stage_without_a_deployment_lets_nobody_in(start: Start, changed: Changed) -> None:
+async def test_stage_without_a_deployment_refuses_handshakes(start: Start, changed: Changed) -> None:
     gateway = await start(changed(**with_("V1", DeploymentId=None)))
 
     assert await gateway.refusal(**TICKET) == 403

@@ -54,7 +54,7 @@ def journal() -> Journal:
 
 @pytest.fixture
 async def address(journal: Journal) -> AsyncIterator[str]:
-    """Where the SDK sends what it has traced."""
+    """The address to which the SDK sends its segments."""
     listener = TraceListener(journal)
     yield await listener.start()
     await listener.stop()
@@ -65,7 +65,7 @@ Prepare = Callable[..., Runtime]
 
 @pytest.fixture
 def prepare(make_runtime: MakeRuntime, journal: Journal, address: str) -> Prepare:
-    """Makes runners that record in the journal."""
+    """Starts functions whose invocations are recorded in the journal."""
 
     def prepared(source: str = HANDLER, **facts: Any) -> Runtime:
         variables = {"AWS_XRAY_DAEMON_ADDRESS": address, "AWS_LAMBDA_FUNCTION_NAME": "x"}

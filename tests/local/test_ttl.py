@@ -1,4 +1,4 @@
-"""Time to live: which items are over at which speed of the clock, and their deletion in a real table."""
+"""Time to live: which items are expired at which clock speed, and their deletion from a real table."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ def item(id_: str, removed_at: object = None) -> Item:
     return stored if removed_at is None else {**stored, "removedAt": {"N": str(removed_at)}}
 
 
-# Which items are over
+# Expired items
 
 
 def expiry(clock_speed: float = 1.0) -> Expiry:
     return Expiry(["id"], "removedAt", clock_speed)
 
 
-def test_item_is_over_from_the_moment_that_it_names() -> None:
+def test_item_expires_at_its_time() -> None:
     kept, over, past = item("a", 1001), item("b", 1000), item("c", 999)
 
     assert expiry().select_expired([kept, over, past], 1000.0) == [over, past]
 
 
-def test_moment_long_ago_is_a_mistake_and_the_item_stays() -> None:
-    """AWS deletes nothing that was over more than five years before."""
+def test_item_that_expired_over_five_years_ago_stays() -> None:
+    """AWS does not delete an item that expired more than five years ago."""
     five_years = 5 * 365 * 24 * 60 * 60
 
     assert expiry().select_expired([item("young", 1000)], now=1000 + five_years - 1) == [item("young", 1000)]
     assert expiry().select_expired([item("old", 1000)], now=1000 + five_years) == []
 
 
-def test_fast_clock_shortens_what_is_left_when_an_item_is_first_seen() -> None:
+def test_fast_clock_shortens_the_remaining_time_of_an_item() -> None:
     fast = expiry(3600)
     row = item("a", 1000 + 7200)
 
@@ -56,14 +56,14 @@ def test_fast_clock_shortens_what_is_left_when_an_item_is_first_seen() -> None:
     assert over == [[], [], [row]]
 
 
-def test_slow_clock_lengthens_it() -> None:
+def test_slow_clock_lengthens_the_remaining_time_of_an_item() -> None:
     slow = expiry(0.5)
     row = item("a", 1010)
 
     assert [slow.select_expired([row], now) for now in (1000.0, 1019.0, 1020.0)] == [[], [], [row]]
 
 
-def test_items_are_each_seen_for_themselves() -> None:
+def test_remaining_time_starts_when_each_item_is_first_seen() -> None:
     fast = expiry(10)
     first, later = item("a", 1100), item("b", 1100)
 
@@ -75,7 +75,7 @@ def test_items_are_each_seen_for_themselves() -> None:
     assert over == [[], [first], [later]]
 
 
-def test_renewed_item_lives_on() -> None:
+def test_renewed_item_stays() -> None:
     fast = expiry(10)
     fast.select_expired([item("a", 1100)], 1000.0)
     fast.select_expired([item("a", 1300)], 1009.0)  # 291 s more, from now on
@@ -84,7 +84,7 @@ def test_renewed_item_lives_on() -> None:
     assert [fast.select_expired([renewed], now) for now in (1010.0, 1038.0, 1038.2)] == [[], [], [renewed]]
 
 
-def test_item_that_comes_back_as_it_was_is_seen_anew() -> None:
+def test_deleted_item_that_is_stored_again_is_a_new_item() -> None:
     fast = expiry(10)
     row = item("a", 1100)
     for items in ([row], []):
@@ -94,12 +94,12 @@ def test_item_that_comes_back_as_it_was_is_seen_anew() -> None:
 
 
 @pytest.mark.parametrize("value", [{}, {"removedAt": {"S": "1"}}, {"removedAt": {"NULL": True}}, {"other": {"N": "1"}}])
-def test_item_without_a_number_is_never_over(value: Any) -> None:
+def test_item_without_a_number_never_expires(value: Any) -> None:
     """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/time-to-live-ttl-before-you-start.html."""
     assert expiry(FAST).select_expired([{"id": {"S": "a"}, **value}], 10e9) == []
 
 
-def test_items_are_told_apart_by_their_whole_key() -> None:
+def test_items_are_distinguished_by_their_whole_key() -> None:
     fast = Expiry(["room", "user"], "removedAt", 10)
     rows: list[Item] = [
         {"room": {"S": room}, "user": {"N": user}, "removedAt": {"N": "1100"}}
@@ -144,7 +144,7 @@ async def swept(aws: LocalAws, created: CreatedResources) -> AsyncIterator[None]
 
 
 def seat(number: int, seconds: float, **more: Any) -> Item:
-    """A seat in the room `a` that is free again in so many seconds."""
+    """Return a seat in the room `a` that expires in so many seconds."""
     return {"room": {"S": "a"}, "seat": {"N": str(number)}, "until": {"N": str(int(time.time() + seconds))}, **more}
 
 
@@ -165,7 +165,7 @@ async def until_gone(aws: LocalAws, number: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_expired_item_goes_and_renewed_item_stays(aws: LocalAws, swept: None) -> None:
+async def test_expired_item_is_deleted_and_renewed_item_stays(aws: LocalAws, swept: None) -> None:
     put(aws, "Seats", seat(1, 2000), seat(2, 2000), seat(3, 0))
     await until_gone(aws, 3)  # by then the others have been seen too
 
@@ -178,7 +178,7 @@ async def test_expired_item_goes_and_renewed_item_stays(aws: LocalAws, swept: No
 
 
 @pytest.mark.parametrize("table", ["Rooms", "Archive"])
-async def test_table_without_expiry_is_left_alone(aws: LocalAws, swept: None, table: str) -> None:
+async def test_items_of_a_table_without_time_to_live_stay(aws: LocalAws, swept: None, table: str) -> None:
     past: Item = {"room": {"S": "a"}, "until": {"N": "1000000000"}}
     put(aws, table, past)
 

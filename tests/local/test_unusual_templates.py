@@ -1,4 +1,4 @@
-"""Templates with one unusual thing each: it is run as CloudFormation would, or refused by a message that says what to do."""
+"""Templates with one unusual part each: it is run as by CloudFormation, or refused with advice."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def rooms(**properties: object) -> dict[str, Resource]:
 
 
 def variable(value: object) -> dict[str, Resource]:
-    """The function `Rooms` with the variable VALUE."""
+    """Return the function `Rooms` with the variable VALUE."""
     return rooms(Environment={"Variables": {"VALUE": value}})
 
 
 def invoke(function_arn: str, **changes: object) -> dict[str, Resource]:
-    """An integration that invokes a function by the text of its ARN."""
+    """Return an integration that invokes a function by its ARN as text."""
     uri = f"arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/{function_arn}/invocations"
     return {"ToRooms": integration("Rooms", IntegrationUri=uri, **changes)}
 
@@ -263,7 +263,7 @@ def function_arn_of(stack: Stack) -> str:
         ),
     ],
 )  # fmt: skip
-def test_unusual_but_right_template_is_run(
+def test_unusual_but_valid_template_is_run(
     write: Write, changes: dict[str, Resource], property_: Callable[[Stack], Any], expected: object
 ) -> None:
     stack = Template.read(write(changes, **{**SECTIONS, "Parameters": {"Names": {"Default": "ada"}}})).resolve()
@@ -301,7 +301,7 @@ def test_unusual_but_right_template_is_run(
     ],
     ids=lambda extra: extra["Type"],
 )
-def test_resource_without_an_effect_is_not_judged(write: Write, extra: Resource) -> None:
+def test_resource_without_an_effect_is_ignored(write: Write, extra: Resource) -> None:
     assert Template.read(write({"Extra": extra}, **SECTIONS)).resolve().functions.keys() == {ROOMS, GUARD}
 
 
@@ -577,7 +577,7 @@ async def test_user_of_a_bound_stack_is_let_in_and_stored(
     ],
     ids=lambda value: "" if isinstance(value, str) else value[:20].decode(errors="replace"),
 )  # fmt: skip
-def test_file_that_is_no_template_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_file_that_is_not_a_template_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "chat.json"
     path.write_bytes(content)
 
@@ -605,7 +605,7 @@ def test_template_may_start_with_a_byte_order_mark(write: Write) -> None:
     assert Template.read(path).resolve().api.stage == "beta"
 
 
-# Anything else
+# Random changes
 
 
 WRONG: tuple[Any, ...] = (
@@ -624,7 +624,7 @@ WRONG: tuple[Any, ...] = (
 
 
 def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place of a document."""
+    """Yield the path of every value in a document."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
         yield (*place, key)

@@ -74,7 +74,7 @@ async def test_make_up_that_does_not_run_is_told(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == "`make up` does not run on port 4600: start `make up` in another terminal\n"
 
 
-async def test_template_without_a_table_is_told(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_template_without_a_table_is_an_error(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     save_state(desk, table_name=None)
 
     assert await run("who") == 1

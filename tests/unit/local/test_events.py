@@ -1,4 +1,4 @@
-"""The events for functions. tests/events has an example of each documented shape."""
+"""The events that are passed to functions. tests/events has an example of each documented form."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_disconnect_event_is_the_documented_one(at: Any, disconnect_event: Event
 
 
 def ids(event: Event, *more: str) -> dict[str, str]:
-    """Return the ids that each event has for itself."""
+    """Return the ids that differ between events."""
     return {name: event["requestContext"][name] for name in ("requestId", "extendedRequestId", *more)}
 
 
@@ -128,7 +128,7 @@ def build_all(connection: Connection, handshake: Handshake, api: Api = API) -> l
     ]
 
 
-def test_ids_look_like_those_of_aws() -> None:
+def test_ids_have_the_format_of_aws() -> None:
     contexts = [event["requestContext"] for event in build_all(connection(), handshake())]
 
     found = [context[name] for context in contexts for name in ("connectionId", "requestId")]

@@ -202,7 +202,7 @@ def test_not_resource_covers_all_other_resources() -> None:
     ],
     ids=str,
 )
-def test_deny_overrides_allow_and_the_default_is_neither(statements: list[Statement], expected: str | None) -> None:
+def test_deny_overrides_allow_and_the_default_is_no_effect(statements: list[Statement], expected: str | None) -> None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html."""
     assert evaluate(statements, "dynamodb:PutItem", TABLE) == expected
 

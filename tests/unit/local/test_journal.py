@@ -1,4 +1,4 @@
-"""The journal: what it keeps, how it joins entries, what it hides, and what the gateway records in it."""
+"""The journal: which entries it keeps, how it joins and masks them, and what the gateway records in it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_oldest_entries_go_first(journal: Journal) -> None:
     assert journal.find(f"request-{ADA}")[0] == []
 
 
-def test_live_connection_keeps_its_handshake_until_it_has_ended_for_long() -> None:
+def test_handshake_is_evicted_only_after_the_connection_has_ended() -> None:
     journal = Journal(max_entries=4)
     open_connection(journal, ADA)
     open_connection(journal, BOB)
@@ -246,7 +246,7 @@ def test_long_credential_is_hidden_wherever_it_appears() -> None:
     }
 
 
-def test_what_is_no_credential_is_shown() -> None:
+def test_other_values_than_credentials_are_shown() -> None:
     headers = [("Sec-WebSocket-Protocol", "chat.v2, a-subprotocol-of-the-api"), ("Origin", "http://localhost:3000")]
     mask = Mask(headers, "/prod?room=5", [ID_TOKEN], "a-subprotocol-of-the-api")
 
@@ -392,8 +392,10 @@ async def test_invocation_without_a_permission_is_recorded(serve: Serve, journal
     )
 
 
-async def test_what_is_no_connection_id_is_not_recorded_as_one(gateway_with_journal: Gateway, journal: Journal) -> None:
-    """Somebody may put a token there."""
+async def test_text_that_is_not_a_connection_id_is_not_recorded_as_one(
+    gateway_with_journal: Gateway, journal: Journal
+) -> None:
+    """A caller may have put a token in its place."""
     told: list[Entry] = []
     journal.listeners.append(lambda entry, _: told.append(entry))
 
@@ -506,7 +508,7 @@ async def test_client_that_leaves_during_the_handshake_is_lost(serve: Serve, jou
     assert (await the_connection(journal))["cause"] == "connection lost"
 
 
-async def test_throttled_handshake_and_path_of_no_stage_say_why(serve: Serve, journal: Journal) -> None:
+async def test_throttled_handshake_and_unknown_path_are_recorded_with_a_reason(serve: Serve, journal: Journal) -> None:
     heard: list[tuple[str | None, str]] = []
 
     def listen(entry: Entry, connection: ConnectionRecord | None) -> None:

@@ -12,7 +12,7 @@ from local.apigateway.events import Connection
 from local.apigateway.limits import Limits, TokenBucket
 from tests.fixtures.functions import Clock
 
-UNUSED: Any = None  # by the registry
+UNUSED: Any = None  # for arguments that the registry does not use
 ADA, BOB, EVE = (Peer(Connection("127.0.0.1", None, id=name), UNUSED, UNUSED) for name in ("ada", "bob", "eve"))
 
 
@@ -112,7 +112,7 @@ def test_connection_is_due_once_at_its_idle_limit(connections: Connections, cloc
     assert (connections.get("ada"), len(connections)) == (None, 0)
 
 
-def test_message_starts_the_idle_time_anew(connections: Connections, clock: Clock) -> None:
+def test_message_restarts_the_idle_timer(connections: Connections, clock: Clock) -> None:
     connections.add(ADA)
     connections.add(BOB)
     clock.now = 1009.0
@@ -137,7 +137,7 @@ def test_longest_idle_connection_is_due_first(connections: Connections, clock: C
 
 
 def test_active_connection_is_due_at_the_connection_limit(connections: Connections, clock: Clock) -> None:
-    """The quota of two hours holds whatever the traffic."""
+    """The quota of two hours applies to active connections, too."""
     connections.add(ADA)
 
     due = []

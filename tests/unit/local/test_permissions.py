@@ -1,4 +1,4 @@
-"""Permissions: of API Gateway to invoke functions, and of functions to call `@connections`."""
+"""API Gateway's permissions to invoke functions, and functions' permissions to call `@connections`."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ async def test_function_may_not_make_a_call_that_its_role_does_not_allow(
 
 
 async def test_refusal_has_the_message_of_aws(managed: Gateway, iam: Iam, dial: Dial) -> None:
-    """With the account masked and a placeholder for the connection, as captured from AWS."""
+    """The account is masked and the connection id is a placeholder, as captured from AWS."""
     _, connection_id = await managed.connected()
     session = function(iam)
     caller = Credentials(session.access_key_id, session.secret_access_key, session.session_token)

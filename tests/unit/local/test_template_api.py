@@ -1,4 +1,4 @@
-"""The API that is read from a template: its routes, its stage, and whom API Gateway may invoke."""
+"""The API that is read from a template: its routes, its stage, and the functions that API Gateway may invoke."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def permission(function: object, **changes: object) -> Resource:
 
 
 def source(pattern: str) -> Resource:
-    """What a route's permission is limited to, e.g. `*$connect` for any stage."""
+    """Return a SourceArn with this pattern, e.g. `*$connect` for the route of any stage."""
     return {"Fn::Sub": f"arn:aws:execute-api:${{AWS::Region}}:${{AWS::AccountId}}:${{Socket}}/{pattern}"}
 
 
