@@ -155,7 +155,7 @@ def test_help_names_the_command(capsys: pytest.CaptureFixture[str], command: lis
         ("--context credential=header", "context credential is 'header', it must be one of querystring, subprotocol"),
         ("--context allowedOrigins=", "context allowedOrigins has '', it must be an origin"),
         ("--context no=1", "context no is unknown, there are credential, "),
-        ("--template cdk.json --context credential=subprotocol", "--context is of the synthesis, and --template is"),
+        ("--template cdk.json --context credential=subprotocol", "--context has no effect with --template, which is"),
     ],
 )
 def test_wrong_context_is_refused_before_anything_starts(arguments: str, message: str) -> None:
