@@ -134,7 +134,7 @@ async def test_client_about_which_get_connection_is_called_is_idle(serve: Serve)
 # The connection limit
 
 
-async def test_connection_ends_at_its_limit_whatever_its_traffic(serve: Serve) -> None:
+async def test_connection_with_traffic_ends_at_its_limit_too(serve: Serve) -> None:
     gateway = await limited(serve, connection_seconds=IDLE_SECONDS)
     peer = await gateway.connect()
 

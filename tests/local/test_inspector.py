@@ -196,7 +196,7 @@ async def test_follower_ends_with_its_client(
 async def test_streams_do_not_delay_the_stop(journal: Journal, built: Path) -> None:
     inspector = Inspector(journal, built, 0)
     await inspector.start()
-    streams = [await Stream.open(inspector) for _ in range(20)]  # of which nobody reads on
+    streams = [await Stream.open(inspector) for _ in range(20)]  # no client reads from them
     for number in range(200):
         open_connection(journal, f"{number:015}=")
 

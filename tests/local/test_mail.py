@@ -248,7 +248,7 @@ async def asked(server: LoopbackServer, times: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "hiccup",
+    "failed_poll",
     [
         Answer(500, headers={"Content-Type": "application/json"}, body=[b'{"message": "not now"}']),
         Answer(headers={"Content-Type": "application/json"}, body=[b"{"]),
@@ -257,15 +257,15 @@ async def asked(server: LoopbackServer, times: int) -> None:
     ],
     ids=["error", "half of it", "other type", "cut off"],
 )
-async def test_mail_is_printed_once_after_a_failed_poll(monkeypatch: pytest.MonkeyPatch, hiccup: Answer) -> None:
+async def test_mail_is_printed_once_after_a_failed_poll(monkeypatch: pytest.MonkeyPatch, failed_poll: Answer) -> None:
     monkeypatch.setattr(mail, "POLL_SECONDS", 0.01)
-    with LoopbackServer(hiccup) as server:
+    with LoopbackServer(failed_poll) as server:
         async for said in watched(server.url):
             await asked(server, 2)
             server.answer = mails(record(2), record(1))
             assert [await next_of(said), await next_of(said)] == [str(Mail.parse(record(each))) for each in (1, 2)]
 
-            server.answer = hiccup
+            server.answer = failed_poll
             await asked(server, 2)
             server.answer = mails(record(1), record(2), record(3))
             assert await next_of(said) == str(Mail.parse(record(3)))

@@ -208,7 +208,7 @@ async def test_closed_connection_is_forgotten(system: System, phone: ClientConne
 
 
 async def put_row(system: System, connection_id: str, user_id: str, seconds: int) -> None:
-    """A row that is to be removed so many seconds from now."""
+    """Store a row that expires in so many seconds."""
     item = {"connectionId": {"S": connection_id}, "userId": {"S": user_id}}
     removed_at = {"N": str(int(time.time()) + seconds)}
     dynamodb = system.aws.client("dynamodb")

@@ -88,7 +88,7 @@ def find(journal: Journal, kind: str) -> list[dict[str, Any]]:
 
 
 async def find_some(journal: Journal, kind: str, count: int) -> list[dict[str, Any]]:
-    """Return the facts of the entries of a kind, when there are so many."""
+    """Wait until there are `count` entries of a kind; return their facts."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while len(found := find(journal, kind)) < count:
             await asyncio.sleep(0.01)
@@ -96,7 +96,7 @@ async def find_some(journal: Journal, kind: str, count: int) -> list[dict[str, A
 
 
 async def trace(journal: Journal, count: int) -> dict[str, dict[str, Any]]:
-    """Return the documents of the only trace by origin or name, when there are so many; all fields are valid."""
+    """Wait until the only trace has `count` documents; check them, and return them by origin or name."""
     documents = [facts["document"] for facts in await find_some(journal, "trace", count)]
     assert journal.find_traces(documents[0]["trace_id"]) == documents
     for document in documents:

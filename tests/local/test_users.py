@@ -123,8 +123,8 @@ def test_user_who_signed_up_on_the_page_is_refused_by_name(up: Up) -> None:
     attributes = [{"Name": "email", "Value": "Carol@example.com"}]
     assert users.find("carol@example.com") == attributes[0]["Value"]
 
-    nobody = "the password of Carol@example.com is unknown, because the user signed up on the page: sign in there, "
-    assert refusal(get_token, "carol@example.com") == f"{nobody}or add another user with `make user EMAIL=…`"
+    unknown = "the password of Carol@example.com is unknown, because the user signed up on the page: sign in there, "
+    assert refusal(get_token, "carol@example.com") == f"{unknown}or add another user with `make user EMAIL=…`"
     there_is = "there is a user Carol@example.com already, who signed up on the page: take another address"
     assert refusal(add_user, "carol@example.com", []) == there_is
 

@@ -257,4 +257,6 @@ def settings_with_proxy(
 ) -> dict[str, Any]:
     """Return the page's settings with the proxy's port instead of the gateway's, which the proxy learns here."""
     network.target_port = int(re.findall(r":(\d+)/", websocket_url)[0])
-    return build_local_settings(output, websocket_url=websocket_url.replace(f":{network.target_port}/", f":{port}/"), **facts)
+    return build_local_settings(
+        output, websocket_url=websocket_url.replace(f":{network.target_port}/", f":{port}/"), **facts
+    )
