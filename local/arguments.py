@@ -113,7 +113,7 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
         else "the page's port; without it no page is served",
     )
     if command == "up":
-        add_inspection(parser)
+        add_inspection_options(parser)
     else:
         parser.set_defaults(inspector_port=None)
     parser.add_argument(
@@ -185,7 +185,7 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
     )
 
 
-def add_inspection(parser: argparse.ArgumentParser) -> None:
+def add_inspection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--inspector-port", type=parse_port, default=INSPECTOR_PORT, help="the inspector's port (default: %(default)s)"
     )

@@ -75,7 +75,7 @@ class Functions:
             InitError: the init phase of a function failed.
         """
         self._environment = environment
-        functions = {arn: self._with_timeout(function) for arn, function in functions.items()}
+        functions = {arn: self._set_timeout(function) for arn, function in functions.items()}
         launches, fallback = await self._build_or_fall_back({each.target for each in functions.values()})
         for arn, function in functions.items():
             self._runners[arn] = FunctionRunner(
@@ -115,13 +115,13 @@ class Functions:
     async def update(self, arn: str, function: Function) -> None:
         """Change a function's settings. Raise InitError if it does not start with them; it keeps its old settings."""
         runner = self._runners[arn]
-        await runner.replace(runner.launch, self._with_timeout(function), self._environment(function))
+        await runner.replace(runner.launch, self._set_timeout(function), self._environment(function))
 
     async def stop(self) -> None:
         await asyncio.gather(*(runner.stop() for runner in self._runners.values()))
         await self._launcher.stop()
 
-    def _with_timeout(self, function: Function) -> Function:
+    def _set_timeout(self, function: Function) -> Function:
         return dataclasses.replace(function, timeout_seconds=self.timeout) if self.timeout else function
 
     async def _build_or_fall_back(self, targets: set[str]) -> tuple[dict[str, Any], str]:

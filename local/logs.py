@@ -13,7 +13,7 @@ from typing import Any, Literal
 from local.journal import ConnectionRecord, Entry, Journal
 from local.lambda_.log_line import LogLine
 from local.paths import LOGS
-from local.progress import Progress, format_duration, printable
+from local.progress import Progress, format_duration, make_printable
 
 NO_LINE = LogLine("")
 Style = Literal["short", "full", "json"]
@@ -65,12 +65,12 @@ class Row:
         duration = "" if self.duration is None else format_duration(self.duration)
         values = {"connection": self.connection[: WIDTHS["connection"]], "who": self.who, "route": self.route,
                   "result": self.result, "duration": duration}  # fmt: skip
-        columns = {name: fit(printable(value), WIDTHS[name]) for name, value in values.items()}
+        columns = {name: fit(make_printable(value), WIDTHS[name]) for name, value in values.items()}
         columns["connection"] = progress.colour(DIM, columns["connection"])
         columns["result"] = progress.colour(choose_colour(self.result), columns["result"])
         text = self.text or (f"user {self.user}" if self.user else "")
-        first = "  ".join((progress.colour(DIM, clock), *columns.values(), printable(text))).rstrip()
-        return "\n".join((first, *(f"{CONTINUED}{printable(line)}".rstrip() for line in self.further)))
+        first = "  ".join((progress.colour(DIM, clock), *columns.values(), make_printable(text))).rstrip()
+        return "\n".join((first, *(f"{CONTINUED}{make_printable(line)}".rstrip() for line in self.further)))
 
 
 def fit(text: str, width: int) -> str:

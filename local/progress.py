@@ -81,7 +81,7 @@ def format_duration(seconds: float) -> str:
     return f"{seconds * 1000:5.0f} ms" if seconds < 1 else f"{seconds:5.1f} s "
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """Return an untrusted text as one line without characters that control a terminal."""
     return "".join(
         character if character.isprintable() else " " if character.isspace() else ascii(character)[1:-1]

@@ -66,13 +66,13 @@ def reap(lines: Iterable[str], label: str, folders: list[str]) -> None:
             os.killpg(pid, signal.SIGKILL)
     if label:
         with suppress(FileNotFoundError, subprocess.TimeoutExpired):
-            if left := docker("ps", "--all", "--quiet", f"--filter=label={label}"):
-                docker("rm", "--force", *left)
+            if left := run_docker("ps", "--all", "--quiet", f"--filter=label={label}"):
+                run_docker("rm", "--force", *left)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def docker(*arguments: str) -> list[str]:
+def run_docker(*arguments: str) -> list[str]:
     """Run a docker command; return the words that it prints."""
     ran = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=DOCKER_SECONDS)
     return ran.stdout.split()

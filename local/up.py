@@ -33,12 +33,14 @@ async def up(options: Options, progress: Progress, journal: Journal) -> None:
         password = make_password()
         no_token = await asyncio.to_thread(add_first_user, system, password)
         if system.user_pool_id:
-            start_beside(exits, mail.print_mails(system.aws.url, progress.highlight), progress, "Mails are not printed")
+            start_background_task(
+                exits, mail.print_mails(system.aws.url, progress.highlight), progress, "Mails are not printed"
+            )
         state.save(system.port, describe(system, {USER: password}, progress))
         if not options.port:
             exits.callback(state.remove, system.port)
         progress.say(write_instructions(system, options, user=USER, no_token=no_token))
-        start_beside(exits, reload.watch(system, options, progress), progress, "Changes are not applied")
+        start_background_task(exits, reload.watch(system, options, progress), progress, "Changes are not applied")
         exits.callback(progress.say, "\nClosing connections and ending the functions …")
         await asyncio.Event().wait()
 
@@ -56,7 +58,9 @@ def claim_port(options: Options, progress: Progress) -> None:
         progress.say(f"Ended processes of an earlier `make up` that was killed: {', '.join(left)}")
 
 
-def start_beside(exits: AsyncExitStack, work: Coroutine[Any, Any, None], progress: Progress, otherwise: str) -> None:
+def start_background_task(
+    exits: AsyncExitStack, work: Coroutine[Any, Any, None], progress: Progress, otherwise: str
+) -> None:
     """Start a task that is cancelled when the system stops. If it fails before, print `otherwise` and the error."""
 
     def report(done: asyncio.Task[None]) -> None:

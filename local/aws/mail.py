@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from local.progress import printable
+from local.progress import make_printable
 
 POLL_SECONDS = 0.25
 ANSWER_SECONDS = 5.0
@@ -37,7 +37,7 @@ class Mail:
     def __str__(self) -> str:
         """Return the mail as lines that cannot control a terminal."""
         lines = [f"Mail to {self.to}: {self.subject}", *(f"  {line}" for line in self.text.splitlines())]
-        return "\n".join(printable(line) for line in lines)
+        return "\n".join(make_printable(line) for line in lines)
 
 
 async def fetch_mails(session: ClientSession, aws_url: str) -> list[Mail]:

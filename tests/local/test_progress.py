@@ -12,7 +12,7 @@ from subprocess import PIPE
 import pytest
 
 from local.errors import LaunchError
-from local.progress import Progress, StepFailed, format_duration, printable
+from local.progress import Progress, StepFailed, format_duration, make_printable
 from tests.fixtures import ROOT
 
 
@@ -149,4 +149,4 @@ def test_duration_has_the_unit_that_fits(seconds: float, shown: str) -> None:
     ],
 )
 def test_untrusted_text_cannot_control_the_terminal(text: str, shown: str) -> None:
-    assert printable(text) == shown
+    assert make_printable(text) == shown
