@@ -26,7 +26,7 @@ class Reaper:
         self._process: subprocess.Popen[str] | None = None
 
     def watch(self, pid: int) -> None:
-        """Kill this process's group at the end, unless the process is released before. It must lead the group."""
+        """Kill the process group that `pid` leads when the local run ends, unless `release` is called before."""
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", __file__, *self._arguments],

@@ -91,7 +91,7 @@ class Management:
                 return web.Response(status=204, headers=build_request_id_header())
 
     def _name_caller(self, access_key_id: str | None) -> str | None:
-        """Return the caller's role and function; None without an access key, whose signature was not verified then."""
+        """Return the caller's role and function, or `the administrator`; None if no signature was verified."""
         session = self.iam.sessions.get(access_key_id) if access_key_id else None
         return f"{session.role.name}/{session.function}" if session else access_key_id and "the administrator"
 
