@@ -35,7 +35,7 @@ def synthesized(own_template: Path) -> Document:
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The logs are not in the way of a `make up` beside the tests."""
+    """Keeps the logs apart from those of a `make up` that runs beside the tests."""
     monkeypatch.setattr(paths, "LOGS", tmp_path / "logs")
 
 

@@ -227,9 +227,7 @@ async def test_line_of_any_length_may_be_logged(make_runtime: MakeRuntime) -> No
 # Environments
 
 
-async def test_invocations_at_once_run_in_two_environments_and_a_third_waits_for_one(
-    make_runtime: MakeRuntime, gate: Gate
-) -> None:
+async def test_two_invocations_run_at_once_and_a_third_waits(make_runtime: MakeRuntime, gate: Gate) -> None:
     runtime = make_runtime(PATIENT, concurrency=2)
 
     invocations = [asyncio.create_task(runtime.invoke(gate.port)) for _ in range(3)]
@@ -304,7 +302,7 @@ async def test_end_is_logged_as_on_lambda(make_runtime: MakeRuntime, caplog: pyt
     assert re.fullmatch(r"RequestId: [0-9a-f-]{36} Error: Runtime exited with error: exit status 3", invocation.message)
 
 
-async def test_environment_that_died_is_not_timed_out_as_well(
+async def test_environment_that_died_does_not_also_time_out(
     make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = make_runtime(FRAIL, timeout_seconds=1, concurrency=1)

@@ -158,7 +158,7 @@ def test_role_is_known_by_its_own_name(changed: Changed) -> None:
 
 @dataclass
 class Backend:
-    """The template's functions in this process: the door lets everybody in, history never answers in time."""
+    """The template's functions in this process. The authorizer `door` allows everybody; `history` always times out."""
 
     answers: dict[str, Invocation] = field(default_factory=dict)
     invoked: list[tuple[str, str]] = field(default_factory=list)
@@ -175,7 +175,7 @@ class Backend:
         return self.answers.get(key, Invocation({"statusCode": 200, "body": key}))
 
     async def event(self, name: str) -> Event:
-        """The next event of a route, or of the door."""
+        """Return the next event of a route, or of the authorizer."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.events[name].get()
 
@@ -186,7 +186,7 @@ ALLOW = {"principalId": "ada", "policyDocument": {"Version": "2012-10-17", "Stat
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway that listens, and the functions behind it."""
+    """A gateway with the functions that it invokes."""
 
     server: GatewayServer
     backend: Backend
@@ -223,7 +223,7 @@ def message(service: str, op: str) -> str:
 @pytest.mark.parametrize(
     ("service", "op", "function"), [("rooms", "post", ROOMS), ("rooms", "list", ROOMS), ("history", "read", HISTORY)]
 )
-async def test_message_goes_where_its_service_and_operation_lead(
+async def test_message_is_routed_by_its_service_and_operation(
     start: Start, service: str, op: str, function: str
 ) -> None:
     gateway = await start()
@@ -265,7 +265,7 @@ async def test_authorizer_is_invoked_only_with_both_identity_sources(start: Star
     assert gateway.backend.invoked == []
 
 
-async def test_authorizer_is_asked_once_before_connect(start: Start) -> None:
+async def test_authorizer_is_invoked_once_before_connect(start: Start) -> None:
     gateway = await start()
 
     async with await gateway.connect(**TICKET):
