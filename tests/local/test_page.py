@@ -266,7 +266,7 @@ async def refusal(options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     """Return the error for a page that cannot be served. It must come before the synthesis."""
     monkeypatch.setattr(paths, "STATE", tmp_path)
     monkeypatch.setattr(paths, "LOGS", tmp_path / "logs")
-    monkeypatch.setattr(local_system, "get_template", None)
+    monkeypatch.setattr(local_system, "read_or_synthesize_template", None)
     with pytest.raises(LaunchError) as error:
         async with run_system(options, Progress(io.StringIO())):
             pass
