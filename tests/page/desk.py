@@ -243,7 +243,7 @@ async def desk_with(template: Path, *, proxied: bool = False, **options: Any) ->
             if proxied:
                 port = await network.start()
                 stack.push_async_callback(network.stop)
-                patch.setattr(serving, "local_settings", partial(settings_with_proxy, network, port))
+                patch.setattr(serving, "build_local_settings", partial(settings_with_proxy, network, port))
             chosen = Options(template=template, page_port=0, functions="process", **options)
             system = await stack.enter_async_context(run_system(chosen, Progress(io.StringIO())))
         desk = Desk(system, gateways[0], events, network)
