@@ -85,7 +85,7 @@ async def serve_gateway(environments: int) -> None:
     gateway = GatewayServer(api, invoke, limits=limits, iam=iam)
     port = await gateway.start()
     function = Function("echo", ECHO, "echo", {}, timeout_seconds=10, memory_mb=128, logging={}, role=role)
-    environment = {"GATEWAY": f"127.0.0.1:{port}", **iam.open_session("echo", role, "echo").environment()}
+    environment = {"GATEWAY": f"127.0.0.1:{port}", **iam.open_session("echo", role, "echo").build_environment()}
     runners.append(FunctionRunner(function, launch_echo, environment, concurrency=environments))
     await runners[0].start()
     print(port, flush=True)

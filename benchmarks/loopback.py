@@ -10,7 +10,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from local.ids import new_span_id, new_trace_id
+from local.ids import make_span_id, make_trace_id
 from local.lambda_.http import HttpConnection
 
 FUNCTION_SECONDS = 60.0
@@ -101,7 +101,7 @@ class RuntimeApi(HttpServer):
             "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:123456789012:function:benchmark",
         }
         if sampled is not None:
-            trace = f"Root={new_trace_id()};Parent={new_span_id()};Sampled={sampled:d}"
+            trace = f"Root={make_trace_id()};Parent={make_span_id()};Sampled={sampled:d}"
             headers["Lambda-Runtime-Trace-Id"] = trace
         started = time.perf_counter()
         answer(HTTPStatus.OK, headers, event)

@@ -1,14 +1,14 @@
-"""`python -m local`: the system of the synthesized template on this machine."""
+"""`python -m local`: runs the system of a synthesized template on this machine."""
 
 from __future__ import annotations
 
-# ruff: noqa: PLC0415 - what takes a second is imported when it is needed
+# ruff: noqa: PLC0415 - imports that take a second are made only when they are needed
 import gc
 import signal
 
 if __name__ == "__main__":
-    gc.disable()  # until the imports are done, which leave no garbage: saves a seventh of their time
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C prints no traceback, also during the imports
+    gc.disable()  # the imports leave no garbage; without the collector they take a seventh less time
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback if Ctrl-C is pressed during the imports
 
 import argparse
 import asyncio
@@ -35,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return run(arguments)
     except (CommandError, LaunchError, TemplateError, OSError) as error:
         print(explain(error), file=sys.stderr)
-    except Exception as error:  # noqa: BLE001 - a user is told in one line, the traceback is in a file
+    except Exception as error:  # noqa: BLE001 - the user sees one line, and the traceback is in a file
         write_traceback(error)
         print(f"\n{explain(error)}\nLogs: {paths.LOGS.relative_to(paths.ROOT)}/", file=sys.stderr)
     return 1
@@ -67,14 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def run_until_stopped(work: Coroutine[Any, Any, None]) -> bool:
-    """Run to the end, or until SIGINT, SIGTERM or SIGHUP; the work then ends in order, however often they come.
+    """Run until the work ends, or until SIGINT, SIGTERM or SIGHUP cancels it. Repeated signals do not disturb its end.
 
     Returns:
-        Whether it was stopped.
+        Whether a signal stopped it.
     """
     gc.enable()
     stopped = asyncio.run(wait_until_stopped(work))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # asyncio has set Python's own handler
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # asyncio has restored Python's own handler
     return stopped
 
 
@@ -84,7 +84,7 @@ async def wait_until_stopped(work: Coroutine[Any, Any, None]) -> bool:
     watcher = None
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
         numbers.append(signal.SIGHUP)
-        watcher = asyncio.create_task(cancel_with_terminal(task))  # the loop holds tasks weakly
+        watcher = asyncio.create_task(cancel_with_terminal(task))  # the event loop keeps only a weak reference
     for number in numbers:
         asyncio.get_running_loop().add_signal_handler(number, lambda: task.cancelling() or task.cancel())
     await asyncio.wait([task])
@@ -96,7 +96,10 @@ async def wait_until_stopped(work: Coroutine[Any, Any, None]) -> bool:
 
 
 async def cancel_with_terminal(task: asyncio.Task[None]) -> None:
-    """Cancel a task when its terminal is closed: if make leads the session, only make gets SIGHUP, and waits for us."""
+    """Cancel a task when its terminal is closed.
+
+    SIGHUP is not enough: if make leads the session, only make gets it, and then waits for this process.
+    """
     with suppress(OSError):  # there is no terminal
         if os.tcgetpgrp(1) == os.getpgrp():
             while os.isatty(1):
@@ -105,7 +108,7 @@ async def cancel_with_terminal(task: asyncio.Task[None]) -> None:
 
 
 def write_traceback(error: Exception) -> None:
-    """Keep where an error comes from."""
+    """Write the traceback of an error to a file."""
     with suppress(OSError):
         (paths.LOGS / "error.log").write_text("".join(traceback.format_exception(error)))
 

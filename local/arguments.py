@@ -1,4 +1,4 @@
-"""The command line of `python -m local`: what is wrong with it is said in one line, before slow imports."""
+"""Parses the command line of `python -m local`. An error is reported in one line, before slow imports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AWS_PORT = 4511
 PAGE_PORT = 3000
 INSPECTOR_PORT = 3001
 COMMANDS = {
-    "up": "run until Ctrl-C; without a command, this is meant",
+    "up": "run until Ctrl-C; this is the default command",
     "demo": "show everything and end",
     "token": "print an ID token of a user of up",
     "user": "add a user to up",
@@ -36,7 +36,7 @@ COMMANDS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without a page of usage before it."""
+    """A parser that reports an error in one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument ([^:]+): ", r"\1 ", message)
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Return the command with its arguments; exit with one line about those that are wrong."""
+    """Return the command with its arguments. Exit with a one-line error if an argument is wrong."""
     parser = Parser(
         prog="python -m local",
         description="Run the system of the synthesized template on this machine.",
@@ -63,13 +63,15 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
         add_options(parsers[name], name)
     for name in COMMANDS.keys() - {"up", "demo"}:
         parsers[name].add_argument(
-            "--port", type=parse_port, default=PORT, help=f"of the gateway of up (default: {PORT})"
+            "--port", type=parse_port, default=PORT, help=f"the port of up's gateway (default: {PORT})"
         )
-    parsers["token"].add_argument("email", nargs="?", help="of the user (default: the one that up has made)")
-    parsers["user"].add_argument("email", help="of the new user")
-    parsers["user"].add_argument("--group", action="append", default=[], help="to put the user in; may be repeated")
+    parsers["token"].add_argument(
+        "email", nargs="?", help="the user's address (default: that of the user that up has added)"
+    )
+    parsers["user"].add_argument("email", help="the new user's address")
+    parsers["user"].add_argument("--group", action="append", default=[], help="a group for the user; may be repeated")
     parsers["post"].add_argument("message")
-    parsers["post"].add_argument("--connection", metavar="ID", help="to post to (default: the newest)")
+    parsers["post"].add_argument("--connection", metavar="ID", help="the connection to post to (default: the newest)")
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
         parsers[arguments.command].error(f"{unknown[0]} is unknown")
@@ -81,7 +83,7 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 def check_ports(parser: Parser, arguments: argparse.Namespace) -> None:
-    """Exit with one line if two parts would listen on one port."""
+    """Exit with a one-line error if two parts would listen on the same port."""
     flags: dict[int, str] = {}
     for flag, port in (
         ("--port", arguments.port),
@@ -98,22 +100,24 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the options of a command that runs the system."""
     port, aws_port = (PORT, AWS_PORT) if command == "up" else (0, 0)
     shown = "%(default)s" if command == "up" else "any"
-    parser.add_argument("--port", type=parse_port, default=port, help=f"of the gateway (default: {shown})")
+    parser.add_argument("--port", type=parse_port, default=port, help=f"the gateway's port (default: {shown})")
     parser.add_argument(
-        "--aws-port", type=parse_port, default=aws_port, help=f"of Cognito and DynamoDB (default: {shown})"
+        "--aws-port", type=parse_port, default=aws_port, help=f"the port of Cognito and DynamoDB (default: {shown})"
     )
     parser.add_argument(
         "--page-port",
         type=parse_port,
         default=PAGE_PORT if command == "up" else None,
-        help="of the page (default: %(default)s)" if command == "up" else "of the page, which is not served without it",
+        help="the page's port (default: %(default)s)"
+        if command == "up"
+        else "the page's port; without it no page is served",
     )
     if command == "up":
-        add_inspection(parser)
+        add_inspection_options(parser)
     else:
         parser.set_defaults(inspector_port=None)
     parser.add_argument(
-        "--template", type=parse_file, help="a synthesized template (default: synthesizes cdk.json's stack)"
+        "--template", type=parse_file, help="a synthesized template (default: synthesize the stack of cdk.json)"
     )
     parser.add_argument(
         "--context",
@@ -121,28 +125,28 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of the synthesis, as `npx cdk deploy --context` takes it; may be repeated",
+        help="a context value for the synthesis, as for `npx cdk deploy --context`; may be repeated",
     )
     parser.add_argument(
         "--images",
         type=parse_folder,
         default=IMAGES,
-        help="the functions' sources, a folder for each bake target; they run as processes unless --functions says image, "
-        "which are built from what docker-bake.hcl names (default: images)",
+        help="the functions' sources, a folder for each bake target (default: images). Other sources run as processes; "
+        "with --functions image, images are built from the sources that docker-bake.hcl names",
     )
     parser.add_argument(
         "--functions",
         type=parse_choice("auto", "process", "image"),
         default="auto",
         metavar="{auto,process,image}",
-        help="run the built images or plain processes (default: images if there is an engine that can build them)",
+        help="run built images or plain processes (default: images if a Docker engine can build them)",
     )
     parser.add_argument(
         "--environments",
         type=parse_positive(int),
         default=2,
         metavar="NUMBER",
-        help="execution environments a function (default: %(default)s)",
+        help="the maximum of execution environments for each function (default: %(default)s)",
     )
     parser.add_argument(
         "--dynamodb-url",
@@ -158,33 +162,39 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
         help="refuse what the functions' roles do not allow (default), or let everything pass",
     )
     parser.add_argument(
-        "--in-turn", action="store_true", help="a connection's messages one after the other, which AWS does not promise"
+        "--in-turn",
+        action="store_true",
+        help="handle a connection's messages one after the other, which AWS does not promise",
     )
-    limits = parser.add_argument_group("time", "Limits as on AWS, unless you want to see them sooner.")
+    limits = parser.add_argument_group("time", "The limits are those of AWS. Lower them to see sooner what happens.")
     add_seconds = partial(limits.add_argument, type=parse_positive(float), metavar="SECONDS")
     limits.add_argument(
         "--clock-speed",
         type=parse_positive(float),
         metavar="FACTOR",
         default=1.0,
-        help="the idle limit, the connection limit and items' time to live pass so many times faster; "
-        "functions take the time that they take",
+        help="how many times faster the idle limit, the connection limit and items' time to live pass; "
+        "code does not run faster",
     )
-    add_seconds("--idle-limit", default=600.0, help="a connection's end without messages (default: 600)")
-    add_seconds("--connection-limit", default=7200.0, help="a connection's end in any case (default: 7200)")
-    add_seconds("--function-timeout", help="of every function (default: the template's; 29 s at most for an answer)")
+    add_seconds("--idle-limit", default=600.0, help="end a connection after this time without messages (default: 600)")
+    add_seconds(
+        "--connection-limit", default=7200.0, help="end a connection after this time in any case (default: 7200)"
+    )
+    add_seconds(
+        "--function-timeout", help="the timeout of every function (default: the template's; an answer may take 29 s)"
+    )
 
 
-def add_inspection(parser: argparse.ArgumentParser) -> None:
+def add_inspection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--inspector-port", type=parse_port, default=INSPECTOR_PORT, help="of the inspector (default: %(default)s)"
+        "--inspector-port", type=parse_port, default=INSPECTOR_PORT, help="the inspector's port (default: %(default)s)"
     )
     parser.add_argument(
         "--log",
         type=parse_choice("short", "full", "json"),
         default="short",
         metavar="{short,full,json}",
-        help="one line for each log record (default), with complete tracebacks, or each as JSON on standard output",
+        help="print one line for each log record (default), complete tracebacks, or each record as JSON on standard output",
     )
 
 
@@ -243,11 +253,11 @@ def parse_url(text: str) -> str:
 
 
 def check_context(arguments: argparse.Namespace) -> None:
-    """Exit with one line about a context that the stack would refuse after seconds of synthesis."""
+    """Exit with a one-line error if the stack would refuse the context, because the synthesis takes seconds."""
     context = dict(arguments.context)
     if arguments.template:
         if context:
-            raise SystemExit("--context is of the synthesis, and --template is synthesized already: use one of them")
+            raise SystemExit("--context has no effect with --template, which is synthesized already: use one of them")
         return
     try:
         read_context(read_cdk_json(paths.ROOT)["context"] | context)

@@ -1,4 +1,4 @@
-"""Commands beside a running `make up`: each returns what it prints."""
+"""Commands for a running `make up`. Each returns the text that it prints."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from types_boto3_apigatewaymanagementapi import ApiGatewayManagementApiClient
     from types_boto3_dynamodb import DynamoDBClient
 
-USER = "ada@example.com"  # whom `make up` makes
+USER = "ada@example.com"  # the user that `make up` adds
 
 
 def run_command(arguments: argparse.Namespace) -> str:
-    """Return what a command prints.
+    """Run a command; return the text to print.
 
     Raises:
-        CommandError: it cannot be carried out.
+        CommandError: the command cannot be carried out.
     """
     try:
         match arguments.command:
@@ -40,14 +40,16 @@ def run_command(arguments: argparse.Namespace) -> str:
             case _:
                 return find_connection(arguments.port)
     except (EndpointError, HTTPClientError) as error:
-        raise CommandError(f"what `make up` has started does not answer, start it again: {error}") from error
+        raise CommandError(
+            f"a server of `make up` does not answer; stop `make up` and start it again: {error}"
+        ) from error
 
 
 def get_token(port: int, email: str) -> str:
-    """Return an ID token of a user whom `make up` or `make user` has made.
+    """Return an ID token of a user that `make up` or `make user` has added.
 
     Raises:
-        CommandError: nobody here knows the user's password, or the user cannot sign in.
+        CommandError: the user does not exist, the password is not in the state file, or the user cannot sign in.
     """
     email, flags = check_email(email), state.write_flags(port)
     running = state.find_running(port)
@@ -58,17 +60,17 @@ def get_token(port: int, email: str) -> str:
         raise CommandError(f"there is no user {email}: add one with `make user EMAIL={quote(email)}{flags}`")
     if known is None:
         raise CommandError(
-            f"nobody here knows the password of {found}, who signed up on the page: sign in there, "
+            f"the password of {found} is unknown, because the user signed up on the page: sign in there, "
             f"or add another user with `make user EMAIL=…{flags}`"
         )
-    return users.id_token(email, known)
+    return users.get_id_token(email, known)
 
 
 def add_user(port: int, email: str, groups: list[str]) -> str:
-    """Add a user whose password is kept in the state file.
+    """Add a user, and keep the password in the state file.
 
     Raises:
-        CommandError: the address is taken, or the user pool does not take this user.
+        CommandError: the address is taken, or the user pool refuses the user.
     """
     email, flags = check_email(email), state.write_flags(port)
     groups = list(dict.fromkeys(groups))
@@ -83,7 +85,7 @@ def add_user(port: int, email: str, groups: list[str]) -> str:
                     f"there is a user {found} already, its token is `make -s token EMAIL={quote(email)}{flags}`"
                 )
             raise CommandError(f"there is a user {found} already, who signed up on the page: take another address")
-        # Saved first: if this command is killed, no user is left whose password nobody knows.
+        # Save the password first: if this command is killed, it must not leave a user with an unknown password.
         running.users[email] = make_password()
         state.write(port, running)
         try:
@@ -100,33 +102,33 @@ def find_connection(port: int) -> str:
     """Return the id of the newest connection in the table.
 
     Raises:
-        CommandError: nobody is connected, or the table does not tell.
+        CommandError: no connection is in the table, or the rows have no connection ids.
     """
     running = state.find_running(port)
     if not running.table_name:
         raise CommandError(
-            "the template has no table, so nobody knows who is connected: `make post` takes CONNECTION=…"
+            "the template has no table, so the open connections are unknown: pass a connection id, `make post CONNECTION=…`"
         )
     dynamodb: DynamoDBClient = client("dynamodb", running.dynamodb_url, running.region)
     pages = dynamodb.get_paginator("scan").paginate(TableName=running.table_name)
     rows = [row for page in pages for row in page["Items"]]
     if rows and not any("connectionId" in row for row in rows):
         raise CommandError(
-            f"the rows of table {running.table_name} have no connectionId, so nobody knows who is connected: "
-            "`make post` takes CONNECTION=…"
+            f"the rows of table {running.table_name} have no connectionId, so the open connections are unknown: "
+            "pass a connection id, `make post CONNECTION=…`"
         )
     connected = [row for row in rows if "connectionId" in row and not is_expired(row)]
     if not connected:
-        raise CommandError("nobody is connected: start the wscat line first")
+        raise CommandError("no connection is open: run the wscat line first")
     newest = max(connected, key=lambda row: (read_number(row, "connectedAt"), read_number(row, "removedAt")))
     return str(next(iter(newest["connectionId"].values())))
 
 
 def post(port: int, message: str, connection_id: str | None) -> str:
-    """Post a message to a connection, by default the newest one, as a server with AWS's credentials does.
+    """Post a message to a connection, by default to the newest one, by `@connections`.
 
     Raises:
-        CommandError: `@connections` refuses; the message has its status.
+        CommandError: `@connections` refuses the post. The message has the status.
     """
     if not message:
         raise CommandError("MESSAGE is missing: make -s post MESSAGE='hello'")
@@ -146,7 +148,7 @@ def post(port: int, message: str, connection_id: str | None) -> str:
 
 
 def check_email(text: str) -> str:
-    """Return the address in lower case, because Cognito treats Ana@… and ana@… as one user."""
+    """Return the address in lower case, because Cognito treats Ana@… and ana@… as one user. Raise CommandError if invalid."""
     if not EMAIL.fullmatch(text):
         raise CommandError(f"EMAIL must be an email address such as bob@example.com, it is {text!r}")
     return text.lower()

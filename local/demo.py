@@ -1,4 +1,4 @@
-"""`make demo`: one user's life with the system, strangers who stay outside, and one whose token runs out."""
+"""`make demo`: shows a user's connection from sign-in to disconnect, refused handshakes, and a token that expires."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from local.system import Options, System, run_system
 from ops import Deployment
 
 ANSWER_SECONDS = 10.0
-LIFETIME_SECONDS = 3  # of a token that runs out while we watch
+LIFETIME_SECONDS = 3  # of the token that expires during the demo
 
 
 async def demo(options: Options, progress: Progress) -> None:
     """Run the system, show everything, and end.
 
     Raises:
-        StepFailed: the first step that does not do what it should.
+        StepFailed: a step failed; the demo ends with it.
     """
     started = time.monotonic()
     async with run_system(options, progress) as system:
         if not example.takes_id_token(system.stack) or example.find_connection_table(system.stack) is None:
             raise LaunchError("the demo shows our own application, and this template has another: use `make up`")
         try:
-            await use(system, progress)
+            await show_everything(system, progress)
         except StepFailed as failure:
             raise StepFailed("\n".join((str(failure), *system.iam.advice))) from failure
     progress.say(f"\nEverything works; it took {time.monotonic() - started:.1f} s and left nothing running.")
     progress.say("Next: `make up` keeps the same system running, with a page to sign up and send messages.")
 
 
-async def use(system: System, progress: Progress) -> None:
+async def show_everything(system: System, progress: Progress) -> None:
     ada, bob = "ada@example.com", "bob@example.com"
     passwords = {ada: make_password(), bob: make_password()}
     groups = example.find_required_groups(system.stack)
@@ -50,7 +50,7 @@ async def use(system: System, progress: Progress) -> None:
     with progress.step("Ada signs in by SRP") as step:
         for email, secret in passwords.items():
             await asyncio.to_thread(system.users.add, email, secret, groups)
-        token = await asyncio.to_thread(system.users.id_token, ada, passwords[ada])
+        token = await asyncio.to_thread(system.users.get_id_token, ada, passwords[ada])
         step.result = f"an ID token of {len(token)} characters"
 
     with progress.step("table before") as step:
@@ -98,7 +98,7 @@ async def show_refusals(system: System, progress: Progress, email: str, secret: 
         step.result = await expect_refusal(401, system, None)
     with progress.step("token of another app client") as step:
         other = await asyncio.to_thread(create_app_client, system)
-        token = await asyncio.to_thread(system.users.id_token, email, secret, other)
+        token = await asyncio.to_thread(system.users.get_id_token, email, secret, other)
         step.result = await expect_refusal(403, system, token)
     with progress.step("Bob's token runs out") as step:
         token = await asyncio.to_thread(get_short_lived_token, system, email, secret)
@@ -116,7 +116,7 @@ async def show_refusals(system: System, progress: Progress, email: str, secret: 
 
 
 async def open_connection(system: System, token: str | None) -> ClientConnection:
-    """Connect as our own clients do; without a token for None."""
+    """Connect as our own clients do. With None, connect without a token."""
     handshake = example.build_handshake(system, token or "")
     if token is None:
         handshake = {"uri": system.websocket_url, "proxy": None}
@@ -162,13 +162,13 @@ async def wait_until_empty(system: System) -> None:
 
 
 def push(system: System, user_id: str, message: str) -> int:
-    """Send a message to all connections of a user as any server can; return how many got it."""
+    """Push a message to all connections of a user by `ops`; return how many got it."""
     with closing(open_deployment(system)) as deployment:
         return ops.push(deployment, message.encode(), user_id).outcomes["delivered"]
 
 
 def open_deployment(system: System) -> Deployment:
-    """Return the running system as `ops` operates one."""
+    """Return the running system as a deployment for `ops`."""
     assert system.table_name
     session = get_session()
     session.set_credentials(ADMINISTRATOR, ADMINISTRATOR)
@@ -190,7 +190,7 @@ def create_app_client(system: System) -> str:
 
 
 def get_short_lived_token(system: System, email: str, secret: str) -> str:
-    """Return a real token of the real app client, valid for seconds: the local Cognito allows what AWS does not."""
+    """Return a token of the app client that is valid for seconds. The local Cognito allows such a lifetime; AWS does not."""
     cognito = system.aws.client("cognito-idp")
     app_client = {"UserPoolId": system.user_pool_id, "ClientId": system.app_client_id}
     before = cognito.describe_user_pool_client(**app_client)["UserPoolClient"]
@@ -201,7 +201,7 @@ def get_short_lived_token(system: System, email: str, secret: str) -> str:
         **app_client, ExplicitAuthFlows=flows, IdTokenValidity=LIFETIME_SECONDS, TokenValidityUnits=validity
     )
     try:
-        return system.users.id_token(email, secret)
+        return system.users.get_id_token(email, secret)
     finally:
         cognito.update_user_pool_client(
             **app_client, ExplicitAuthFlows=flows, IdTokenValidity=before["IdTokenValidity"], TokenValidityUnits=units

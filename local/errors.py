@@ -1,20 +1,20 @@
-"""What a user of the local run is told in one line."""
+"""Errors that the user of the local run sees as one line."""
 
 
 class TemplateError(Exception):
-    """The template cannot be run here; the message names the resource and the reason."""
+    """The template cannot be run locally. The message names the resource and the reason."""
 
 
 class LaunchError(Exception):
-    """A part cannot be started as asked for; the message says which and why."""
+    """A part of the local run cannot be started. The message says which part and why."""
 
 
 class CommandError(Exception):
-    """A command cannot be carried out; the message says why and what to do."""
+    """A command cannot be carried out. The message says why and what to do."""
 
 
 def explain(error: BaseException) -> str:
-    """Return an error's message; with its class only if the error is a fault of ours."""
+    """Return an error's message. The error's class is added only if the error is a bug of the local run."""
     match error:
         case BaseExceptionGroup():
             return explain(error.exceptions[0])

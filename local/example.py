@@ -1,6 +1,6 @@
-"""What the local run knows of our own application: how its clients connect, and what its table holds.
+"""Everything that the local run knows about our own application: its settings, and how its clients connect.
 
-Another template's application may differ; the packages know neither.
+The packages below local/ know no application, because --template may run another one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from local.lambda_.function import Function
 from local.system import System
 
 SUBPROTOCOL = "echo.v1"
-OPERATOR = "operator"  # who runs `python -m ops`; in the log in place of a function
+OPERATOR = "operator"  # the user of `python -m ops`; logs have this name instead of a function's
 
 
 def find_authorizer(stack: Stack) -> Function | None:
@@ -25,30 +25,30 @@ def find_authorizer(stack: Stack) -> Function | None:
 
 
 def read_setting(stack: Stack, name: str) -> str | None:
-    """Return a setting of our own authorizer, or of the function behind `$connect`; None without it."""
+    """Return an environment variable of the authorizer, or else of the function of `$connect`; None without it."""
     route = stack.api.routes.get("$connect")
     functions = (find_authorizer(stack), stack.functions.get(route.function_arn) if route else None)
     return next((str(each.environment[name]) for each in functions if each and each.environment.get(name)), None)
 
 
 def takes_id_token(stack: Stack) -> bool:
-    """Return whether clients connect with an ID token, as our own do and those of the sample that ours comes from."""
+    """Return whether clients connect with an ID token, as in our own application and in the AWS sample."""
     return read_setting(stack, "CREDENTIAL_MODE") is not None or list_credentials(stack) == [("querystring", "idToken")]
 
 
 def find_required_groups(stack: Stack) -> list[str]:
-    """Return the group that users must be in to connect, as a list of one or none."""
+    """Return the group that users must be in to connect, as a list with one group or none."""
     group = read_setting(stack, "REQUIRED_GROUP")
     return [group] if group else []
 
 
 def find_allowed_origin(stack: Stack) -> str | None:
-    """Return the first origin that may connect; None if any may."""
+    """Return the first allowed origin; None if all origins are allowed."""
     return (read_setting(stack, "ALLOWED_ORIGINS") or "").partition(" ")[0] or None
 
 
 def find_connection_limit(stack: Stack) -> int | None:
-    """Return how many connections a user may have; None for any number."""
+    """Return the limit of connections of a user; None without a limit."""
     limit = read_setting(stack, "MAX_CONNECTIONS_PER_USER")
     return int(limit) if limit else None
 
@@ -59,14 +59,14 @@ def find_connection_table(stack: Stack) -> str | None:
 
 
 def find_operator_policy(template: Template) -> Role | None:
-    """Return a role with the managed policy of those who operate the stack; None without it."""
+    """Return a role with the stack's operator policy; None without such a policy."""
     policies = (each for each, resource in template.resources.items() if resource["Type"] == "AWS::IAM::ManagedPolicy")
     found = next((logical_id for logical_id in policies if "OperatorPolicy" in logical_id), None)
-    return template.managed_policy(found) if found else None
+    return template.read_managed_policy(found) if found else None
 
 
 def list_credentials(stack: Stack) -> list[tuple[str, str]]:
-    """Return where the authorizer's identity sources expect something of the client: kind and name."""
+    """Return the identity sources that the client must send, as pairs: `querystring` or `header`, and the name."""
     route = stack.api.routes.get("$connect")
     sources = route.authorizer.identity_sources if route and route.authorizer else ()
     places = (source.removeprefix("route.request.").split(".", 1) for source in sources)
@@ -74,9 +74,9 @@ def list_credentials(stack: Stack) -> list[tuple[str, str]]:
 
 
 def build_handshake(system: System, token: str) -> dict[str, Any]:
-    """Return how a client opens a connection with its token, as arguments of websockets' `connect`.
+    """Return arguments of websockets' `connect` that open a connection with a token.
 
-    Another application's clients have the token, or what else it expects, in each of its identity sources.
+    For another application, each identity source gets the token.
     """
     handshake: dict[str, Any] = {"uri": system.websocket_url, "proxy": None}
     query = ""

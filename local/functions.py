@@ -1,4 +1,4 @@
-"""The functions of the running stack: how they are launched, reloaded and changed."""
+"""Launches, reloads and updates the functions of the running stack."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Functions:
     """Runs a stack's functions, in the built images or as plain processes.
 
     Args:
-        mode: images, processes, or images where there is an engine to build them.
+        mode: run images, processes, or images if an engine can build them.
         source: the folder of the functions' sources, one folder for each bake target.
-        environments: execution environments of each function.
-        timeout: of every function in seconds, instead of the template's.
-        mounts: files that the functions' containers need.
-        journal: records invocations and logs.
+        environments: the maximum of execution environments for each function.
+        timeout: the timeout of every function in seconds, instead of the template's.
+        mounts: files that are mounted into the functions' containers.
+        journal: where invocations and logs are recorded.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Functions:
         self._containers = Containers(mounts, source=source)
         self._launcher: Processes | Containers = self._processes
         self._runners: dict[str, FunctionRunner] = {}
-        self.stale: set[str] = set()  # targets whose newest code does not run
+        self.stale: set[str] = set()  # targets that run older code than their sources, because a reload failed
 
     @property
     def targets(self) -> set[str]:
@@ -64,18 +64,18 @@ class Functions:
         return self._launcher is self._containers
 
     async def start(self, functions: dict[str, Function], environment: Callable[[Function], dict[str, str]]) -> str:
-        """Start all functions, by ARN; return how they run, as a text.
+        """Start all functions; return a text that says how they run.
 
         Args:
-            functions: by ARN.
-            environment: returns the variables that a function gets besides the template's.
+            functions: the functions by ARN.
+            environment: returns a function's environment variables in addition to the template's.
 
         Raises:
-            LaunchError: the functions cannot be run as asked for.
-            InitError: the init phase of one failed.
+            LaunchError: the images cannot be built, or the processes cannot be prepared.
+            InitError: the init phase of a function failed.
         """
         self._environment = environment
-        functions = {arn: self._with_timeout(function) for arn, function in functions.items()}
+        functions = {arn: self._set_timeout(function) for arn, function in functions.items()}
         launches, fallback = await self._build_or_fall_back({each.target for each in functions.values()})
         for arn, function in functions.items():
             self._runners[arn] = FunctionRunner(
@@ -92,10 +92,10 @@ class Functions:
         return self._runners[arn].invoke(event)
 
     async def reload(self, targets: set[str]) -> None:
-        """Run the sources of these bake targets as they are now, and of those that failed before.
+        """Reload the current sources of these bake targets and of the stale ones.
 
         Raises:
-            LaunchError: code cannot be built, or its init phase failed; the code from before keeps serving.
+            LaunchError: code cannot be built, or its init phase failed; the old code keeps serving.
         """
         self.stale |= targets
         errors = []
@@ -113,19 +113,19 @@ class Functions:
             raise LaunchError("\n".join(errors))
 
     async def update(self, arn: str, function: Function) -> None:
-        """Give a function other settings. InitError if it does not start with them: it keeps those from before."""
+        """Change a function's settings. Raise InitError if it does not start with them; it keeps its old settings."""
         runner = self._runners[arn]
-        await runner.replace(runner.launch, self._with_timeout(function), self._environment(function))
+        await runner.replace(runner.launch, self._set_timeout(function), self._environment(function))
 
     async def stop(self) -> None:
         await asyncio.gather(*(runner.stop() for runner in self._runners.values()))
         await self._launcher.stop()
 
-    def _with_timeout(self, function: Function) -> Function:
+    def _set_timeout(self, function: Function) -> Function:
         return dataclasses.replace(function, timeout_seconds=self.timeout) if self.timeout else function
 
     async def _build_or_fall_back(self, targets: set[str]) -> tuple[dict[str, Any], str]:
-        """Build the images, or prepare processes; return the launches, and a note why there are no images."""
+        """Build the images, or prepare processes; return the launches, and a note why images are not used."""
         fallback = ""
         if self.mode == "auto" and not await asyncio.to_thread(has_engine):
             fallback = ", because no Docker engine answers"
@@ -135,7 +135,7 @@ class Functions:
             except LaunchError as error:
                 if self.mode == "image":
                     raise
-                logger.warning("no images, so plain processes are run: %s", error)
+                logger.warning("the images could not be built, so the functions run as plain processes: %s", error)
                 fallback = ", the images could not be built: the log says why"
             else:
                 self._launcher = self._containers

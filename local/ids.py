@@ -1,4 +1,4 @@
-"""Ids as AWS writes them."""
+"""Makes and reads ids in AWS's formats."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 import time
 from base64 import urlsafe_b64encode
 
-random_bits = random.Random().getrandbits  # noqa: S311 - ids are no secrets, and os.urandom takes a system call each
+random_bits = random.Random().getrandbits  # noqa: S311 - ids are not secret, and os.urandom needs a system call for each
 TRACE_ROOT = re.compile(r"Root=(1-[0-9a-f]{8}-[0-9a-f]{24})\b")
 CONNECTION_ID = re.compile(r"[\w-]{14}[AEIMQUYcgkosw048]=", re.ASCII)  # base64url of 11 bytes
 
 
-def new_id() -> str:
-    """A connection, message or request id: 16 characters, base64url of 11 bytes, as observed on AWS."""
+def make_id() -> str:
+    """Return a connection, message or request id: 16 characters, base64url of 11 bytes, as observed on AWS."""
     return urlsafe_b64encode((random_bits(86) << 2).to_bytes(11, "big")).decode()
 
 
-def new_trace_id() -> str:
+def make_trace_id() -> str:
     return f"1-{int(time.time()):08x}-{random_bits(96):024x}"
 
 
@@ -27,5 +27,5 @@ def find_trace_id(header: str | None) -> str | None:
     return found[1] if found else None
 
 
-def new_span_id() -> str:
+def make_span_id() -> str:
     return f"{random_bits(64):016x}"

@@ -29,7 +29,7 @@ HEADERS = {
 
 
 class Inspector(LocalhostServer):
-    """Serves the journal to its own page, and to no page from elsewhere.
+    """Serves the journal to the inspector's page. Requests of pages with another origin are refused.
 
     Raises:
         LaunchError: the port is not available.
@@ -38,7 +38,7 @@ class Inspector(LocalhostServer):
     name = "inspector"
 
     def __init__(self, journal: Journal, built: Path, port: int) -> None:
-        """Take the port; `built` is the folder of its built page."""
+        """Bind the port; `built` is the folder of the built page."""
         super().__init__(port, FLAG)
         self.journal = journal
         self._built = built.resolve()
@@ -77,16 +77,16 @@ class Inspector(LocalhostServer):
 
     async def _serve_timeline(self, request: web.Request) -> web.Response:
         connection_id = request.match_info["id"]
-        entries = self.journal.timeline(connection_id)
+        entries = self.journal.get_timeline(connection_id)
         if not entries:
             raise web.HTTPNotFound(text="The journal has no such connection.\n")
         return web.json_response({"id": connection_id, "entries": entries})
 
     async def _serve_traces(self, request: web.Request) -> web.Response:
-        return web.json_response({"documents": self.journal.traces(request.match_info["id"])})
+        return web.json_response({"documents": self.journal.find_traces(request.match_info["id"])})
 
     async def _serve_events(self, request: web.Request) -> web.StreamResponse:
-        """Stream the connections that change, until the client goes away or the local run ends."""
+        """Stream the connections that change, until the client disconnects or the local run ends."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         task = asyncio.current_task()
         assert task
@@ -97,7 +97,7 @@ class Inspector(LocalhostServer):
                 async for event in events:
                     await response.write(event)
         except ConnectionError:
-            pass  # the client has gone
+            pass  # the client has disconnected
         finally:
             self._streams.discard(task)
         return response
@@ -107,13 +107,13 @@ class Inspector(LocalhostServer):
         if not name and not (self._built / INDEX).is_file():
             raise web.HTTPServiceUnavailable(text=NOT_BUILT)
         file = find_file(self._built, name or INDEX)
-        if file.suffix == ".json":  # the settings of a deployment
+        if file.suffix == ".json":  # it may have the settings of a deployment
             raise web.HTTPNotFound
         return web.FileResponse(file)
 
 
 async def write_events(journal: Journal) -> AsyncGenerator[bytes, None]:
-    """Yield server-sent events with the connections that change, and a comment when there are none for long."""
+    """Yield server-sent events with the connections that change, and a comment if none changes for ALIVE_SECONDS."""
     yield b": connected\n\n"
     changes = journal.follow()
     following: asyncio.Task[list[Summary]] | None = None

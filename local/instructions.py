@@ -1,4 +1,4 @@
-"""What `make up` prints once everything runs: where it listens, and lines to paste into another terminal."""
+"""Writes what `make up` prints when everything runs: the addresses, and commands to paste into another terminal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from local.page_settings import PAGE_CONFIG
 from local.state import write_flags
 from local.system import Options, System
 
-UNKNOWN = "…"  # what only the reader knows
+UNKNOWN = "…"  # a value that the reader must fill in
 
 
 def write_instructions(system: System, options: Options, *, user: str, no_token: str | None = None) -> str:
-    """Return the text for a running system; `no_token` says why `make token` cannot print one of the user."""
+    """Return the text for a running system; `no_token` says why `make token` cannot print a token of `user`."""
     flags = write_flags(system.port)
     lines = [
         *describe_page(system, options),
@@ -39,7 +39,7 @@ def write_instructions(system: System, options: Options, *, user: str, no_token:
 
 
 def describe_page(system: System, options: Options) -> Iterator[str]:
-    """Say where the page is, and what keeps it from connecting."""
+    """Yield the lines about the page: its address, and why its connections would be refused."""
     if system.page_url is None or system.page_settings is None:
         if options.page_port is not None and system.user_pool_id:
             yield f"No page: the template has no output {PAGE_CONFIG}."
@@ -70,7 +70,7 @@ def describe_addresses(system: System, user: str, no_token: str | None, flags: s
         yield f"Token       make -s token{flags}                (an ID token of {user}{member}, by SRP)"
         yield f"Users       make user EMAIL=bob@example.com{group}{flags}"
     names = {"AWS::Cognito::UserPool": "Cognito", "AWS::DynamoDB::Table": "DynamoDB"}
-    services = " and ".join(name for type_, name in names.items() if system.stack.first(type_))
+    services = " and ".join(name for type_, name in names.items() if system.stack.find_first(type_))
     if system.aws.started and services:
         yield f"AWS         {system.aws.url}        ({services} for boto3 and the AWS CLI, keys test and test)"
 
@@ -94,7 +94,7 @@ def write_wscat_line(
     additional_headers: Mapping[str, str] | None = None,
     **_: Any,
 ) -> str:
-    """Return the command that opens a connection as these arguments of websockets do; a shell fills in what it holds."""
+    """Return the wscat command that opens the same connection as websockets' `connect` with these arguments."""
     words = ["-c", uri, *(word for name in subprotocols for word in ("-s", name))]
     words += ["-o", origin] if origin else []
     words += [word for name, value in (additional_headers or {}).items() for word in ("-H", f"{name}: {value}")]
@@ -102,7 +102,7 @@ def write_wscat_line(
 
 
 def quote_word(word: str) -> str:
-    """Quote a word for the shell, which replaces `$(…)` in it."""
+    """Quote a word for the shell, so that the shell still replaces a `$(…)` in it."""
     if "$(" in word:
         return f'"{word}"'
     return word if re.fullmatch(r"[\w:/.…-]+", word) else shlex.quote(word)

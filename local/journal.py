@@ -1,4 +1,4 @@
-"""What happens to each connection: the gateway, the functions and the local AWS record it, the inspector shows it."""
+"""Keeps what happens to each connection. The gateway, the functions and the local AWS record it; the inspector shows it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 from local.masking import Mask
 
 MAX_ENTRIES = 20_000
-MAX_FACT_CHARACTERS = 32 * 1024  # the rest is cut
-MAX_CHARACTERS = 64 * 1024 * 1024  # of all facts
+MAX_FACT_CHARACTERS = 32 * 1024  # a longer fact is cut
+MAX_CHARACTERS = 64 * 1024 * 1024  # of all facts together
 MAX_SHOWN = 1_000  # entries of one timeline, so that a page can show them
 BATCH_SECONDS = 0.25  # between batches of changed connections
-BATCH = 200  # connections
-OF_HANDSHAKE = {"handshake", "invocation", "log", "decision"}
-NAMING = {"handshake", "invocation", "message"}  # their keys become names of the connection
+BATCH = 200  # connections in a batch
+HANDSHAKE_KINDS = {"handshake", "invocation", "log", "decision"}
+NAMING_KINDS = {"handshake", "invocation", "message"}  # later entries with a key of these belong to the same connection
 
 Summary = dict[str, Any]
 
@@ -31,8 +31,8 @@ class Entry:
 
     Attributes:
         at: Unix time in seconds.
-        keys: ids by which the entry is found; the connection's is the first, where it is known.
-        facts: JSON values. Bytes are a JSON document, which is parsed when it is read.
+        keys: ids that tell which connection the entry belongs to; the connection's own id is first, if known.
+        facts: JSON values. Bytes are a JSON document, which is parsed only when it is shown.
     """
 
     at: float
@@ -46,8 +46,8 @@ class ConnectionRecord:
     """A connection with its entries.
 
     Attributes:
-        status: HTTP status of the handshake; None until it is decided.
-        kept: the entries of a live connection's handshake that would have had to go.
+        status: the HTTP status of the handshake; None until it is decided.
+        kept: handshake entries that are exempt from eviction while the connection is open.
     """
 
     id: str
@@ -74,10 +74,10 @@ class ConnectionRecord:
         return self._mask
 
     def is_of_handshake(self, entry: Entry) -> bool:
-        return entry.kind in OF_HANDSHAKE and entry.at <= self.decided_at
+        return entry.kind in HANDSHAKE_KINDS and entry.at <= self.decided_at
 
     def update(self, entry: Entry) -> None:
-        """Take a new entry into the summary."""
+        """Update the summary with a new entry."""
         facts = entry.facts
         self.last_at = entry.at
         match entry.kind:
@@ -129,10 +129,10 @@ Listener = Callable[[Entry, ConnectionRecord | None], None]
 
 
 class Journal:
-    """Keeps the newest entries of all connections.
+    """Keeps the newest entries of all connections, and evicts the oldest.
 
-    An entry belongs to the connection that one of its keys names: the connection's id, a request id of API Gateway or
-    of Lambda, or a trace id. An entry of no connection is given to the listeners and not kept.
+    One of an entry's keys tells which connection it belongs to: the connection's id, a request id of API Gateway or of
+    Lambda, or a trace id. An entry of no known connection is passed to the listeners and not kept.
 
     Attributes:
         listeners: called with each entry when it is recorded, and again when it is completed.
@@ -143,47 +143,47 @@ class Journal:
         self._max_entries = max_entries
         self._max_characters = max_characters
         self._characters = 0
-        self._entries: deque[tuple[ConnectionRecord, Entry, int]] = deque()  # the oldest first
+        self._entries: deque[tuple[ConnectionRecord, Entry, int]] = deque()  # with its characters; the oldest first
         self._connections: dict[str, ConnectionRecord] = {}  # the oldest first
-        self._owners: dict[str, tuple[ConnectionRecord, str]] = {}  # with the route, by each id that names a connection
+        self._owners: dict[str, tuple[ConnectionRecord, str]] = {}  # connection and route by key
         self._followers: list[Follower] = []
 
     def record(self, kind: str, *keys: str | None, **facts: Any) -> Entry:
-        """Record a step. Facts are kept by reference: they must not change."""
+        """Record a step. The facts are not copied, so the caller must not change them."""
         entry = Entry(time.time(), kind, tuple(key for key in keys if key), facts)
         if kind == "handshake":
             self._connections[entry.keys[0]] = opened = ConnectionRecord(entry.keys[0], entry)
             self._owners[entry.keys[0]] = opened, ""
         if connection := self._find_owner(entry):
             self._keep(connection, entry)
-        self._tell(entry, connection)
+        self._notify(entry, connection)
         return entry
 
     def complete(self, entry: Entry, **facts: Any) -> None:
-        """Add what was not known when the entry was recorded, such as the answer of an invocation."""
+        """Add facts that were not known when the entry was recorded, such as the answer of an invocation."""
         entry.facts.update(facts)
         connection = self._find_owner(entry)
         if connection:
             limit_facts(connection, entry.facts)
             connection.last_at = time.time()
-            # A message that failed is counted by its error frame.
+            # A failed message is already counted by its error frame.
             is_message = entry.facts.get("purpose") not in ("authorizer", "$connect", "$disconnect")
             connection.errors += entry.kind == "invocation" and "error" in facts and not is_message
-        self._tell(entry, connection)
+        self._notify(entry, connection)
 
     def find_invocation(self, request_id: str) -> tuple[str, str] | None:
-        """Return the connection's id and the purpose of an invocation, given Lambda's request id."""
+        """Return the connection id and the purpose of an invocation, given Lambda's request id; None if unknown."""
         connection, purpose = self._owners.get(request_id, (None, ""))
         return (connection.id, purpose) if connection else None
 
     def find(self, search: str = "", limit: int = 200) -> tuple[list[Summary], int]:
-        """Return the connections that an id or user with this text belongs to, the newest first, and their number."""
+        """Find the connections with this text in an id or in the user's id; return the newest first, and their number."""
         found = self._search(search)
         connections = [connection.summarize() for connection in islice(found, limit)]
         return connections, len(connections) + sum(1 for _ in found)
 
-    def timeline(self, connection_id: str, limit: int = MAX_SHOWN) -> list[dict[str, Any]]:
-        """Return the entries of a connection, the oldest first: the newest ones, and those of the handshake."""
+    def get_timeline(self, connection_id: str, limit: int = MAX_SHOWN) -> list[dict[str, Any]]:
+        """Return the newest entries of a connection and those of its handshake, the oldest first."""
         connection = self._connections.get(connection_id)
         if connection is None:
             return []
@@ -191,15 +191,15 @@ class Journal:
         earlier = [entry for entry in entries[:-limit] if connection.is_of_handshake(entry)]
         return [connection.show(entry) for entry in earlier[:limit] + entries[-limit:]]
 
-    def traces(self, trace_id: str) -> list[dict[str, Any]]:
-        """Return the documents of a trace in X-Ray's format."""
+    def find_traces(self, trace_id: str) -> list[dict[str, Any]]:
+        """Return the segment documents of a trace in X-Ray's format."""
         connection, _ = self._owners.get(trace_id, (None, ""))
         entries = connection.entries if connection else ()
         found = [entry for entry in entries if entry.kind == "trace" and trace_id in entry.keys]
         return [connection.show(entry)["facts"]["document"] for entry in found] if connection else []
 
     async def follow(self) -> AsyncGenerator[list[Summary], None]:
-        """Yield the connections that have changed, at most four times a second."""
+        """Yield batches of the connections that have changed, at most four a second."""
         follower = Follower()
         self._followers.append(follower)
         try:
@@ -215,7 +215,7 @@ class Journal:
 
     def _keep(self, connection: ConnectionRecord, entry: Entry) -> None:
         limit_facts(connection, entry.facts)
-        if entry.kind in NAMING:
+        if entry.kind in NAMING_KINDS:
             owner = connection, entry.facts.get("purpose") or entry.facts.get("routeKey") or ""
             for key in entry.keys:
                 self._owners.setdefault(key, owner)
@@ -241,7 +241,7 @@ class Journal:
             connection.kept.append(entry)
             return
         connection.entries.remove(entry)
-        if entry.kind in NAMING:
+        if entry.kind in NAMING_KINDS:
             for key in entry.keys[1:]:
                 self._owners.pop(key, None)
         if not connection.entries:
@@ -256,7 +256,7 @@ class Journal:
         named = {owner.id for key, (owner, _) in self._owners.items() if wanted in key.lower()}
         return (each for each in newest_first if each.id in named or wanted in (each.user_id or "").lower())
 
-    def _tell(self, entry: Entry, connection: ConnectionRecord | None) -> None:
+    def _notify(self, entry: Entry, connection: ConnectionRecord | None) -> None:
         if connection:
             for follower in self._followers:
                 follower.add(connection)
@@ -265,7 +265,7 @@ class Journal:
 
 
 class Follower:
-    """The connections that have changed since somebody asked. A slow reader costs no more than one of each."""
+    """A set of the connections that have changed since they were last taken. It cannot grow with a slow reader."""
 
     def __init__(self) -> None:
         self.has_changed = asyncio.Event()
@@ -289,7 +289,7 @@ def count_characters(facts: dict[str, Any]) -> int:
 
 
 def limit_facts(connection: ConnectionRecord, facts: dict[str, Any]) -> None:
-    """Cut long facts. Their credentials are hidden before, because part of one could not be recognized."""
+    """Cut long facts. Hide credentials first, because a cut credential would not be recognized."""
     for name, value in facts.items():
         if isinstance(value, str | bytes) and len(value) > MAX_FACT_CHARACTERS:
             shown = show_fact(connection.mask, value)
@@ -315,10 +315,10 @@ def show_fact(mask: Mask, value: Any) -> Any:
         return mask.hide_in(value)
     try:
         return mask.hide_in(parse_json(value))
-    except (ValueError, RecursionError):  # it is not JSON, or nested too deeply to walk through
+    except (ValueError, RecursionError):  # not JSON, or nested too deeply
         return mask.hide_in_text(value.decode(errors="replace"))
 
 
 def parse_json(document: bytes) -> Any:
-    """Return a JSON value; NaN and Infinity, which browsers do not read, become text."""
+    """Parse a JSON document. NaN and Infinity become text, because browsers cannot parse them."""
     return json.loads(document, parse_constant=str)

@@ -1,4 +1,4 @@
-"""HTTP servers for the browser of this machine."""
+"""The base of HTTP servers for browsers on this machine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
 class LocalhostServer:
-    """Serves on a port of `localhost`.
+    """An HTTP server on a port of `localhost`.
 
-    Requests for another host are refused, so that a foreign name that resolves to this machine (DNS rebinding) gets
-    nothing.
+    It refuses requests for another host, as a protection against DNS rebinding.
 
     Attributes:
-        name: what the server is, for those who ask it for another host.
-        url: its origin, as browsers send it.
+        name: the server's name in the answer to a refused request.
+        url: the server's origin, as browsers send it.
 
     Raises:
         LaunchError: the port is not available.
@@ -58,11 +57,11 @@ class LocalhostServer:
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """Return a file of a folder; HTTPNotFound if there is none of this name in it."""
+    """Return a file of a folder. Raise HTTPNotFound if the folder has no file of this name."""
     try:
         file = (folder / name).resolve()
         if file.is_relative_to(folder) and file.is_file():
             return file
-    except (OSError, ValueError):  # no file can have this name
+    except (OSError, ValueError):  # the name is not valid
         pass
     raise web.HTTPNotFound

@@ -1,4 +1,4 @@
-"""Where log records go: `make up` prints them, one line each; `make demo` keeps them in a file."""
+"""Prints log records to the terminal for `make up`, one line each; writes them to a file for `make demo`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, Literal
 from local.journal import ConnectionRecord, Entry, Journal
 from local.lambda_.log_line import LogLine
 from local.paths import LOGS
-from local.progress import Progress, format_duration, printable
+from local.progress import Progress, format_duration, make_printable
 
 NO_LINE = LogLine("")
 Style = Literal["short", "full", "json"]
 
-FUNCTION = "function."  # prefix of the loggers that have what functions write
-# Of a function's JSON record: what its line has elsewhere, or what would make it long.
+FUNCTION = "function."  # prefix of the loggers with functions' output
+# Members of a function's JSON record that are printed elsewhere in the line, or would make it too long.
 NOT_SHOWN = {
     "timestamp",
     "level",
@@ -37,17 +37,17 @@ NOT_SHOWN = {
     "_aws",
 }
 WIDTHS = {"connection": 8, "who": 11, "route": 11, "result": 7, "duration": 8}
-CONTINUED = " " * 14  # further lines of a record begin below its connection
+CONTINUED = " " * 14  # indents the further lines of a record to the column of the connection
 FRAME = re.compile(r'\s*File "([^"]+)", line \d+')
 LIBRARIES = re.compile(r"^<|/(site|dist)-packages/|/lib/python3[\d.]*/|^/var/(task|lang|runtime)/")
-PLAIN = logging.Formatter()  # basicConfig gives the handler one that repeats level and name
+PLAIN = logging.Formatter()  # the formatter of basicConfig would repeat level and name
 DIM, RED, GREEN, YELLOW = "2", "31", "32", "33"
 COLOURS = {"WARNING": YELLOW, "ERROR": RED, "CRITICAL": RED, "error": RED}
 
 
 @dataclass
 class Row:
-    """A line of the terminal, and those that belong to it."""
+    """A line of the terminal, and the further lines of the same record."""
 
     at: float
     connection: str = ""
@@ -60,17 +60,17 @@ class Row:
     further: Iterable[str] = ()
 
     def write(self, progress: Progress) -> str:
-        """Return the text. A value that is longer than its column is cut, so that the columns stay aligned."""
+        """Return the lines as text. A value that is longer than its column is cut, so that columns stay aligned."""
         clock = f"{time.strftime('%H:%M:%S', time.localtime(self.at))}.{int(self.at % 1 * 1000):03d}"
         duration = "" if self.duration is None else format_duration(self.duration)
         values = {"connection": self.connection[: WIDTHS["connection"]], "who": self.who, "route": self.route,
                   "result": self.result, "duration": duration}  # fmt: skip
-        columns = {name: fit(printable(value), WIDTHS[name]) for name, value in values.items()}
-        columns["connection"] = progress.coloured(DIM, columns["connection"])
-        columns["result"] = progress.coloured(choose_colour(self.result), columns["result"])
+        columns = {name: fit(make_printable(value), WIDTHS[name]) for name, value in values.items()}
+        columns["connection"] = progress.colour(DIM, columns["connection"])
+        columns["result"] = progress.colour(choose_colour(self.result), columns["result"])
         text = self.text or (f"user {self.user}" if self.user else "")
-        first = "  ".join((progress.coloured(DIM, clock), *columns.values(), printable(text))).rstrip()
-        return "\n".join((first, *(f"{CONTINUED}{printable(line)}".rstrip() for line in self.further)))
+        first = "  ".join((progress.colour(DIM, clock), *columns.values(), make_printable(text))).rstrip()
+        return "\n".join((first, *(f"{CONTINUED}{make_printable(line)}".rstrip() for line in self.further)))
 
 
 def fit(text: str, width: int) -> str:
@@ -84,11 +84,12 @@ def choose_colour(result: str) -> str:
 
 
 class TerminalHandler(logging.Handler):
-    """Prints log records, and the gateway's decisions, among the steps.
+    """Prints log records and the gateway's decisions above the line of the current step.
 
     Args:
-        journal: knows the connection of a function's record.
-        style: with the application's frames of tracebacks only, with all, or each record as JSON on a line.
+        progress: prints the lines.
+        journal: tells which connection a function's record belongs to.
+        style: `short` prints only the application's frames of tracebacks, `full` all; `json` prints each record as JSON.
     """
 
     def __init__(self, progress: Progress, journal: Journal | None = None, style: Style = "short") -> None:
@@ -108,7 +109,7 @@ class TerminalHandler(logging.Handler):
             self.progress.say(row.write(self.progress))
 
     def print_decision(self, entry: Entry, connection: ConnectionRecord | None) -> None:
-        """Print a decision of the gateway, as soon as its result is known."""
+        """Print a decision of the gateway. Do nothing for an entry that is no decision or has no result yet."""
         row = build_decision_row(entry, connection)
         if row is None:
             return
@@ -160,14 +161,14 @@ class TerminalHandler(logging.Handler):
         return [*lines] if self.style == "full" else [*drop_frames_of_libraries([*lines])]
 
     def find_connection(self, record: logging.LogRecord, line: LogLine = NO_LINE) -> tuple[str, str]:
-        """Return the id and the route that a record belongs to, empty if nobody knows."""
+        """Return the connection id and the route of a record; empty texts if they are unknown."""
         request_id = line.request_id or getattr(record, "request_id", None)
         found = self.journal.find_invocation(request_id) if self.journal and request_id else None
         connection_id, purpose = found or ("", "")
         return line.connection_id or connection_id, "$connect" if purpose == "authorizer" else purpose
 
     def read_function_record(self, record: logging.LogRecord) -> dict[str, Any]:
-        """Return a function's record as it is, with the names of the function and of the connection."""
+        """Return a function's record unchanged, with the function's name and the connection id added."""
         line = LogLine.parse(record.getMessage())
         connection_id, _ = self.find_connection(record, line)
         written = line.record or {"timestamp": write_time(record.created), "message": line.text}
@@ -175,7 +176,7 @@ class TerminalHandler(logging.Handler):
 
 
 def build_decision_row(entry: Entry, connection: ConnectionRecord | None) -> Row | None:
-    """Return the line of a decision; None for any other entry, and for a message that is not answered yet."""
+    """Return the line of a decision; None for any other entry and for a message without a result."""
     facts = entry.facts
     row = Row(entry.at, connection.id if connection else "", "gateway")
     match entry.kind:
@@ -198,7 +199,7 @@ def build_decision_row(entry: Entry, connection: ConnectionRecord | None) -> Row
 
 
 def is_log_record(record: dict[str, Any]) -> bool:
-    """Return whether the runtime has written a JSON object, and not the function itself."""
+    """Return whether a JSON object was written by the runtime's logging and not printed by the function itself."""
     return "level" in record and bool(record.keys() & {"message", "errorMessage"})
 
 
@@ -206,7 +207,7 @@ def describe(record: dict[str, Any]) -> str:
     """Return a function's JSON record as `message: reason key=value`."""
     error = ": ".join(str(record[name]) for name in ("errorType", "errorMessage") if record.get(name))
     message = ": ".join(write_value(each) for each in (record.get("message"), record.get("reason"), error) if each)
-    if message.startswith("LAMBDA_WARNING"):  # the runtime's, with five sentences of advice that concern AWS only
+    if message.startswith("LAMBDA_WARNING"):  # the runtime adds five sentences of advice that apply to AWS only
         message = message.partition(". ")[0]
     hidden = NOT_SHOWN | find_metrics(record)
     extra = " ".join(f"{name}={write_value(value)}" for name, value in record.items() if name not in hidden)
@@ -214,7 +215,7 @@ def describe(record: dict[str, Any]) -> str:
 
 
 def find_metrics(record: dict[str, Any]) -> set[str]:
-    """Return the members that a record in CloudWatch's embedded metric format has for CloudWatch only."""
+    """Return the names of metrics and dimensions in a record in CloudWatch's embedded metric format."""
     try:
         directives = record["_aws"]["CloudWatchMetrics"]
         metrics = {metric["Name"] for each in directives for metric in each["Metrics"]}
@@ -232,7 +233,7 @@ def split_level(line: LogLine) -> tuple[str, str]:
 
 
 def drop_frames_of_libraries(lines: list[str]) -> Iterator[str]:
-    """Yield a traceback without the frames of libraries; all of it if the application has none."""
+    """Yield the lines of a traceback without the frames of libraries; all lines if no frame is the application's."""
     frames = [found[1] for line in lines if (found := FRAME.match(line))]
     if all(LIBRARIES.search(path) for path in frames):
         yield from lines
@@ -262,10 +263,10 @@ def write_value(value: Any) -> str:
 
 
 def log_to_terminal(progress: Progress, journal: Journal, style: Style) -> None:
-    """Print records and decisions; JSON goes to standard output, where nothing else does."""
+    """Send records and decisions to the terminal. JSON goes to standard output, which then has nothing else."""
     handler = TerminalHandler(Progress() if style == "json" else progress, journal, style)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    quieten()
+    quiet_libraries()
 
 
 def log_to_file(name: str) -> None:
@@ -273,10 +274,10 @@ def log_to_file(name: str) -> None:
     logging.basicConfig(
         filename=LOGS / f"{name}.log", filemode="w", level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
     )
-    quieten()
+    quiet_libraries()
 
 
-def quieten() -> None:
+def quiet_libraries() -> None:
     for name in ("botocore", "watchfiles"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.raiseExceptions = False  # a full disk must not print a traceback for each record

@@ -1,4 +1,4 @@
-"""Hides credentials in what the inspector shows."""
+"""Masks credentials in what the inspector shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, unquote_plus
 JWS = re.compile(r"eyJ[\w-]{17,}(?:(?:\.|%2[Ee])[\w-]*)*")
 CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization", "x-amz-security-token"})  # headers
 SUBPROTOCOLS = "sec-websocket-protocol"
-MIN_SECRET_CHARACTERS = 16  # a shorter value is hidden in its own place only: it may be a common word
+MIN_SECRET_CHARACTERS = 16  # a shorter value may be a common word, so it is hidden in its own header or parameter only
 HEADER_SOURCE, QUERY_SOURCE = "route.request.header.", "route.request.querystring."
 HEADER_MAPS = {"headers", "multiValueHeaders"}
 QUERY_MAPS = {"queryStringParameters", "multiValueQueryStringParameters"}
@@ -22,9 +22,9 @@ NO_NAMES: frozenset[str] = frozenset()
 class Mask:
     """Hides the credentials of one connection.
 
-    They are the values of the authorizer's identity sources, of `Authorization` and `Cookie`, and the offered
-    subprotocols that were not selected. They are hidden in their headers and parameters. Long ones are hidden
-    everywhere, for example in a function's log. So is all text that looks like a compact JWS.
+    Credentials are the values of the authorizer's identity sources, the headers in `CREDENTIALS`, and the offered
+    subprotocols that were not selected. They are hidden in their headers and parameters. Long credentials, and all text
+    that looks like a compact JWS, are hidden everywhere, for example in a function's log.
     """
 
     def __init__(
@@ -49,16 +49,16 @@ class Mask:
         offers = [each.strip() for name, value in headers if name.lower() == SUBPROTOCOLS for each in value.split(",")]
         values += [each for each in offers if each != subprotocol]
         secrets = {variant for value in values for part in split_secret(value) for variant in write_variants(part)}
-        self._secrets = sorted(secrets, key=len, reverse=True)  # the longest first: it may contain another
+        self._secrets = sorted(secrets, key=len, reverse=True)  # a longer secret may contain a shorter one
 
     def hide_in_text(self, text: str) -> str:
         text = JWS.sub(lambda found: hide(found[0]), text)
-        for secret in self._secrets:  # one pattern of all would take milliseconds to compile
+        for secret in self._secrets:  # a single pattern of all secrets would take milliseconds to compile
             text = text.replace(secret, hide(secret))
         return text
 
     def hide_in(self, value: Any, hidden: frozenset[str] = CREDENTIALS) -> Any:
-        """Return a copy of a JSON value; the members whose names are `hidden` show their length only."""
+        """Return a copy of a JSON value in which credentials, and the members named in `hidden`, show their length only."""
         if isinstance(value, str):
             return self.hide_in_text(value)
         if isinstance(value, Mapping):
@@ -68,7 +68,7 @@ class Mask:
         return value
 
     def hide_in_headers(self, headers: Iterable[tuple[str, str]]) -> dict[str, Any]:
-        """Return a request's headers by name; a repeated one has a list of values."""
+        """Return a request's headers by name with credentials hidden. A repeated header has a list of values."""
         values: dict[str, list[str]] = {}
         for name, value in headers:
             values.setdefault(name, []).append(value)
@@ -76,7 +76,7 @@ class Mask:
         return {name: each[0] if len(each) == 1 else each for name, each in hidden.items()}
 
     def hide_in_target(self, target: str) -> str:
-        """Return a request's path and query string."""
+        """Return a request's path and query string with credentials hidden."""
         path, question, _ = target.partition("?")
         parameters = (
             f"{quote(name)}={hide(value) if name in self._parameters else quote(value)}"
@@ -127,7 +127,7 @@ def split_secret(value: str) -> Iterator[str]:
 
 
 def write_variants(secret: str) -> Iterator[str]:
-    """Yield a secret as it appears in text, in a URL and in JSON."""
+    """Yield a secret as it is written in text, in a URL and in JSON."""
     yield secret
     yield quote(secret, safe="")
     yield json.dumps(secret)[1:-1]

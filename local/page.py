@@ -16,10 +16,10 @@ FLAG = "--page-port"
 
 
 class PageServer(LocalhostServer):
-    """Serves a folder, and `config.json` from memory.
+    """Serves the folder of the built page, and `config.json` from memory.
 
-    Its Content-Security-Policy lets the page connect to the local gateway and the local Cognito and nowhere else, so
-    that a page with wrong settings cannot reach AWS.
+    The Content-Security-Policy allows connections to the local gateway and the local Cognito only. So a page with wrong
+    settings cannot reach AWS.
 
     Raises:
         LaunchError: the page is not built, or the port is not available.
@@ -34,7 +34,7 @@ class PageServer(LocalhostServer):
     async def start(self, settings: dict[str, Any]) -> None:
         self._config = json.dumps(settings, indent=2)
         self._headers = {
-            "Content-Security-Policy": content_security_policy(settings),
+            "Content-Security-Policy": build_content_security_policy(settings),
             "Referrer-Policy": "no-referrer",
             "X-Content-Type-Options": "nosniff",
         }
@@ -54,12 +54,12 @@ class PageServer(LocalhostServer):
 
     async def _serve_file(self, request: web.Request) -> web.FileResponse:
         file = find_file(self.folder, request.match_info["name"] or "index.html")
-        if file == self.folder / "config.json":  # it has the settings of a deployment
+        if file == self.folder / "config.json":  # such a file has the settings of a deployment
             raise web.HTTPNotFound
         return web.FileResponse(file)
 
 
-def content_security_policy(settings: dict[str, Any]) -> str:
+def build_content_security_policy(settings: dict[str, Any]) -> str:
     servers = (urlsplit(settings[name]) for name in ("webSocketEndpoint", "userPoolEndpoint"))
     connect = " ".join(("'self'", *(f"{server.scheme}://{server.netloc}" for server in servers)))
     return (

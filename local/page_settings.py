@@ -1,4 +1,4 @@
-"""The settings of the page: what the stack's output says, with the addresses and limits of the local run."""
+"""Builds the page's settings: those in the stack's output, with the addresses and limits of the local run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE_CONFIG = "PageConfig"  # the stack's output with the page's settings
 
 
 def parse_page_config(outputs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the settings in a stack's output `PageConfig`; None without that output. TemplateError if it is not JSON."""
+    """Return the settings in the output `PageConfig`; None without this output. Raise TemplateError if it is not JSON."""
     if PAGE_CONFIG not in outputs:
         return None
     text = outputs[PAGE_CONFIG]
@@ -27,8 +27,8 @@ def parse_page_config(outputs: Mapping[str, Any]) -> dict[str, Any] | None:
     return config
 
 
-def local_settings(output: dict[str, Any], *, websocket_url: str, aws_url: str, limits: Limits) -> dict[str, Any]:
-    """Return what the page reads as `config.json`: the stack's settings with the local addresses and limits."""
+def build_local_settings(output: dict[str, Any], *, websocket_url: str, aws_url: str, limits: Limits) -> dict[str, Any]:
+    """Return the content of `config.json`: the stack's settings with the local addresses and limits."""
     return {
         **{name: value for name, value in output.items() if name != "authorizerLogGroup"},
         "webSocketEndpoint": websocket_url,
@@ -39,7 +39,7 @@ def local_settings(output: dict[str, Any], *, websocket_url: str, aws_url: str, 
 
 
 def find_built_page(folder: Path) -> Path:
-    """Return the folder's full path; LaunchError if no page is built there."""
+    """Return the folder's full path. Raise LaunchError if no page is built there."""
     if not (folder / "index.html").is_file():
         raise LaunchError("the page is not built: run `make page`")
     return folder.resolve()

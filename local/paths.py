@@ -1,4 +1,4 @@
-"""Where the local run finds and keeps files."""
+"""The folders that the local run reads and writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports of the loopback interface, and a clear error for one that is not available."""
+"""Binds ports of the loopback interface; an error says which flag chooses another port."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from local.state import find_owner
 
 NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 ATTEMPTS = 10
-SHUTDOWN_SECONDS = 0.1  # for the last responses of an HTTP server; aiohttp takes 0 for "wait for ever"
+SHUTDOWN_SECONDS = 0.1  # for the last responses of an HTTP server; aiohttp would wait forever with 0
 
 
 def find_port(port: int, flag: str) -> int:
-    """Return the port, or a free one for 0.
+    """Check that the port is free and return it; for 0 return any free port.
 
     Raises:
         LaunchError: the port is not available; the message names the flag that chooses another.
@@ -27,8 +27,8 @@ def find_port(port: int, flag: str) -> int:
 def bind_localhost(port: int, flag: str) -> list[socket.socket]:
     """Return sockets that listen on a port of 127.0.0.1 and of ::1, if the machine has it.
 
-    A browser resolves `localhost` to either address. If ::1 were left free, another program there could be shown
-    instead. The sockets listen at once: another program can still take a port that is only bound.
+    A browser may resolve `localhost` to either address. If only one were bound, a browser could show another program
+    that listens on the other one. The sockets listen at once, because another program can take a port that is only bound.
 
     Raises:
         LaunchError: the port is not available; the message names the flag that chooses another.
@@ -48,7 +48,7 @@ def bind_localhost(port: int, flag: str) -> list[socket.socket]:
 
 
 def check_localhost(port: int, flag: str) -> None:
-    """Raise the LaunchError of `bind_localhost` if the port is not available."""
+    """Raise LaunchError if `bind_localhost` could not bind the port now."""
     for listener in bind_localhost(port, flag):
         listener.close()
 

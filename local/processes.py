@@ -1,4 +1,4 @@
-"""Processes of this machine: finds those that one has started, and ends them."""
+"""Finds the processes that a process has started, and ends them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import suppress
 import psutil
 
 END_SECONDS = 3.0
-COMMAND_CHARACTERS = 120  # enough to know a process again; what follows may be secret, as the variables of `docker run`
+COMMAND_CHARACTERS = 120  # enough to recognize a process; the rest may be secret, such as the variables of `docker run`
 
 
 def read_command(pid: int) -> str:
-    """Return how the command line of a process begins; empty if it has ended, also if it is a zombie."""
+    """Return the start of a process's command line; an empty text if the process has ended or is a zombie."""
     try:
         return " ".join(psutil.Process(pid).cmdline())[:COMMAND_CHARACTERS]
     except psutil.Error:
@@ -20,12 +20,12 @@ def read_command(pid: int) -> str:
 
 
 def is_running(pid: int, command: str) -> bool:
-    """Return whether the process still runs; another one that got its id later has another command line."""
+    """Return whether the process still runs. The command line tells it from a later process with the same id."""
     return read_command(pid) == command
 
 
 def find_descendants(pid: int) -> dict[int, str]:
-    """Return the command lines of the processes that this one and its children have started, by id."""
+    """Return the command lines, by id, of a process's children and their descendants."""
     try:
         commands = {child.pid: read_command(child.pid) for child in psutil.Process(pid).children(recursive=True)}
     except psutil.NoSuchProcess:
@@ -34,7 +34,7 @@ def find_descendants(pid: int) -> dict[int, str]:
 
 
 def end_processes(commands: dict[int, str]) -> dict[int, str]:
-    """End those of these processes that do not end by themselves within seconds; return them."""
+    """Wait for these processes to end, then end those that still run; return those."""
     wait_for_end(commands)  # a reaper may be at work
     left = select_running(commands)
     for end in (psutil.Process.terminate, psutil.Process.kill):
@@ -52,5 +52,5 @@ def wait_for_end(commands: dict[int, str]) -> None:
 
 
 def select_running(commands: dict[int, str]) -> dict[int, str]:
-    """Return those of these processes that run."""
+    """Return the processes that still run."""
     return {pid: command for pid, command in commands.items() if is_running(pid, command)}

@@ -1,4 +1,4 @@
-"""What a user sees: one line for each step with its result and duration, log lines, and mails."""
+"""Prints to the terminal: one line for each step with its result and duration, log lines, and mails."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ NAME_WIDTH = 30
 
 
 class StepFailed(Exception):
-    """A step failed; the message says which one and why."""
+    """A step failed. The message says which step and why."""
 
 
 class Step:
-    """A step that is being done; `result` is what its line will say."""
+    """A step in progress. Its line will show `result`."""
 
     result = ""
 
 
 class Progress:
-    """Prints steps; colours and the step in progress only on a terminal."""
+    """Prints steps. Colours and the step in progress are shown on a terminal only."""
 
     def __init__(self, stream: TextIO = sys.stdout) -> None:
         self._stream = stream
@@ -54,16 +54,16 @@ class Progress:
         self._write(f"{text}\n")
 
     def highlight(self, text: str) -> None:
-        """Print a text that must not be missed between log lines."""
-        self.say(f"\n{self.coloured('1', text)}\n")
+        """Print a text so that it stands out between log lines."""
+        self.say(f"\n{self.colour('1', text)}\n")
 
     def _end(self, name: str, mark: str, colour: str, result: str, seconds: float) -> None:
         self._current.remove(name)
-        line = f"  {self.coloured(colour, mark)} {name:<{NAME_WIDTH}} {format_duration(seconds)}  {result}"
+        line = f"  {self.colour(colour, mark)} {name:<{NAME_WIDTH}} {format_duration(seconds)}  {result}"
         self.say(line.rstrip())
 
-    def coloured(self, colour: str, text: str) -> str:
-        """Return a text in a colour, if there is one and the terminal shows colours."""
+    def colour(self, colour: str, text: str) -> str:
+        """Return the text in a colour; unchanged if the colour is empty or the terminal shows no colours."""
         return f"\033[{colour}m{text}\033[0m" if self._colours and colour else text
 
     def _write(self, text: str) -> None:
@@ -73,7 +73,7 @@ class Progress:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except OSError:  # a closed terminal, a full disk: the local run must still end in order
+        except OSError:  # the terminal is closed or the disk is full; the local run must still stop in order
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
@@ -81,8 +81,8 @@ def format_duration(seconds: float) -> str:
     return f"{seconds * 1000:5.0f} ms" if seconds < 1 else f"{seconds:5.1f} s "
 
 
-def printable(text: str) -> str:
-    """Return a text as one line that cannot control a terminal: others choose what it says."""
+def make_printable(text: str) -> str:
+    """Return an untrusted text as one line without characters that control a terminal."""
     return "".join(
         character if character.isprintable() else " " if character.isspace() else ascii(character)[1:-1]
         for character in text

@@ -1,6 +1,6 @@
-"""Ends what this process has started when this process ends, also by SIGKILL or with its terminal.
+"""Cleans up after this process when it ends, even by SIGKILL or because its terminal is closed.
 
-A second process does that. It reads from a pipe, which the kernel closes at the end of the first process.
+A second process does it. It reads from a pipe, which the kernel closes when the first process ends.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ DOCKER_SECONDS = 20.0
 
 
 class Reaper:
-    """Kills process groups, and removes folders and the containers with a label."""
+    """Kills process groups, and removes folders and the containers with a label, when this process ends."""
 
     def __init__(self, *folders: Path, label: str = "") -> None:
         self._arguments = [label, *map(str, folders)]
         self._process: subprocess.Popen[str] | None = None
 
     def watch(self, pid: int) -> None:
-        """Kill the process group that this process leads at the end, unless it is released before."""
+        """Kill the process group that `pid` leads when the local run ends, unless `release` is called before."""
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", __file__, *self._arguments],
@@ -34,7 +34,7 @@ class Reaper:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                start_new_session=True,  # Ctrl-C and a closed terminal are for the first process
+                start_new_session=True,  # a Ctrl-C or a closed terminal must not end this process
             )
         self._tell(f"+{pid}")
 
@@ -52,12 +52,12 @@ class Reaper:
 
     def _tell(self, line: str) -> None:
         if self._process and self._process.stdin:
-            with suppress(BrokenPipeError):  # somebody has ended it
+            with suppress(BrokenPipeError):  # the second process was killed
                 print(line, file=self._process.stdin, flush=True)
 
 
 def reap(lines: Iterable[str], label: str, folders: list[str]) -> None:
-    """Read `+pid` and `-pid` until the end of the input; then end the remaining processes, and remove containers and folders."""
+    """Read `+pid` and `-pid` until the input ends; then kill the remaining groups, and remove containers and folders."""
     pids: set[int] = set()
     for line in lines:
         (pids.add if line.startswith("+") else pids.discard)(int(line[1:]))
@@ -66,14 +66,14 @@ def reap(lines: Iterable[str], label: str, folders: list[str]) -> None:
             os.killpg(pid, signal.SIGKILL)
     if label:
         with suppress(FileNotFoundError, subprocess.TimeoutExpired):
-            if left := docker("ps", "--all", "--quiet", f"--filter=label={label}"):
-                docker("rm", "--force", *left)
+            if left := run_docker("ps", "--all", "--quiet", f"--filter=label={label}"):
+                run_docker("rm", "--force", *left)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def docker(*arguments: str) -> list[str]:
-    """Return the words that it prints."""
+def run_docker(*arguments: str) -> list[str]:
+    """Run a docker command; return the words that it prints."""
     ran = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=DOCKER_SECONDS)
     return ran.stdout.split()
 

@@ -1,4 +1,4 @@
-"""Reloads functions whose sources change, and applies a changed stack to the running system."""
+"""Hot reload: reloads functions whose sources change, and applies a changed stack to the running system."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from local.system import Options, System
 
 DEBOUNCE_MILLISECONDS = 200  # an editor may write several files
 QUIET_MILLISECONDS = 50  # an editor may first rename the old file
-OF_EVERY_IMAGE = ("Dockerfile", "build")  # in the folder of the sources
+SHARED_BUILD_FILES = ("Dockerfile", "build")  # every image is built from these, in the folder of the sources
 
 
 class RestartNeeded(Exception):
-    """A change of the stack cannot be applied to the running system; the message says why."""
+    """A change of the stack cannot be applied to the running system. The message says why."""
 
 
 async def watch(system: System, options: Options, progress: Progress) -> None:
-    """Apply what changes until cancelled. A long synthesis does not hold up edited code."""
-    reload = Reload(system, options, progress)
+    """Apply changes until cancelled. Code and stack have separate queues, so a long synthesis does not delay code."""
+    reloader = Reloader(system, options, progress)
     code: asyncio.Queue[Path] = asyncio.Queue()
     stack: asyncio.Queue[Path] = asyncio.Queue()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(collect(code, options.images))
-        # A single file is watched by its folder, because editors replace the file.
+        tasks.create_task(queue_changes(code, options.images))
+        # Watch a single file by its folder, because editors replace the file.
         if options.template:
             file = options.template.resolve()
-            tasks.create_task(collect(stack, file.parent, only={str(file)}))
+            tasks.create_task(queue_changes(stack, file.parent, only={str(file)}))
         else:
-            tasks.create_task(collect(stack, paths.ROOT / "infra"))
+            tasks.create_task(queue_changes(stack, paths.ROOT / "infra"))
             files = {str(paths.ROOT / name) for name in ("cdk.json", "docker-bake.hcl")}
-            tasks.create_task(collect(stack, paths.ROOT, only=files))
+            tasks.create_task(queue_changes(stack, paths.ROOT, only=files))
             for file in find_edited_since(system.started_at, paths.ROOT / "infra"):
                 stack.put_nowait(file)
         for file in find_edited_since(system.started_at, options.images):
             code.put_nowait(file)
-        tasks.create_task(apply_batches(code, reload.apply_code))
-        tasks.create_task(apply_batches(stack, reload.apply_stack))
+        tasks.create_task(apply_batches(code, reloader.apply_code))
+        tasks.create_task(apply_batches(stack, reloader.apply_stack))
 
 
-async def collect(changed: asyncio.Queue[Path], folder: Path, only: set[str] | None = None) -> None:
-    """Queue the files that change in a folder and below; or `only` these, in the folder itself."""
+async def queue_changes(changed: asyncio.Queue[Path], folder: Path, only: set[str] | None = None) -> None:
+    """Queue the files that change in a folder and its subfolders; with `only`, just these files of the folder itself."""
     ignore = DefaultFilter()
     async for changes in awatch(
         folder,
@@ -67,7 +67,7 @@ async def collect(changed: asyncio.Queue[Path], folder: Path, only: set[str] | N
 
 
 async def apply_batches(changed: asyncio.Queue[Path], apply: Callable[[set[Path]], Awaitable[None]]) -> None:
-    """Apply the files that have changed since the last time, again and again."""
+    """Apply changed files in batches, forever: each batch has the files that changed while the last one was applied."""
     while True:
         files = {await changed.get()}
         while not changed.empty():
@@ -76,23 +76,23 @@ async def apply_batches(changed: asyncio.Queue[Path], apply: Callable[[set[Path]
 
 
 def find_edited_since(seconds: float, folder: Path) -> Iterator[Path]:
-    """Yield the files that were edited while the system started."""
+    """Yield the files that were edited after this Unix time, because nothing watches while the system starts."""
     ignore = DefaultFilter()
     for file in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # an editor's file may go at any time
+        with suppress(FileNotFoundError):  # an editor may delete its temporary file at any time
             if file.is_file() and file.stat().st_mtime > seconds and ignore(Change.modified, str(file)):
                 yield file
 
 
 @dataclass
-class Reload:
-    """Applies edits to the running system. A failure is printed, and what ran before keeps running.
+class Reloader:
+    """Applies edits to the running system. If an edit fails, the error is printed and the old version keeps running.
 
-    New code may need a new setting, or a setting new code. When one of the two has been applied, the one that failed is
-    tried again.
+    New code may need a new setting, and a new setting may need new code. So after code has been applied, a stack that
+    failed is tried again, and after a stack has been applied, code that failed is tried again.
 
     Attributes:
-        unapplied: a stack with whose settings a function did not start.
+        unapplied: a template that failed because a function did not start with its settings; None without one.
     """
 
     system: System
@@ -102,10 +102,10 @@ class Reload:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def apply_code(self, files: set[Path]) -> None:
-        """Reload the functions that have one of these files."""
+        """Reload the functions whose sources contain one of these files."""
         functions = self.system.functions
         sources = {file.relative_to(self.options.images) for file in files if self.options.images in file.parents}
-        targets = changed_targets(sources, functions.targets, in_images=functions.in_images)
+        targets = find_changed_targets(sources, functions.targets, in_images=functions.in_images)
         waiting = {target for target in targets if Path(target, "requirements.txt") in sources}
         if waiting and not functions.in_images:
             names = ", ".join(sorted(waiting))
@@ -118,8 +118,8 @@ class Reload:
                 await self._apply(self.unapplied)
 
     async def apply_stack(self, files: set[Path]) -> None:
-        """Apply the stack as it is now."""
-        with self._report():
+        """Read or synthesize the stack again, and apply it."""
+        with self._report_errors():
             template = Template.read(self.options.template or await self._synthesize())
             async with self._lock:
                 stale = self.system.functions.stale
@@ -133,16 +133,16 @@ class Reload:
             return await asyncio.to_thread(synthesize_template, self.options.context)
 
     async def _reload(self, targets: set[str]) -> bool:
-        """Reload these functions, and those whose newest code does not run yet; return whether all run it."""
+        """Reload these functions and the stale ones; return whether none is stale any more."""
         functions = self.system.functions
-        with self._report(), self.progress.step(f"{', '.join(sorted(targets | functions.stale))} reloaded"):
+        with self._report_errors(), self.progress.step(f"{', '.join(sorted(targets | functions.stale))} reloaded"):
             await functions.reload(targets)
         return not functions.stale
 
     async def _apply(self, template: Template) -> bool:
-        """Apply a template; return whether it runs."""
+        """Apply a template; return whether it was applied."""
         self.unapplied = None
-        with self._report(), self.progress.step("stack applied") as step:
+        with self._report_errors(), self.progress.step("stack applied") as step:
             try:
                 step.result = "; ".join(await apply_template(template, self.system)) or "nothing has changed"
             except InitError:
@@ -152,30 +152,30 @@ class Reload:
         return False
 
     @contextmanager
-    def _report(self) -> Iterator[None]:
+    def _report_errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - the next change must be seen
+        except Exception as error:  # noqa: BLE001 - watching must go on after any error
             self.progress.say(f"{explain(error)}\nWhat ran before keeps running.")
 
 
-def changed_targets(files: set[Path], targets: set[str], *, in_images: bool) -> set[str]:
-    """Return the bake targets that have one of these files, which are relative to the sources' folder."""
+def find_changed_targets(files: set[Path], targets: set[str], *, in_images: bool) -> set[str]:
+    """Return the bake targets whose sources contain one of these files. The files are relative to the sources' folder."""
     folders = {file.parts[0] for file in files}
-    return targets if in_images and folders & {*OF_EVERY_IMAGE} else targets & folders
+    return targets if in_images and folders & {*SHARED_BUILD_FILES} else targets & folders
 
 
 async def apply_template(template: Template, system: System) -> list[str]:
     """Apply a template to the running system; return what has changed.
 
     Raises:
-        RestartNeeded: it changes more than functions' settings, roles and routes; nothing is applied then.
-        TemplateError: it cannot be run here; nothing is applied then.
-        InitError: a function does not start with its new settings; it keeps those from before.
+        RestartNeeded: the template changes more than functions' settings, roles and the API; nothing is applied.
+        TemplateError: the template cannot be run locally; nothing is applied.
+        InitError: a function does not start with its new settings; it keeps its old settings.
     """
     template = template.with_physical_ids(system.created.physical_ids)
     stack = template.resolve(system.stack.outputs)
-    if reasons := list(restart_reasons(system, template, stack)):
+    if reasons := list(find_restart_reasons(system, template, stack)):
         raise RestartNeeded(f"{'; '.join(reasons)}: press Ctrl-C and start again")
     changes = []
     api_has_changed = stack.api != system.stack.api
@@ -191,7 +191,7 @@ async def apply_template(template: Template, system: System) -> list[str]:
             await system.functions.update(arn, function)
             changes.append(f"settings of {function.target}")
         system.stack = dataclasses.replace(system.stack, functions={**system.stack.functions, arn: function})
-    with suppress(TemplateError):  # the functions do not depend on it
+    with suppress(TemplateError):  # functions run without the operator's policy
         policy = example.find_operator_policy(template)
         if policy and policy != example.find_operator_policy(system.template):
             system.iam.update_role(example.OPERATOR, policy)
@@ -200,9 +200,9 @@ async def apply_template(template: Template, system: System) -> list[str]:
     return [*changes, *(["API"] if api_has_changed else [])]
 
 
-def restart_reasons(system: System, template: Template, stack: Stack) -> Iterator[str]:
-    """Say what of a changed stack cannot be applied to the running one."""
-    before, after = system.template.created_definitions(), template.created_definitions()
+def find_restart_reasons(system: System, template: Template, stack: Stack) -> Iterator[str]:
+    """Yield the differences between a changed stack and the running one that need a restart."""
+    before, after = system.template.read_created_definitions(), template.read_created_definitions()
     for logical_id in sorted(before.keys() | after.keys()):
         if before.get(logical_id) != after.get(logical_id):
             yield f"{logical_id} is created at the start only"

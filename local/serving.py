@@ -1,4 +1,4 @@
-"""Starts what listens and runs: the endpoint for AWS, the functions, the gateway, the page and the inspector."""
+"""Starts all servers and functions: the endpoint for AWS, the gateway, the functions, the page and the inspector."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from local.apigateway.server import GatewayServer
 from local.aws.endpoint import AwsEndpoint
 from local.aws.iam import Iam, Session
 from local.aws.ministack import LocalAws
-from local.aws.resources import Created
+from local.aws.resources import CreatedResources
 from local.cloudformation.stack import Stack
 from local.cloudformation.template import Template
 from local.functions import Functions
@@ -16,7 +16,7 @@ from local.inspector import Inspector
 from local.journal import Journal
 from local.lambda_.function import Function
 from local.page import PageServer
-from local.page_settings import PAGE_CONFIG, local_settings, parse_page_config
+from local.page_settings import PAGE_CONFIG, build_local_settings, parse_page_config
 from local.progress import Progress
 from local.system import Options, System
 from local.traces import TraceListener
@@ -28,12 +28,12 @@ async def serve(
     exits: AsyncExitStack,
     *,
     template: Template,
-    created: Created,
+    created: CreatedResources,
     aws: LocalAws,
     journal: Journal | None,
     started_at: float,
 ) -> System:
-    """Start everything that needs the created resources; `exits` ends it in the opposite order."""
+    """Start everything that needs the created resources. `exits` stops the parts in reverse order."""
     iam = Iam(enforced=options.iam)
     limits = options.limits.speed_up(options.clock_speed)
     stack = template.resolve([PAGE_CONFIG])
@@ -49,7 +49,7 @@ async def serve(
         source=options.images,
         environments=options.environments,
         timeout=options.function_timeout,
-        mounts=endpoint.files(),
+        mounts=endpoint.list_files(),
         journal=journal,
     )
     exits.push_async_callback(functions.stop)
@@ -66,20 +66,20 @@ async def serve(
     with progress.step("functions started") as step:
         sessions = {arn: open_session(iam, stack, function) for arn, function in stack.functions.items()}
 
-        def environment(function: Function) -> dict[str, str]:
+        def build_environment(function: Function) -> dict[str, str]:
             return {
-                **endpoint.environment(function.environment),
-                **endpoint_variables(system, endpoint_url),
+                **endpoint.build_environment(function.environment),
+                **build_endpoint_variables(system, endpoint_url),
                 **traced,
-                **sessions[function.arn].environment(),
+                **sessions[function.arn].build_environment(),
             }
 
-        step.result = await functions.start(stack.functions, environment)
+        step.result = await functions.start(stack.functions, build_environment)
     if options.page_port is not None and page_config is not None:
         with progress.step("page listening") as step:
             page = PageServer(options.page, options.page_port)
             exits.push_async_callback(page.stop)
-            system.page_settings = local_settings(
+            system.page_settings = build_local_settings(
                 page_config, websocket_url=system.websocket_url, aws_url=aws.url, limits=limits
             )
             await page.start(system.page_settings)
@@ -89,7 +89,7 @@ async def serve(
 
 
 async def start_inspector(options: Options, journal: Journal | None, exits: AsyncExitStack) -> Inspector | None:
-    """Start the inspector, which ends last: it shows how the connections end."""
+    """Start the inspector. It is started first so that it stops last: it shows how the connections end."""
     if journal is None or options.inspector_port is None:
         return None
     inspector = Inspector(journal, options.inspector, options.inspector_port)
@@ -99,7 +99,7 @@ async def start_inspector(options: Options, journal: Journal | None, exits: Asyn
 
 
 async def start_tracing(journal: Journal | None, exits: AsyncExitStack) -> dict[str, str]:
-    """Listen for traces; return the functions' variables that lead there."""
+    """Listen for traces; return the variables that make functions send their traces there."""
     if journal is None:
         return {}
     listener = TraceListener(journal)
@@ -109,14 +109,14 @@ async def start_tracing(journal: Journal | None, exits: AsyncExitStack) -> dict[
 
 
 def open_session(iam: Iam, stack: Stack, function: Function) -> Session:
-    """Open a session of a function's role, with credentials of its own."""
+    """Open a session of a function's role, with its own credentials."""
     account = stack.account
     arn = f"arn:{account.partition}:sts::{account.id}:assumed-role/{function.role.name}/{function.name}"
     return iam.open_session(function.target, function.role, arn)
 
 
-def endpoint_variables(system: System, endpoint_url: str) -> dict[str, str]:
-    """Return the SDKs' variables by which functions reach the local AWS and the gateway instead of AWS."""
+def build_endpoint_variables(system: System, endpoint_url: str) -> dict[str, str]:
+    """Return the SDKs' variables that make functions call the local AWS and the gateway instead of AWS."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": system.callback_url,

@@ -1,4 +1,4 @@
-"""The state file of a running `make up`: what commands in another terminal need; only its owner can read it."""
+"""Reads and writes the state file of a running `make up`, for commands in another terminal. Only its owner can read it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ PORT = 4510  # of `make up` without --port
 
 @dataclass
 class State:
-    """A running `make up`.
+    """The state of a running `make up`.
 
     Attributes:
-        pid: its process.
-        command: the command line of that process.
-        ports: what it listens on, by the flag that chooses the port.
+        pid: the id of its process.
+        command: the start of its command line.
+        ports: its ports, by the flag that chooses the port.
         children: the command lines of the processes that it has started, by id.
-        ready: whether the rest is known, which it is once everything runs.
+        ready: whether everything runs; until then the attributes below have their defaults.
         operator_url: the endpoint of DynamoDB and Cognito that checks the operator's policy; empty without a policy.
-        credentials: of the operator: access key, secret key, and session token if there is a policy.
-        users: the passwords of the users that commands have made, by email address in lower case.
+        credentials: the operator's access key and secret key, and with a policy the session token.
+        users: passwords by email address in lower case, for the users that `make up` and `make user` have added.
     """
 
     pid: int
@@ -61,7 +61,7 @@ class State:
 
 
 def write_flags(port: int) -> str:
-    """Return what a make command needs to mean this `make up`, with a space before it."""
+    """Return the argument, with a space before it, that makes a make command use the `make up` on this port."""
     return "" if port == PORT else f" LOCAL_FLAGS=--port={port}"
 
 
@@ -71,7 +71,7 @@ def find_file(port: int) -> Path:
 
 @contextmanager
 def lock_states() -> Iterator[None]:
-    """Let one process at a time change state files."""
+    """Lock the state files, so that only one process at a time changes them."""
     folder = os.open(paths.STATE, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -81,7 +81,7 @@ def lock_states() -> Iterator[None]:
 
 
 def read(port: int) -> State | None:
-    """Return the state of the `make up` on a port; None if there is no file, or none of this version."""
+    """Return the state of the `make up` on a port; None if there is no file, or if another version wrote it."""
     try:
         values = json.loads(find_file(port).read_text())
         values["children"] = {int(pid): command for pid, command in values["children"].items()}
@@ -91,7 +91,7 @@ def read(port: int) -> State | None:
 
 
 def write(port: int, state: State) -> None:
-    """Replace the file as a whole, so that nobody reads half of it."""
+    """Write the file atomically, so that no reader sees an incomplete file."""
     file = find_file(port)
     new = file.with_suffix(".new")
     new.unlink(missing_ok=True)
@@ -105,10 +105,10 @@ def write(port: int, state: State) -> None:
 
 
 def claim(port: int, ports: dict[str, int]) -> list[str]:
-    """Note that this process starts `make up` on a port; end the processes of a killed one, and return them.
+    """Claim a port for this `make up`. End the processes of an earlier one that was killed, and return them.
 
     Raises:
-        LaunchError: another one runs there.
+        LaunchError: another `make up` runs on the port.
     """
     paths.STATE.mkdir(parents=True, exist_ok=True)
     with lock_states():
@@ -135,8 +135,8 @@ def remove(port: int) -> None:
 
 @contextmanager
 def update_running(port: int) -> Iterator[State]:
-    """Give the state of a running `make up` to change; other commands wait, so that no change is lost."""
-    find_running(port)  # its folder may not exist
+    """Yield the state of a running `make up`, and write it back at the end. The lock prevents lost updates."""
+    find_running(port)  # raises CommandError if there is no folder to lock
     with lock_states():
         state = find_running(port)
         try:
@@ -149,7 +149,7 @@ def find_running(port: int) -> State:
     """Return the state of the `make up` on a port.
 
     Raises:
-        CommandError: it does not run, or is still starting.
+        CommandError: `make up` does not run on the port, or is still starting.
     """
     state = read(port)
     if state and state.is_running:
@@ -166,7 +166,7 @@ def find_running(port: int) -> State:
 
 
 def find_all() -> list[State]:
-    """Return the states of all ports, also of those that were killed."""
+    """Return the states of all ports, including those of processes that were killed."""
     with suppress(OSError):
         ports = [int(file.stem.removeprefix("up-")) for file in paths.STATE.glob("up-[0-9]*.json")]
         return [state for port in sorted(ports) if (state := read(port))]
@@ -174,6 +174,6 @@ def find_all() -> list[State]:
 
 
 def find_owner(port: int) -> int | None:
-    """Return the process of the `make up` that listens on a port, or will; None if it is not one of this folder."""
+    """Return the pid of another `make up` of this folder that has claimed a port; None if there is none."""
     owners = (state.pid for state in find_all() if port in state.ports.values() and state.is_running)
     return next((pid for pid in owners if pid != os.getpid()), None)

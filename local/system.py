@@ -1,4 +1,4 @@
-"""Puts the parts together: template, local AWS, functions, gateway."""
+"""Starts the local system: reads the template, starts the local AWS, then everything in serving.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from local.apigateway.limits import Limits
 from local.assembly import find_cached_template, synthesize_template
 from local.aws.iam import SERVICES, Iam
 from local.aws.ministack import LocalAws
-from local.aws.resources import Created, create_resources
+from local.aws.resources import CreatedResources, create_resources
 from local.aws.ttl import sweep
 from local.aws.users import Users
 from local.cloudformation.resource_types import CREATED
@@ -39,22 +39,22 @@ class Options:
 
     Attributes:
         template: a synthesized template; None synthesizes the stack of cdk.json.
-        context: of that synthesis, over cdk.json's.
-        images: the folder of the functions' sources, one folder a bake target.
-        port: of the gateway, 0 for any that is free.
-        aws_port: of the local Cognito and DynamoDB, 0 for any that is free.
-        page_port: of the page, 0 for any that is free; None serves no page.
+        context: context values for that synthesis, which override cdk.json's.
+        images: the folder of the functions' sources, one folder for each bake target.
+        port: the gateway's port, 0 for any free one.
+        aws_port: the port of the local Cognito and DynamoDB, 0 for any free one.
+        page_port: the page's port, 0 for any free one; None serves no page.
         page: the folder of the built page.
         inspector: the folder of the built inspector.
-        inspector_port: of the inspector, 0 for any that is free; None serves no inspector.
-        functions: in the built images, as plain processes, or images where there is an engine to build them.
-        environments: execution environments of each function.
+        inspector_port: the inspector's port, 0 for any free one; None serves no inspector.
+        functions: run the built images, plain processes, or images if an engine can build them.
+        environments: the maximum of execution environments for each function.
         dynamodb_url: a DynamoDB to use instead of the built-in one, e.g. DynamoDB Local.
-        iam: refuse what the functions' roles do not allow.
-        limits: of connections, at the pace of `clock_speed`.
-        clock_speed: how many times faster the time of connections and items passes.
-        function_timeout: in seconds, instead of the template's.
-        in_turn: each message of a connection waits for the one before.
+        iam: whether calls that the functions' roles do not allow are refused.
+        limits: the limits of connections, before `clock_speed` is applied.
+        clock_speed: how many times faster connections and items reach their ends.
+        function_timeout: the timeout of every function in seconds, instead of the template's.
+        in_turn: handle a connection's messages one after the other.
     """
 
     template: Path | None = None
@@ -78,11 +78,11 @@ class Options:
 
 @dataclass
 class System:
-    """The running system, and where to reach it.
+    """The running system, and where to reach its parts.
 
     Attributes:
-        started_at: Unix time before anything was read.
-        endpoint_url: what functions call instead of AWS.
+        started_at: Unix time before any file was read, so that later edits are noticed.
+        endpoint_url: the endpoint that functions call instead of AWS.
         page_url: None if no page is served.
         page_settings: what the page reads as `config.json`; None if no page is served.
         inspector_url: None if no inspector is served.
@@ -90,7 +90,7 @@ class System:
 
     stack: Stack
     template: Template
-    created: Created
+    created: CreatedResources
     aws: LocalAws
     iam: Iam
     functions: Functions
@@ -104,15 +104,15 @@ class System:
 
     @property
     def user_pool_id(self) -> str | None:
-        return self.stack.first("AWS::Cognito::UserPool")
+        return self.stack.find_first("AWS::Cognito::UserPool")
 
     @property
     def app_client_id(self) -> str | None:
-        return self.stack.first("AWS::Cognito::UserPoolClient")
+        return self.stack.find_first("AWS::Cognito::UserPoolClient")
 
     @property
     def table_name(self) -> str | None:
-        return self.stack.first("AWS::DynamoDB::Table")
+        return self.stack.find_first("AWS::DynamoDB::Table")
 
     @property
     def websocket_url(self) -> str:
@@ -129,15 +129,15 @@ class System:
         return Users(self.aws.url, self.user_pool_id, self.app_client_id)
 
     def unused_grants(self) -> list[str]:
-        """Return what the functions' roles allow and no function has used so far."""
+        """Return the grants in the functions' roles that no function has used so far."""
         return sorted(self.iam.unused_grants(SERVICES))
 
 
 @asynccontextmanager
 async def run_system(options: Options, progress: Progress, journal: Journal | None = None) -> AsyncIterator[System]:
-    """Run the whole system; at the end close its connections, run `$disconnect`, and end every process.
+    """Run the whole system. At the end close its connections, run `$disconnect`, and end every process.
 
-    With a journal everything that happens is recorded and traced.
+    With a journal, everything that happens is recorded, and invocations are traced.
     """
     started_at = time.time()
     paths.LOGS.mkdir(parents=True, exist_ok=True)
@@ -147,13 +147,13 @@ async def run_system(options: Options, progress: Progress, journal: Journal | No
         aws = LocalAws(log=paths.LOGS / "aws.log", port=options.aws_port, dynamodb_url=options.dynamodb_url)
         exits.push_async_callback(aws.stop)
 
-        template = await get_template(options, progress, given)
-        # The import takes about as long as the local AWS needs to start and to create the resources.
+        template = await read_or_synthesize_template(options, progress, given)
+        # The import takes about as long as starting the local AWS and creating the resources, so do both at once.
         importing = asyncio.create_task(asyncio.to_thread(importlib.import_module, "local.serving"))
-        created = await create(template, aws, progress)
+        created = await start_local_aws(template, aws, progress)
         for table, attribute in created.expiring.items():
             task = asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, options.clock_speed))
-            exits.push_async_callback(cancel, task)
+            exits.push_async_callback(cancel_and_wait, task)
         serving = await importing
         yield await serving.serve(
             options,
@@ -168,7 +168,7 @@ async def run_system(options: Options, progress: Progress, journal: Journal | No
 
 
 def check_before_synthesis(options: Options, given: Template | None) -> None:
-    """Refuse what could not be served, before a synthesis that takes long.
+    """Check the ports and the built page first, because a synthesis takes long.
 
     Raises:
         LaunchError: the page is not built, or a port is not available.
@@ -181,8 +181,8 @@ def check_before_synthesis(options: Options, given: Template | None) -> None:
     find_port(options.port, "--port")
 
 
-async def get_template(options: Options, progress: Progress, given: Template | None) -> Template:
-    """Return the given template, or our own stack's."""
+async def read_or_synthesize_template(options: Options, progress: Progress, given: Template | None) -> Template:
+    """Return the given template; without one, that of the stack of cdk.json, from the cache or synthesized."""
     cached = None if given else await asyncio.to_thread(find_cached_template, options.context)
     with progress.step("template read" if given else "stack unchanged" if cached else "stack synthesized") as step:
         if given:
@@ -195,11 +195,11 @@ async def get_template(options: Options, progress: Progress, given: Template | N
     return template
 
 
-async def create(template: Template, aws: LocalAws, progress: Progress) -> Created:
-    """Start the local AWS and create the template's resources in it, if it has any."""
+async def start_local_aws(template: Template, aws: LocalAws, progress: Progress) -> CreatedResources:
+    """Start the local AWS and create the template's resources in it. Do nothing if the template has none."""
     aws.account = template.account
     if not any(resource["Type"] in CREATED for resource in template.resources.values()):
-        return Created()
+        return CreatedResources()
     with progress.step("local AWS started") as step:
         await aws.start()
         step.result = aws.url
@@ -209,6 +209,6 @@ async def create(template: Template, aws: LocalAws, progress: Progress) -> Creat
     return created
 
 
-async def cancel(task: asyncio.Task[None]) -> None:
+async def cancel_and_wait(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])

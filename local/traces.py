@@ -1,4 +1,4 @@
-"""Traces of invocations: what the X-Ray SDK sends, and the segments that the Lambda service adds.
+"""Records traces of invocations: the segments that the X-Ray SDK sends, and those that the Lambda service would add.
 
 https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html
 https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html
@@ -11,22 +11,22 @@ import json
 import time
 from typing import Any
 
-from local.ids import new_span_id
+from local.ids import make_span_id
 from local.journal import Journal
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation, Pending
+from local.lambda_.invocation import Invocation, PendingInvocation
 
 Document = dict[str, Any]
 
 
 class TraceListener(asyncio.DatagramProtocol):
-    """Listens on a UDP port of the loopback interface, in the place of the X-Ray daemon."""
+    """Listens on a UDP port of the loopback interface, as the X-Ray daemon does."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
 
     async def start(self) -> str:
-        """Listen; return the address as the SDK takes it."""
+        """Listen; return the address in the form of AWS_XRAY_DAEMON_ADDRESS."""
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_datagram_endpoint(lambda: self, ("127.0.0.1", 0))
         host, port = self._transport.get_extra_info("sockname")
@@ -36,7 +36,7 @@ class TraceListener(asyncio.DatagramProtocol):
         self._transport.close()
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        """Record a document. The first line is the daemon's header; what is no document is ignored."""
+        """Record a segment document, which follows a header line. Ignore any other data."""
         _, _, document = data.partition(b"\n")
         try:
             trace_id = json.loads(document)["trace_id"]
@@ -47,9 +47,9 @@ class TraceListener(asyncio.DatagramProtocol):
 
 
 class InvocationRecorder:
-    """Records an invocation: when it waits, when it begins, and what came of it with the trace of the Lambda service."""
+    """Records an invocation: when it was queued, when it began, its result, and the segments of the Lambda service."""
 
-    def __init__(self, journal: Journal, function: Function, event: Any, pending: Pending) -> None:
+    def __init__(self, journal: Journal, function: Function, event: Any, pending: PendingInvocation) -> None:
         self.journal = journal
         self.function = function
         self.pending = pending
@@ -72,12 +72,16 @@ class InvocationRecorder:
         )
 
     def begin(self, init: tuple[float, float] | None) -> None:
-        """Note that an environment begins; `init` is when its init phase began and ended, if this is its first."""
+        """Record that an environment begins the invocation.
+
+        Args:
+            init: begin and end of the environment's init phase; None if this is not its first invocation.
+        """
         self._started_at, self._init = time.time(), init
         self.journal.complete(self._entry, startedAt=self._started_at)
 
     def settle(self, invocation: Invocation) -> None:
-        """Record the first result: a killed environment fails an invocation again that has timed out."""
+        """Record the first result. Ignore a second one: after a timeout, the killed environment fails it again."""
         if self._is_settled:
             return
         self._is_settled = True
@@ -90,8 +94,8 @@ class InvocationRecorder:
             self.journal.record("trace", self.pending.trace_id, document=json.dumps(document).encode())
 
     def _build_segments(self, invocation: Invocation, ended_at: float) -> list[Document]:
-        """Return the segments of the Lambda service and of the function, which is the parent of what the SDK sends."""
-        service_id, pending, function = new_span_id(), self.pending, self.function
+        """Return the segments of the Lambda service and of the function. The SDK's segments are children of the latter."""
+        service_id, pending, function = make_span_id(), self.pending, self.function
         both = {"trace_id": pending.trace_id, "name": function.name, "end_time": ended_at}
         fault: Document = {"fault": True} if invocation.error else {}
         service = {
@@ -108,10 +112,10 @@ class InvocationRecorder:
         annotations: Document = {}
         if self._init and self._init[1] >= self._queued_at:
             steps.insert(0, build_subsegment("Initialization", *self._init))
-        elif self._init:  # the local run starts an environment in advance
+        elif self._init:  # the environment was started before the invocation, so its init phase is no part of the trace
             annotations = {"annotations": {"init_milliseconds": round((self._init[1] - self._init[0]) * 1000)}}
         if invocation.error:
-            exception = {"id": new_span_id(), "type": invocation.error, "message": invocation.message}
+            exception = {"id": make_span_id(), "type": invocation.error, "message": invocation.message}
             fault["cause"] = {"exceptions": [exception]}
         function_segment = {
             **both,
@@ -128,4 +132,4 @@ class InvocationRecorder:
 
 
 def build_subsegment(name: str, start: float, end: float) -> Document:
-    return {"id": new_span_id(), "name": name, "start_time": start, "end_time": end}
+    return {"id": make_span_id(), "name": name, "start_time": start, "end_time": end}

@@ -1,4 +1,4 @@
-"""`make up`: the system until Ctrl-C, with a user, printed mails, and a state file for commands beside it."""
+"""`make up`: runs the system until Ctrl-C, adds a user, prints mails, and writes a state file for other commands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from local.journal import Journal
 from local.processes import find_descendants
 from local.progress import Progress
 from local.state import State
-from local.system import Options, System, cancel, run_system
+from local.system import Options, System, cancel_and_wait, run_system
 
 
 async def up(options: Options, progress: Progress, journal: Journal) -> None:
@@ -27,24 +27,26 @@ async def up(options: Options, progress: Progress, journal: Journal) -> None:
             claim_port(options, progress)
             exits.callback(state.remove, options.port)
         system = await exits.enter_async_context(run_with_report(options, progress, journal))
-        from local import reload  # noqa: PLC0415 - the local AWS has started before these are imported
+        from local import reload  # noqa: PLC0415 - not imported earlier, so that the local AWS starts sooner
         from local.aws import mail  # noqa: PLC0415
 
         password = make_password()
         no_token = await asyncio.to_thread(add_first_user, system, password)
         if system.user_pool_id:
-            start_beside(exits, mail.watch(system.aws.url, progress.highlight), progress, "Mails are not printed")
+            start_background_task(
+                exits, mail.print_mails(system.aws.url, progress.highlight), progress, "Mails are not printed"
+            )
         state.save(system.port, describe(system, {USER: password}, progress))
         if not options.port:
             exits.callback(state.remove, system.port)
         progress.say(write_instructions(system, options, user=USER, no_token=no_token))
-        start_beside(exits, reload.watch(system, options, progress), progress, "Changes are not applied")
+        start_background_task(exits, reload.watch(system, options, progress), progress, "Changes are not applied")
         exits.callback(progress.say, "\nClosing connections and ending the functions …")
         await asyncio.Event().wait()
 
 
 def claim_port(options: Options, progress: Progress) -> None:
-    """Refuse a second `make up` on a port before anything starts, and end the processes of a killed one."""
+    """Claim the port before anything starts, and print the processes of a killed `make up` that were ended."""
     ports = {
         "--port": options.port,
         "--aws-port": options.aws_port,
@@ -56,8 +58,10 @@ def claim_port(options: Options, progress: Progress) -> None:
         progress.say(f"Ended processes of an earlier `make up` that was killed: {', '.join(left)}")
 
 
-def start_beside(exits: AsyncExitStack, work: Coroutine[Any, Any, None], progress: Progress, otherwise: str) -> None:
-    """Start a task that ends with the system; print why if it ends before."""
+def start_background_task(
+    exits: AsyncExitStack, work: Coroutine[Any, Any, None], progress: Progress, otherwise: str
+) -> None:
+    """Start a task that is cancelled when the system stops. If it fails before, print `otherwise` and the error."""
 
     def report(done: asyncio.Task[None]) -> None:
         if not done.cancelled() and (error := done.exception()):
@@ -65,12 +69,12 @@ def start_beside(exits: AsyncExitStack, work: Coroutine[Any, Any, None], progres
 
     task = asyncio.create_task(work)
     task.add_done_callback(report)
-    exits.push_async_callback(cancel, task)
+    exits.push_async_callback(cancel_and_wait, task)
 
 
 @asynccontextmanager
 async def run_with_report(options: Options, progress: Progress, journal: Journal) -> AsyncIterator[System]:
-    """Run the system; at its end, after `$disconnect`, print which grants nobody has used."""
+    """Run the system. At the end, after `$disconnect`, print the grants that no function has used."""
     system = None
     try:
         async with run_system(options, progress, journal) as system:
@@ -82,20 +86,20 @@ async def run_with_report(options: Options, progress: Progress, journal: Journal
 
 
 def add_first_user(system: System, password: str) -> str | None:
-    """Add the user of `make token`, in the group that may connect; return why there is none, or no token for it."""
+    """Add the user of `make token` to the group that may connect; return why that failed, None if it succeeded."""
     if not system.user_pool_id:
         return "the template has no user pool"
     users = Users(system.aws.url, system.user_pool_id, system.app_client_id)
     try:
         users.add(USER, password, example.find_required_groups(system.stack))
-        users.app_client  # noqa: B018 - says at once what `make token` could not do
+        users.app_client  # noqa: B018 - raises CommandError if `make token` would fail
     except CommandError as error:
         return str(error)
     return None
 
 
 def describe(system: System, users: dict[str, str], progress: Progress) -> State:
-    """Return what commands need to know of the running system."""
+    """Return the state of the running system for commands."""
     ports = {"--port": system.port, "--aws-port": system.aws.port}
     if system.page_url:
         ports["--page-port"] = urlsplit(system.page_url).port or 80
@@ -118,10 +122,10 @@ def describe(system: System, users: dict[str, str], progress: Progress) -> State
 
 
 def open_operator_session(system: System, progress: Progress) -> dict[str, Any]:
-    """Open a session with the template's operator policy for `python -m ops`; return what the state file says of it."""
+    """Open a session with the operator policy for `python -m ops`; return its attributes for the state file."""
     try:
         policy = example.find_operator_policy(system.template)
-    except TemplateError as error:  # functions do not depend on it
+    except TemplateError as error:  # functions run without the operator's policy
         progress.say(f"The operator's policy is not enforced: {error}")
         policy = None
     if policy is None:

@@ -1,1 +1,1 @@
-"""API Gateway's part: what it decides (no I/O), and the sockets of one stage."""
+"""Emulates API Gateway: its decisions, without I/O, and a server for one stage."""

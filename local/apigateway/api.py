@@ -11,7 +11,7 @@ from local.aws.account import Account
 from local.aws.iam import matches
 from local.errors import TemplateError
 
-INTEGRATION_SECONDS = 29.0  # the most that API Gateway waits for a function
+INTEGRATION_SECONDS = 29.0  # API Gateway's maximum timeout of an integration
 IDENTITY_SOURCE = re.compile(
     r"route\.request\.(?P<part>header|querystring)\.(?P<name>[^,]+)|(?P<map>stageVariables|context)\.(?P<path>.+)"
 )
@@ -19,7 +19,7 @@ IDENTITY_SOURCE = re.compile(
 
 @dataclass(frozen=True)
 class Throttle:
-    """At most `rate` requests a second, and up to `burst` at once."""
+    """A rate limit: `rate` requests a second on average, and up to `burst` at once."""
 
     rate: float
     burst: float
@@ -33,7 +33,7 @@ class Authorizer:
     """An AWS::ApiGatewayV2::Authorizer; `identity_sources` are expressions, e.g. `route.request.querystring.idToken`.
 
     Raises:
-        TemplateError: API Gateway does not know an identity source.
+        TemplateError: an identity source has none of the forms that API Gateway knows.
     """
 
     function_arn: str
@@ -54,7 +54,7 @@ class Route:
     """An AWS::ApiGatewayV2::Route with its integration.
 
     Attributes:
-        two_way: the function's response body goes back to the client.
+        two_way: the route sends the body of the function's response to the client.
     """
 
     key: str
@@ -70,8 +70,9 @@ class Api:
     """A WebSocket API with its one stage.
 
     Attributes:
-        deployed: a stage without a deployment refuses every handshake.
-        permissions: function ARN and pattern of who may invoke it, from AWS::Lambda::Permission; None allows everybody.
+        deployed: whether the stage has a deployment; without one it refuses every handshake.
+        permissions: from AWS::Lambda::Permission, pairs of a function's ARN and the pattern of the routes and authorizers
+            that may invoke it; None allows all.
     """
 
     id: str
@@ -85,11 +86,11 @@ class Api:
 
     @cached_property
     def route_selection(self) -> RouteSelection:
-        """The parsed route selection expression. TemplateError if it cannot be evaluated here."""
+        """The parsed route selection expression. Raises TemplateError if it cannot be evaluated locally."""
         return RouteSelection.parse(self.route_selection_expression)
 
     def may_invoke(self, function_arn: str, source: str) -> bool:
-        """Return whether API Gateway may call the function for this route or authorizer."""
+        """Return whether API Gateway may invoke the function for this route or authorizer."""
         return self.permissions is None or any(
             allowed == function_arn and matches(pattern, source) for allowed, pattern in self.permissions
         )

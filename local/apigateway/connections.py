@@ -1,4 +1,4 @@
-"""The open connections of a stage, and when each of them must end."""
+"""The open connections of a stage, and when each reaches a limit."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Peer:
         return self.connection.id
 
     def send(self, message: bytes) -> bool:
-        """Send a message, which must be UTF-8; return False if the client has gone."""
+        """Send a message, which must be UTF-8; return False if the client has disconnected."""
         sent = self.socket.send(message)
         if sent:
             self.touch()
         return sent
 
     def touch(self) -> None:
-        """Note that a message was sent or received."""
+        """Restart the idle timer, because a message was sent or received."""
         self.last_active_at = time.time()
         self.registry.touch(self.id)
 
@@ -45,7 +45,8 @@ class Peer:
 class Connections:
     """The registry of open connections.
 
-    Each of the two limits is the same for all connections, so the oldest and the longest idle are always due first.
+    The idle limit and the connection limit are the same for all connections. So the next connection to end is always the
+    oldest one or the one that has been idle longest.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -77,7 +78,7 @@ class Connections:
         self._active.pop(connection_id, None)
 
     def remove_due(self) -> list[tuple[Peer, str]]:
-        """Remove and return the connections that were idle, or open, for too long, each with its limit's name."""
+        """Remove the connections that have reached the idle or connection limit; return each with its limit's name."""
         due: dict[str, tuple[Peer, str]] = {}
         now = self.clock()
         for connection_id, active_at in self._active.items():
@@ -92,8 +93,8 @@ class Connections:
             self.remove(connection_id)
         return list(due.values())
 
-    def next_due(self) -> float | None:
-        """Return the earliest time at which a connection may be due; None without connections."""
+    def find_next_due(self) -> float | None:
+        """Return the earliest time at which a connection may reach a limit; None without connections."""
         if not self._opened:
             return None
         idle_since = next(iter(self._active.values()))

@@ -1,6 +1,6 @@
-"""What API Gateway decides about handshakes and messages, as functions without I/O.
+"""Decides what API Gateway decides about handshakes and messages, without I/O.
 
-Statuses and frames are those of AWS; docs/api-gateway.md lists them with their sources.
+Statuses and frames are those of AWS. docs/api-gateway.md lists them with their sources.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Refusal:
     """The answer to a handshake, or to a call of `@connections`, that is refused.
 
     Attributes:
-        reason: for the user of the local run; no client gets it.
-        effect: of the authorizer's policy, if that is the reason.
+        reason: shown to the user of the local run; no client gets it.
+        effect: the effect of the authorizer's policy, if the policy is the reason.
     """
 
     status: int
@@ -49,13 +49,13 @@ class Refusal:
         return cls(status, json.dumps({"message": message}, separators=(",", ":")).encode(), error_type)
 
 
-def because(reason: str, refusal: Refusal, effect: str | None = None) -> Refusal:
-    """Return the same refusal with its reason."""
+def add_reason(reason: str, refusal: Refusal, effect: str | None = None) -> Refusal:
+    """Return a copy of the refusal with a reason, and with the effect of the authorizer's policy if that is the reason."""
     return dataclasses.replace(refusal, reason=reason, effect=effect)
 
 
-def access_denied(message: str) -> Refusal:
-    """Return a refusal by IAM, in which AWS writes `Message` with a capital."""
+def build_access_denied(message: str) -> Refusal:
+    """Return a refusal by IAM. AWS writes `Message` with a capital letter in it."""
     body = json.dumps({"Message": message}, separators=(",", ":")).encode()
     return Refusal(HTTPStatus.FORBIDDEN, body, "AccessDeniedException")
 
@@ -76,24 +76,24 @@ INTEGRATION_TIMED_OUT = Refusal.of(HTTPStatus.GATEWAY_TIMEOUT, "Endpoint request
 
 
 def check_request(api: Api, handshake: Handshake) -> Refusal | None:
-    """Return the refusal of a handshake without one Host, with too long a URL, or for another stage."""
+    """Return a refusal if the handshake has not exactly one Host header, too long a URL, or the path of another stage."""
     if sum(name.lower() == "host" for name, _ in handshake.headers) != 1:
-        return because("it must have one Host header", BAD_REQUEST)
-    if len(f"wss://{handshake.header('Host')}{handshake.target}") > MAX_URL_CHARACTERS:
+        return add_reason("it must have one Host header", BAD_REQUEST)
+    if len(f"wss://{handshake.get_header('Host')}{handshake.target}") > MAX_URL_CHARACTERS:
         return URL_TOO_LONG
     if not api.deployed or handshake.path not in {f"/{api.stage}", f"/{api.stage}/"}:
         reason = f"its path is not /{api.stage}" if api.deployed else "the stage has no deployment"
-        return because(reason, FORBIDDEN)
+        return add_reason(reason, FORBIDDEN)
     return None
 
 
 def has_identity(authorizer: Authorizer, handshake: Handshake, event: Event) -> bool:
-    """Return whether every identity source has a value; if not, API Gateway does not invoke the authorizer."""
+    """Return whether every identity source has a value. Without one, API Gateway does not invoke the authorizer."""
     for source in authorizer.identity_sources:
         match = IDENTITY_SOURCE.fullmatch(source)
         assert match, source
         if match["part"] == "header":
-            value: Any = handshake.header(match["name"])
+            value: Any = handshake.get_header(match["name"])
         elif match["part"] == "querystring":
             value = dict(handshake.parameters).get(match["name"])
         elif match["map"] == "stageVariables":
@@ -108,27 +108,27 @@ def has_identity(authorizer: Authorizer, handshake: Handshake, event: Event) -> 
 
 
 def evaluate_authorizer(invocation: Invocation, method_arn: str) -> dict[str, Any] | Refusal:
-    """Return what later events carry as `requestContext.authorizer`, or the refusal; log why an answer is not valid."""
+    """Return `requestContext.authorizer` for later events, or the refusal. Log why an answer is not valid."""
     if invocation.error is not None:
         if invocation.message == "Unauthorized":
-            return because("the authorizer raised Unauthorized", UNAUTHORIZED)
-        return because(f"the authorizer failed: {invocation.error}", AUTHORIZER_FAILED)
+            return add_reason("the authorizer raised Unauthorized", UNAUTHORIZED)
+        return add_reason(f"the authorizer failed: {invocation.error}", AUTHORIZER_FAILED)
     try:
         principal_id, context, statements = parse_authorizer_answer(invocation.answer)
     except PolicyError as error:
         logger.warning("the authorizer's answer is not valid: %s", error)
-        return because("the authorizer's answer is not valid", AUTHORIZER_FAILED)
+        return add_reason("the authorizer's answer is not valid", AUTHORIZER_FAILED)
     effect = iam.evaluate(statements, "execute-api:Invoke", method_arn)
     if effect != "Allow":
         explicit = " with an explicit deny" if effect == "Deny" else ""
-        refusal = access_denied(f"User is not authorized to access this resource{explicit}")
+        refusal = build_access_denied(f"User is not authorized to access this resource{explicit}")
         reason = "the authorizer denied" if explicit else "the authorizer's policy does not allow it"
-        return because(reason, refusal, effect or "implicit deny")
+        return add_reason(reason, refusal, effect or "implicit deny")
     return {**context, "principalId": principal_id}
 
 
 def parse_authorizer_answer(answer: Any) -> tuple[str, dict[str, str | None], tuple[Statement, ...]]:
-    """Return principalId, context and policy. Raise PolicyError, which says what is wrong."""
+    """Return principalId, context and policy. Raise PolicyError if one of them is not valid."""
     if not isinstance(answer, dict) or not isinstance(answer.get("principalId"), str):
         raise PolicyError("principalId must be a string")
     context = answer.get("context") or {}
@@ -137,7 +137,7 @@ def parse_authorizer_answer(answer: Any) -> tuple[str, dict[str, str | None], tu
     statements = iam.parse_policy(answer.get("policyDocument"))
     try:
         size = len(json.dumps(answer, ensure_ascii=False).encode())
-    except (UnicodeEncodeError, RecursionError) as error:  # of a lone surrogate such as "\ud83d", or of deep nesting
+    except (UnicodeEncodeError, RecursionError) as error:  # a lone surrogate such as "\ud83d", or deep nesting
         raise PolicyError(f"it cannot be written as JSON in UTF-8: {error}") from error
     if size > MAX_AUTHORIZER_RESULT_BYTES:
         raise PolicyError(f"it has {size} bytes, and the limit is {MAX_AUTHORIZER_RESULT_BYTES}")
@@ -145,17 +145,17 @@ def parse_authorizer_answer(answer: Any) -> tuple[str, dict[str, str | None], tu
 
 
 def to_text(value: str | float | None) -> str | None:
-    """Return the value as API Gateway passes it on: `1` becomes "1", `true` becomes "true", null stays."""
+    """Return the value as the text that API Gateway passes on: `1` becomes "1", `true` becomes "true", null stays."""
     return value if isinstance(value, str | None) else json.dumps(value)
 
 
 def evaluate_connect(invocation: Invocation) -> str | Refusal | None:
     """Return the subprotocol that `$connect` selects, None for no subprotocol, or the refusal."""
     if invocation.timed_out:
-        return because("$connect timed out", INTEGRATION_TIMED_OUT)
+        return add_reason("$connect timed out", INTEGRATION_TIMED_OUT)
     if invocation.error is not None:
         refusal = INTERNAL_ERROR if invocation.error == NO_PERMISSION else INTEGRATION_FAILED
-        return because(f"$connect failed: {invocation.error}", refusal)
+        return add_reason(f"$connect failed: {invocation.error}", refusal)
     try:
         response = ProxyResponse.parse(invocation.answer)
         if not 200 <= response.status < 300:
@@ -163,17 +163,17 @@ def evaluate_connect(invocation: Invocation) -> str | Refusal | None:
         return response.find_subprotocol()
     except ProxyResponseError as error:
         logger.warning("the answer of $connect is not valid: %s", error)
-        return because("the answer of $connect is not valid", INTEGRATION_FAILED)
+        return add_reason("the answer of $connect is not valid", INTEGRATION_FAILED)
 
 
 # Messages
 
 
 class IntegrationError(Exception):
-    """The integration of a message failed; the message is what its client is told.
+    """The integration of a message failed. The exception's message is sent to the client.
 
     Attributes:
-        reason: for the user of the local run.
+        reason: shown to the user of the local run.
     """
 
     def __init__(self, message: str, reason: str) -> None:
@@ -182,10 +182,10 @@ class IntegrationError(Exception):
 
 
 def evaluate_reply(invocation: Invocation, route: Route) -> bytes | None:
-    """Return the message that a two-way route sends back; None from a one-way route.
+    """Return the message that a two-way route sends back; None for a one-way route.
 
     Raises:
-        IntegrationError: the function failed, or its answer is not valid. The log says why.
+        IntegrationError: the function failed, or its answer is not valid.
     """
     if invocation.timed_out:
         raise IntegrationError("Endpoint request timed out", "the function timed out")
@@ -200,7 +200,7 @@ def evaluate_reply(invocation: Invocation, route: Route) -> bytes | None:
 
 
 def format_error_frame(message: str, connection: Connection, event: Event) -> str:
-    """Return the text that AWS sends, byte for byte with its odd spacing."""
+    """Return the error frame that AWS sends, byte for byte: the irregular spacing is AWS's."""
     request_id = event["requestContext"]["requestId"]
     return f'{{"message": "{message}", "connectionId":"{connection.id}", "requestId":"{request_id}"}}'
 
@@ -209,12 +209,12 @@ def format_error_frame(message: str, connection: Connection, event: Event) -> st
 
 
 class ProxyResponseError(ValueError):
-    """An answer is not a proxy response, or cannot be sent; the message says why."""
+    """A function's answer is not a proxy response, or its body cannot be sent. The message says why."""
 
 
 @dataclass(frozen=True)
 class ProxyResponse:
-    """A function's answer, decoded.
+    """A function's answer, parsed and with its body decoded.
 
     https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
     """
@@ -225,7 +225,7 @@ class ProxyResponse:
 
     @classmethod
     def parse(cls, answer: Any) -> ProxyResponse:
-        """Raise ProxyResponseError for an answer that API Gateway calls malformed."""
+        """Parse an answer. Raise ProxyResponseError if API Gateway would call it malformed."""
         if not isinstance(answer, dict):
             raise ProxyResponseError("it must be an object")
         if unknown := answer.keys() - PROXY_RESPONSE_KEYS:
@@ -236,7 +236,7 @@ class ProxyResponse:
         return cls(int(status), parse_headers(answer), decode_body(answer))
 
     def find_subprotocol(self) -> str | None:
-        """Return the subprotocol for the 101; API Gateway drops all other headers. Raise ProxyResponseError if illegal."""
+        """Return the subprotocol for the 101; API Gateway drops all other headers. Raise ProxyResponseError if it is no token."""
         values = [value for name, value in self.headers if name.lower() == "sec-websocket-protocol"]
         if values and not SUBPROTOCOL.fullmatch(values[-1]):
             raise ProxyResponseError("header Sec-WebSocket-Protocol must be one subprotocol, a token of RFC 9110")
@@ -246,7 +246,7 @@ class ProxyResponse:
         """Return the body in UTF-8. Raise ProxyResponseError if it cannot be sent."""
         try:
             data = self.body.encode()
-        except UnicodeEncodeError as error:  # of a lone surrogate such as "\ud83d"
+        except UnicodeEncodeError as error:  # a lone surrogate such as "\ud83d"
             raise ProxyResponseError(f"body cannot be written in UTF-8: {error}") from error
         if len(data) > MAX_MESSAGE_BYTES:
             raise ProxyResponseError(f"body has {len(data)} bytes, and the limit of a message is {MAX_MESSAGE_BYTES}")
@@ -254,7 +254,7 @@ class ProxyResponse:
 
 
 def parse_headers(answer: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the names and values of `multiValueHeaders`, then of `headers`, without nulls."""
+    """Return the names and values of `multiValueHeaders`, then those of `headers`, without nulls."""
     single, multi = answer.get("headers"), answer.get("multiValueHeaders")
     if not isinstance(single, dict | None):
         raise ProxyResponseError("headers must be an object")

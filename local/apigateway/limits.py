@@ -19,14 +19,14 @@ NEW_CONNECTIONS = Throttle(rate=500, burst=500)
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits that a user can lower, to see sooner what happens then.
+    """The limits that a user can lower, to see sooner what happens when they are reached.
 
     Attributes:
-        idle_seconds: without a message in either direction.
-        connection_seconds: in any case.
-        integration_seconds: for a function to answer; its own timeout may be shorter.
-        new_connections: of the account.
-        requests: of the account: messages and calls of `@connections` together.
+        idle_seconds: how long a connection may have no message in either direction.
+        connection_seconds: how long a connection may be open.
+        integration_seconds: how long a function may take to answer; its own timeout may be shorter.
+        new_connections: the account's throttle of handshakes.
+        requests: the account's throttle of messages and calls of `@connections` together.
     """
 
     idle_seconds: float = 10 * 60.0
@@ -36,7 +36,7 @@ class Limits:
     requests: Throttle = ACCOUNT_THROTTLE
 
     def speed_up(self, clock_speed: float) -> Limits:
-        """Return the limits with connections that end so many times sooner. Functions keep their time."""
+        """Return the limits with the idle and connection limits divided by `clock_speed`; functions keep their time."""
         return dataclasses.replace(
             self,
             idle_seconds=self.idle_seconds / clock_speed,
@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass
 class TokenBucket:
-    """The state of a throttle. Times are seconds of any monotonic clock."""
+    """The token bucket that applies a throttle. Times are seconds of any monotonic clock."""
 
     throttle: Throttle
     tokens: float = field(init=False)

@@ -1,4 +1,4 @@
-"""`@connections`: what backends do with open connections.
+"""Serves `@connections`, by which backends post to open connections, describe them and close them.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html
 """
@@ -17,15 +17,15 @@ from aiohttp import web
 from local.apigateway import sockets
 from local.apigateway.api import Api
 from local.apigateway.connections import Connections, Peer
-from local.apigateway.gateway import BAD_REQUEST, Refusal, access_denied
+from local.apigateway.gateway import BAD_REQUEST, Refusal, build_access_denied
 from local.apigateway.limits import MAX_MESSAGE_BYTES, TokenBucket
-from local.apigateway.sockets import http_response, request_id_header
+from local.apigateway.sockets import build_http_response, build_request_id_header
 from local.aws.iam import Iam
 from local.aws.signature import Signature, SignatureError
 from local.ids import CONNECTION_ID, find_trace_id
 from local.journal import Journal
 
-MAX_UNSENT_BYTES = 256 * 1024  # to a client that does not read
+MAX_UNSENT_BYTES = 256 * 1024  # in the write buffer of a client that reads slowly; a further post gets 429
 
 UNKNOWN_METHOD = Refusal.of(HTTPStatus.FORBIDDEN, "Missing Authentication Token", "MissingAuthenticationTokenException")
 LIMIT_EXCEEDED = Refusal.of(HTTPStatus.TOO_MANY_REQUESTS, "Too Many Requests", "LimitExceededException")
@@ -40,8 +40,8 @@ class Management:
     """PostToConnection, GetConnection and DeleteConnection of one stage.
 
     Attributes:
-        requests: the account's throttle, which messages count for too.
-        journal: records the calls.
+        requests: the account's throttle, which also counts messages.
+        journal: where calls are recorded.
     """
 
     api: Api
@@ -51,25 +51,26 @@ class Management:
     journal: Journal | None = None
 
     async def serve(self, request: web.BaseRequest, connection_id: str) -> web.Response:
-        """Answer a call, after checking its signature and its caller's permission."""
+        """Check a call's signature and its caller's permission, then carry it out and return the response."""
         caller, data = None, b""
         try:
             signature = Signature.parse(request.raw_path, request.headers)
             signature.check(self.iam, "execute-api", self.api.account.region)
             body = await read_body(request)
             if isinstance(body, Refusal):
-                response = http_response(body)
+                response = build_http_response(body)
             else:
                 signature.verify(self.iam, request.method, request.raw_path, request.headers, body)
                 caller, data = signature.access_key_id, body
                 response = self._carry_out(request.method, connection_id, signature, data)
         except SignatureError as error:
-            response = http_response(Refusal.of(HTTPStatus.FORBIDDEN, str(error), error.type))
+            response = build_http_response(Refusal.of(HTTPStatus.FORBIDDEN, str(error), error.type))
         if self.journal:
             text, sender = data.decode(errors="replace"), self._name_caller(caller)
             facts = {"method": request.method, "status": response.status, "caller": sender, "body": text}
             trace_id = find_trace_id(request.headers.get("X-Amzn-Trace-Id"))
-            known = connection_id if CONNECTION_ID.fullmatch(connection_id) else None  # else it may be anything
+            # A caller may have put any text there, which must not become a key of the journal.
+            known = connection_id if CONNECTION_ID.fullmatch(connection_id) else None
             self.journal.record("management", known, trace_id, **facts)
             if request.method == "POST" and response.status == HTTPStatus.OK:
                 self.journal.record("frame", connection_id, **{"body": text, "from": "@connections"})
@@ -78,19 +79,19 @@ class Management:
     def _carry_out(self, method: str, connection_id: str, signature: Signature, data: bytes) -> web.Response:
         peer = self._check_permission(method, connection_id, signature) or self._find_peer(connection_id)
         if isinstance(peer, Refusal):
-            return http_response(peer)
+            return build_http_response(peer)
         match method:
             case "POST":
-                return http_response(self._post(peer, data))
+                return build_http_response(self._post(peer, data))
             case "GET":
-                return web.json_response(describe_connection(peer), headers=request_id_header())
+                return web.json_response(describe_connection(peer), headers=build_request_id_header())
             case _:
                 self.connections.remove(connection_id)
                 peer.socket.close(1000, "Connection Closed Normally", cause="@connections DELETE")
-                return web.Response(status=204, headers=request_id_header())
+                return web.Response(status=204, headers=build_request_id_header())
 
     def _name_caller(self, access_key_id: str | None) -> str | None:
-        """Return role and function of a caller; None if its signature is not verified."""
+        """Return the caller's role and function, or `the administrator`; None if no signature was verified."""
         session = self.iam.sessions.get(access_key_id) if access_key_id else None
         return f"{session.role.name}/{session.function}" if session else access_key_id and "the administrator"
 
@@ -103,7 +104,7 @@ class Management:
         return GONE if peer is None or not peer.socket.is_open else peer
 
     def _check_permission(self, method: str, connection_id: str, signature: Signature) -> Refusal | None:
-        """Return the refusal of an unknown method, or of a caller who may not make this call."""
+        """Return a refusal if the method is unknown, or if the caller's role does not allow the call."""
         if method not in {"POST", "GET", "DELETE"}:
             return UNKNOWN_METHOD
         resource = f"{self.api.arn}/{method}/@connections/"
@@ -117,7 +118,7 @@ class Management:
             f"User: {refused.session.arn} is not authorized to perform: {refused.action}"
             f" on resource: {where}{{connectionId}}"
         )
-        return access_denied(message)
+        return build_access_denied(message)
 
     def _post(self, peer: Peer, data: bytes) -> Refusal | None:
         if peer.socket.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
@@ -130,14 +131,17 @@ class Management:
 
 
 async def read_body(request: web.BaseRequest) -> bytes | Refusal:
-    """A request's body, unless it is too large, too slow or broken; no more of it is kept than may be posted."""
+    """Read a request's body; return a refusal if it is too large, too slow or broken.
+
+    Reading stops at the limit of a message, so that no caller can fill the memory.
+    """
     if (request.content_length or 0) > MAX_MESSAGE_BYTES:
         return TOO_LARGE
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     data = bytearray()
     try:
-        if request.content.is_eof():  # it came with its head, as small ones do
+        if request.content.is_eof():  # a small body arrives together with the head
             data += await request.content.read()
         else:
             async with asyncio.timeout(sockets.REQUEST_SECONDS):
@@ -153,7 +157,7 @@ async def read_body(request: web.BaseRequest) -> bytes | Refusal:
 
 
 def describe_connection(peer: Peer) -> dict[str, Any]:
-    """GetConnection's answer."""
+    """Return the body of GetConnection's response."""
     connection = peer.connection
     return {
         "connectedAt": format_time(connection.connected_at / 1000),

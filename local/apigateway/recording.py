@@ -1,4 +1,4 @@
-"""What the gateway records in the journal."""
+"""Records in the journal what the gateway does."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def record_decision(
 
 
 def record_refused_invocation(journal: Journal, name: str, event: Event, refused: Invocation) -> None:
-    """Record an invocation that does not reach the function."""
+    """Record an invocation that was refused before it reached the function."""
     context, now = event["requestContext"], time.time()
     journal.record(
         "invocation",
@@ -62,7 +62,7 @@ def record_refused_invocation(journal: Journal, name: str, event: Event, refused
 
 
 class MessageRecorder:
-    """Records a message, and what becomes of it."""
+    """Records a message when it arrives, and its result when its route has answered."""
 
     def __init__(self, journal: Journal, event: Event, route_key: str | None) -> None:
         self._journal = journal
@@ -72,7 +72,12 @@ class MessageRecorder:
         self._entry = journal.record("message", *self._keys, **facts)
 
     def finish(self, reply: bytes | None, reason: str | None) -> None:
-        """Record the frame that the client got, if it got one; `reason` says why the message failed."""
+        """Record the result.
+
+        Args:
+            reply: the frame that was sent to the client; None if there was none.
+            reason: why the message failed; None if it succeeded.
+        """
         if reply is not None:
             sender = "gateway" if reason else "route"
             self._journal.record("frame", *self._keys, **{"body": reply.decode(), "from": sender})

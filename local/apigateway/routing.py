@@ -17,7 +17,7 @@ STEP = r"(?:\.[\w-]+|\['[^']+'\]|\[\d+\])"
 BARE_REFERENCE = re.compile(rf"\$request\.body({STEP}+)")
 REFERENCE = re.compile(rf"\$\{{request\.body({STEP}+)\}}")
 STEPS = re.compile(r"\.(?P<dotted>[\w-]+)|\['(?P<quoted>[^']+)'\]|\[(?P<index>\d+)\]")
-# Matches strings too, so that no name is found inside one. Never backtracks, or a client could keep the gateway busy.
+# Also matches strings, so that no name is found inside one. Possessive, so that no message makes it backtrack for long.
 BARE_NAME = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|(?<![\w$])([A-Za-z_$][\w$]*+)(?=\s*:)', re.DOTALL)
 
 Path = tuple[str | int, ...]
@@ -25,7 +25,7 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class RouteSelection:
-    """A route selection expression, as a sequence of static texts and of paths into the message."""
+    """A parsed route selection expression: a sequence of static texts and of paths into the message."""
 
     parts: tuple[str | Path, ...]
 
@@ -49,7 +49,7 @@ class RouteSelection:
         )
 
     def evaluate(self, message: str) -> str | None:
-        """Return the expression's value, in which a missing path is empty; None if the message is not a JSON object."""
+        """Return the expression's value; None if the message is not a JSON object. A missing path gives an empty text."""
         if all(isinstance(part, str) for part in self.parts):
             return "".join(str(part) for part in self.parts)
         try:
@@ -75,7 +75,7 @@ def parse_path(steps: str) -> Path:
 
 
 def find_text(value: Any, path: Path) -> str:
-    """Return the value at the path as text, empty if there is no value. Raise TypeError for an object."""
+    """Return the value at the path as text, or an empty text without a value. Raise TypeError for an object."""
     for step in path:
         if isinstance(step, int):
             value = value[step] if isinstance(value, list) and step < len(value) else None
@@ -85,7 +85,7 @@ def find_text(value: Any, path: Path) -> str:
 
 
 def to_text(value: Any) -> str:
-    """Return an array as `[item1, item2]`, null as an empty text. Raise TypeError for an object."""
+    """Return a JSON value as text: an array as `[item1, item2]`, null as an empty text. Raise TypeError for an object."""
     if isinstance(value, list):
         return f"[{', '.join(to_text(item) for item in value)}]"
     if isinstance(value, dict):
@@ -96,7 +96,7 @@ def to_text(value: Any) -> str:
 
 
 def parse_lenient_json(text: str) -> Any:
-    """Parse JSON whose names need no quotes, as API Gateway does: `{action: "send"}`. Raise ValueError for other text."""
+    """Parse JSON in which names may lack quotes, as API Gateway does: `{action: "send"}`. Raise ValueError for other text."""
     try:
         return json.loads(text)
     except ValueError:

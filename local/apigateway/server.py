@@ -1,4 +1,4 @@
-"""One stage of a WebSocket API: opening handshakes, messages, and the end of connections."""
+"""Serves one stage of a WebSocket API: opening handshakes, messages, and the end of connections."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from local.apigateway.gateway import IntegrationError, Refusal
 from local.apigateway.limits import Limits, TokenBucket
 from local.apigateway.management import Management
 from local.apigateway.recording import MessageRecorder, record_decision, record_handshake, record_refused_invocation
-from local.apigateway.sockets import ClientSocket, HttpRequest, HttpSocket, ProtocolSelector, http_response
+from local.apigateway.sockets import ClientSocket, HttpRequest, HttpSocket, ProtocolSelector, build_http_response
 from local.aws.iam import Iam
 from local.journal import Journal
 from local.lambda_.invocation import Invocation
 from local.ports import SHUTDOWN_SECONDS
 
-KEEP_ALIVE_SECONDS = 75.0  # for a client's next request on the same HTTP connection
-MAX_IN_FLIGHT = 256  # messages of one connection whose functions have not answered; others wait
+KEEP_ALIVE_SECONDS = 75.0  # how long an HTTP connection may wait for its next request
+MAX_IN_FLIGHT = 256  # invocations of one connection that run at the same time; further messages wait
 STOPPING = Refusal.of(HTTPStatus.SERVICE_UNAVAILABLE, "Service Unavailable")
 
 logger = logging.getLogger(__name__)
@@ -42,11 +42,11 @@ class GatewayServer:
 
     Args:
         invoke: invokes the function with this ARN.
-        in_turn: each message of a connection waits for the one before, which AWS does not promise.
-        journal: records what is decided.
+        in_turn: handle a connection's messages one after the other, which AWS does not promise.
+        journal: where decisions and messages are recorded.
 
     Raises:
-        TemplateError: the API cannot be served; the message says why.
+        TemplateError: the route selection expression cannot be evaluated locally.
     """
 
     def __init__(
@@ -68,24 +68,24 @@ class GatewayServer:
         self._new_connections = TokenBucket(self.limits.new_connections)
         self._requests = TokenBucket(self.limits.requests)
         self._route_requests: dict[str, TokenBucket] = {}
-        self._use(api)
+        self._replace_api(api)
         self._management = Management(api, self.iam, self.connections, self._requests, journal)
         self._next_due: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._unselected: set[asyncio.BaseTransport] = set()  # connections whose first request has not come
+        self._unselected: set[asyncio.BaseTransport] = set()  # connections whose first request has not arrived
         self._sockets: set[ClientSocket] = set()
         self._http: web.Server
         self._server: asyncio.Server
 
     async def start(self, port: int = 0) -> int:
-        """Listen; return the port. Raise OSError if it is taken."""
+        """Listen on the port, or on a free one for 0; return it. Raise OSError if the port is taken."""
         loop = asyncio.get_running_loop()
         self._http = web.Server(self._serve_http, request_factory=partial(HttpRequest, loop=loop))
         make_http = partial(
             HttpSocket,
             self._http,
             loop=loop,
-            access_log=None,  # type: ignore[arg-type] # is how to turn it off
+            access_log=None,  # type: ignore[arg-type] # None turns it off
             auto_decompress=False,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             lingering_time=sockets.CLOSE_SECONDS,
@@ -109,20 +109,20 @@ class GatewayServer:
         await self._server.wait_closed()
 
     def update(self, api: Api) -> None:
-        """Serve another description of the same stage from now on. Open connections stay.
+        """Replace the description of the stage. Open connections stay open.
 
         Raises:
-            TemplateError: it cannot be served, so the one from before stays in force.
-            ValueError: it describes another API or stage, which needs a restart.
+            TemplateError: the new description cannot be served; the old one stays in use.
+            ValueError: the new description is of another API or stage, which needs a restart.
         """
         for fact in ("id", "stage", "arn"):
             before, after = getattr(self.api, fact), getattr(api, fact)
             if before != after:
                 raise ValueError(f"the API's {fact} was {before} and is {after}, which needs a restart")
-        self._use(api)
+        self._replace_api(api)
 
-    def _use(self, api: Api) -> None:
-        api.route_selection  # noqa: B018 - raises TemplateError before anything has changed
+    def _replace_api(self, api: Api) -> None:
+        api.route_selection  # noqa: B018 - raises TemplateError before anything is changed
         self.api = api
         routes, buckets = api.routes, self._route_requests
         unchanged = {key for key in routes.keys() & buckets if routes[key].throttle == buckets[key].throttle}
@@ -148,14 +148,14 @@ class GatewayServer:
 
     async def _open(self, socket: ClientSocket, handshake: Handshake) -> None:
         """Decide about the handshake, then answer it."""
-        connection = Connection(socket.source_ip, handshake.header("User-Agent"))
+        connection = Connection(socket.source_ip, handshake.get_header("User-Agent"))
         if self.journal:
             record_handshake(self.journal, self.api, connection, handshake)
         try:
             decision = await self._decide(connection, handshake)
         except Exception:
             logger.exception("the handshake of %s failed", connection.id)
-            decision = gateway.because("a fault of the local gateway", gateway.INTERNAL_ERROR)
+            decision = gateway.add_reason("a bug in the local gateway", gateway.INTERNAL_ERROR)
         if isinstance(decision, Refusal):
             socket.refuse(decision, handshake.request_id)
             self._record_decision(decision, handshake, connection)
@@ -176,23 +176,23 @@ class GatewayServer:
         """Return the subprotocol of the 101, None for no subprotocol, or the refusal."""
         route = self.api.routes.get("$connect")
         if not self._new_connections.take(time.monotonic()) or (route and not self._take_request(route)):
-            return gateway.because("throttled", gateway.TOO_MANY_REQUESTS)
+            return gateway.add_reason("throttled", gateway.TOO_MANY_REQUESTS)
         if route is None:
             return None
         latency = None
         if route.authorizer:
             event = events.build_authorizer_event(self.api, connection, handshake)
             if not gateway.has_identity(route.authorizer, handshake, event):
-                return gateway.because("no identity source, so the authorizer is not invoked", gateway.UNAUTHORIZED)
+                return gateway.add_reason("no identity source, so the authorizer is not invoked", gateway.UNAUTHORIZED)
             started = time.monotonic()
-            invocation = await self._authorize(route.authorizer, event)
+            invocation = await self._invoke_authorizer(route.authorizer, event)
             latency = round((time.monotonic() - started) * 1000)
             decision = gateway.evaluate_authorizer(invocation, event["methodArn"])
             if isinstance(decision, Refusal):
                 return decision
             connection.authorizer = decision
         event = events.build_connect_event(self.api, connection, handshake, latency=latency)
-        return gateway.evaluate_connect(await self._integrate(route, event))
+        return gateway.evaluate_connect(await self._invoke_integration(route, event))
 
     def _record_decision(
         self, decision: str | Refusal | None, handshake: Handshake, connection: Connection | None = None
@@ -224,33 +224,33 @@ class GatewayServer:
             recorder.finish(reply if sent else None, reason)
 
     async def _reply(self, route: Route | None, event: Event) -> bytes | None:
-        """Return what goes back to the client, if anything does. Raise IntegrationError with what else it is told."""
+        """Invoke the route's function; return its reply, or None for a one-way route. Raise IntegrationError if it fails."""
         if route is None:
             raise IntegrationError("Forbidden", "no route")
         if not self._take_request(route):
             raise IntegrationError("Too Many Requests", "throttled")
-        return gateway.evaluate_reply(await self._integrate(route, event), route)
+        return gateway.evaluate_reply(await self._invoke_integration(route, event), route)
 
     # The end of connections
 
     def _disconnect(
         self, connection: Connection, socket: ClientSocket, closed: asyncio.Future[tuple[int, str]]
     ) -> None:
-        """Forget a connection whose socket is closed, and run `$disconnect`."""
+        """Remove a connection whose socket is closed, and run `$disconnect`."""
         self.connections.remove(connection.id)
         code, reason = closed.result()
         if self.journal:
             self.journal.record("end", connection.id, code=code, reason=reason, cause=socket.end_cause)
         if route := self.api.routes.get("$disconnect"):
             event = events.build_disconnect_event(self.api, connection, code=code, reason=reason)
-            self._spawn(self._integrate(route, event))
+            self._spawn(self._invoke_integration(route, event))
 
     def _schedule_due(self) -> None:
-        due = self.connections.next_due()
+        due = self.connections.find_next_due()
         self._next_due = None if due is None else asyncio.get_running_loop().call_at(due, self._close_due)
 
     def _close_due(self) -> None:
-        """Close the connections that were idle, or open, for too long."""
+        """Close the connections that have reached the idle limit or the connection limit."""
         for peer, limit in self.connections.remove_due():
             peer.socket.close(1001, "Going away", cause=limit)
         self._schedule_due()
@@ -258,15 +258,15 @@ class GatewayServer:
     # Functions
 
     def _take_request(self, route: Route) -> bool:
-        """Return whether the throttles of the route and of the account let one more request through."""
+        """Take one request from the throttles of the route and of the account; return whether both allow it."""
         now = time.monotonic()
         return self._route_requests[route.key].take(now) and self._requests.take(now)
 
-    def _authorize(self, authorizer: Authorizer, event: Event) -> Coroutine[Any, Any, Invocation]:
+    def _invoke_authorizer(self, authorizer: Authorizer, event: Event) -> Coroutine[Any, Any, Invocation]:
         source = f"{self.api.arn.rpartition('/')[0]}/authorizers/{authorizer.id}"
         return self._invoke(authorizer.function_arn, event, source, self.limits.integration_seconds)
 
-    def _integrate(self, route: Route, event: Event) -> Coroutine[Any, Any, Invocation]:
+    def _invoke_integration(self, route: Route, event: Event) -> Coroutine[Any, Any, Invocation]:
         seconds = min(route.timeout_seconds, self.limits.integration_seconds)
         return self._invoke(route.function_arn, event, f"{self.api.arn}/{route.key}", seconds)
 
@@ -294,7 +294,7 @@ class GatewayServer:
         if path.startswith(prefix):
             return await self._management.serve(request, path.removeprefix(prefix))
         is_stage = f"{path.partition('?')[0]}/".startswith(f"/{self.api.stage}/")
-        return http_response(gateway.UPGRADE_REQUIRED if is_stage else gateway.FORBIDDEN)
+        return build_http_response(gateway.UPGRADE_REQUIRED if is_stage else gateway.FORBIDDEN)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)

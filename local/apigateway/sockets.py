@@ -1,4 +1,4 @@
-"""The sockets of the gateway's port. WebSocket clients and callers of `@connections` share it, as on AWS."""
+"""The protocols of the gateway's port. WebSocket clients and callers of `@connections` share the port, as on AWS."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from websockets.server import ServerProtocol
 from local.apigateway import gateway
 from local.apigateway.gateway import BAD_REQUEST, Refusal
 from local.apigateway.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS
-from local.ids import new_id, random_bits
+from local.ids import make_id, random_bits
 
 REQUEST_SECONDS = 10.0  # for a client to send the head of its request, and again for the body
 MAX_HEAD_BYTES = 16 * 1024
-# The library compares a compressed frame's own size with its limits, too. It may be larger than what it contains.
+# The library also compares the compressed size of a frame with its limits. Compression can make a frame larger.
 COMPRESSION_BYTES = 64
 MAX_FRAGMENTS = 4096  # of a message
-MAX_WAITING = 16  # messages of a client that wait; with more it is not read from
-WRITE_BUFFER_BYTES = 512 * 1024  # unsent to a client; with more it is not read from
-UNREAD_SECONDS = 10.0  # for a client to read on when the write buffer is full
-CLOSE_SECONDS = 1.0  # for a client to answer a close frame and to close
+MAX_WAITING = 16  # waiting messages of a client; reading pauses above that
+WRITE_BUFFER_BYTES = 512 * 1024  # unsent data for a client; reading pauses above that
+UNREAD_SECONDS = 10.0  # how long the write buffer may stay full before the client is aborted
+CLOSE_SECONDS = 1.0  # how long a client may take to answer a close frame and to close
 TLS_HANDSHAKE = b"\x16\x03"
 DATA_OPCODES = {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}
-# AWS was seen to select 12 bits.
+# AWS was observed to select 12 bits.
 DEFLATE = ServerPerMessageDeflateFactory(server_max_window_bits=12, compress_settings={"memLevel": 5})
 HEAD_TOO_LARGE = Refusal.of(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Request Header Fields Too Large")
 
 logger = logging.getLogger(__name__)
 library_logger = logging.getLogger("local.websocket")
-library_logger.setLevel(logging.WARNING)  # at lower levels it logs what is sent and received
+library_logger.setLevel(logging.WARNING)  # lower levels log the frames that are sent and received
 
 
 @dataclass(eq=False)
@@ -51,7 +51,7 @@ class ProtocolSelector(asyncio.Protocol):
     """Reads the head of a connection's first request, then hands the connection to the WebSocket or HTTP protocol.
 
     Attributes:
-        unselected: contains the transport until then.
+        unselected: the transports whose protocol is not selected yet; this one is added and removed again.
     """
 
     unselected: set[asyncio.BaseTransport]
@@ -95,7 +95,7 @@ class ProtocolSelector(asyncio.Protocol):
     def _refuse(self, refusal: Refusal) -> None:
         logger.warning("a request was refused: %d %s", refusal.status, HTTPStatus(refusal.status).phrase)
         self._finish()
-        self.transport.write(handshake_response(refusal, new_id()).serialize())
+        self.transport.write(build_handshake_response(refusal, make_id()).serialize())
         self.transport.close()
 
     def _finish(self) -> None:
@@ -112,20 +112,20 @@ def is_upgrade(head: bytes) -> bool:
 
 
 class ClientSocket(asyncio.Protocol):
-    """A client's WebSocket, by the library's sans-I/O protocol and with API Gateway's limits.
+    """A client's WebSocket, with API Gateway's limits. It drives the library's sans-I/O protocol.
 
     https://websockets.readthedocs.io/en/stable/howto/sansio.html
 
-    Aborts clients that do not close, or that leave more than the write buffer unread. Does not read from a client
-    while its write buffer is full or while many of its messages wait, so that no client can fill the memory.
+    Aborts clients that do not close, or that leave more than the write buffer unread. As backpressure, reading pauses
+    while the client's write buffer is full or while many of its messages wait, so that no client can fill the memory.
 
     Args:
-        on_request: called with the opening handshake; then one of `accept` and `refuse` must be called.
-        max_in_flight: messages that have been handed over and not been dealt with; others wait.
+        on_request: called with the opening handshake; then `accept` or `refuse` must be called.
+        max_in_flight: how many messages may be handled at the same time; others wait.
 
     Attributes:
-        closed: has the code and reason for the `$disconnect` event, as soon as the connection is lost.
-        end_cause: what ended the connection, once it is closed; for the user of the local run.
+        closed: done when the connection is lost; its result is the code and reason for the `$disconnect` event.
+        end_cause: what ended the connection, once it is closed; shown to the user of the local run.
     """
 
     def __init__(self, on_request: Callable[[ClientSocket, Request], None], max_in_flight: int) -> None:
@@ -136,12 +136,12 @@ class ClientSocket(asyncio.Protocol):
         self._on_message: Callable[[str], asyncio.Future[None]]
         self._max_in_flight = max_in_flight
         self._response: Response
-        self._early: bytes | None = None  # what the client sends before the handshake is answered
-        self._message = bytearray()  # of which the last fragment has not come
+        self._early: bytes | None = None  # data that arrived before the handshake was answered
+        self._message = bytearray()  # the fragments of an incomplete message
         self._fragments = 0
         self._waiting: deque[str] = deque()
         self._in_flight = 0
-        self._has_failed = False  # by the library's judgement; AWS's close frames are then assumed to have no reason
+        self._has_failed = False  # the library has failed the connection; AWS is assumed to send no close reason then
         self._unread_timer: asyncio.TimerHandle | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self.closed: asyncio.Future[tuple[int, str]] = self._loop.create_future()
@@ -164,10 +164,10 @@ class ClientSocket(asyncio.Protocol):
             return None
         # The library's own answer may quote a header that carries a token.
         upgrade = self._response.status_code == HTTPStatus.UPGRADE_REQUIRED
-        return gateway.because("it is no WebSocket handshake", gateway.UPGRADE_REQUIRED if upgrade else BAD_REQUEST)
+        return gateway.add_reason("it is no WebSocket handshake", gateway.UPGRADE_REQUIRED if upgrade else BAD_REQUEST)
 
     def accept(self, subprotocol: str | None, on_message: Callable[[str], asyncio.Future[None]]) -> None:
-        """Send the 101, then call `on_message` with each message; its future is done when the message is dealt with."""
+        """Send the 101, then call `on_message` with each message. Its future must be done when the message is handled."""
         early, self._early = self._early, None
         if self._protocol.state is not State.CONNECTING:
             return
@@ -179,17 +179,17 @@ class ClientSocket(asyncio.Protocol):
         self.data_received(early or b"")
 
     def refuse(self, refusal: Refusal, request_id: str) -> None:
-        """Answer the handshake, whose API Gateway request id this is, with a refusal and close."""
+        """Answer the handshake with a refusal and close. `request_id` is API Gateway's, for a response header."""
         self._early = None
         if self._protocol.state is State.CONNECTING:
-            self._protocol.send_response(handshake_response(refusal, request_id))
+            self._protocol.send_response(build_handshake_response(refusal, request_id))
             self._write()
             self.transport.resume_reading()
 
     # Messages
 
     def send(self, message: bytes) -> bool:
-        """Send a text message; return False if the client has gone."""
+        """Send a text message; return False if the client has disconnected."""
         if not self.is_open:
             return False
         self._protocol.send_text(message)
@@ -204,7 +204,7 @@ class ClientSocket(asyncio.Protocol):
             self._write()
 
     def _assemble(self, frame: Frame) -> CloseCode | None:
-        """Add a data frame to its message, or return the code with which the connection must fail."""
+        """Add a data frame to the message; return a close code if the connection must fail."""
         if frame.opcode is Opcode.BINARY:
             return CloseCode.UNSUPPORTED_DATA
         self._message += frame.data
@@ -221,7 +221,7 @@ class ClientSocket(asyncio.Protocol):
         return None
 
     def _deliver(self) -> None:
-        """Hand over messages that wait; read on unless there are too many, or unless the client does not read."""
+        """Hand over waiting messages. Pause reading if too many still wait or the write buffer is full, else resume."""
         while self._waiting and self._in_flight < self._max_in_flight and not self._unread_timer:
             self._in_flight += 1
             self._on_message(self._waiting.popleft()).add_done_callback(self._acknowledge)
@@ -274,7 +274,7 @@ class ClientSocket(asyncio.Protocol):
         for timer in (self._unread_timer, self._close_timer):
             if timer:
                 timer.cancel()
-        code, reason = disconnect_status(self._protocol.close_exc)
+        code, reason = find_disconnect_status(self._protocol.close_exc)
         self.closed.set_result((code, "" if self._has_failed else reason))
 
     def pause_writing(self) -> None:
@@ -288,27 +288,27 @@ class ClientSocket(asyncio.Protocol):
         self._deliver()
 
     def _write(self) -> None:
-        """Write what the protocol has to send, and abort a client that does not close when it should."""
+        """Write the protocol's pending data. If the client must close now, start the timer that aborts it."""
         frames = self._protocol.data_to_send()
         if data := b"".join(frames):
             self.transport.write(cut_reason(data) if self._has_failed else data)
         if SEND_EOF in frames:
-            with suppress(OSError):  # the client has left, and the event loop has not noticed yet
+            with suppress(OSError):  # the client has disconnected, and the event loop has not noticed yet
                 self.transport.write_eof()
         if self._protocol.close_expected() and not self._close_timer:
             self._close_timer = self._loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
 
 def cut_reason(frames: bytes) -> bytes:
-    """Return a server's control frames, of which the last is a close frame, without its reason (RFC 6455 section 5)."""
+    """Remove the reason from the close frame that ends a server's control frames (RFC 6455 section 5)."""
     start = 0
     while frames[start] & 0x0F != Opcode.CLOSE:
         start += 2 + frames[start + 1]
     return frames[:start] + b"\x88\x02" + frames[start + 2 : start + 4]
 
 
-def disconnect_status(end: ConnectionClosed) -> tuple[int, str]:
-    """Return code and reason for the `$disconnect` event, which are those of the first close frame."""
+def find_disconnect_status(end: ConnectionClosed) -> tuple[int, str]:
+    """Return code and reason for the `$disconnect` event. They are those of the first close frame."""
     first = (end.rcvd if end.rcvd_then_sent else end.sent) or end.rcvd
     if first is None:
         return 1006, ""
@@ -318,7 +318,7 @@ def disconnect_status(end: ConnectionClosed) -> tuple[int, str]:
 
 
 class HttpRequest(web.BaseRequest):
-    """An HTTP request whose response does not name the server's software."""
+    """An HTTP request. Its response has no header that names the server's software."""
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         response.headers.pop("Server", None)
@@ -334,24 +334,24 @@ class HttpSocket(web.RequestHandler):
     ) -> web.StreamResponse:
         if status != HTTPStatus.BAD_REQUEST:
             return super().handle_error(request, status, exc, message)
-        response = http_response(BAD_REQUEST)
+        response = build_http_response(BAD_REQUEST)
         response.force_close()
         return response
 
 
-def request_id_header() -> dict[str, str]:
+def build_request_id_header() -> dict[str, str]:
     """Return the header that AWS adds to every response."""
     return {"x-amzn-RequestId": str(uuid.UUID(int=random_bits(128), version=4))}
 
 
-def refusal_headers(refusal: Refusal) -> dict[str, str]:
-    headers = {"Content-Type": "application/json", **request_id_header()}
+def build_refusal_headers(refusal: Refusal) -> dict[str, str]:
+    headers = {"Content-Type": "application/json", **build_request_id_header()}
     return {**headers, "x-amzn-ErrorType": refusal.error_type} if refusal.error_type else headers
 
 
-def handshake_response(refusal: Refusal, request_id: str) -> Response:
+def build_handshake_response(refusal: Refusal, request_id: str) -> Response:
     body = b"" if refusal.status == HTTPStatus.NOT_MODIFIED else refusal.body
-    headers = Headers(refusal_headers(refusal))
+    headers = Headers(build_refusal_headers(refusal))
     headers.update({"Content-Length": str(len(body)), "Connection": "close"})
     headers["x-amz-apigw-id"] = request_id  # where REST APIs return `$context.extendedRequestId`
     if refusal in {BAD_REQUEST, gateway.UPGRADE_REQUIRED}:
@@ -359,8 +359,8 @@ def handshake_response(refusal: Refusal, request_id: str) -> Response:
     return Response(refusal.status, responses.get(refusal.status, ""), headers, body)
 
 
-def http_response(refusal: Refusal | None) -> web.Response:
-    """Return the response to a call of `@connections`: its refusal, or an empty success."""
+def build_http_response(refusal: Refusal | None) -> web.Response:
+    """Return the HTTP response of a refusal; for None an empty 200."""
     if refusal is None:
-        return web.Response(headers=request_id_header())
-    return web.Response(status=refusal.status, body=refusal.body, headers=refusal_headers(refusal))
+        return web.Response(headers=build_request_id_header())
+    return web.Response(status=refusal.status, body=refusal.body, headers=build_refusal_headers(refusal))

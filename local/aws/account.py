@@ -1,4 +1,4 @@
-"""The account and region that a template's resources belong to, and their ARNs."""
+"""The AWS account and region of a template, and the ARNs of its resources."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ ARNS = {
 
 
 @cache
-def partitions() -> list[dict[str, Any]]:
-    """Return the partitions of AWS, as botocore knows them."""
+def load_partitions() -> list[dict[str, Any]]:
+    """Return AWS's partitions from botocore's data."""
     return list(get_session().get_data("partitions")["partitions"])
 
 
 @dataclass(frozen=True)
 class Account:
-    """An account, seen in one region. The defaults are those of a template that is bound to none."""
+    """An account and a region. The defaults are for a template that names no account and no region."""
 
     id: str = "000000000000"
     region: str = "us-east-1"
@@ -43,15 +43,15 @@ class Account:
 
     @classmethod
     def of(cls, id_: str | None, region: str | None) -> Self:
-        """Return the account, with the partition that its region is in; the default for what is None."""
+        """Return the account, with the partition of the region. An id or region of None gets its default."""
         id_, region = id_ or cls.id, region or cls.region
-        for partition in partitions():
+        for partition in load_partitions():
             if re.match(partition["regionRegex"], region):
                 return cls(id_, region, partition["id"], partition["outputs"]["dnsSuffix"])
         return cls(id_, region)
 
     def format(self, template: str, id_: str) -> str:
-        """Return an ARN, URL or name of a resource by a template such as those of `ARNS`."""
+        """Return a resource's ARN, URL or name: the template, such as one of `ARNS`, with its fields filled in."""
         return template.format(
             partition=self.partition,
             region=self.region,
@@ -61,6 +61,6 @@ class Account:
             name=re.split("[:/]", id_)[-1],
         )
 
-    def arn(self, type_: str, id_: str) -> str:
-        """Return the ARN of a resource by its type and physical id. KeyError for a type without ARNs."""
+    def build_arn(self, type_: str, id_: str) -> str:
+        """Return the ARN of a resource, given its type and physical id. Raise KeyError for a type without ARNs."""
         return self.format(ARNS[type_], id_)

@@ -1,4 +1,4 @@
-"""botocore clients of local endpoints."""
+"""Creates botocore clients of local endpoints."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ CREDENTIALS: dict[str, Any] = {"aws_access_key_id": ADMINISTRATOR, "aws_secret_a
 
 
 def client(service: str, url: str, region: str = Account.region) -> Any:
-    """Return a botocore client of a local endpoint; it ignores the machine's proxies."""
+    """Create a botocore client of a local endpoint. It ignores the machine's proxies."""
     config = Config(proxies={})
     return get_session().create_client(service, region, endpoint_url=url, config=config, **CREDENTIALS)

@@ -1,4 +1,4 @@
-"""Identity and access management: evaluates policies, and records which grants are used.
+"""Evaluates IAM policies, and records which grants are used.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 """
@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 ELEMENTS = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource"}
-SERVICES = ("cognito-idp", "dynamodb", "execute-api")  # that functions can be seen to call
-ADMINISTRATOR = "test"  # the access key of this machine's user
+SERVICES = ("cognito-idp", "dynamodb", "execute-api")  # only calls of these services are seen locally
+ADMINISTRATOR = "test"  # the access key, and the secret key, with which everything is allowed
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Statement:
 
     Attributes:
         effect: `Allow` or `Deny`.
-        actions: patterns, compared without case, e.g. `dynamodb:*Item`.
+        actions: patterns of actions, compared without case, e.g. `dynamodb:*Item`.
         resources: patterns of ARNs; `*` stands for any characters including slashes and colons, `?` for one.
         not_action: the statement has `NotAction`, so it covers all other actions.
         not_resource: the statement has `NotResource`, so it covers all other resources.
@@ -44,11 +44,11 @@ class Statement:
 
     @classmethod
     def parse(cls, statement: Any) -> Statement:
-        """Raise PolicyError for a statement that IAM refuses, or that has a condition."""
+        """Parse a statement. Raise PolicyError if IAM would refuse it, or if it has a condition."""
         if not isinstance(statement, dict) or statement.get("Effect") not in ("Allow", "Deny"):
             raise PolicyError("Effect must be Allow or Deny")
         if unknown := statement.keys() - ELEMENTS:
-            names = ascii(", ".join(sorted(unknown)))[1:-1]  # for the log: a function may have sent any characters
+            names = ascii(", ".join(sorted(unknown)))[1:-1]  # a function may have sent characters that disturb a log
             raise PolicyError(f"{names} cannot be evaluated locally")
         actions, not_action = parse_patterns(statement, "Action")
         resources, not_resource = parse_patterns(statement, "Resource")
@@ -78,10 +78,10 @@ def matches(pattern: str, value: str) -> bool:
 
 
 def parse_policy(document: Any, services: Iterable[str] = ("*",)) -> tuple[Statement, ...]:
-    """Return the statements of a policy document that cover actions of these services; others are not judged.
+    """Return the statements of a policy document that may cover actions of these services. Ignore the others.
 
     Raises:
-        PolicyError: it is malformed, or cannot be evaluated locally.
+        PolicyError: the document is malformed, or a statement cannot be evaluated locally.
     """
     if not isinstance(document, dict) or "Statement" not in document:
         raise PolicyError("a policy document must have a Statement")
@@ -97,15 +97,18 @@ def parse_policy(document: Any, services: Iterable[str] = ("*",)) -> tuple[State
 
 
 def may_cover(statement: Any, services: Iterable[str]) -> bool:
-    """Return whether a statement may cover an action of one of these services; `*` is any service."""
+    """Return whether a statement may cover an action of one of these services; `*` is any service.
+
+    True for a malformed statement, so that the parser sees it and refuses it.
+    """
     if not isinstance(statement, dict):
-        return True  # for the parser to refuse
+        return True
     if isinstance(excluded := statement.get("NotAction"), list):
         return not all(f"{service}:*" in [str(each).lower() for each in excluded] for service in services)
     actions = statement.get("Action")
     named = [actions] if isinstance(actions, str) else actions
     if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
-        return True  # for the parser to refuse
+        return True
     prefixes = [each.partition(":")[0].lower() for each in named]
     return any(service == "*" or matches(prefix, service) for prefix in prefixes for service in services)
 
@@ -126,7 +129,7 @@ class Role:
 
 @dataclass(eq=False)
 class Session:
-    """A function's session of its role, with credentials of its own, and the grants that it has used."""
+    """A function's session of its role: the session's own credentials, and the grants that were used with them."""
 
     function: str
     role: Role
@@ -136,7 +139,7 @@ class Session:
     session_token: str = field(default_factory=lambda: secrets.token_urlsafe(60))
     used: set[tuple[Statement, str]] = field(default_factory=set)
 
-    def environment(self) -> dict[str, str]:
+    def build_environment(self) -> dict[str, str]:
         return {
             "AWS_ACCESS_KEY_ID": self.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
@@ -149,7 +152,7 @@ class Denial:
     """A call that the caller's role does not allow.
 
     Attributes:
-        explicit: a statement denies it.
+        explicit: whether a statement denies the call; otherwise no statement allows it.
     """
 
     session: Session
@@ -159,7 +162,7 @@ class Denial:
 
     @property
     def message(self) -> str:
-        """The error message of AWS."""
+        """AWS's error message."""
         reason = (
             "with an explicit deny in an identity-based policy"
             if self.explicit
@@ -177,19 +180,19 @@ class Denial:
 
 
 class UnknownAccessKeyError(Exception):
-    """The access key is not known; the message is that of AWS."""
+    """No session has the access key. The message is AWS's."""
 
     def __init__(self) -> None:
         super().__init__("The security token included in the request is invalid.")
 
 
 class Iam:
-    """Decides which calls a session may make. Allows everything to the administrator, and to all if not enforced."""
+    """Decides which calls a session may make. The administrator may make all calls; if not enforced, everybody may."""
 
     def __init__(self, *, enforced: bool = True) -> None:
         self.enforced = enforced
         self.sessions: dict[str, Session] = {}
-        self.advice: dict[str, None] = {}  # changes that the stack needs, in the order in which they were found
+        self.advice: dict[str, None] = {}  # missing grants and permissions, each once, in the order of their discovery
 
     def open_session(self, function: str, role: Role, arn: str) -> Session:
         session = Session(function, role, arn)
@@ -197,20 +200,20 @@ class Iam:
         return session
 
     def update_role(self, function_name: str, role: Role) -> None:
-        """Give the sessions of a function another role. The credentials stay."""
+        """Replace the role in the sessions of a function. Their credentials stay valid."""
         for session in self.sessions.values():
             if session.arn.endswith(f"/{function_name}"):
                 session.arn = session.arn.replace(f"/{session.role.name}/", f"/{role.name}/")
                 session.role = role
 
     def authorize(self, access_key_id: str, action: str, resource: str, *, advised: str | None = None) -> Denial | None:
-        """Return the denial of a call, or None. Record the grants that the call uses.
+        """Return the denial of a call, or None if the call is allowed. Record the grants that the call uses.
 
         Args:
-            access_key_id: of the caller.
+            access_key_id: the caller's access key.
             action: e.g. `dynamodb:PutItem`.
-            resource: its ARN.
-            advised: the resource for the advice, e.g. with a wildcard in place of a connection's id.
+            resource: the ARN of the called resource.
+            advised: the resource to name in the advice, e.g. with a wildcard instead of a connection's id.
 
         Raises:
             UnknownAccessKeyError: no session has the key, and it is not the administrator's.
@@ -240,7 +243,7 @@ class Iam:
         logger.warning("%s", advice)
 
     def unused_grants(self, services: Iterable[str]) -> Iterator[str]:
-        """Yield the grants of these services that were not used, e.g. `websocket: dynamodb:DeleteItem on arn:…`."""
+        """Yield the grants for these services that were never used, e.g. `websocket: dynamodb:DeleteItem on arn:…`."""
         for session in self.sessions.values():
             for statement in session.role.statements:
                 if statement.effect == "Deny" or statement.not_action:

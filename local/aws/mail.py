@@ -1,4 +1,4 @@
-"""Prints the mails that Cognito would send; the local AWS sends none and keeps them all."""
+"""Prints the mails that Cognito would send. The local AWS keeps them and sends none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from local.progress import printable
+from local.progress import make_printable
 
 POLL_SECONDS = 0.25
 ANSWER_SECONDS = 5.0
@@ -37,7 +37,7 @@ class Mail:
     def __str__(self) -> str:
         """Return the mail as lines that cannot control a terminal."""
         lines = [f"Mail to {self.to}: {self.subject}", *(f"  {line}" for line in self.text.splitlines())]
-        return "\n".join(printable(line) for line in lines)
+        return "\n".join(make_printable(line) for line in lines)
 
 
 async def fetch_mails(session: ClientSession, aws_url: str) -> list[Mail]:
@@ -48,14 +48,14 @@ async def fetch_mails(session: ClientSession, aws_url: str) -> list[Mail]:
     return [Mail.parse(record) for record in sorted(records, key=lambda record: float(record["Timestamp"]))]
 
 
-async def watch(aws_url: str, say: Callable[[str], None]) -> None:
+async def print_mails(aws_url: str, say: Callable[[str], None]) -> None:
     """Print each mail once, until cancelled."""
-    said: set[str] = set()
+    printed: set[str] = set()
     async with ClientSession(raise_for_status=True, timeout=ClientTimeout(total=ANSWER_SECONDS)) as session:
         while True:
-            with suppress(ClientError, TimeoutError, ValueError):  # asked again soon
+            with suppress(ClientError, TimeoutError, ValueError):  # the next poll tries again
                 for mail in await fetch_mails(session, aws_url):
-                    if mail.id not in said:
-                        said.add(mail.id)
+                    if mail.id not in printed:
+                        printed.add(mail.id)
                         say(str(mail))
             await asyncio.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""A local AWS for what functions call: Cognito and DynamoDB by ministack, or a DynamoDB of the user's choice."""
+"""Runs ministack, a local AWS with Cognito and DynamoDB. The user may choose another DynamoDB."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 class LocalAws:
-    """ministack as a process of its own, on the loopback interface only, forgetting everything at its end.
+    """A ministack process. It listens on the loopback interface only, and its data is deleted when it ends.
 
     Attributes:
-        account: whose resources its clients create and see.
+        account: the account and region in which its clients create and see resources.
     """
 
     def __init__(self, *, log: Path, port: int = 0, dynamodb_url: str | None = None) -> None:
@@ -49,19 +49,19 @@ class LocalAws:
 
     @property
     def urls(self) -> dict[str, str]:
-        """The service's URLs; none before it is started."""
+        """The services' URLs by service; empty before the start."""
         return {"cognito-idp": self.url, "dynamodb": self.dynamodb_url} if self.started else {}
 
     async def start(self) -> None:
-        """Start ministack and wait until it answers; LaunchError if it does not."""
+        """Start ministack and wait until it answers. Raise LaunchError if it does not."""
         python = VENVS / "aws" / "bin" / "python"
         if not python.exists():
             raise LaunchError(f"{VENVS.relative_to(ROOT)}/aws is missing: run `make setup`")
-        self._state.mkdir(mode=0o700)  # the user pool's private key lies there
+        self._state.mkdir(mode=0o700)  # the user pool's private key is stored there
         environment = {
             "PATH": os.defpath,
             "HOME": str(self._state),
-            "AUTH": "true",  # passwords and credentials are checked only then
+            "AUTH": "true",  # without it, passwords and credentials are not checked
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),
             "MINISTACK_ACCOUNT_ID": self.account.id,
@@ -77,7 +77,7 @@ class LocalAws:
             )  # fmt: skip
         self._reaper.watch(self._process.pid)
         deadline = asyncio.get_running_loop().time() + START_SECONDS
-        while not await answers(self.port):
+        while not await is_listening(self.port):
             if self._process.returncode is not None:
                 raise LaunchError(f"the local AWS ended with status {self._process.returncode}, see {self.log}")
             if asyncio.get_running_loop().time() > deadline:
@@ -105,7 +105,7 @@ class LocalAws:
         return client(service, url, self.account.region)
 
 
-async def answers(port: int) -> bool:
+async def is_listening(port: int) -> bool:
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

@@ -1,4 +1,4 @@
-"""botocore's data about AWS, read once for the whole process: a session of its own would read every file again."""
+"""Caches botocore's data about AWS for the whole process, because every new session would read the files again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 import botocore.session
 from botocore.model import ServiceModel
 
-# The user's profile and files are for AWS. A profile that does not exist would be an error.
+# Ignore the user's profile and files, which are for the real AWS. A missing profile would be an error.
 OWN_CONFIGURATION = {
     "profile": (None, None, None, None),
     "config_file": (None, None, os.devnull, None),

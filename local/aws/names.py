@@ -1,7 +1,7 @@
-"""Makes AWS's host names local in functions, and speaks TLS for them.
+"""Makes AWS's host names local in functions, and terminates TLS for them.
 
-A function's names resolve to here (resolver/sitecustomize.py). It trusts our certificate authority, which lives as long
-as the run.
+In a function, resolver/sitecustomize.py resolves AWS's host names to the listener here. The function trusts a certificate
+authority that is made for each run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from local.aws.resolver import sitecustomize
 
 CHUNK_BYTES = 64 * 1024
 BUNDLED_ROOTS = Path(botocore.__file__).with_name("cacert.pem")
-TRUST = ("AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-NOT_BY_PROXY = ["127.0.0.1", "localhost", *(suffix.lstrip(".") for suffix in sitecustomize.SUFFIXES)]
+TRUST_VARIABLES = ("AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+NO_PROXY = ["127.0.0.1", "localhost", *(suffix.lstrip(".") for suffix in sitecustomize.SUFFIXES)]
 
 
 class HostContext(ssl.SSLContext):
@@ -34,12 +34,12 @@ class HostContext(ssl.SSLContext):
 
 
 class Authority:
-    """A certificate authority. Its key stays in memory; a host's is in a private file while OpenSSL reads it."""
+    """A certificate authority. Its key stays in memory; a host's key is in a private file while OpenSSL reads it."""
 
     def __init__(self) -> None:
         self._ca = trustme.CA(path_length=0, organization_name="local run")
         self.certificate = self._ca.cert_pem.bytes()
-        self.context_of = lru_cache(maxsize=256)(self._make_context)
+        self.get_context = lru_cache(maxsize=256)(self._make_context)
 
     def _make_context(self, host: str) -> HostContext:
         context = HostContext(ssl.PROTOCOL_TLS_SERVER)
@@ -49,14 +49,17 @@ class Authority:
 
 
 class LocalNames:
-    """Listens on the loopback interface, ends TLS, and relays the bytes to the local port that serves the host.
+    """A TLS proxy on the loopback interface. It relays the decrypted bytes to the local port that serves the host.
+
+    Args:
+        find_port: returns the local port that serves a host.
 
     Attributes:
-        files: what a container of a function must have at the same path, read-only.
+        files: the folder that must be mounted read-only into a function's container, at the same path.
     """
 
-    def __init__(self, port_of: Callable[[str], int]) -> None:
-        self._port_of = port_of
+    def __init__(self, find_port: Callable[[str], int]) -> None:
+        self._find_port = find_port
         self._relays: set[asyncio.Task[None]] = set()
         self._folder = tempfile.TemporaryDirectory(prefix="local-tls-")
         self.files = Path(self._folder.name) / "functions"
@@ -76,25 +79,25 @@ class LocalNames:
         await asyncio.gather(*self._relays, return_exceptions=True)
         self._folder.cleanup()
 
-    def environment(self, own: Mapping[str, str]) -> dict[str, str]:
+    def build_environment(self, own: Mapping[str, str]) -> dict[str, str]:
         """Return the variables that make AWS's names local in a function whose template sets `own`.
 
-        A function keeps the root certificates that it brings. It then cannot call AWS's names, because it does not
-        trust ours.
+        If the template sets the root certificates of a function, they stay. The function then cannot call AWS's names,
+        because it does not trust the local authority.
         """
         return {
             "LOCAL_AWS_PORT": str(self.port),
             "PYTHONPATH": ":".join(filter(None, [str(self.files), own.get("PYTHONPATH")])),
-            **{name: str(self.files / "roots.pem") for name in TRUST if name not in own},
-            **{name: ",".join(filter(None, [*NOT_BY_PROXY, own.get(name)])) for name in ("NO_PROXY", "no_proxy")},
+            **{name: str(self.files / "roots.pem") for name in TRUST_VARIABLES if name not in own},
+            **{name: ",".join(filter(None, [*NO_PROXY, own.get(name)])) for name in ("NO_PROXY", "no_proxy")},
         }
 
     def _select(self, connection: ssl.SSLObject, host: str | None, _: ssl.SSLContext) -> int | None:
         if not sitecustomize.is_aws(host):
             return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         try:
-            connection.context = self._authority.context_of(str(host).lower())
-        except ValueError:  # a name that no certificate may have
+            connection.context = self._authority.get_context(str(host).lower())
+        except ValueError:  # no certificate can have this name
             return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         return None
 
@@ -105,7 +108,7 @@ class LocalNames:
         task.add_done_callback(self._relays.discard)
         context = writer.get_extra_info("ssl_object").context
         try:
-            local_reader, local_writer = await asyncio.open_connection("127.0.0.1", self._port_of(context.host))
+            local_reader, local_writer = await asyncio.open_connection("127.0.0.1", self._find_port(context.host))
         except OSError:
             writer.close()
             return
@@ -119,7 +122,7 @@ class LocalNames:
 
 
 async def copy(source: StreamReader, sink: StreamWriter) -> None:
-    """Write what is read, up to the end of either."""
+    """Copy from source to sink until one of the two closes."""
     with suppress(OSError):
         while some := await source.read(CHUNK_BYTES):
             sink.write(some)
@@ -128,7 +131,7 @@ async def copy(source: StreamReader, sink: StreamWriter) -> None:
 
 
 def write_files(folder: Path, certificate: bytes) -> None:
-    """Write what functions need, readable by the users of containers too."""
+    """Write the resolver and the root certificates that functions need. Containers' users can read them, too."""
     folder.mkdir()
     roots = Path(ssl.get_default_verify_paths().cafile or BUNDLED_ROOTS).read_bytes()
     (folder / "roots.pem").write_bytes(roots + b"\n" + certificate)

@@ -1,4 +1,4 @@
-"""Creates the resources of a template that functions call: user pools, app clients, groups and tables."""
+"""Creates a template's user pools, app clients, groups and tables in the local AWS."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ Properties = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Created:
-    """What was created.
+class CreatedResources:
+    """The resources that were created.
 
     Attributes:
-        physical_ids: by logical id.
-        expiring: the tables with a time to live, and its attribute.
+        physical_ids: their physical ids by logical id.
+        expiring: the attribute of the time to live by table, for the tables that have one.
     """
 
     physical_ids: dict[str, str] = field(default_factory=dict)
     expiring: dict[str, str] = field(default_factory=dict)
 
 
-def create_resources(template: Template, aws: LocalAws) -> Created:
+def create_resources(template: Template, aws: LocalAws) -> CreatedResources:
     """Create the template's user pools with their app clients and groups, and its tables.
 
     Raises:
-        TemplateError: a property is refused; the message names the resource.
+        TemplateError: the local AWS refuses a property. The message names the resource.
     """
-    created = Created()
+    created = CreatedResources()
     for type_ in CREATED:
-        for logical_id, properties in template.with_physical_ids(created.physical_ids).of_type(type_):
+        for logical_id, properties in template.with_physical_ids(created.physical_ids).read_all(type_):
             if properties.get("MfaConfiguration") == "ON":
                 raise TemplateError(
-                    f"{logical_id}: MfaConfiguration ON asks for a second factor, which nobody has locally; use OPTIONAL"
+                    f"{logical_id}: MfaConfiguration ON needs a second factor, which users do not have locally; use OPTIONAL"
                 )
             try:
-                id_ = create(aws, type_, template.physical_id(logical_id), properties)
+                id_ = create_resource(aws, type_, template.get_physical_id(logical_id), properties)
             except ClientError as error:
                 raise TemplateError(f"{logical_id}: {error.response['Error']['Message']}") from error
             except BotoCoreError as error:
@@ -58,8 +58,8 @@ def create_resources(template: Template, aws: LocalAws) -> Created:
     return created
 
 
-def create(aws: LocalAws, type_: str, name: str, properties: Properties) -> str:
-    """Create a resource; return its physical id. The name is that of a resource without one of its own."""
+def create_resource(aws: LocalAws, type_: str, name: str, properties: Properties) -> str:
+    """Create a resource; return its physical id. `name` is used if the properties contain no name."""
     if type_.startswith("AWS::DynamoDB::"):
         return create_table(aws, type_, {"TableName": name, **properties})
     cognito: CognitoIdentityProviderClient = aws.client("cognito-idp")
@@ -74,7 +74,7 @@ def create(aws: LocalAws, type_: str, name: str, properties: Properties) -> str:
 
 
 def create_table(aws: LocalAws, type_: str, properties: Properties) -> str:
-    if type_ == "AWS::DynamoDB::GlobalTable":  # its capacity is set for each region, if at all
+    if type_ == "AWS::DynamoDB::GlobalTable":  # a template may set its capacity, but only for each region
         properties["BillingMode"] = "PAY_PER_REQUEST"
     time_to_live = properties.pop("TimeToLiveSpecification", None)
     dynamodb: DynamoDBClient = aws.client("dynamodb")

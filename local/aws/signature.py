@@ -1,9 +1,9 @@
-"""Signature Version 4: tells whether a request was signed with the credentials that it names.
+"""Verifies Signature Version 4: whether a request was signed with the credentials that it names.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 
-Error types and texts are those that API Gateway was seen to answer. A path is encoded once more than it was sent:
-`/%40connections` counts as `/%2540connections`, `/@connections` as `/%40connections`.
+Error types and texts are those that API Gateway was observed to return. The canonical request has the path encoded once
+more than it was sent: `/%2540connections` for `/%40connections`, and `/%40connections` for `/@connections`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Headers = CIMultiDictProxy[str]
 
 
 class SignatureError(Exception):
-    """A request that is not signed as it must be; the message is AWS's, `type` its name of the fault."""
+    """A request's signature is missing, malformed or wrong. The message and `type` are AWS's."""
 
     def __init__(self, type_: str, message: str) -> None:
         super().__init__(message)
@@ -46,12 +46,12 @@ class SignatureError(Exception):
 
 @dataclass(frozen=True)
 class Signature:
-    """What a request says about its signature, in its header `Authorization` or in its query string.
+    """The signature in a request's `Authorization` header or query string.
 
     Attributes:
         scope: date, region, service and `aws4_request`.
-        time: when it was signed, e.g. `20261129T083000Z`.
-        lifetime: how long it is valid.
+        time: when the request was signed, e.g. `20261129T083000Z`.
+        lifetime: how long the signature is valid.
     """
 
     access_key_id: str
@@ -75,7 +75,7 @@ class Signature:
         """Read the signature of a request.
 
         Raises:
-            SignatureError: there is none, or a part of it is missing.
+            SignatureError: the request has no signature, or a part of the signature is missing.
         """
         query = dict(parse_qsl(target.partition("?")[2]))
         authorization = headers.get("Authorization")
@@ -87,73 +87,74 @@ class Signature:
                 lifetime = min(timedelta(seconds=int(given["Expires"][:9])), MAX_LIFETIME)
             if missing := [name for name in (*PARAMETERS, "Date") if not given.get(name)]:
                 required = " ".join(f"AWS query-string parameters must include 'X-Amz-{name}'." for name in missing)
-                incomplete(f"{required} Re-examine the query-string parameters.")
+                raise_incomplete(f"{required} Re-examine the query-string parameters.")
         elif authorization:
             given = parse_authorization(authorization)
-            time, token = signing_time(headers), headers.get("X-Amz-Security-Token")
+            time, token = find_signing_time(headers), headers.get("X-Amz-Security-Token")
             missing = [f"'{name}' parameter" for name in PARAMETERS if not given.get(name)]
             missing += [] if time else ["existence of either a 'X-Amz-Date' or a 'Date' header"]
             if missing:
                 required = " ".join(f"Authorization header requires {each}." for each in missing)
-                incomplete(
-                    f"{required} (Hashed with SHA-256 and encoded with Base64) Authorization={digest(authorization)}"
+                raise_incomplete(
+                    f"{required} (Hashed with SHA-256 and encoded with Base64) Authorization={hash_header(authorization)}"
                 )
         else:
             raise SignatureError("MissingAuthenticationTokenException", "Missing Authentication Token")
         access_key_id, *scope = given["Credential"].split("/")
         if len(scope) != 4:
-            incomplete(
+            raise_incomplete(
                 "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term,"
                 f" got '{given['Credential']}'"
             )
         return cls(access_key_id, tuple(scope), given["SignedHeaders"], given["Signature"], time, token, lifetime)
 
     def check(self, iam: Iam, service: str, region: str) -> None:
-        """Check everything but the value, so that no body need be read for a request that is refused anyway.
+        """Check credentials, scope and time. The body is not needed, so a refused request's body is never read.
 
         Raises:
-            SignatureError: the credentials are unknown or for something else, or the signature is too old.
+            SignatureError: the access key is unknown, the scope is of another service or region, or the signature is
+                expired.
         """
-        self._secret(iam)
-        if faults := "".join(f"{fault} " for fault in self._scope_faults(service, region)):
-            invalid(faults)
+        self._find_secret(iam)
+        if faults := "".join(f"{fault} " for fault in self._find_scope_faults(service, region)):
+            raise_invalid(faults)
         if "host" not in self.signed_headers.split(";"):
-            invalid("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
+            raise_invalid("'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.")
         try:
             signed = datetime.strptime(self.time, TIME).replace(tzinfo=UTC)
         except ValueError:
-            incomplete(
+            raise_incomplete(
                 f"Date must be in ISO-8601 'basic format'. Got '{self.time}'. See http://en.wikipedia.org/wiki/ISO_8601"
             )
         now = datetime.now(UTC)
         earliest, latest = now - self.lifetime, now + MAX_SKEW
         if signed < earliest:
             reckoned = f"{earliest:{TIME}} ({now:{TIME}} - {self.lifetime / MINUTE:g} min.)"
-            invalid(f"Signature expired: {self.time} is now earlier than {reckoned}")
+            raise_invalid(f"Signature expired: {self.time} is now earlier than {reckoned}")
         if signed > latest:
             reckoned = f"{latest:{TIME}} ({now:{TIME}} + {MAX_SKEW / MINUTE:g} min.)"
-            invalid(f"Signature not yet current: {self.time} is still later than {reckoned}")
+            raise_invalid(f"Signature not yet current: {self.time} is still later than {reckoned}")
 
     def verify(self, iam: Iam, method: str, target: str, headers: Headers, body: bytes) -> None:
-        """Compare the value with the one that belongs to this request.
+        """Compute the request's signature and compare it with the given one.
 
         Raises:
-            SignatureError: they differ; the message says what should have been signed.
+            SignatureError: the two differ. The message says what should have been signed.
         """
-        canonical = canonical_request(method, target, headers, self.signed_headers, body)
+        canonical = build_canonical_request(method, target, headers, self.signed_headers, body)
         string = "\n".join(
             (ALGORITHM, self.time, "/".join(self.scope), sha256(canonical.encode(errors="surrogateescape")).hexdigest())
         )
-        expected = hmac.digest(signing_key(self._secret(iam), *self.scope), string.encode(), "sha256").hex()
+        expected = hmac.digest(derive_signing_key(self._find_secret(iam), *self.scope), string.encode(), "sha256").hex()
         if not hmac.compare_digest(expected.encode(), self.value.encode(errors="surrogateescape")):
-            invalid(
+            raise_invalid(
                 "The request signature we calculated does not match the signature you provided. Check your AWS Secret"
                 " Access Key and signing method. Consult the service documentation for details."
                 f"\n\nThe Canonical String for this request should have been\n'{canonical}'"
                 f"\n\nThe String-to-Sign should have been\n'{string}'\n"
             )
 
-    def _secret(self, iam: Iam) -> str:
+    def _find_secret(self, iam: Iam) -> str:
         if self.access_key_id == ADMINISTRATOR:
             return ADMINISTRATOR
         session = iam.sessions.get(self.access_key_id)
@@ -161,7 +162,7 @@ class Signature:
             raise SignatureError("UnrecognizedClientException", str(UnknownAccessKeyError()))
         return session.secret_access_key
 
-    def _scope_faults(self, service: str, region: str) -> Iterator[str]:
+    def _find_scope_faults(self, service: str, region: str) -> Iterator[str]:
         date = self.scope[0]
         if self.region != region:
             yield "Credential should be scoped to a valid region."
@@ -180,20 +181,20 @@ def parse_authorization(header: str) -> dict[str, str]:
     """Return the parameters of an `Authorization` header."""
     parts = [part.strip() for part in header.partition(" ")[2].split(",")]
     if not all("=" in part for part in parts):
-        incomplete(
+        raise_incomplete(
             "Invalid key=value pair (missing equal-sign) in Authorization header"
-            f" (hashed with SHA-256 and encoded with Base64): '{digest(header)}'."
+            f" (hashed with SHA-256 and encoded with Base64): '{hash_header(header)}'."
         )
     return {name: value for name, _, value in (part.partition("=") for part in parts)}
 
 
-def digest(header: str) -> str:
-    """Return what AWS quotes in place of a header, which may be a token."""
+def hash_header(header: str) -> str:
+    """Return the hash that AWS's messages have instead of a header, which may contain a secret."""
     return b64encode(sha256(header.encode(errors="surrogateescape")).digest()).decode()
 
 
-def signing_time(headers: Headers) -> str:
-    """Return when a request says that it was signed; empty if it does not."""
+def find_signing_time(headers: Headers) -> str:
+    """Return the time of signing from X-Amz-Date or Date; an empty text if a request has no such header."""
     if time := headers.get("X-Amz-Date"):
         return time
     date = headers.get("Date", "")
@@ -203,7 +204,7 @@ def signing_time(headers: Headers) -> str:
         return date
 
 
-def canonical_request(method: str, target: str, headers: Headers, signed_headers: str, body: bytes) -> str:
+def build_canonical_request(method: str, target: str, headers: Headers, signed_headers: str, body: bytes) -> str:
     path, _, query = target.partition("?")
     names = signed_headers.split(";")
     lines = (f"{name}:{','.join(' '.join(each.split()) for each in headers.getall(name, ()))}" for name in names)
@@ -211,7 +212,7 @@ def canonical_request(method: str, target: str, headers: Headers, signed_headers
         (
             method,
             quote(normalize_url_path(path), safe="/~", errors="surrogateescape"),
-            canonical_query(query) if query else "",
+            build_canonical_query(query) if query else "",
             *lines,
             "",
             signed_headers,
@@ -220,7 +221,7 @@ def canonical_request(method: str, target: str, headers: Headers, signed_headers
     )
 
 
-def canonical_query(query: str) -> str:
+def build_canonical_query(query: str) -> str:
     pairs = sorted(
         tuple(quote_from_bytes(unquote_to_bytes(part), safe=UNRESERVED) for part in pair.split("=", 1))
         for pair in query.split("&")
@@ -230,16 +231,16 @@ def canonical_query(query: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def signing_key(secret: str, *scope: str) -> bytes:
+def derive_signing_key(secret: str, *scope: str) -> bytes:
     key = f"AWS4{secret}".encode()
     for part in scope:
         key = hmac.digest(key, part.encode(), "sha256")
     return key
 
 
-def incomplete(message: str) -> NoReturn:
+def raise_incomplete(message: str) -> NoReturn:
     raise SignatureError("IncompleteSignatureException", message)
 
 
-def invalid(message: str) -> NoReturn:
+def raise_invalid(message: str) -> NoReturn:
     raise SignatureError("InvalidSignatureException", message)

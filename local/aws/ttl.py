@@ -1,4 +1,4 @@
-"""DynamoDB's time to live: deletes items some time after the moment that they name.
+"""Emulates DynamoDB's time to live: deletes items some time after they have expired.
 
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html
 """
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb import DynamoDBClient
     from types_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
-SWEEP_SECONDS = 10.0  # AWS promises days only
+SWEEP_SECONDS = 10.0  # on AWS it can take days
 MIN_SWEEP_SECONDS = 0.1
-TOO_OLD_SECONDS = 5 * 365 * 24 * 60 * 60.0  # AWS takes such a time for a mistake and leaves the item
+TOO_OLD_SECONDS = 5 * 365 * 24 * 60 * 60.0  # AWS does not delete an item that expired longer ago
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,12 @@ Identity = tuple[tuple[str, str], ...]
 
 
 class Expiry:
-    """Select expired items. The time that an item has left when it is first seen passes `clock_speed` times faster.
+    """Selects the expired items of a table. An item's remaining time, when first seen, passes `clock_speed` times faster.
 
     Args:
         key: the names of the table's key attributes.
-        attribute: that holds the Unix time in seconds.
+        attribute: the attribute with the time of expiry, in Unix seconds.
+        clock_speed: by how much the remaining time of items is divided.
     """
 
     def __init__(self, key: Iterable[str], attribute: str, clock_speed: float = 1.0) -> None:
@@ -41,8 +42,11 @@ class Expiry:
         self.clock_speed = clock_speed
         self._ends: dict[Identity, float] = {}
 
-    def expired(self, items: Iterable[Item], now: float) -> list[Item]:
-        """Return those of all items of the table to delete at `now`; items without a number there are never deleted."""
+    def select_expired(self, items: Iterable[Item], now: float) -> list[Item]:
+        """Return the items that have expired at `now`. An item whose attribute is no number never expires.
+
+        `items` must be all items of the table: the others are forgotten.
+        """
         ends: dict[Identity, float] = {}
         expired = []
         for item in items:
@@ -63,13 +67,15 @@ async def sweep(dynamodb: DynamoDBClient, table_name: str, attribute: str, clock
     while True:
         await asyncio.sleep(max(SWEEP_SECONDS / clock_speed, MIN_SWEEP_SECONDS))
         try:
-            expiry = expiry or Expiry(await asyncio.to_thread(key_of, dynamodb, table_name), attribute, clock_speed)
+            expiry = expiry or Expiry(
+                await asyncio.to_thread(read_key_names, dynamodb, table_name), attribute, clock_speed
+            )
             await asyncio.to_thread(delete_expired, dynamodb, table_name, expiry)
         except (BotoCoreError, ClientError) as error:
             logger.warning("expired items of %s could not be deleted: %s", table_name, error)
 
 
-def key_of(dynamodb: DynamoDBClient, table_name: str) -> list[str]:
+def read_key_names(dynamodb: DynamoDBClient, table_name: str) -> list[str]:
     """Return the names of the table's key attributes."""
     return [each["AttributeName"] for each in dynamodb.describe_table(TableName=table_name)["Table"]["KeySchema"]]
 
@@ -77,12 +83,12 @@ def key_of(dynamodb: DynamoDBClient, table_name: str) -> list[str]:
 def delete_expired(dynamodb: DynamoDBClient, table_name: str, expiry: Expiry) -> None:
     pages = dynamodb.get_paginator("scan").paginate(TableName=table_name, ConsistentRead=True)
     items = (item for page in pages for item in page["Items"])
-    for item in expiry.expired(items, time.time()):
+    for item in expiry.select_expired(items, time.time()):
         try:
             dynamodb.delete_item(
                 TableName=table_name,
                 Key={name: item[name] for name in expiry.key},
-                ConditionExpression="#attribute = :seen",  # it may have been renewed since
+                ConditionExpression="#attribute = :seen",  # a function may have renewed the item since the scan
                 ExpressionAttributeNames={"#attribute": expiry.attribute},
                 ExpressionAttributeValues={":seen": item[expiry.attribute]},
             )

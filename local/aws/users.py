@@ -1,4 +1,4 @@
-"""Users of a local user pool."""
+"""Adds, finds and signs in the users of a local user pool."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROUP = re.compile(r"\S{1,128}")
 
 
 class Users:
-    """Users of a local user pool, made by its administrator and signed in as a browser does, by SRP."""
+    """The users of a local user pool. The administrator adds them; they sign in by SRP, as in a browser."""
 
     def __init__(self, cognito_url: str, user_pool_id: str, app_client_id: str | None) -> None:
         region = user_pool_id.partition("_")[0]
@@ -32,10 +32,10 @@ class Users:
         self.app_client_id = app_client_id
 
     def add(self, email: str, password: str, groups: Iterable[str] = ()) -> list[str]:
-        """Create a user who can sign in at once, in these groups; return the groups that had to be created.
+        """Create a user who can sign in at once, and add it to these groups; return the groups that had to be created.
 
         Raises:
-            CommandError: the user pool does not take this user; nothing was created.
+            CommandError: the user pool refuses the user, who then does not exist.
         """
         with raise_command_errors(f"{email} cannot be added"):
             name = self._choose_name(email)
@@ -59,7 +59,7 @@ class Users:
                 raise
 
     def _choose_name(self, email: str) -> str:
-        """Return the user name with which somebody with this address can sign in by the address."""
+        """Return a user name with which the user can sign in by email address."""
         user_pool = self.cognito.describe_user_pool(UserPoolId=self.user_pool_id)["UserPool"]
         sign_in_by = user_pool.get("UsernameAttributes") or ["email"]
         if "email" not in sign_in_by:
@@ -67,7 +67,7 @@ class Users:
                 f"{email} cannot be added: users of this user pool sign in by {' or '.join(sign_in_by)}, "
                 "see its UsernameAttributes"
             )
-        # Where an address is an alias, a user name must not look like one.
+        # In a user pool with email as an alias, a user name must not look like an address.
         return email.replace("@", "-at-") if "email" in user_pool.get("AliasAttributes", ()) else email
 
     def _add_to_group(self, user: dict[str, str], group: str) -> bool:
@@ -80,7 +80,7 @@ class Users:
         return created
 
     def find(self, email: str) -> str | None:
-        """Return a user's address as it is stored, ignoring case; None if no user has it."""
+        """Find a user by address, ignoring case; return the address as it is stored, None without such a user."""
         with raise_command_errors("the users cannot be listed"):
             found = self.cognito.list_users(UserPoolId=self.user_pool_id, Filter=f'email = "{email}"')["Users"]
         attributes = (each for user in found for each in user["Attributes"])
@@ -92,10 +92,10 @@ class Users:
         """The app client by which users sign in.
 
         Raises:
-            CommandError: there is none, or users cannot sign in by SRP with it.
+            CommandError: there is no app client, or it does not allow sign-in by SRP.
         """
         if self.app_client_id is None:
-            raise CommandError("the template has no app client (AWS::Cognito::UserPoolClient), so nobody can sign in")
+            raise CommandError("the template has no app client (AWS::Cognito::UserPoolClient), so users cannot sign in")
         app_client = self.cognito.describe_user_pool_client(UserPoolId=self.user_pool_id, ClientId=self.app_client_id)[
             "UserPoolClient"
         ]
@@ -107,8 +107,8 @@ class Users:
             )
         return app_client
 
-    def id_token(self, email: str, password: str, app_client_id: str | None = None) -> str:
-        """Return the ID token of a sign-in by the Secure Remote Password protocol, also with another app client.
+    def get_id_token(self, email: str, password: str, app_client_id: str | None = None) -> str:
+        """Sign in by the Secure Remote Password protocol; return the ID token. Use the given app client, if any.
 
         Raises:
             CommandError: the user cannot sign in.
@@ -133,7 +133,7 @@ class Users:
 
 @contextmanager
 def raise_command_errors(what: str) -> Iterator[None]:
-    """Turn AWS's errors into a CommandError with AWS's message."""
+    """Turn an error of AWS into a CommandError: what failed, and AWS's message."""
     try:
         yield
     except ClientError as error:
@@ -141,5 +141,5 @@ def raise_command_errors(what: str) -> Iterator[None]:
 
 
 def make_password() -> str:
-    """Return a password that every password policy takes: 100 characters of all kinds."""
+    """Return a random password that every password policy accepts: 100 characters of all kinds."""
     return f"Aa1!{secrets.token_urlsafe(72)}"

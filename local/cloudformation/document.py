@@ -1,6 +1,6 @@
-"""A CloudFormation template: its parameters, conditions and resources, and what refers to them.
+"""Reads a CloudFormation template, and evaluates its parameters, conditions and references.
 
-An error names what would be run wrongly. What has no effect locally is not judged.
+A template is refused if the local run would differ from AWS. Anything that has no effect locally is ignored.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ from local.aws.account import ARNS, Account
 from local.cloudformation import intrinsics
 from local.cloudformation.intrinsics import REMOVED
 from local.cloudformation.resource_types import COMPLETE_SERVICES, RUN, is_without_effect
-from local.cloudformation.template_file import account_of_assembly, check_attributes, parse, refuse_transforms, section
-from local.cloudformation.values import Scalar, expect, text
+from local.cloudformation.template_file import (
+    check_attributes,
+    find_assembly_account,
+    parse,
+    read_section,
+    refuse_transforms,
+)
+from local.cloudformation.values import Scalar, expect, to_text
 from local.errors import TemplateError
 
-# The property that is a resource's name, if it has one; otherwise a name is made up.
+# The property with a resource's name, by type. Without it, CloudFormation generates a name.
 NAMES = {
     "AWS::ApiGatewayV2::Stage": "StageName",
     "AWS::Cognito::UserPoolDomain": "Domain",
@@ -67,18 +73,18 @@ ATTRIBUTES = {
 }
 OTHER_ARN = "arn:{partition}:*:{region}:{account}:{id}"
 STACK_ID = "arn:{partition}:cloudformation:{region}:{account}:stack/{id}/00000000-0000-0000-0000-000000000000"
-BOUND_SERVICES = ("execute-api", "lambda", "dynamodb", "cognito-idp")  # whose ARNs tell a template's account
+BOUND_SERVICES = ("execute-api", "lambda", "dynamodb", "cognito-idp")  # their ARNs tell the template's account
 ARN = re.compile(r":([\w-]+):([a-z]{2}(?:-[a-z]+)+-\d):(\d{12}):(?!layer)")  # service, region, account
 
 
 @dataclass
 class Document:
-    """A template whose references can be resolved once its resources have physical ids.
+    """A template. Its references can be resolved when its resources have physical ids.
 
     Attributes:
-        resources: those whose condition is true.
-        left_out: the condition of each resource whose condition is false.
-        physical_ids: of the resources that have been created; others get the name that CloudFormation would make up.
+        resources: the resources whose condition is true.
+        left_out: the conditions, by logical id, of the resources whose condition is false.
+        physical_ids: ids of created resources by logical id; other resources get a name as CloudFormation generates it.
     """
 
     name: str
@@ -96,43 +102,43 @@ class Document:
         """Read a template file.
 
         Raises:
-            TemplateError: it is no template, or has a resource that cannot be run here; the message names it.
+            TemplateError: the file is no template, or a resource cannot be run locally. The message names it.
         """
         content = parse(path)
         refuse_transforms(path, content.get("Transform") or [])
         template = cls(
             re.sub("[^A-Za-z0-9]+", "-", path.name.partition(".")[0]).strip("-") or "local",
-            resources=section(path, content, "Resources"),
-            outputs=section(path, content, "Outputs"),
-            parameters=section(path, content, "Parameters"),
-            mappings=section(path, content, "Mappings"),
-            conditions=section(path, content, "Conditions"),
+            resources=read_section(path, content, "Resources"),
+            outputs=read_section(path, content, "Outputs"),
+            parameters=read_section(path, content, "Parameters"),
+            mappings=read_section(path, content, "Mappings"),
+            conditions=read_section(path, content, "Conditions"),
         )
         if not template.resources:
             raise TemplateError(f"{path} has no Resources, so it is no template that can be run")
         for logical_id, resource in template.resources.items():
             check_attributes(logical_id, resource)
-        template.account = account_of_assembly(path) or template._account_of_arns()
+        template.account = find_assembly_account(path) or template._find_account_in_arns()
         for logical_id, resource in list(template.resources.items()):
             condition = resource.get("Condition")
-            if condition is not None and not template.condition(condition, logical_id):
+            if condition is not None and not template.evaluate_condition(condition, logical_id):
                 template.left_out[logical_id] = condition
                 del template.resources[logical_id]
         for logical_id, resource in template.resources.items():
             template._check_type(logical_id, resource)
         return template
 
-    def _account_of_arns(self) -> Account:
-        """Return the account and region that ARNs name: those of permissions, as evaluated, and all that are written out.
+    def _find_account_in_arns(self) -> Account:
+        """Return the account and region that most ARNs name: those of permissions, and those that are written out.
 
-        A name of another account does no harm, because everything in the template then belongs to that account.
+        An ARN of another account does no harm, because then everything in the template belongs to that account.
         """
         sources = []
         for logical_id, resource in self.resources.items():
             if resource["Type"] == "AWS::Lambda::Permission":
                 with suppress(TemplateError):
                     sources.append(self.evaluate(resource.get("Properties", {}).get("SourceArn"), logical_id))
-        self.physical_ids.clear()  # names that have been made up so far may contain the account
+        self.physical_ids.clear()  # the names that were generated so far may contain the default account
         written = [each.get("Properties") for each in self.resources.values() if each["Type"] in RUN]
         arns = ARN.findall(json.dumps([sources, written], default=str))
         for service in BOUND_SERVICES:
@@ -144,32 +150,32 @@ class Document:
         return Account()
 
     def _check_type(self, logical_id: str, resource: dict[str, Any]) -> None:
-        """Refuse a resource of a type that is not run, if the run would differ without it."""
+        """Raise TemplateError if the resource's type is not run and the local run would differ from AWS without it."""
         type_ = resource["Type"]
         if type_ in RUN or is_without_effect(type_):
             return
         if type_.rpartition("::")[0] in COMPLETE_SERVICES or not type_.startswith("AWS::"):
             raise TemplateError(f"{logical_id}: {type_} cannot be run locally; leave it out of the local run")
-        for name in references(resource.get("Properties", {})):
+        for name in find_references(resource.get("Properties", {})):
             if self.resources.get(name, {}).get("Type", "").startswith("AWS::Lambda::"):
                 raise TemplateError(
                     f"{logical_id}: {type_} refers to {name}, which it could not invoke locally;"
                     " leave it out of the local run"
                 )
 
-    def of_type(self, type_: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the logical ids, and the properties that are read, of all resources of a type that is run."""
+    def read_all(self, type_: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the logical id and the properties of each resource of a type."""
         for logical_id, resource in self.resources.items():
             if resource["Type"] == type_:
-                yield logical_id, self.properties(logical_id)
+                yield logical_id, self.read_properties(logical_id)
 
-    def properties(self, logical_id: str, *only: str) -> dict[str, Any]:
-        """Return the properties that are read of a resource that is run, or `only` these, evaluated and with their types.
+    def read_properties(self, logical_id: str, *only: str) -> dict[str, Any]:
+        """Return a resource's properties, or `only` these, evaluated and with the right types. Leave out ignored ones.
 
         Raises:
-            TemplateError: a property is missing, has the wrong type, or would change what is run.
+            TemplateError: a property is missing, has the wrong type, or cannot be run locally.
         """
-        type_, given = RUN[self.resources[logical_id]["Type"]], self.given_properties(logical_id)
+        type_, given = RUN[self.resources[logical_id]["Type"]], self.find_written_properties(logical_id)
         ignored = type_.ignored.split()
         found: dict[str, Any] = {}
         for name in only or (each for each in given if each not in ignored):
@@ -180,13 +186,13 @@ class Document:
             raise TemplateError(f"{logical_id}: {', '.join(missing)} is missing")
         return found
 
-    def given_properties(self, logical_id: str) -> dict[str, Any]:
-        """Return a resource's properties as they are written."""
+    def find_written_properties(self, logical_id: str) -> dict[str, Any]:
+        """Return a resource's properties as the template has them, not evaluated."""
         properties: dict[str, Any] = self.resources[logical_id].get("Properties", {})
         return properties
 
-    def output(self, name: str) -> Any:
-        """Return an output's value; TemplateError names the output if its value is unknown here."""
+    def evaluate_output(self, name: str) -> Any:
+        """Return an output's value. Raise TemplateError if it cannot be evaluated locally."""
         return self.evaluate(self.outputs[name].get("Value"), f"output {name}")
 
     def evaluate(self, value: Any, where: str) -> Any:
@@ -200,15 +206,15 @@ class Document:
         except RecursionError:
             raise TemplateError(f"{where}: it is nested too deeply, or refers to itself") from None
 
-    def condition(self, name: str, where: str) -> bool:
+    def evaluate_condition(self, name: str, where: str) -> bool:
         """Return whether a condition is true."""
         if not isinstance(name, str) or name not in self.conditions:
             raise TemplateError(f"{where}: condition {name} is not defined in Conditions")
         where = f"condition {name}"
         return expect(bool, self.evaluate(self.conditions[name], where), where, "true or false")
 
-    def reference(self, name: str, where: str) -> Any:
-        """Return what `Ref` gives for a parameter, pseudo parameter or resource."""
+    def resolve_reference(self, name: str, where: str) -> Any:
+        """Return the value of `Ref` for a parameter, pseudo parameter or resource."""
         pseudo_parameters = {
             "AWS::AccountId": self.account.id,
             "AWS::NoValue": REMOVED,
@@ -222,33 +228,35 @@ class Document:
         if name in pseudo_parameters:
             return pseudo_parameters[name]
         if name in self.parameters:
-            return self._parameter(name, where)
+            return self._read_parameter(name, where)
         self._check_exists(name, where)
-        return self.physical_id(name)
+        return self.get_physical_id(name)
 
-    def attribute(self, logical_id: str, name: str, where: str) -> str:
-        """Return what `Fn::GetAtt` gives for a resource."""
+    def resolve_attribute(self, logical_id: str, name: str, where: str) -> str:
+        """Return the value of `Fn::GetAtt` for a resource."""
         self._check_exists(logical_id, where)
         type_ = self.resources[logical_id]["Type"]
-        id_ = self.physical_id(logical_id)
+        id_ = self.get_physical_id(logical_id)
         if f"{type_}.{name}" in ATTRIBUTES:
             return self.account.format(ATTRIBUTES[f"{type_}.{name}"], id_)
         if name == "Arn" and id_.startswith("arn:"):
             return id_
         if name == "Arn" and type_ in ARNS:
             own_name = id_.rpartition("/")[2] if type_ == "AWS::SQS::Queue" else id_
-            return self.account.arn(type_, self._path(logical_id) + own_name)
-        if name == "Arn" and type_ not in RUN and type_.startswith("AWS::"):  # calls to it are refused
+            return self.account.build_arn(type_, self._read_path(logical_id) + own_name)
+        if (
+            name == "Arn" and type_ not in RUN and type_.startswith("AWS::")
+        ):  # calls to this service are refused, so the ARN's form does not matter
             return self.account.format(OTHER_ARN, id_).replace("*", type_.split("::")[1].lower())
         raise TemplateError(f"{where}: Fn::GetAtt {logical_id}.{name} is not known locally; use another value there")
 
-    def physical_id(self, logical_id: str) -> str:
-        """Return a resource's own name, or the one that CloudFormation would make up."""
+    def get_physical_id(self, logical_id: str) -> str:
+        """Return a resource's physical id; without one, its own name or a name as CloudFormation generates it."""
         if logical_id not in self.physical_ids:
-            self.physical_ids[logical_id] = self._made_up_id(logical_id)
+            self.physical_ids[logical_id] = self._make_up_id(logical_id)
         return self.physical_ids[logical_id]
 
-    def _made_up_id(self, logical_id: str) -> str:
+    def _make_up_id(self, logical_id: str) -> str:
         resource = self.resources[logical_id]
         type_, properties = resource["Type"], resource.get("Properties", {})
         if type_ == "AWS::ApiGatewayV2::Api":
@@ -256,18 +264,20 @@ class Document:
         name = self.evaluate(properties.get(NAMES.get(type_, ""), REMOVED), logical_id)
         if name is REMOVED:
             name = f"{self.name}-{logical_id}"
-        name = text(name) if isinstance(name, Scalar) else expect(str, name, f"{logical_id}: {NAMES[type_]}", "a text")
+        name = (
+            to_text(name) if isinstance(name, Scalar) else expect(str, name, f"{logical_id}: {NAMES[type_]}", "a text")
+        )
         if type_ in NAMED_BY_ARN:
-            return self.account.arn(type_, self._path(logical_id) + name)
+            return self.account.build_arn(type_, self._read_path(logical_id) + name)
         return self.account.format(QUEUE_URL, name) if type_ == "AWS::SQS::Queue" else name
 
-    def _path(self, logical_id: str) -> str:
-        """Return what comes before the name in the ARN of a role or managed policy."""
+    def _read_path(self, logical_id: str) -> str:
+        """Return the path before the name in the ARN of a role or managed policy; empty for other types."""
         resource = self.resources[logical_id]
         path = resource.get("Properties", {}).get("Path", "/") if resource["Type"].startswith("AWS::IAM::") else "/"
         return str(self.evaluate(path, f"{logical_id}: Path"))[1:]
 
-    def _parameter(self, name: str, where: str) -> Any:
+    def _read_parameter(self, name: str, where: str) -> Any:
         parameter = self.parameters[name]
         type_, default = str(parameter.get("Type")), parameter.get("Default")
         if type_.startswith("AWS::SSM::Parameter::Value"):
@@ -278,7 +288,7 @@ class Document:
             raise TemplateError(
                 f"{where}: parameter {name} has no Default that is a text or a number; give it one for the local run"
             )
-        return [each.strip() for each in text(default).split(",")] if "List" in type_ else text(default)
+        return [each.strip() for each in to_text(default).split(",")] if "List" in type_ else to_text(default)
 
     def _check_exists(self, logical_id: str, where: str) -> None:
         if logical_id in self.left_out:
@@ -288,11 +298,11 @@ class Document:
             raise TemplateError(f"{where}: {logical_id} is no resource or parameter of the template")
 
 
-def references(value: Any) -> Iterator[str]:
-    """Yield the names that a value refers to, with either branch of each condition."""
+def find_references(value: Any) -> Iterator[str]:
+    """Yield the names that a value refers to, in both branches of each condition."""
     if isinstance(value, list):
         for each in value:
-            yield from references(each)
+            yield from find_references(each)
     elif isinstance(value, dict):
         for name, each in value.items():
             match name, each:
@@ -302,4 +312,4 @@ def references(value: Any) -> Iterator[str]:
                     yield logical_id
                 case "Fn::Sub", str(template) | [str(template), *_]:
                     yield from re.findall(r"\$\{(\w+)", template)
-            yield from references(each)
+            yield from find_references(each)

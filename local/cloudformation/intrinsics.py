@@ -1,4 +1,4 @@
-"""Intrinsic functions of CloudFormation.
+"""Evaluates CloudFormation's intrinsic functions.
 
 https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference.html
 """
@@ -11,24 +11,24 @@ import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from local.cloudformation.values import Scalar, expect, shorten, text
+from local.cloudformation.values import Scalar, expect, shorten, to_text
 from local.errors import TemplateError
 
-REMOVED = object()  # what `Ref: AWS::NoValue` stands for: the property or the item is left out
+REMOVED = object()  # the value of `Ref: AWS::NoValue`, which removes the property or the item
 
 
 class Scope(Protocol):
-    """What intrinsic functions refer to. `where` starts the message of a TemplateError."""
+    """The template that intrinsic functions refer to. `where` starts the message of a TemplateError."""
 
     mappings: dict[str, Any]
 
-    def reference(self, name: str, where: str) -> Any:
-        """Return what `Ref` gives for a parameter, pseudo parameter or resource."""
+    def resolve_reference(self, name: str, where: str) -> Any:
+        """Return the value of `Ref` for a parameter, pseudo parameter or resource."""
 
-    def attribute(self, logical_id: str, name: str, where: str) -> str:
-        """Return what `Fn::GetAtt` gives for a resource."""
+    def resolve_attribute(self, logical_id: str, name: str, where: str) -> str:
+        """Return the value of `Fn::GetAtt` for a resource."""
 
-    def condition(self, name: str, where: str) -> bool:
+    def evaluate_condition(self, name: str, where: str) -> bool:
         """Return whether a condition of the template is true."""
 
 
@@ -36,7 +36,7 @@ def evaluate(scope: Scope, value: Any, where: str) -> Any:
     """Return the value with its intrinsic functions evaluated.
 
     Raises:
-        TemplateError: a function is unknown, has wrong arguments, or refers to nothing that is known.
+        TemplateError: a function is unknown, has wrong arguments, or refers to something unknown.
     """
     if isinstance(value, list):
         return [each for item in value if (each := evaluate(scope, item, where)) is not REMOVED]
@@ -57,7 +57,7 @@ def evaluate(scope: Scope, value: Any, where: str) -> Any:
 
 def get_attribute(scope: Scope, argument: Any, where: str) -> str:
     logical_id, name = argument.split(".", 1) if isinstance(argument, str) else argument
-    return scope.attribute(logical_id, evaluate(scope, name, where), where)
+    return scope.resolve_attribute(logical_id, evaluate(scope, name, where), where)
 
 
 def join(scope: Scope, argument: Any, where: str) -> str:
@@ -80,7 +80,7 @@ def substitute(scope: Scope, argument: Any, where: str) -> str:
             return format_scalar(evaluate(scope, variables[name], where))
         if "." in name:
             return get_attribute(scope, name, where)
-        return format_scalar(scope.reference(name, where))
+        return format_scalar(scope.resolve_reference(name, where))
 
     return re.sub(r"\$\{([^}]+)\}", replace, template)
 
@@ -111,18 +111,18 @@ def find_in_map(scope: Scope, argument: Any, where: str) -> Any:
 
 def choose(scope: Scope, argument: Any, where: str) -> Any:
     condition, yes, no = argument
-    return evaluate(scope, yes if scope.condition(condition, where) else no, where)
+    return evaluate(scope, yes if scope.evaluate_condition(condition, where) else no, where)
 
 
 def evaluate_boolean(scope: Scope, argument: Any, where: str) -> bool:
     """Return the value of an operand of Fn::And, Fn::Or or Fn::Not."""
     value = evaluate(scope, argument, where)
-    if text(value) not in {"true", "false"}:
+    if to_text(value) not in {"true", "false"}:
         raise ValueError(value)
-    return text(value) == "true"
+    return to_text(value) == "true"
 
 
-def are_equal(scope: Scope, argument: Any, where: str) -> bool:
+def compare(scope: Scope, argument: Any, where: str) -> bool:
     one, other = evaluate(scope, argument, where)
     return one == other if isinstance(one, list) else format_scalar(one) == format_scalar(other)
 
@@ -133,19 +133,19 @@ def negate(scope: Scope, argument: Any, where: str) -> bool:
 
 
 def format_scalar(value: Any) -> str:
-    """Return a part of a text; TypeError for an object or a list."""
+    """Return a scalar as text. Raise TypeError for an object or a list."""
     if not isinstance(value, Scalar):
         raise TypeError(value)
-    return text(value)
+    return to_text(value)
 
 
 FUNCTIONS: dict[str, Callable[[Any, Any, str], Any]] = {
-    "Condition": lambda scope, name, where: scope.condition(name, where),
+    "Condition": lambda scope, name, where: scope.evaluate_condition(name, where),
     "Fn::And": lambda scope, operands, where: all(evaluate_boolean(scope, each, where) for each in operands),
     "Fn::Base64": lambda scope, value, where: base64.b64encode(
         format_scalar(evaluate(scope, value, where)).encode()
     ).decode(),
-    "Fn::Equals": are_equal,
+    "Fn::Equals": compare,
     "Fn::FindInMap": find_in_map,
     "Fn::GetAtt": get_attribute,
     "Fn::If": choose,
@@ -157,5 +157,5 @@ FUNCTIONS: dict[str, Callable[[Any, Any, str], Any]] = {
     "Fn::Split": split,
     "Fn::Sub": substitute,
     "Fn::ToJsonString": lambda scope, value, where: json.dumps(evaluate(scope, value, where), separators=(",", ":")),
-    "Ref": lambda scope, name, where: scope.reference(name, where),
+    "Ref": lambda scope, name, where: scope.resolve_reference(name, where),
 }

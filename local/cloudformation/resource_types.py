@@ -1,4 +1,4 @@
-"""Which resource types are run, which of their properties matter, and the types of the values."""
+"""The resource types that are run, their properties, and the types of the properties' values."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ POLICY_SHAPES = ShapeResolver(POLICY_MODEL)
 
 
 @cache
-def shapes(source: str) -> dict[str, Shape]:
-    """Return the types of properties, by name: those of the input of botocore's operations, e.g. `lambda CreateAlias`."""
+def load_shapes(source: str) -> dict[str, Shape]:
+    """Return types by property name, from the inputs of botocore's operations. `source` is e.g. `lambda CreateAlias`."""
     service, *operations = source.split()
     inputs: list[Shape | None] = [POLICY_SHAPES.get_shape_by_name("Properties")]
     if service != "iam":
@@ -53,15 +53,15 @@ def shapes(source: str) -> dict[str, Shape]:
 
 @dataclass(frozen=True)
 class ResourceType:
-    """How a resource is read; names are separated by spaces.
+    """How resources of a type are read. Lists of names are separated by spaces.
 
     Attributes:
-        source: of the properties' types, see `shapes`.
-        read: the properties that are read; empty for all that the source has.
-        required: those that a resource must have.
+        source: the source of the properties' types, see `load_shapes`.
+        read: the properties that are read; empty for all properties of the source.
+        required: the properties that a resource must have.
         ignored: properties without an effect on the local run, at any depth.
-        harmless: the value with which a property has no effect; another value is refused unless the property is read.
-        renamed: the names of properties in the source, where it has another.
+        harmless: values with which a property has no effect; other values are refused unless the property is read.
+        renamed: properties whose names differ from those in the source.
     """
 
     source: str
@@ -72,12 +72,12 @@ class ResourceType:
     renamed: dict[str, str] = field(default_factory=dict)
 
     def coerce(self, name: str, value: Any, where: str) -> dict[str, Any]:
-        """Return a property under its name in the source and with its type; nothing if it has no effect.
+        """Return a property, converted to its type, under its name in the source; an empty dict if it has no effect.
 
         Raises:
-            TemplateError: it has the wrong type, or would change what is run.
+            TemplateError: the value has the wrong type, or the property cannot be run locally.
         """
-        known, renamed = shapes(self.source), self.renamed.get(name, name)
+        known, renamed = load_shapes(self.source), self.renamed.get(name, name)
         if name in self.harmless and str(value).lower() == str(self.harmless[name]).lower():  # "false" counts as false
             return {}
         if renamed in (self.read.split() or known.keys() - self.harmless.keys()):
@@ -88,7 +88,7 @@ class ResourceType:
         raise TemplateError(f"{where}: {name} {rule}")
 
 
-# What is run.
+# The resource types that are run.
 RUN = {
     "AWS::ApiGatewayV2::Api": ResourceType(
         "apigatewayv2 CreateApi",
@@ -213,7 +213,7 @@ RUN = {
         ignored="CodeSha256 Description FunctionScalingConfig ProvisionedConcurrencyConfig RuntimePolicy",
     ),
 }
-# Created in the local AWS, in this order, because clients and groups refer to their user pool.
+# Created in the local AWS. User pools come first, because clients and groups refer to them.
 CREATED = (
     "AWS::Cognito::UserPool",
     "AWS::Cognito::UserPoolClient",
@@ -221,7 +221,7 @@ CREATED = (
     "AWS::DynamoDB::Table",
     "AWS::DynamoDB::GlobalTable",
 )
-# These types make no call and receive none while the API is used, even if they refer to a function. `*` ends a prefix.
+# While the API is used, these types make and receive no calls, even if they refer to a function. `*` ends a prefix.
 WITHOUT_EFFECT = (
     "AWS::ApiGateway::Account", "AWS::ApiGatewayV2::ApiMapping", "AWS::ApiGatewayV2::Deployment",
     "AWS::ApiGatewayV2::DomainName", "AWS::ApiGatewayV2::IntegrationResponse", "AWS::ApiGatewayV2::Model",
@@ -238,7 +238,7 @@ WITHOUT_EFFECT = (
     "Custom::CDKBucketDeployment", "Custom::DescribeCognitoUserPoolClient", "Custom::ECRAutoDeleteImages",
     "Custom::LogRetention", "Custom::S3AutoDeleteObjects", "Custom::VpcRestrictDefaultSG",
 )  # fmt: skip
-# Of these services, other types than those above would change what is run.
+# All types of these services that can be left out are listed above. Any other type is refused.
 COMPLETE_SERVICES = (
     "AWS::ApiGatewayV2", "AWS::CloudFormation", "AWS::Cognito", "AWS::DynamoDB", "AWS::Lambda", "AWS::Serverless",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a template comes to once its resources exist."""
+"""The resolved form of a template, after its resources were created."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from local.lambda_.function import Function
 
 @dataclass(frozen=True)
 class Stack:
-    """A template with all that the local run needs of it resolved.
+    """The parts of a template that the local run needs, with all references resolved.
 
     Attributes:
-        functions: by ARN.
-        physical_ids: of each resource type, in the template's order.
-        outputs: the values of those that were asked for.
+        functions: the invoked functions by ARN.
+        physical_ids: the ids of created resources by type, in the template's order.
+        outputs: the values of the requested outputs.
     """
 
     account: Account
@@ -26,6 +26,6 @@ class Stack:
     physical_ids: dict[str, list[str]]
     outputs: dict[str, Any]
 
-    def first(self, type_: str) -> str | None:
+    def find_first(self, type_: str) -> str | None:
         """Return the physical id of the first resource of a type; None if there is none."""
         return next(iter(self.physical_ids.get(type_, ())), None)

@@ -14,15 +14,15 @@ from local.errors import TemplateError
 
 
 def synthesize(root: Path, outdir: Path, context: Mapping[str, str] | None = None) -> Path:
-    """Run the CDK app of `root`/cdk.json as the CDK CLI does; return the path of its one template.
+    """Run the CDK app of `root`/cdk.json as the CDK CLI does; return the path of its template.
 
     Args:
         root: the folder of cdk.json.
-        outdir: where the cloud assembly goes.
-        context: replaces values of cdk.json's.
+        outdir: the folder for the cloud assembly.
+        context: context values that override cdk.json's.
 
     Raises:
-        TemplateError: the app failed, or has not exactly one stack.
+        TemplateError: the app failed, or it does not have exactly one stack.
     """
     run_app(read_cdk_json(root)["app"], root, outdir, context)
     return find_template(outdir)
@@ -32,7 +32,7 @@ def read_cdk_json(root: Path) -> dict[str, Any]:
     """Return the content of `root`/cdk.json.
 
     Raises:
-        TemplateError: it is missing, is not JSON, or lacks `app` or `context`.
+        TemplateError: the file is missing, is not JSON, or lacks `app` or `context`.
     """
     file = root / "cdk.json"
     try:
@@ -48,7 +48,7 @@ def read_cdk_json(root: Path) -> dict[str, Any]:
 
 
 def find_template(outdir: Path) -> Path:
-    """Return the one template of a cloud assembly; TemplateError if there is none, or more than one."""
+    """Return the template of a cloud assembly. Raise TemplateError if it does not have exactly one."""
     found = sorted(outdir.glob("*.template.json"))
     if len(found) != 1:
         names = ", ".join(each.name for each in found) or "no template"
@@ -57,16 +57,16 @@ def find_template(outdir: Path) -> Path:
 
 
 def run_app(app: str, root: Path, outdir: Path, context: Mapping[str, str] | None = None) -> None:
-    """Run a CDK app with the context of `root`/cdk.json and this one, as the CDK CLI does; it writes to `outdir`.
+    """Run a CDK app as the CDK CLI does, with the context of `root`/cdk.json and `context`. It writes to `outdir`.
 
     Raises:
-        TemplateError: the app failed; the message is the end of what it printed.
+        TemplateError: the app failed. The message has the end of what it printed.
     """
     environment = {
         **os.environ,
         "CDK_OUTDIR": str(outdir),
         "CDK_CONTEXT_JSON": json.dumps(read_cdk_json(root)["context"] | dict(context or {})),
-        "CDK_VALIDATION": "false",  # half of the time; `npx cdk synth` and the tests do it
+        "CDK_VALIDATION": "false",  # it takes half of the time; `npx cdk synth` and the tests validate
     }
     synthesis = subprocess.run(shlex.split(app), cwd=root, env=environment, capture_output=True, text=True, check=False)
     if synthesis.returncode != 0:

@@ -1,4 +1,4 @@
-"""Reads functions, roles and the WebSocket API from a template, the only configuration of the local run."""
+"""Reads functions, roles and the WebSocket API from a template. The template configures the whole local run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from local.errors import TemplateError
 from local.lambda_.function import Function
 
 DEFAULT_ROUTE_SELECTION = "$request.body.action"
-# AWS's own policies that allow nothing of the services that are run; what others allow is unknown here.
+# AWS's managed policies without grants for the services that are run. The grants of other managed policies are unknown.
 # https://docs.aws.amazon.com/aws-managed-policy/latest/reference/policy-list.html
 POLICIES_WITHOUT_EFFECT = {
     "AWSXRayDaemonWriteAccess",
@@ -27,7 +27,7 @@ POLICIES_WITHOUT_EFFECT = {
     "service-role/AWSLambdaBasicExecutionRole",
     "service-role/AWSLambdaVPCAccessExecutionRole",
 }
-# Lambda refuses these. https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+# Lambda refuses a function with one of these. https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 RESERVED_VARIABLES = {
     "_HANDLER", "_X_AMZN_TRACE_ID", "AWS_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_EXECUTION_ENV",
     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_VERSION",
@@ -35,7 +35,7 @@ RESERVED_VARIABLES = {
     "AWS_LAMBDA_RUNTIME_API", "AWS_REGION", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "LAMBDA_RUNTIME_DIR",
     "LAMBDA_TASK_ROOT",
 }  # fmt: skip
-TASK_ROOT = "/var/task"  # where the images have the code
+TASK_ROOT = "/var/task"  # the folder of the code in an image
 VARIABLE = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+")
 INVOCATION_URI = re.compile(r"functions/([^/]+)/invocations$")
 STAGE_VARIABLE = re.compile(r"\$\{stageVariables\.(\w+)\}")
@@ -48,48 +48,48 @@ FUNCTION = re.compile(
 
 
 class Template(Document):
-    """A template that is run: what its resources are to the gateway and to the functions."""
+    """A template that can be resolved to the gateway's API and the functions."""
 
     def with_physical_ids(self, physical_ids: Mapping[str, str]) -> Self:
-        """Return the template with the ids, by logical id, that resources got when they were created."""
+        """Return a copy of the template with the physical ids, by logical id, of created resources."""
         return dataclasses.replace(self, physical_ids=dict(physical_ids))
 
-    def created_definitions(self) -> dict[str, Any]:
-        """Return type and properties, by logical id, of all that is created in the local AWS."""
-        return {id_: (type_, properties) for type_ in CREATED for id_, properties in self.of_type(type_)}
+    def read_created_definitions(self) -> dict[str, Any]:
+        """Return type and properties, by logical id, of the resources that are created in the local AWS."""
+        return {id_: (type_, properties) for type_ in CREATED for id_, properties in self.read_all(type_)}
 
     def resolve(self, outputs: Iterable[str] = ()) -> Stack:
-        """Return what the template comes to, with the values of those of these outputs that it has.
+        """Resolve the template; include the values of these outputs, as far as the template has them.
 
         Raises:
-            TemplateError: something cannot be run here; the message names it.
+            TemplateError: something cannot be run locally. The message names it.
         """
         by_type: defaultdict[str, list[str]] = defaultdict(list)
         for logical_id, resource in self.resources.items():
             if resource["Type"] in CREATED:
                 type_ = resource["Type"].replace("GlobalTable", "Table")
-                by_type[type_].append(self.physical_id(logical_id))
-        api = self.api()
+                by_type[type_].append(self.get_physical_id(logical_id))
+        api = self.read_api()
         invoked = {route.function_arn for route in api.routes.values()}
         invoked |= {route.authorizer.function_arn for route in api.routes.values() if route.authorizer}
         return Stack(
             account=self.account,
             api=api,
-            functions={arn: self.function(arn) for arn in sorted(invoked)},
+            functions={arn: self.read_function(arn) for arn in sorted(invoked)},
             physical_ids=dict(by_type),
-            outputs={name: self.output(name) for name in outputs if self._has_output(name)},
+            outputs={name: self.evaluate_output(name) for name in outputs if self._has_output(name)},
         )
 
     def _has_output(self, name: str) -> bool:
         condition = self.outputs.get(name, {}).get("Condition")
-        return name in self.outputs and (condition is None or self.condition(condition, f"output {name}"))
+        return name in self.outputs and (condition is None or self.evaluate_condition(condition, f"output {name}"))
 
     # Functions
 
-    def function(self, arn: str) -> Function:
+    def read_function(self, arn: str) -> Function:
         """Return a function of the template by its ARN, which may end with an alias or version."""
-        logical_id = self._functions()[arn]
-        properties = self.properties(logical_id)
+        logical_id = self._find_functions()[arn]
+        properties = self.read_properties(logical_id)
         target = self.resources[logical_id].get("Metadata", {}).get("BakeTarget")
         if not isinstance(target, str) or not re.fullmatch(r"[\w-]+", target):
             raise TemplateError(
@@ -108,14 +108,14 @@ class Template(Document):
         if (size := sum(len(f"{name}{value}".encode(errors="replace")) for name, value in environment.items())) > 4096:
             raise TemplateError(f"{logical_id}: Environment has {size} bytes; Lambda takes at most 4096")
         return Function(
-            name=self.physical_id(logical_id),
+            name=self.get_physical_id(logical_id),
             arn=arn,
             target=target,
             environment=environment,
             timeout_seconds=properties.get("Timeout", 3),
             memory_mb=properties.get("MemorySize", 128),
             logging=properties.get("LoggingConfig", {}),
-            role=self._role(properties["Role"], logical_id),
+            role=self._read_role(properties["Role"], logical_id),
         )
 
     def _check_handler(self, logical_id: str, handler: str, properties: dict[str, Any]) -> None:
@@ -124,55 +124,58 @@ class Template(Document):
         if handlers != {handler} or image.get("EntryPoint") or image.get("WorkingDirectory") not in {None, TASK_ROOT}:
             raise TemplateError(f"{logical_id}: only the handler {handler} is run; leave out ImageConfig and Handler")
 
-    def _functions(self) -> dict[str, str]:
-        """Return the logical ids of functions by ARN; aliases and versions are those of their function."""
-        functions = {self.attribute(each, "Arn", each): each for each in self._ids("AWS::Lambda::Function")}
-        for logical_id in (*self._ids("AWS::Lambda::Version"), *self._ids("AWS::Lambda::Alias")):
-            properties = self.properties(logical_id)
-            arn = self.function_arn(properties["FunctionName"], logical_id)
+    def _find_functions(self) -> dict[str, str]:
+        """Return the logical ids of functions by ARN. The ARN of an alias or version maps to its function."""
+        functions = {
+            self.resolve_attribute(each, "Arn", each): each for each in self._find_ids("AWS::Lambda::Function")
+        }
+        for logical_id in (*self._find_ids("AWS::Lambda::Version"), *self._find_ids("AWS::Lambda::Alias")):
+            properties = self.read_properties(logical_id)
+            arn = self.build_function_arn(properties["FunctionName"], logical_id)
             if arn in functions and properties.get("FunctionVersion", "1") in {"1", "$LATEST"}:
-                functions[self.physical_id(logical_id)] = functions[arn]
+                functions[self.get_physical_id(logical_id)] = functions[arn]
         return functions
 
-    def function_arn(self, text: str, where: str) -> str:
-        """Return the full ARN of a function that is given by its name, or by a full or partial ARN."""
+    def build_function_arn(self, text: str, where: str) -> str:
+        """Return the full ARN of a function, given its name or its full or partial ARN."""
         match = FUNCTION.fullmatch(text)
         if match is None:
-            raise TemplateError(f"{where}: {text} is neither the name nor the ARN of a function")
+            raise TemplateError(f"{where}: {text} is not the name or ARN of a function")
         account = dataclasses.replace(
             self.account, id=match["account"] or self.account.id, region=match["region"] or self.account.region
         )
         qualifier = "" if match["qualifier"] in {None, "$LATEST"} else f":{match['qualifier']}"
-        return account.arn("AWS::Lambda::Function", match["name"]) + qualifier
+        return account.build_arn("AWS::Lambda::Function", match["name"]) + qualifier
 
-    def _made_up_id(self, logical_id: str) -> str:
+    def _make_up_id(self, logical_id: str) -> str:
         if self.resources[logical_id]["Type"] not in {"AWS::Lambda::Alias", "AWS::Lambda::Version"}:
-            return super()._made_up_id(logical_id)
-        properties = self.properties(logical_id)
-        return f"{self.function_arn(properties['FunctionName'], logical_id)}:{properties.get('Name', '1')}"
+            return super()._make_up_id(logical_id)
+        properties = self.read_properties(logical_id)
+        return f"{self.build_function_arn(properties['FunctionName'], logical_id)}:{properties.get('Name', '1')}"
 
-    def _ids(self, type_: str) -> list[str]:
+    def _find_ids(self, type_: str) -> list[str]:
         return [logical_id for logical_id, resource in self.resources.items() if resource["Type"] == type_]
 
     # Roles
 
-    def given_properties(self, logical_id: str) -> dict[str, Any]:
-        """Return a resource's properties; of policies without what concerns other services, or roles of other stacks.
+    def find_written_properties(self, logical_id: str) -> dict[str, Any]:
+        """Return a resource's properties as the template has them, not evaluated.
 
-        Values there may be unknown here.
+        In policies, drop the roles of other stacks and the details of statements for services that are not run, because
+        their values may be unknown locally.
         """
-        properties = super().given_properties(logical_id)
+        properties = super().find_written_properties(logical_id)
         if self.resources[logical_id]["Type"].startswith("AWS::IAM::"):
             properties = dict(properties)
             if isinstance(roles := properties.get("Roles"), list):
                 properties["Roles"] = [role for role in roles if not is_imported(role)]
             if isinstance(policies := properties.get("Policies"), list):
-                properties["Policies"] = [self._without_other_services(policy, logical_id) for policy in policies]
-            properties = self._without_other_services(properties, logical_id)
+                properties["Policies"] = [self._drop_other_services(policy, logical_id) for policy in policies]
+            properties = self._drop_other_services(properties, logical_id)
         return properties
 
-    def _without_other_services(self, policy: Any, where: str) -> Any:
-        """Return a policy whose statements for services that are not run have their actions only."""
+    def _drop_other_services(self, policy: Any, where: str) -> Any:
+        """Return a copy of the policy in which statements for services that are not run have only their actions."""
         document = policy.get("PolicyDocument") if isinstance(policy, dict) else None
         if not isinstance(document, dict) or not isinstance(statements := document.get("Statement"), list):
             return policy
@@ -182,112 +185,114 @@ class Template(Document):
             judged.append(statement if may_cover({"Action": actions}, SERVICES) else {"Action": actions})
         return {**policy, "PolicyDocument": {**document, "Statement": judged}}
 
-    def _role(self, arn: str, where: str) -> Role:
-        """Return a function's role with the statements of all its policies; TemplateError if one cannot be evaluated."""
+    def _read_role(self, arn: str, where: str) -> Role:
+        """Return a function's role with the statements of all its policies. Raise TemplateError if one is unknown."""
         logical_id = next(
-            (each for each in self._ids("AWS::IAM::Role") if self.attribute(each, "Arn", where) == arn), ""
+            (each for each in self._find_ids("AWS::IAM::Role") if self.resolve_attribute(each, "Arn", where) == arn), ""
         )
         if not logical_id:
             raise TemplateError(f"{where}: Role {arn} is no role of the template, so what it allows is unknown")
-        name, properties = self.physical_id(logical_id), self.properties(logical_id)
+        name, properties = self.get_physical_id(logical_id), self.read_properties(logical_id)
         attached = properties.get("ManagedPolicyArns", [])
         documents = [
             (f"{logical_id}: policy {policy.get('PolicyName', number)}", policy["PolicyDocument"])
             for number, policy in enumerate(properties.get("Policies", ()), 1)
         ]
-        documents += [(each, self.properties(each).get("PolicyDocument")) for each in self._policies_of(name, attached)]
-        here = {self.physical_id(policy_id) for policy_id in self._ids("AWS::IAM::ManagedPolicy")}
+        documents += [
+            (each, self.read_properties(each).get("PolicyDocument")) for each in self._find_policies(name, attached)
+        ]
+        here = {self.get_physical_id(policy_id) for policy_id in self._find_ids("AWS::IAM::ManagedPolicy")}
         for policy in attached:
             if policy not in here and policy.partition(":policy/")[2] not in POLICIES_WITHOUT_EFFECT:
                 rule = "what it allows is unknown locally; write its statements into a policy"
                 raise TemplateError(f"{logical_id}: {policy}: {rule}")
-        return Role(name, tuple(self._statements(documents)))
+        return Role(name, tuple(self._parse_statements(documents)))
 
-    def managed_policy(self, logical_id: str) -> Role:
-        """Return a role with this policy alone; TemplateError if it cannot be evaluated."""
-        document = self.properties(logical_id)["PolicyDocument"]
-        return Role(logical_id, tuple(self._statements([(logical_id, document)])))
+    def read_managed_policy(self, logical_id: str) -> Role:
+        """Return a role with this policy only. Raise TemplateError if the policy cannot be evaluated."""
+        document = self.read_properties(logical_id)["PolicyDocument"]
+        return Role(logical_id, tuple(self._parse_statements([(logical_id, document)])))
 
-    def _statements(self, documents: Iterable[tuple[str, Any]]) -> Iterator[Statement]:
+    def _parse_statements(self, documents: Iterable[tuple[str, Any]]) -> Iterator[Statement]:
         for policy_id, document in documents:
             try:
                 yield from parse_policy(document, SERVICES)
             except PolicyError as error:
                 raise TemplateError(f"{policy_id}: {error}; leave it out of the local run") from error
 
-    def _policies_of(self, role: str, attached: list[str]) -> Iterator[str]:
-        """Yield the logical ids of the policies that a role has, by the policies' own word or the role's."""
-        for logical_id in (*self._ids("AWS::IAM::Policy"), *self._ids("AWS::IAM::ManagedPolicy")):
+    def _find_policies(self, role: str, attached: list[str]) -> Iterator[str]:
+        """Yield the logical ids of a role's policies. Either the policy names the role, or the role has it attached."""
+        for logical_id in (*self._find_ids("AWS::IAM::Policy"), *self._find_ids("AWS::IAM::ManagedPolicy")):
             if (
-                role in self.properties(logical_id, "Roles").get("Roles", ())
-                or self.physical_id(logical_id) in attached
+                role in self.read_properties(logical_id, "Roles").get("Roles", ())
+                or self.get_physical_id(logical_id) in attached
             ):
                 yield logical_id
-        for logical_id in self._ids("AWS::IAM::RolePolicy"):
-            if self.properties(logical_id, "RoleName").get("RoleName") == role:
+        for logical_id in self._find_ids("AWS::IAM::RolePolicy"):
+            if self.read_properties(logical_id, "RoleName").get("RoleName") == role:
                 yield logical_id
 
     # The API
 
-    def api(self) -> Api:
-        """Return the one WebSocket API of the template."""
-        apis, stages = self._ids("AWS::ApiGatewayV2::Api"), self._ids("AWS::ApiGatewayV2::Stage")
+    def read_api(self) -> Api:
+        """Return the template's WebSocket API. Raise TemplateError if there is not exactly one API with one stage."""
+        apis, stages = self._find_ids("AWS::ApiGatewayV2::Api"), self._find_ids("AWS::ApiGatewayV2::Stage")
         if len(apis) != 1 or len(stages) != 1:
             found = ", ".join((*apis, *stages)) or "none"
             raise TemplateError(f"{self.name}: one API with one stage is run, the template has {found}")
         (logical_id,), (stage_id,) = apis, stages
-        properties, stage = self.properties(logical_id), self.properties(stage_id)
+        properties, stage = self.read_properties(logical_id), self.read_properties(stage_id)
         if properties["ProtocolType"] != "WEBSOCKET":
             raise TemplateError(f"{logical_id}: ProtocolType must be WEBSOCKET")
         self._check_api(stage_id, stage)
         if not re.fullmatch(r"[\w-]+", stage["StageName"], re.ASCII):
             raise TemplateError(f"{stage_id}: StageName {stage['StageName']} must have letters, digits, - and _ only")
         routes: dict[str, Route] = {}
-        for route_id, route in self.of_type("AWS::ApiGatewayV2::Route"):
+        for route_id, route in self.read_all("AWS::ApiGatewayV2::Route"):
             key = route["RouteKey"]
             if key in routes:
                 raise TemplateError(f"{route_id}: another route has the RouteKey {key}, too")
             self._check_api(route_id, route)
-            routes[key] = self._route(route_id, route, stage)
+            routes[key] = self._read_route(route_id, route, stage)
         if unknown := stage.get("RouteSettings", {}).keys() - routes.keys():
             raise TemplateError(f"{stage_id}: RouteSettings has {', '.join(sorted(unknown))}, which is no route")
         api = Api(
-            id=self.physical_id(logical_id),
+            id=self.get_physical_id(logical_id),
             stage=stage["StageName"],
             route_selection_expression=properties.get("RouteSelectionExpression", DEFAULT_ROUTE_SELECTION),
             routes=routes,
             stage_variables=stage.get("StageVariables", {}),
             deployed=bool(stage.get("AutoDeploy") or "DeploymentId" in stage),
-            permissions=frozenset(self._permissions()),
+            permissions=frozenset(self._read_permissions()),
             account=self.account,
         )
-        with naming(logical_id):
+        with name_resource_in_errors(logical_id):
             api.route_selection  # noqa: B018 - raises TemplateError
         return api
 
     def _check_api(self, where: str, properties: dict[str, Any]) -> None:
-        (logical_id,) = self._ids("AWS::ApiGatewayV2::Api")
-        if properties.get("ApiId", self.physical_id(logical_id)) != self.physical_id(logical_id):
+        (logical_id,) = self._find_ids("AWS::ApiGatewayV2::Api")
+        if properties.get("ApiId", self.get_physical_id(logical_id)) != self.get_physical_id(logical_id):
             raise TemplateError(f"{where}: ApiId {properties['ApiId']} is not the API of the template, {logical_id}")
 
-    def _permissions(self) -> Iterator[tuple[str, str]]:
-        """Yield function ARN, and pattern of the route or authorizer for which API Gateway may invoke it."""
-        for logical_id in self._ids("AWS::Lambda::Permission"):
+    def _read_permissions(self) -> Iterator[tuple[str, str]]:
+        """Yield pairs: a function's ARN, and the pattern of the routes and authorizers that may invoke it."""
+        for logical_id in self._find_ids("AWS::Lambda::Permission"):
             if is_imported(self.resources[logical_id].get("Properties", {}).get("FunctionName")):
                 continue  # another stack's function
-            if self.properties(logical_id, "Principal").get("Principal") not in {"apigateway.amazonaws.com", "*"}:
+            if self.read_properties(logical_id, "Principal").get("Principal") not in {"apigateway.amazonaws.com", "*"}:
                 continue
-            properties = self.properties(logical_id)
+            properties = self.read_properties(logical_id)
             to_invoke = properties["Action"] in {"lambda:InvokeFunction", "lambda:*", "*"}
             if to_invoke and properties.get("SourceAccount", self.account.id) == self.account.id:
-                yield self.function_arn(properties["FunctionName"], logical_id), properties.get("SourceArn", "*")
+                yield self.build_function_arn(properties["FunctionName"], logical_id), properties.get("SourceArn", "*")
 
-    def _route(self, logical_id: str, properties: dict[str, Any], stage: dict[str, Any]) -> Route:
+    def _read_route(self, logical_id: str, properties: dict[str, Any], stage: dict[str, Any]) -> Route:
         key = properties["RouteKey"]
         if "Target" not in properties:
-            raise TemplateError(f"{logical_id}: route {key} has no Target, so nothing could serve it")
+            raise TemplateError(f"{logical_id}: route {key} has no Target, so it would invoke nothing; give it one")
         integration_id = self._find("AWS::ApiGatewayV2::Integration", properties["Target"], f"{logical_id}: Target")
-        integration = self.properties(integration_id)
+        integration = self.read_properties(integration_id)
         self._check_api(integration_id, integration)
         if integration["IntegrationType"] != "AWS_PROXY":
             raise TemplateError(
@@ -303,7 +308,7 @@ class Template(Document):
         return Route(
             key=key,
             function_arn=self._find_invoked_function(integration.get("IntegrationUri", ""), integration_id, stage),
-            authorizer=self._authorizer(logical_id, properties, stage) if kind == "CUSTOM" else None,
+            authorizer=self._read_authorizer(logical_id, properties, stage) if kind == "CUSTOM" else None,
             two_way=self._is_two_way(logical_id, properties),
             timeout_seconds=integration.get("TimeoutInMillis", INTEGRATION_SECONDS * 1000) / 1000,
             throttle=Throttle(
@@ -313,11 +318,11 @@ class Template(Document):
         )
 
     def _is_two_way(self, logical_id: str, properties: dict[str, Any]) -> bool:
-        """Return whether a route answers: it says so and has a route response. `$default` is the only key of both."""
+        """Return whether a route is two-way: it has a selection expression for responses, and a route response."""
         responses = [
             response["RouteResponseKey"]
-            for _, response in self.of_type("AWS::ApiGatewayV2::RouteResponse")
-            if response["RouteId"] == self.physical_id(logical_id)
+            for _, response in self.read_all("AWS::ApiGatewayV2::RouteResponse")
+            if response["RouteId"] == self.get_physical_id(logical_id)
         ]
         expression = properties.get("RouteResponseSelectionExpression")
         for value in (*responses, *([expression] if expression else ())):
@@ -325,43 +330,47 @@ class Template(Document):
                 raise TemplateError(f"{logical_id}: route response {value} does not exist, only $default does")
         return bool(responses) and expression is not None
 
-    def _authorizer(self, route_id: str, route: dict[str, Any], stage: dict[str, Any]) -> Authorizer:
+    def _read_authorizer(self, route_id: str, route: dict[str, Any], stage: dict[str, Any]) -> Authorizer:
         where = f"{route_id}: AuthorizerId"
         logical_id = self._find("AWS::ApiGatewayV2::Authorizer", route.get("AuthorizerId", ""), where)
-        properties = self.properties(logical_id)
+        properties = self.read_properties(logical_id)
         self._check_api(logical_id, properties)
         if properties["AuthorizerType"] != "REQUEST":
             raise TemplateError(f"{logical_id}: AuthorizerType {properties['AuthorizerType']} cannot be run locally")
         function_arn = self._find_invoked_function(properties["AuthorizerUri"], logical_id, stage)
-        with naming(logical_id):
+        with name_resource_in_errors(logical_id):
             return Authorizer(
-                function_arn, tuple(properties.get("IdentitySource", ())), id=self.physical_id(logical_id)
+                function_arn, tuple(properties.get("IdentitySource", ())), id=self.get_physical_id(logical_id)
             )
 
     def _find(self, type_: str, reference: str, where: str) -> str:
-        """Return the logical id of the resource that has this physical id, which may follow a folder."""
-        found = [each for each in self._ids(type_) if self.physical_id(each) == reference.removeprefix("integrations/")]
+        """Return the logical id of the resource with this physical id, which may have the prefix `integrations/`."""
+        found = [
+            each
+            for each in self._find_ids(type_)
+            if self.get_physical_id(each) == reference.removeprefix("integrations/")
+        ]
         if not found:
             raise TemplateError(f"{where}: {reference or 'nothing'} is no {type_} of the template")
         return found[0]
 
     def _find_invoked_function(self, uri: str, where: str, stage: dict[str, Any]) -> str:
-        """Return the ARN of the function that a URI invokes, with the stage's variables filled in."""
+        """Return the ARN of the function that a URI invokes, after filling in the stage's variables."""
         variables = stage.get("StageVariables", {})
         filled = STAGE_VARIABLE.sub(lambda match: variables.get(match[1], match[0]), uri)
         match = INVOCATION_URI.search(filled)
         if match is None:
             rule = "arn:aws:apigateway:REGION:lambda:path/2015-03-31/functions/FUNCTION_ARN/invocations"
             raise TemplateError(f"{where}: {uri or 'no URI'} is not the URI of a function's invocations, {rule}")
-        arn = self.function_arn(match[1], where)
-        if arn not in self._functions():
+        arn = self.build_function_arn(match[1], where)
+        if arn not in self._find_functions():
             raise TemplateError(f"{where}: {arn} is no function, alias or version of the template, so it cannot be run")
         return arn
 
 
 @contextmanager
-def naming(logical_id: str) -> Iterator[None]:
-    """Let the message of a TemplateError begin with the resource."""
+def name_resource_in_errors(logical_id: str) -> Iterator[None]:
+    """Put the resource's logical id in front of the message of a TemplateError."""
     try:
         yield
     except TemplateError as error:

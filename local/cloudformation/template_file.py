@@ -18,7 +18,7 @@ LANGUAGE_EXTENSIONS = "AWS::LanguageExtensions"  # only adds intrinsic functions
 
 
 def parse(path: Path) -> dict[str, Any]:
-    """Return the content of a template file; TemplateError says why it is no JSON object."""
+    """Return the content of a template file. Raise TemplateError if it is no JSON object."""
     try:
         content = path.read_text(encoding="utf-8-sig")
         parsed = json.loads(content)
@@ -39,7 +39,7 @@ def parse(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", expect(dict, parsed, f"{path}: the template", "an object"))
 
 
-def section(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
+def read_section(path: Path, content: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a section of a template: objects by their names."""
     found: dict[str, Any] = expect(dict, content.get(name, {}), f"{path}: {name}", "an object")
     for key, value in found.items():
@@ -59,7 +59,7 @@ def refuse_transforms(path: Path, transforms: Any) -> None:
 
 
 def check_attributes(logical_id: str, resource: dict[str, Any]) -> None:
-    """Refuse a resource that does not have the form of one."""
+    """Raise TemplateError if a resource has an unknown attribute, or an attribute of the wrong type."""
     if unknown := sorted(resource.keys() - RESOURCE_ATTRIBUTES):
         raise TemplateError(
             f"{logical_id}: {', '.join(unknown)} is no attribute of a resource; has it been misspelled?"
@@ -70,8 +70,8 @@ def check_attributes(logical_id: str, resource: dict[str, Any]) -> None:
         expect(dict, resource.get(name, {}), f"{logical_id}: {name}", "an object")
 
 
-def account_of_assembly(path: Path) -> Account | None:
-    """Return the account and region that the cloud assembly binds a template to; None if it is in no cloud assembly."""
+def find_assembly_account(path: Path) -> Account | None:
+    """Return the account and region of a template in its cloud assembly; None if it is in no cloud assembly."""
     try:
         artifacts = json.loads((path.parent / "manifest.json").read_text())["artifacts"].values()
         (bound,) = [

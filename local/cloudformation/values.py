@@ -1,4 +1,4 @@
-"""Values of properties: CloudFormation turns scalars into the type that a property has, "20" into 20 or true into "true"."""
+"""Converts values to the types of properties, as CloudFormation does: "20" to 20, or true to "true"."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 def coerce(shape: Shape, value: Any, where: str, ignored: Container[str] = ()) -> Any:
-    """Return the value with the types of the shape, without members that are `ignored`.
+    """Return the value, converted to the types of the shape, without the members in `ignored`.
 
     Raises:
-        TemplateError: it is something else; the message starts with `where`.
+        TemplateError: the value cannot be converted. The message starts with `where`.
     """
     result = value
     match shape:
@@ -54,9 +54,9 @@ def coerce_structure(shape: StructureShape, value: dict[str, Any], where: str, i
 
 
 def coerce_text(shape: StringShape, value: Any, where: str) -> str:
-    result = text(value) if isinstance(value, Scalar) else None
+    result = to_text(value) if isinstance(value, Scalar) else None
     if result is None or result not in (shape.enum or [result]):
-        raise wrong(where, " or ".join(shape.enum) if shape.enum else "a text", value)
+        raise build_error(where, " or ".join(shape.enum) if shape.enum else "a text", value)
     check_length(shape, result, where, "character(s)")
     if reference := re.search(r"\{\{resolve:.*?\}\}", result):
         raise TemplateError(f"{where}: the dynamic reference {reference[0]} is not resolved locally; use a value there")
@@ -70,7 +70,7 @@ def check_length(shape: Shape, value: Sized, where: str, unit: str) -> None:
 
 def coerce_boolean(value: Any, where: str) -> bool:
     if str(value).lower() not in {"true", "false"}:
-        raise wrong(where, "true or false", value)
+        raise build_error(where, "true or false", value)
     return str(value).lower() == "true"
 
 
@@ -85,26 +85,26 @@ def coerce_number(shape: Shape, value: Any, where: str) -> float:
     except (OverflowError, TypeError, ValueError):
         pass
     limits = "" if low is None or high is None else f" from {low} to {high}"
-    raise wrong(where, f"a {'whole ' if whole else ''}number{limits}", value)
+    raise build_error(where, f"a {'whole ' if whole else ''}number{limits}", value)
 
 
-def text(value: Scalar) -> str:
-    """Return a scalar as CloudFormation writes it into a text."""
+def to_text(value: Scalar) -> str:
+    """Return a scalar as text, in CloudFormation's format."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def expect(type_: type[T], value: Any, where: str, name: str) -> T:
-    """Return the value if it has the type; TemplateError names what it must be."""
+    """Return the value if it has the type, else raise TemplateError."""
     if not isinstance(value, type_):
-        raise wrong(where, name, value)
+        raise build_error(where, name, value)
     return value
 
 
-def wrong(where: str, expected: str, value: Any) -> TemplateError:
+def build_error(where: str, expected: str, value: Any) -> TemplateError:
     return TemplateError(f"{where} must be {expected}, it is {shorten(value)}")
 
 
 def shorten(value: Any) -> str:
-    """Return the value as JSON, cut where it is long."""
+    """Return the value as JSON, cut to 80 characters."""
     shown = json.dumps(value, ensure_ascii=False, default=lambda _: "AWS::NoValue")
     return shown if len(shown) <= 80 else f"{shown[:80]}…"

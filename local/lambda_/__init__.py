@@ -1,1 +1,1 @@
-"""Lambda's part: functions, their execution environments, and the Runtime API that these poll."""
+"""Emulates Lambda: functions, their execution environments, and the Runtime API that the environments poll."""

@@ -28,7 +28,7 @@ from local.paths import ROOT
 from local.reaper import Reaper
 
 LABEL = f"local-run={uuid.uuid4()}"  # on every container of this run
-SIGNALLED = 128  # exit status of `docker run` after a signal, minus the signal
+SIGNALLED = 128  # after a signal, `docker run` exits with this plus the signal's number
 REGISTRY_SECONDS = 15.0
 DOCKER_SECONDS = 20.0
 COMPLAINT_LINES = 8
@@ -44,7 +44,7 @@ except OSError:
 
 @dataclass(frozen=True)
 class Container(RuntimeProcess):
-    """A container and the `docker run` that attends it, which passes SIGTERM on."""
+    """A container, and the process of `docker run`, which forwards SIGTERM to the container."""
 
     name: str = ""
     memory_mb: int = 0
@@ -67,23 +67,28 @@ class Container(RuntimeProcess):
 
 
 class Containers:
-    """The built images, as Lambda runs them: read-only, with /tmp, as their own user.
+    """Builds images and runs functions in them as Lambda does: read-only except /tmp, as the image's own user.
 
-    They share the host's network, so that nothing local has to listen beyond the loopback interface.
+    Containers share the host's network, so that local servers listen on the loopback interface only.
     """
 
     name = "images"
 
     def __init__(self, mounts: Sequence[Path] = (), *, source: Path = ROOT / "images") -> None:
-        """Mount these files at their own paths; `source` has the user's folder of each target."""
+        """Run containers with these files mounted at the same path.
+
+        Args:
+            mounts: the files.
+            source: the folder of the functions' sources, one folder for each bake target.
+        """
         self._mounts = mounts
         self._source = source
-        self._images: dict[str, str] = {}  # the image's ID of each target
+        self._images: dict[str, str] = {}  # image ids by target
         self._replaced: set[str] = set()
         self._reaper = Reaper(label=LABEL)
 
     async def prepare(self, targets: set[str]) -> dict[str, Launch]:
-        """Build the images of these targets; return how to launch each. Later builds do not change these launches.
+        """Build the images of these targets; return what launches each. A launch keeps its image after later builds.
 
         Raises:
             LaunchError: the images cannot be built, or their containers cannot reach this process.
@@ -101,14 +106,14 @@ class Containers:
         return {target: partial(self._launch, image) for target, image in images.items()}
 
     async def stop(self) -> None:
-        """Remove this run's containers, and its images that later builds have replaced."""
+        """Remove the containers of this run, and the images that were replaced by later builds."""
         await self._reaper.stop()
         if replaced := self._replaced - {*self._images.values()}:
             unnamed = await run_docker("image", "ls", "--quiet", "--no-trunc", "--filter=dangling=true")
             await run_docker("image", "rm", *replaced.intersection(unnamed.split()))
 
     async def _bake(self, targets: set[str]) -> dict[str, str]:
-        """Return the image's ID of each target."""
+        """Build the images of these targets; return the image ids by target."""
         if shutil.which("docker") is None:
             raise LaunchError("docker buildx bake: there is no docker command")
         with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +136,7 @@ class Containers:
         return {target: await find_image_id(built[target]) for target in targets}
 
     def _localize(self, text: str) -> str:
-        """Replace paths of handlers in an image by those of the user's files."""
+        """Replace the paths of handlers in an image by the paths of the user's files."""
 
         def replace(path: re.Match[str]) -> str:
             file = self._source / path[1] / f"{path[1]}.py"
@@ -140,7 +145,7 @@ class Containers:
         return re.sub(r"(?:/out/)?var/task/(\w+)\.py", replace, text)
 
     async def _check_network(self, image: str) -> None:
-        """Raise LaunchError if a container cannot connect to this process; an image without Python is not checked."""
+        """Raise LaunchError if a container cannot connect to this process. An image without Python is not checked."""
         server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
         async with server:
             address = str(server.sockets[0].getsockname())
@@ -177,15 +182,17 @@ class Containers:
 
 
 async def read_build_error(output: Output) -> str:
-    """Return what the failed step of a build has printed, or its last line; with advice if there is no base image.
+    """Read a build's output; return what the failed step has printed, or the build's last line.
+
+    If the base image is missing, add advice.
 
     Raises:
-        LaunchError: a registry does not answer; BuildKit would wait for minutes.
+        LaunchError: a registry does not answer in time; BuildKit would wait for minutes.
     """
-    last, asked = "", dict[str, str]()  # the base images that registries are asked for, by step
+    last, asked = "", dict[str, str]()  # `asked`: base images by the build step that waits for a registry
     printed: defaultdict[str, list[str]] = defaultdict(list)  # by step
     failed: list[str] = []
-    lines = output.lines()
+    lines = output.read_lines()
     while True:
         try:
             async with asyncio.timeout(REGISTRY_SECONDS if asked else None):
@@ -211,13 +218,13 @@ async def read_build_error(output: Output) -> str:
 
 
 async def find_image_id(built: dict[str, str]) -> str:
-    """Return the id by which the engine knows a built image: containerd's image store does not use the config digest."""
+    """Return the engine's id of a built image. With containerd's image store, it is not the config digest."""
     inspected = await run_docker("image", "inspect", "--format={{.Id}}", built.get("image.name", ""))
     return inspected.strip() or built["containerimage.config.digest"]
 
 
 async def run_docker(*arguments: str) -> str:
-    """Return what a docker command prints, which is nothing if it fails."""
+    """Run a docker command; return what it prints, or an empty text if it cannot run or takes too long."""
     try:
         docker = await asyncio.create_subprocess_exec("docker", *arguments, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
     except OSError:

@@ -1,4 +1,4 @@
-"""Runs an execution environment: the real awslambdaric polls a Lambda Runtime API of ours.
+"""Runs an execution environment: serves a Lambda Runtime API, which the real awslambdaric polls.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -20,8 +20,8 @@ from httptools import HttpParserError
 from local.journal import Journal
 from local.lambda_.function import Function
 from local.lambda_.http import HttpConnection
-from local.lambda_.init_errors import find_lines
-from local.lambda_.invocation import Invocation, Pending
+from local.lambda_.init_errors import find_error_lines
+from local.lambda_.invocation import Invocation, PendingInvocation
 from local.lambda_.log_line import LogLine
 from local.lambda_.runtime_process import Launch, RuntimeProcess
 from local.lambda_.variables import collect_variables
@@ -34,11 +34,11 @@ MAX_ANSWER_BYTES = 6 * 1024 * 1024 + 100  # Lambda's own limit
 logger = logging.getLogger(__name__)
 
 Answer = Callable[[HTTPStatus, dict[str, str], bytes], None]
-Begin = Callable[[Pending], None]
+Begin = Callable[[PendingInvocation], None]
 
 
 class RuntimeApi(HttpConnection):
-    """The connection of a runtime."""
+    """A runtime's HTTP connection to the Runtime API."""
 
     def __init__(self, environment: ExecutionEnvironment) -> None:
         super().__init__()
@@ -47,12 +47,12 @@ class RuntimeApi(HttpConnection):
     def data_received(self, data: bytes) -> None:
         try:
             super().data_received(data)
-        except HttpParserError as error:  # or of what a request has set off
+        except HttpParserError as error:  # a malformed request, or an exception in a callback of the parser
             logger.warning("%s: its runtime cannot be served", self.environment.function.target, exc_info=error)
             self.transport.abort()
 
     def on_body(self, part: bytes) -> None:
-        if len(self.body) <= MAX_ANSWER_BYTES:  # the rest is not needed to refuse it
+        if len(self.body) <= MAX_ANSWER_BYTES:  # a larger body is refused, so the rest is not kept
             super().on_body(part)
 
     def serve(self, method: str, target: str, body: bytes) -> None:
@@ -81,15 +81,15 @@ class ExecutionEnvironment:
         on_end: Callable[[ExecutionEnvironment], None],
         journal: Journal | None = None,
     ) -> None:
-        """Start it.
+        """Start the environment.
 
         Args:
-            function: as the template declares it.
+            function: the function that it runs.
             launch: starts the process.
-            variables: that it gets besides those of Lambda and the template.
-            on_ready: called when it can begin an invocation, with what begins it.
-            on_exit: called when its process has exited: it cannot begin an invocation any more.
-            on_end: called when its process has ended and is cleaned up.
+            variables: environment variables in addition to those of Lambda and of the template.
+            on_ready: called when it can begin an invocation, with a function that begins the invocation.
+            on_exit: called when its process has exited, so it cannot begin an invocation any more.
+            on_end: called when its process has exited and is cleaned up.
             journal: where its log is recorded.
         """
         self.function = function
@@ -99,65 +99,65 @@ class ExecutionEnvironment:
         self.init_error: Invocation | None = None
         self._init_error_lines: list[str] = []
         self._last_lines: deque[str] = deque(maxlen=3)  # of the init phase's log
-        self.given = variables
+        self.extra_variables = variables
         self._on_ready = on_ready
         self._on_exit = on_exit
         self._on_end = on_end
         self._ending = False
         self._started_at = time.time()
         self._init: tuple[float, float] | None = None  # when the init phase began and ended, until the first invocation
-        self._current: Pending | None = None
+        self._current: PendingInvocation | None = None
         self._launched: RuntimeProcess | None = None
         self._killing: asyncio.Task[None] | None = None
-        self._life = asyncio.create_task(self._live())
+        self._running = asyncio.create_task(self._run())
 
     def explain_init_error(self) -> str:
-        """Return type and message of the init error, with the lines of the user's code that it comes from."""
+        """Return type and message of the init error, and the lines of the user's code that caused it."""
         assert self.init_error
         explanation = "\n".join((f"{self.init_error.error}: {self.init_error.message}", *self._init_error_lines))
         return self._launched.localize(explanation) if self._launched else explanation
 
     def end(self) -> None:
-        """Send SIGTERM to the process, and SIGKILL after STOP_SECONDS."""
+        """Send SIGTERM to the process, and SIGKILL if it has not ended after STOP_SECONDS."""
         self._ending = True
         if self._launched and self._launched.process.returncode is None:
             self._launched.terminate()
             kill = asyncio.get_running_loop().call_later(STOP_SECONDS, self._kill)
-            self._life.add_done_callback(lambda _: kill.cancel())
+            self._running.add_done_callback(lambda _: kill.cancel())
 
     async def stop(self) -> None:
         self.end()
-        await self._life
+        await self._running
 
-    async def _live(self) -> None:
+    async def _run(self) -> None:
         server = None
         try:
             server = await asyncio.get_running_loop().create_server(lambda: RuntimeApi(self), "127.0.0.1", 0)
             host, port = server.sockets[0].getsockname()
-            variables = collect_variables(self.function, self.given, f"{host}:{port}")
+            variables = collect_variables(self.function, self.extra_variables, f"{host}:{port}")
             self._launched = await self.launch(self.function, variables)
-            await self._attend(self._launched)
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for this environment
+            await self._wait_for_exit(self._launched)
+        except Exception as error:  # noqa: BLE001 - after any error, no invocation may wait for this environment
             self._fail(Invocation(error="Runtime.StartFailed", message=str(error) or type(error).__name__))
         finally:
             self._on_end(self)
             if server:
                 server.close()
 
-    async def _attend(self, launched: RuntimeProcess) -> None:
-        """Wait until the process has ended, and clean up."""
+    async def _wait_for_exit(self, launched: RuntimeProcess) -> None:
+        """Wait until the process has exited, then clean up."""
         if self._ending:
             self.end()
         seconds = max(INIT_SECONDS, self.function.timeout_seconds)  # Lambda repeats the init phase in the invocation
         init_limit = asyncio.get_running_loop().call_later(seconds, self._give_up_init, seconds)
-        logging_ = asyncio.create_task(self._log(launched))
+        logging_ = asyncio.create_task(self._read_log(launched))
         await launched.process.wait()
         self._on_exit(self)
         init_limit.cancel()
         if self._killing:
             await self._killing
         end = await launched.clean_up()
-        await asyncio.wait([logging_], timeout=STOP_SECONDS)  # no more: a process that it has started may hold the pipe
+        await asyncio.wait([logging_], timeout=STOP_SECONDS)  # a process that it has started may hold the pipe open
         launched.output.close()
         self._fail(end)
 
@@ -165,7 +165,7 @@ class ExecutionEnvironment:
         """Serve one request of the runtime."""
         match method, path.removeprefix(API).strip("/").split("/"):
             case "GET", ["invocation", "next"]:
-                self._next(answer)
+                self._serve_next(answer)
                 return
             case "POST", ["invocation", request_id, "response"]:
                 self._settle(request_id, parse_answer(body))
@@ -176,25 +176,25 @@ class ExecutionEnvironment:
                 self._settle(request_id, parse_error(body)[0])
             case "POST", ["init", "error"]:
                 error, trace = parse_error(body)
-                self._fail_init(error, find_lines(error.message, trace, self._launched) if self._launched else [])
+                self._fail_init(error, find_error_lines(error.message, trace, self._launched) if self._launched else [])
             case _:
                 answer(HTTPStatus.NOT_FOUND, {}, b"")
                 return
         answer(HTTPStatus.ACCEPTED, {}, b'{"status":"OK"}')
 
-    def _next(self, answer: Answer) -> None:
+    def _serve_next(self, answer: Answer) -> None:
         self._current = None
         if not self.initialized.done():
             self._init = self._started_at, time.time()
             self.initialized.set_result(None)
         if self._ending:
-            return  # it is being killed: an invocation would be lost
+            return  # an invocation would be lost, because the environment is ending
         self._on_ready(self, partial(self._begin, answer))
 
-    def _begin(self, answer: Answer, pending: Pending) -> None:
+    def _begin(self, answer: Answer, pending: PendingInvocation) -> None:
         self._current = pending
         if self._launched and self._launched.process.returncode is not None:
-            return  # it died as its turn came: `_fail` settles the invocation
+            return  # the process died just now: `_fail` settles the invocation
         init, self._init = self._init, None
         if pending.recorder:
             pending.recorder.begin(init)
@@ -212,8 +212,8 @@ class ExecutionEnvironment:
         if self._current and self._current.request_id == request_id:
             self._current.settle(invocation)
 
-    def _time_out(self, pending: Pending) -> None:
-        """Fail the invocation and kill the environment with all its state, as Lambda does."""
+    def _time_out(self, pending: PendingInvocation) -> None:
+        """Fail the invocation and kill the environment, so that its state is lost, as on Lambda."""
         message = f"{pending.request_id} Task timed out after {self.function.timeout_seconds:.2f} seconds"
         logger.warning("%s: %s", self.function.target, message, extra={"request_id": pending.request_id})
         pending.settle(Invocation(error="Sandbox.Timedout", message=message))
@@ -233,7 +233,7 @@ class ExecutionEnvironment:
             self.initialized.set_result(None)
 
     def _fail(self, invocation: Invocation) -> None:
-        """Fail what the environment was doing when it ended."""
+        """Fail the init phase or the invocation that was running when the environment ended."""
         if self._current:
             message = f"RequestId: {self._current.request_id} Error: {invocation.message}"
             invocation = dataclasses.replace(invocation, message=message)
@@ -248,9 +248,9 @@ class ExecutionEnvironment:
         if self._launched and self._launched.process.returncode is None and not self._killing:
             self._killing = asyncio.create_task(self._launched.kill())
 
-    async def _log(self, launched: RuntimeProcess) -> None:
+    async def _read_log(self, launched: RuntimeProcess) -> None:
         log = logging.getLogger(f"function.{self.function.target}")
-        async for line in launched.output.lines():
+        async for line in launched.output.read_lines():
             text = launched.localize(line)
             if not self.initialized.done():
                 self._last_lines.append(text)
@@ -274,7 +274,7 @@ def parse_answer(body: bytes) -> Invocation:
 
 
 def parse_error(body: bytes) -> tuple[Invocation, list[str]]:
-    """Return the error, and the entries of its stack trace."""
+    """Return the error that the runtime has reported, and the entries of its stack trace."""
     try:
         error = json.loads(body)
         trace = [str(entry) for entry in error.get("stackTrace") or ()]

@@ -1,4 +1,4 @@
-"""A function as the template declares it."""
+"""A Lambda function of the template."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from local.aws.iam import Role
 
 @dataclass(frozen=True)
 class Function:
-    """An AWS::Lambda::Function; `target` is the bake target, and with it the handler's module."""
+    """An AWS::Lambda::Function. `target` is the bake target and also the name of the handler's module."""
 
     name: str
     arn: str

@@ -1,4 +1,4 @@
-"""HTTP for the Lambda Runtime API."""
+"""A minimal HTTP server for the Lambda Runtime API."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from httptools import HttpRequestParser
 
 
 class HttpConnection(asyncio.Protocol):
-    """HTTP/1.1 for a client that waits for each answer before it asks again.
+    """An HTTP/1.1 connection for a client that waits for each response before its next request.
 
-    A server library does the same with more comfort and takes a fifth of the time that a message takes in all.
+    A server library would be more convenient, but it would take a fifth of a message's total time.
     """
 
     def __init__(self) -> None:

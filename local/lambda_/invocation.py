@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from local.ids import new_span_id, new_trace_id
+from local.ids import make_span_id, make_trace_id
 
 if TYPE_CHECKING:
     from local.traces import InvocationRecorder
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Invocation:
-    """What came of invoking a function: its answer, or why there is none.
+    """The result of an invocation: the function's answer, or an error.
 
     Attributes:
         error: the error's type, e.g. `KeyError` or `Sandbox.Timedout`; None for an answer.
@@ -34,20 +34,20 @@ class Invocation:
 
 
 @dataclass
-class Pending:
+class PendingInvocation:
     """An invocation that waits for its answer.
 
     Attributes:
-        span_id: id of the function's segment in the trace, the parent of what the function traces.
-        recorder: records it in the journal, if there is one.
+        span_id: the id of the function's segment in the trace. It is the parent of the segments that the function sends.
+        recorder: records the invocation in the journal; None without a journal.
     """
 
     payload: bytes
     answer: asyncio.Future[Invocation]
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     timer: asyncio.TimerHandle | None = None
-    trace_id: str = field(default_factory=new_trace_id)
-    span_id: str = field(default_factory=new_span_id)
+    trace_id: str = field(default_factory=make_trace_id)
+    span_id: str = field(default_factory=make_span_id)
     recorder: InvocationRecorder | None = None
 
     @property

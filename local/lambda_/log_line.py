@@ -1,4 +1,4 @@
-"""A line of a function's log, as the runtime or the function itself has written it."""
+"""Parses a line of a function's log, which the runtime or the function itself has written."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line, with what it says about where it comes from.
+    """A line of a log, with the ids in it.
 
     Attributes:
         record: the JSON object; empty if the line is text.
-        request_id: Lambda's; None if the line does not name it.
+        request_id: Lambda's request id; None if the line does not contain it.
     """
 
     text: str

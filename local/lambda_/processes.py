@@ -15,23 +15,28 @@ from local.lambda_.runtime_process import Launch, Output, RuntimeProcess
 from local.paths import ROOT, VENVS
 from local.reaper import Reaper
 
-# What the image sets on Lambda. LD_LIBRARY_PATH is left out: it would lead this machine's Python to other libraries.
+# The variables that the image sets on Lambda, except LD_LIBRARY_PATH: this machine's Python would load other libraries.
 IMAGE = {"LANG": "en_US.UTF-8", "PATH": "/usr/local/bin:/usr/bin:/bin:/opt/bin", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class Processes:
-    """awslambdaric in virtual environments that are made of the images' own locked requirements."""
+    """Runs functions by awslambdaric, in virtual environments with the images' own locked requirements."""
 
     name = "processes"
 
     def __init__(self, source: Path, snapshots: Path) -> None:
-        """Find a folder for each bake target in `source`; keep copies in `snapshots` until `stop`."""
+        """Run snapshots of the sources.
+
+        Args:
+            source: the folder of the functions' sources, one folder for each bake target.
+            snapshots: the folder for the snapshots, which `stop` removes.
+        """
         self._source = source
-        self._snapshots = snapshots.resolve() / uuid.uuid4().hex  # Python's stack traces have no symbolic links
+        self._snapshots = snapshots.resolve() / uuid.uuid4().hex  # paths in stack traces have no symbolic links
         self._reaper = Reaper(self._snapshots)
 
     async def prepare(self, targets: set[str]) -> dict[str, Launch]:
-        """Copy the sources of these targets; return how to launch them from the copies.
+        """Copy the sources of these targets; return what launches each target from its copy.
 
         Raises:
             LaunchError: a handler or a virtual environment is missing, or a file cannot be copied.
@@ -48,12 +53,12 @@ class Processes:
         return {target: partial(self._launch, await asyncio.to_thread(self._copy, target)) for target in targets}
 
     async def stop(self) -> None:
-        """Remove the copies."""
+        """End the processes and remove the snapshots."""
         await self._reaper.stop()
 
     def _copy(self, target: str) -> Path:
         source, copy = self._source / target, Path(tempfile.mkdtemp(prefix=f"{target}-", dir=self._snapshots))
-        try:  # an editor's lock file is a link to nothing
+        try:  # an editor's lock file may be a dangling link
             shutil.copytree(source, copy, ignore=list_ignored, ignore_dangling_symlinks=True, dirs_exist_ok=True)
         except shutil.Error as error:
             reasons = "; ".join(f"{file}: {reason}" for file, _, reason in error.args[0])
@@ -77,7 +82,7 @@ class Processes:
 
 
 def list_ignored(folder: str, names: list[str]) -> list[str]:
-    """Return the files of a folder that are no part of the code: caches, sockets, pipes, and links to a folder above."""
+    """Return the files of a folder that are not copied: caches, sockets, pipes, and links to a folder above."""
     here = Path(folder)
     return [
         name

@@ -10,17 +10,17 @@ from typing import Any
 from local.journal import Journal
 from local.lambda_.environment import Begin, ExecutionEnvironment
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation, Pending
+from local.lambda_.invocation import Invocation, PendingInvocation
 from local.lambda_.runtime_process import Launch
 from local.traces import InvocationRecorder
 
 
 class InitError(Exception):
-    """A function's init phase failed; the message is the function's own."""
+    """A function's init phase failed. The message has the function's own error."""
 
 
 class FunctionRunner:
-    """A function with up to `concurrency` execution environments; more invocations than that wait in line."""
+    """Runs a function in up to `concurrency` execution environments. Further invocations wait in a queue."""
 
     def __init__(
         self,
@@ -37,41 +37,43 @@ class FunctionRunner:
         self.concurrency = concurrency
         self.journal = journal
         self._generation = self._newest = 0  # each `replace` starts a generation of environments
-        self._generations: dict[ExecutionEnvironment, int] = {}  # of the environments that live
+        self._generations: dict[ExecutionEnvironment, int] = {}  # the generation of each environment that runs
         self._idle: dict[ExecutionEnvironment, Begin] = {}
-        self._waiting: deque[Pending] = deque()
+        self._waiting: deque[PendingInvocation] = deque()
         self._replacing = asyncio.Lock()
         self._stopped = False
 
     async def start(self) -> None:
-        """Run the init phase of one environment, so that a broken function is known before the first client.
+        """Run the init phase of one environment, so that a broken function fails before the first client connects.
 
         Raises:
-            InitError: it failed.
+            InitError: the init phase failed.
         """
-        await self._initialize(self._add(self.function, self.launch, self.environment, self._generation))
+        await self._initialize(self._start_environment(self.function, self.launch, self.environment, self._generation))
 
     async def replace(
         self, launch: Launch, function: Function | None = None, environment: dict[str, str] | None = None
     ) -> None:
-        """Serve from now on with another launch; and another description and environment, if they are given.
+        """Replace the launch and, if given, the function's description and its environment variables.
 
-        Environments from before end when they have answered.
+        The old execution environments end when they have answered their invocations.
 
         Raises:
-            InitError: the init phase of the first new environment failed; those from before keep serving.
+            InitError: the init phase of the first new environment failed; the old environments keep serving.
         """
         async with self._replacing:
             if self._stopped:
                 raise InitError(f"{self.function.target}: the local run ends")
             self._newest += 1
             await self._initialize(
-                self._add(function or self.function, launch, environment or self.environment, self._newest)
+                self._start_environment(
+                    function or self.function, launch, environment or self.environment, self._newest
+                )
             )
 
     def invoke(self, event: dict[str, Any]) -> asyncio.Future[Invocation]:
-        """Begin at once. Never raise for what the function does: errors, crashes and timeouts are in the result."""
-        pending = Pending(json.dumps(event).encode(), asyncio.get_running_loop().create_future())
+        """Invoke the function; return a future. Errors, crashes and timeouts are in its result, never raised."""
+        pending = PendingInvocation(json.dumps(event).encode(), asyncio.get_running_loop().create_future())
         if self.journal:
             pending.recorder = InvocationRecorder(self.journal, self.function, event, pending)
         if self._idle:
@@ -93,7 +95,7 @@ class FunctionRunner:
         if environment.init_error:
             raise InitError(f"{self.function.target}: {environment.explain_init_error()}")
 
-    def _add(
+    def _start_environment(
         self, function: Function, launch: Launch, variables: dict[str, str], generation: int
     ) -> ExecutionEnvironment:
         environment = ExecutionEnvironment(
@@ -109,8 +111,8 @@ class FunctionRunner:
         return environment
 
     def _on_ready(self, environment: ExecutionEnvironment, begin: Begin) -> None:
-        """Give the environment the next invocation, as soon as there is one."""
-        generation = self._generations.get(environment, -1)  # it may end just now
+        """Give the environment the next invocation, or end it if it belongs to an old generation."""
+        generation = self._generations.get(environment, -1)  # -1 if it has just ended
         if generation > self._generation:
             self._switch_to(environment)
         if generation < self._generation:
@@ -123,7 +125,7 @@ class FunctionRunner:
 
     def _switch_to(self, first: ExecutionEnvironment) -> None:
         self._generation = self._generations[first]
-        self.function, self.launch, self.environment = first.function, first.launch, first.given
+        self.function, self.launch, self.environment = first.function, first.launch, first.extra_variables
         for environment in self._idle:
             environment.end()
         self._idle.clear()
@@ -132,7 +134,7 @@ class FunctionRunner:
         self._idle.pop(environment, None)
 
     def _on_end(self, environment: ExecutionEnvironment) -> None:
-        """Fail one waiting invocation if the init phase failed."""
+        """Remove an environment that has ended. Fail one waiting invocation if its init phase failed."""
         generation = self._generations.pop(environment)
         self._idle.pop(environment, None)
         if environment.init_error and generation == self._generation and self._waiting:
@@ -144,4 +146,4 @@ class FunctionRunner:
         starting = sum(not each.initialized.done() for each in current)
         if not self._stopped:
             for _ in range(min(len(self._waiting) - starting, self.concurrency - len(current))):
-                self._add(self.function, self.launch, self.environment, self._generation)
+                self._start_environment(self.function, self.launch, self.environment, self._generation)

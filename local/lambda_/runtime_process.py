@@ -1,4 +1,4 @@
-"""A started execution environment."""
+"""The process of an execution environment, and its output."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LOG_LINE_BYTES = 1024 * 1024
 
 
 class Output:
-    """The standard output and standard error of a process.
+    """A pipe for the standard output and standard error of a process.
 
-    With asyncio's own pipe, `Process.wait` returns only when every process that holds the pipe has ended.
+    With asyncio's own pipe, `Process.wait` would return only after every process that holds the pipe has ended.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Output:
         self._transport: asyncio.BaseTransport | None = None
 
     async def start(self, *command: str | Path, **options: Any) -> Process:
-        """Start a process group that writes here."""
+        """Start a process, in a process group of its own, that writes to this pipe."""
         reading, writing = os.pipe()
         protocol = asyncio.StreamReaderProtocol(self.reader)
         self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -48,7 +48,7 @@ class Output:
         finally:
             os.close(writing)
 
-    async def lines(self) -> AsyncIterator[str]:
+    async def read_lines(self) -> AsyncIterator[str]:
         """Yield each line, until every process that holds the pipe has ended."""
         while True:
             try:
@@ -68,14 +68,14 @@ class Output:
 
 @dataclass(frozen=True)
 class RuntimeProcess:
-    """The process of an execution environment, which leads a process group.
+    """The process of an execution environment. It leads a process group.
 
     Attributes:
-        output: what the process writes.
-        task_root: the folder that the function's code is run from.
-        source: the user's folder of the same code.
-        reaper: ends the process with the local run.
-        descendants: the command lines of the processes that it had started when it was asked to end, by id.
+        output: the pipe that the process writes to.
+        task_root: the folder in which the function's code runs.
+        source: the user's folder with the same code.
+        reaper: kills the process when the local run ends.
+        descendants: command lines, by pid, of the child processes that ran when the process got SIGTERM.
     """
 
     process: Process
@@ -86,13 +86,13 @@ class RuntimeProcess:
     descendants: dict[int, str] = field(default_factory=dict, init=False)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM to the process."""
         self.descendants.update(find_descendants(self.process.pid))
         with suppress(ProcessLookupError):
             os.kill(self.process.pid, signal.SIGTERM)  # Process.terminate() can take the exit status from asyncio
 
     async def kill(self) -> None:
-        """End it and the processes that it has started."""
+        """Kill the process and the processes that it has started."""
         for pid in select_running({**self.descendants, **find_descendants(self.process.pid)}):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -100,14 +100,14 @@ class RuntimeProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     async def clean_up(self) -> Invocation:
-        """End the processes that the ended one has started; return how it ended as an error, in Lambda's words."""
+        """Kill the processes that the exited one has started; return how it exited, as Lambda's error."""
         await RuntimeProcess.kill(self)
         if self.reaper:
             self.reaper.release(self.process.pid)
         return Invocation(error="Runtime.ExitError", message=describe_exit(self.process.returncode or 0))
 
     def localize(self, text: str) -> str:
-        """Replace paths of the function's code by those of the user's files."""
+        """Replace the paths of the function's code by the paths of the user's files."""
         if self.source is None or self.task_root not in text:
             return text
         source = self.source
@@ -124,7 +124,7 @@ Launch = Callable[[Function, dict[str, str]], Awaitable[RuntimeProcess]]
 
 
 def describe_exit(status: int) -> str:
-    """Return Lambda's words for an exit status, which is negative for a signal."""
+    """Return Lambda's message for an exit status. A negative status is the number of a signal."""
     if status == 0:
         return "Runtime exited without providing a reason"
     if status > 0:
@@ -134,5 +134,5 @@ def describe_exit(status: int) -> str:
 
 
 def format_path(path: Path) -> str:
-    """Return a path as the user would write it here."""
+    """Return a path relative to the current folder if it is below it, else the full path."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

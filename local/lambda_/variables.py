@@ -1,4 +1,7 @@
-"""The environment variables of a function, https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html."""
+"""Collects a function's environment variables.
+
+https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from collections.abc import Mapping
 from local.lambda_.function import Function
 
 
-def collect_variables(function: Function, given: Mapping[str, str], runtime_api: str) -> dict[str, str]:
-    """Return what Lambda sets, what the template sets, and what is `given`; those that Lambda reserves win.
+def collect_variables(function: Function, extra: Mapping[str, str], runtime_api: str) -> dict[str, str]:
+    """Return the variables of Lambda, those of the template, and `extra`. Those that Lambda reserves take precedence.
 
-    PATH, LANG and the like are the image's, or stand for the image's.
+    PATH, LANG and similar variables are not here: the image sets them, or processes.py in its place.
 
     Raises:
-        ValueError: no process can have one of these variables.
+        ValueError: no process can have a variable with this name or value.
     """
     reserved = {
         "_HANDLER": f"{function.target}.handler",
@@ -34,10 +37,10 @@ def collect_variables(function: Function, given: Mapping[str, str], runtime_api:
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
         "LAMBDA_TASK_ROOT": "/var/task",
     }
-    if reserved["AWS_LAMBDA_LOG_FORMAT"] == "JSON":  # without a level the root logger stays at WARNING
+    if reserved["AWS_LAMBDA_LOG_FORMAT"] == "JSON":  # without this level the root logger would stay at WARNING
         reserved["AWS_LAMBDA_LOG_LEVEL"] = function.logging.get("ApplicationLogLevel", "INFO")
     defaults = {"AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR", "TZ": ":UTC"}
-    variables = {**defaults, **function.environment, **given, **reserved}
+    variables = {**defaults, **function.environment, **extra, **reserved}
     for name, value in variables.items():
         if not isinstance(value, str) or re.search(r"[\0\ud800-\udfff]", name + value) or "=" in name:
             rule = "a name has no '=', and a value is text without null characters and lone surrogates"

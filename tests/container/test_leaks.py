@@ -364,7 +364,7 @@ def sign_up(facts: dict[str, Any], canary: Canary) -> str:
         Username=email,
         UserAttributes=[{"Name": "locale", "Value": canary.marker}],
     )
-    return canary.mark(users.id_token(email, password))
+    return canary.mark(users.get_id_token(email, password))
 
 
 def connect_clients(port: int, mode: str, token: str, canary: Canary) -> str:

@@ -1,4 +1,4 @@
-"""The stack is synthesized again only if something that it depends on has changed."""
+"""The stack is synthesized again only if one of its inputs has changed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 from infra import bake
 from local import assembly, paths
-from local.assembly import fingerprint
+from local.assembly import compute_fingerprint
 from tests.fixtures import ROOT
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of what the stack depends on, in which nothing has been synthesized."""
+    """A copy of the stack's inputs, without a cached assembly."""
     for name in assembly.INPUTS:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -53,7 +53,7 @@ def test_unchanged_stack_is_synthesized_once_for_each_context(synthesized: list[
     assert synthesized == [{"selfSignUp": "true", **context} for context in (plain, {"a": "1"}, {"a": "2"})]
 
 
-def test_context_decides_whether_strangers_may_sign_up(project: Path, synthesized: list[dict[str, str]]) -> None:
+def test_context_decides_whether_users_may_sign_up(project: Path, synthesized: list[dict[str, str]]) -> None:
     get_template({"selfSignUp": "false"})
     (project / "cdk.json").write_text('{"app": "app", "context": {"selfSignUp": false}}')
     get_template({})
@@ -84,27 +84,27 @@ def test_oldest_assemblies_are_deleted(project: Path, synthesized: list[dict[str
     ],
 )
 def test_changed_file_changes_the_fingerprint(project: Path, name: str) -> None:
-    before = fingerprint({})
+    before = compute_fingerprint({})
 
     with (project / name).open("a") as file:
         file.write("\n")
 
-    assert fingerprint({}) != before
+    assert compute_fingerprint({}) != before
 
 
 def test_changed_variable_of_an_image_changes_the_fingerprint(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fingerprint({})
+    before = compute_fingerprint({})
     monkeypatch.setenv("TAG", "other")  # names the image, and is not in it
-    assert fingerprint({}) == before
+    assert compute_fingerprint({}) == before
 
     monkeypatch.setenv("BASE_IMAGE", "python:3.14-slim")
 
-    assert fingerprint({}) != before
+    assert compute_fingerprint({}) != before
 
 
 def test_bytecode_does_not_change_the_fingerprint(project: Path) -> None:
-    before = fingerprint({})
+    before = compute_fingerprint({})
     (project / "infra" / "__pycache__").mkdir(exist_ok=True)
     (project / "infra" / "__pycache__" / "app.cpython-311.pyc").write_bytes(b"new")
 
-    assert fingerprint({}) == before
+    assert compute_fingerprint({}) == before

@@ -1,4 +1,4 @@
-"""The local AWS: ministack as a process of ours, and the template's resources in it."""
+"""The local AWS: the ministack process, and the template's resources in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from local.aws import ministack as local_aws
 from local.aws.account import Account
 from local.aws.ministack import LocalAws
-from local.aws.resources import Created, create_resources
+from local.aws.resources import CreatedResources, create_resources
 from local.aws.users import Users
 from local.cloudformation.template import Template
 from local.errors import CommandError, LaunchError, TemplateError
@@ -54,14 +54,14 @@ def template(folder: Path, resources: dict[str, dict[str, Any]]) -> Template:
 
 
 @pytest.fixture(scope="module")
-def created(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Created:
+def created(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> CreatedResources:
     return create_resources(template(tmp_path_factory.mktemp("template"), RESOURCES), aws)
 
 
 # Resources
 
 
-def test_created_resources_have_their_own_ids(aws: LocalAws, created: Created) -> None:
+def test_created_resources_have_their_own_ids(aws: LocalAws, created: CreatedResources) -> None:
     pool, app_client = created.physical_ids["Users"], created.physical_ids["Page"]
 
     described = aws.client("cognito-idp").describe_user_pool_client(UserPoolId=pool, ClientId=app_client)
@@ -70,7 +70,7 @@ def test_created_resources_have_their_own_ids(aws: LocalAws, created: Created) -
     assert described["UserPoolClient"]["ExplicitAuthFlows"] == ["ALLOW_USER_SRP_AUTH"]
 
 
-def test_table_forgets_by_the_templates_attribute(aws: LocalAws, created: Created) -> None:
+def test_table_has_the_time_to_live_of_the_template(aws: LocalAws, created: CreatedResources) -> None:
     table = created.physical_ids["Connections"]
 
     found = aws.client("dynamodb").describe_time_to_live(TableName=table)["TimeToLiveDescription"]
@@ -80,7 +80,7 @@ def test_table_forgets_by_the_templates_attribute(aws: LocalAws, created: Create
 
 
 @pytest.mark.parametrize("specification", [None, {"AttributeName": "removedAt", "Enabled": False}], ids=["none", "off"])
-def test_table_without_a_time_to_live_forgets_nothing(
+def test_table_without_a_time_to_live_deletes_nothing(
     aws: LocalAws, tmp_path: Path, specification: dict[str, Any] | None
 ) -> None:
     properties = {**RESOURCES["Connections"]["Properties"], "TableName": f"lasting-{specification is None}"}
@@ -91,13 +91,13 @@ def test_table_without_a_time_to_live_forgets_nothing(
     assert create_resources(template(tmp_path, resources), aws).expiring == {}
 
 
-def test_user_signs_in_with_the_right_password_only(aws: LocalAws, created: Created) -> None:
+def test_user_signs_in_with_the_right_password_only(aws: LocalAws, created: CreatedResources) -> None:
     users = Users(aws.url, created.physical_ids["Users"], created.physical_ids["Page"])
     users.add("ada@example.com", PASSWORD)
 
-    assert users.id_token("ada@example.com", PASSWORD).count(".") == 2
+    assert users.get_id_token("ada@example.com", PASSWORD).count(".") == 2
     with pytest.raises(CommandError, match="Incorrect username or password"):
-        users.id_token("ada@example.com", "wrong-Horse-battery-1")
+        users.get_id_token("ada@example.com", "wrong-Horse-battery-1")
 
 
 def test_caller_with_other_keys_is_refused(aws: LocalAws) -> None:
@@ -112,7 +112,11 @@ def test_caller_with_other_keys_is_refused(aws: LocalAws) -> None:
     ("logical_id", "properties", "message"),
     [
         ("Page", {"UserPoolId": "us-east-1_NoSuch000"}, "Page: User pool us-east-1_NoSuch000 does not exist."),
-        ("Users", {"MfaConfiguration": "ON"}, "Users: MfaConfiguration ON asks for a second factor, which nobody has"),
+        (
+            "Users",
+            {"MfaConfiguration": "ON"},
+            "Users: MfaConfiguration ON needs a second factor, which users do not have",
+        ),
         (
             "Connections",
             {"BillingMode": "PROVISIONED", "TableName": "provisioned"},
@@ -120,7 +124,7 @@ def test_caller_with_other_keys_is_refused(aws: LocalAws) -> None:
         ),
     ],
 )
-def test_refused_property_is_told_with_its_resource(
+def test_error_of_a_refused_property_names_the_resource(
     aws: LocalAws, tmp_path: Path, logical_id: str, properties: dict[str, Any], message: str
 ) -> None:
     resource = RESOURCES[logical_id]
@@ -197,7 +201,7 @@ def test_ordinary_options_are_translated_or_left_out(aws: LocalAws, tmp_path: Pa
     assert (client["IdTokenValidity"], len(client["ClientSecret"]) > 0) == (5, True)
     assert (group["GroupName"], index["IndexName"]) == ("Desk-Staff", "byConnection")
     assert created.expiring == {"rich": "removedAt", "world": "removedAt"}
-    assert read.created_definitions().keys() == ids.keys() == resources.keys()
+    assert read.read_created_definitions().keys() == ids.keys() == resources.keys()
 
 
 async def test_resources_of_a_bound_stack_are_those_of_its_account(tmp_path: Path) -> None:
@@ -209,7 +213,7 @@ async def test_resources_of_a_bound_stack_are_those_of_its_account(tmp_path: Pat
 
         users = Users(aws.url, created.physical_ids["Users"], created.physical_ids["Page"])
         users.add("ada@example.com", PASSWORD)
-        token = users.id_token("ada@example.com", PASSWORD)
+        token = users.get_id_token("ada@example.com", PASSWORD)
         table = aws.client("dynamodb").describe_table(TableName="Desk-Connections")["Table"]
     finally:
         await aws.stop()
@@ -245,7 +249,7 @@ async def test_functions_reach_nothing_that_was_not_started(tmp_path: Path) -> N
 
 
 def states(folder: Path) -> list[Path]:
-    """Where ministack keeps what it knows, the user pool's private key included."""
+    """Return the folders in which ministack keeps its state, including the user pool's private key."""
     return list(folder.glob("local-aws-*"))
 
 
@@ -269,7 +273,7 @@ def test_state_is_for_its_owner_only(aws: LocalAws) -> None:
 
 
 async def failed_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None) -> str:
-    """What is said when this runs in ministack's place, or nothing is installed there."""
+    """Return the error if this script runs instead of ministack, or for None if nothing is installed."""
     monkeypatch.setattr(local_aws, "ROOT", tmp_path)
     monkeypatch.setattr(local_aws, "VENVS", tmp_path / "venvs")
     if script is not None:
@@ -298,7 +302,7 @@ async def test_process_that_ends_says_where_to_look(tmp_path: Path, monkeypatch:
     assert (tmp_path / "log").read_text() == "out of memory\n"
 
 
-async def test_process_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_process_that_never_answers_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_aws, "START_SECONDS", 0.1)
 
     assert str(tmp_path / "log") in await failed_start(tmp_path, monkeypatch, "exec sleep 600")

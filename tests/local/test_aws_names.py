@@ -1,4 +1,4 @@
-"""Addresses of AWS that code in a function builds itself: they arrive at the local system, and nothing leaves for AWS."""
+"""Addresses of AWS that a function's code builds itself lead to the local system, and no call reaches AWS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import botocore.session
 import httpx
 import pytest
 
-from local.aws.endpoint import AwsEndpoint, service_and_region
+from local.aws.endpoint import AwsEndpoint, parse_host_name
 from local.aws.iam import Iam, Role, Session, Statement
 from local.aws.resolver import sitecustomize
 from tests.fixtures.gateway import Gateway, Serve, received
@@ -101,7 +101,7 @@ def look_up(host):
 
 
 class Desk:
-    """An endpoint with a gateway, and a function that was started with what the endpoint gives to functions."""
+    """An endpoint with a gateway, and a function with the endpoint's variables."""
 
     def __init__(self, endpoint: AwsEndpoint, gateway: Gateway, cognito: LoopbackServer, function: Runtime) -> None:
         self.endpoint = endpoint
@@ -142,7 +142,7 @@ async def desk(
     endpoint.route_gateway(API, gateway.port)
     own = {"PYTHONPATH": str(PACKAGES), "https_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
     function = make_runtime(
-        FUNCTION, environment={**own, **endpoint.environment(own), **session.environment()}, concurrency=1
+        FUNCTION, environment={**own, **endpoint.build_environment(own), **session.build_environment()}, concurrency=1
     )
     return Desk(endpoint, gateway, cognito, function)
 
@@ -206,7 +206,7 @@ async def test_name_is_local_however_it_is_resolved(desk: Desk) -> None:
     assert await desk.do("by_a_socket_with_a_name", host=API) == "TLSv1.3"
 
 
-# What is not
+# What is not run locally
 
 
 SERVICES = [
@@ -261,7 +261,7 @@ async def test_only_https_is_spoken_for_aws(desk: Desk, caplog: pytest.LogCaptur
     assert [record.getMessage() for record in caplog.records].count(message) == 1
 
 
-# Names, and what a function has of its own
+# Host names, and a function's own settings
 
 
 @pytest.mark.parametrize("host", ["amazonaws.com", "s3.amazonaws.com", "S3.AmazonAWS.com.", b"a.api.aws", "a.on.aws"])
@@ -295,12 +295,12 @@ def test_suffixes_are_those_of_botocore() -> None:
     ],
 )
 def test_host_names_service_and_region(host: str, expected: tuple[str, str]) -> None:
-    assert service_and_region(host) == expected
+    assert parse_host_name(host) == expected
 
 
-async def test_module_that_ours_hides_is_imported_too(endpoint: AwsEndpoint, tmp_path: Path) -> None:
+async def test_hidden_sitecustomize_is_imported_too(endpoint: AwsEndpoint, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('hidden', __name__)")
-    environment = endpoint.environment({"PYTHONPATH": str(tmp_path)})
+    environment = endpoint.build_environment({"PYTHONPATH": str(tmp_path)})
 
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", "import sys; print('socket' in sys.modules)", env=environment, stdout=-1, stderr=-1
@@ -312,7 +312,7 @@ async def test_module_that_ours_hides_is_imported_too(endpoint: AwsEndpoint, tmp
 async def test_function_keeps_its_own_certificates_and_proxies(endpoint: AwsEndpoint) -> None:
     own = {"AWS_CA_BUNDLE": "/var/task/roots.pem", "no_proxy": "example.org"}
 
-    environment = endpoint.environment(own)
+    environment = endpoint.build_environment(own)
 
     assert "AWS_CA_BUNDLE" not in environment
     assert {"127.0.0.1", "amazonaws.com", "example.org"} <= {*environment["no_proxy"].split(",")}
@@ -321,7 +321,7 @@ async def test_function_keeps_its_own_certificates_and_proxies(endpoint: AwsEndp
 async def test_the_usual_certificates_are_still_trusted(endpoint: AwsEndpoint) -> None:
     usual = subjects(ssl.create_default_context())
 
-    trusted = subjects(ssl.create_default_context(cafile=endpoint.environment()["SSL_CERT_FILE"]))
+    trusted = subjects(ssl.create_default_context(cafile=endpoint.build_environment()["SSL_CERT_FILE"]))
 
     assert usual < trusted
     (ours,) = trusted - usual
@@ -333,7 +333,7 @@ def subjects(context: ssl.SSLContext) -> set[str]:
 
 
 async def test_tls_listens_on_loopback_for_names_of_aws_only(endpoint: AwsEndpoint) -> None:
-    context = ssl.create_default_context(cafile=endpoint.environment()["SSL_CERT_FILE"])
+    context = ssl.create_default_context(cafile=endpoint.build_environment()["SSL_CERT_FILE"])
 
     with pytest.raises((ssl.SSLError, ConnectionError)):
         await asyncio.open_connection("127.0.0.1", endpoint._names.port, ssl=context, server_hostname="example.org")

@@ -1,4 +1,4 @@
-"""Calls of `@connections` by broken and hostile callers: they are answered or cut, and nobody else hears of them."""
+"""Calls of `@connections` by broken and hostile callers: they are answered or aborted, and disturb no one else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
 async def gateway(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
-    """A gateway without much patience, which must be unharmed by the test."""
+    """A gateway with short timeouts. The test fails if the gateway does not work afterwards."""
     monkeypatch.setattr(sockets, "REQUEST_SECONDS", SOON)
     monkeypatch.setattr(sockets, "CLOSE_SECONDS", SOON)
     gateway = await serve()
@@ -44,11 +44,11 @@ async def gateway(
 
 
 async def next_post(gateway: Gateway, dial: Dial, connection_id: str) -> int | None:
-    """The status of a proper call."""
+    """Return the status of a valid call."""
     return status(await answer(gateway, dial, post(connection_id, CLOSE + b"Content-Length: 4\r\n", b"next")))
 
 
-async def test_path_with_anything_in_it_is_a_bad_request_and_only_quoted(gateway: Gateway, dial: Dial) -> None:
+async def test_any_other_connection_id_is_a_bad_request_that_quotes_it(gateway: Gateway, dial: Dial) -> None:
     ids = {
         "%ff%fe": "\ufffd\ufffd",
         "a%0d%0aSet-Cookie:%20a=b": "a\r\nSet-Cookie: a=b",
@@ -126,7 +126,7 @@ async def test_chunk_that_is_broken_later_is_refused(gateway: Gateway, dial: Dia
             assert status(await heard(client)) in {400, 408}
 
 
-async def test_body_that_drips_is_cut(gateway: Gateway, dial: Dial) -> None:
+async def test_slow_body_times_out(gateway: Gateway, dial: Dial) -> None:
     peer, connection_id = await gateway.connected()
     async with peer:
         client = await dial(gateway.port, post(connection_id, b"Content-Length: 100000\r\n"))
@@ -191,7 +191,7 @@ async def test_request_cannot_be_smuggled_behind_another(gateway: Gateway, dial:
 
 
 async def test_pipelined_requests_are_answered_in_turn(gateway: Gateway, dial: Dial) -> None:
-    """RFC 9112 section 9.3.2; behind garbage nothing is."""
+    """RFC 9112 section 9.3.2. Requests behind a malformed one are not answered."""
     peer, connection_id = await gateway.connected(user_agent_header=None)
     async with peer:
         gets = b"".join(call("GET", each) for each in [connection_id, "x", "y", connection_id] * 50)

@@ -182,7 +182,7 @@ async def test_next_head_on_a_connection_has_a_time_limit_too(
 
 @pytest.fixture
 def many_files() -> Iterator[int]:
-    """The number of connections, up to 2000, of which this process may have both ends."""
+    """The number of connections, up to 2000, for which this process may open both ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 5000 if hard == resource.RLIM_INFINITY else min(5000, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

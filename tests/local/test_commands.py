@@ -1,4 +1,4 @@
-"""`python -m local` as its users run it, and every line that it prints for them to paste."""
+"""`python -m local` as users run it, and every command that it prints for them to paste."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ DEMO_STEPS = [
 ]
 
 
-# up, and what it prints
+# `up` and its output
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_connection_without_a_client_is_a_clear_error(up: Up) -> None:
     asked = up.run("connection")
 
     assert (asked.returncode, asked.stdout) == (1, "")
-    assert asked.stderr == "nobody is connected: start the wscat line first\n"
+    assert asked.stderr == "no connection is open: run the wscat line first\n"
 
 
 def test_printed_wscat_and_post_lines_work_together(up: Up) -> None:
@@ -184,7 +184,7 @@ def test_user_who_was_added_by_make_gets_tokens_by_make(up: Up) -> None:
     assert {*claims(token.stdout)["cognito:groups"]} == {"admins", "editors"}
 
 
-def test_email_of_the_shells_environment_is_not_meant(up: Up) -> None:
+def test_email_in_the_environment_is_ignored(up: Up) -> None:
     asked = up.checkout.paste(f"EMAIL=me@example.com make -s token LOCAL_FLAGS=--port={up.port}")
 
     assert claims(asked.stdout)["email"] == "ada@example.com"
@@ -201,7 +201,7 @@ def test_message_of_make_is_posted_as_it_was_written(up: Up, text: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["token", "connection", "user bob@example.com", "post hello"])
-def test_up_on_another_port_is_not_meant(up: Up, command: str) -> None:
+def test_command_does_not_use_an_up_on_another_port(up: Up, command: str) -> None:
     port = free_port()
 
     asked = up.checkout.run(*command.split(), f"--port={port}")
@@ -227,7 +227,7 @@ def test_interrupt_ends_up_in_order(up: Up) -> None:
     assert "Traceback" not in up.command.output.read_text()
 
 
-def test_interrupt_is_answered_with_the_grants_that_nobody_has_used(checkout: Checkout) -> None:
+def test_interrupt_prints_the_unused_grants(checkout: Checkout) -> None:
     command = checkout.start("up", *ours(free_port()))
     command.wait_for("Ctrl-C ends everything.")
 
@@ -241,7 +241,7 @@ def test_interrupt_is_answered_with_the_grants_that_nobody_has_used(checkout: Ch
     ]
 
 
-# up, of another stack
+# `up` with other contexts
 
 
 def test_lines_printed_for_a_token_out_of_the_url_work_too(checkout: Checkout) -> None:
@@ -251,7 +251,7 @@ def test_lines_printed_for_a_token_out_of_the_url_work_too(checkout: Checkout) -
         assert up.checkout.paste(up.line("curl -i")).stdout.startswith("HTTP/1.1 401 Unauthorized")
 
 
-def test_origin_and_group_of_the_context_are_followed(checkout: Checkout) -> None:
+def test_printed_lines_use_the_origin_and_group_of_the_context(checkout: Checkout) -> None:
     contexts = [f"--context={each}" for each in ("requiredGroup=staff", "allowedOrigins=https://a.example.com")]
     with run_up(checkout, *contexts) as up:
         use_lines(up)
@@ -270,7 +270,7 @@ def test_command_that_needs_up_says_so(checkout: Checkout, command: str) -> None
 
 @pytest.mark.parametrize("line", ["exec {}", "trap : HUP; {}; :"], ids=["SIGHUP", "SIGHUP to the shell alone"])
 def test_up_whose_terminal_is_closed_ends_in_order(checkout: Checkout, line: str) -> None:
-    """As the leader of its session make keeps SIGHUP to itself, and waits."""
+    """If make leads the session, only make gets SIGHUP, and waits for `up`."""
     port = free_port()
     command = shlex.join([".venv/bin/python", "-m", "local", "up", *ours(port)])
     with Terminal(line.format(command), checkout.root, ENVIRONMENT) as terminal:
@@ -318,8 +318,8 @@ def test_interrupt_of_the_imports_prints_no_traceback(checkout: Checkout, module
     assert process.returncode == -signal.SIGINT
 
 
-def test_other_template_is_told_what_can_be_told(checkout: Checkout) -> None:
-    """It has neither user pool nor table, and an authorizer with identity sources of its own."""
+def test_other_template_gets_the_instructions_that_apply(checkout: Checkout) -> None:
+    """The template has no user pool and no table, and its authorizer has other identity sources."""
     for target in ("authorizer", "websocket"):
         (checkout.root / "images" / target / f"{target}.py").write_text("def handler(event, context): pass\n")
     template = checkout.root / "Chat.template.json"
@@ -334,7 +334,7 @@ def test_other_template_is_told_what_can_be_told(checkout: Checkout) -> None:
     assert usage.startswith(f"WebSocket   {url}\n\nIn another terminal, from here:\n")
     assert f"  npx wscat -c '{url}' -H 'Auth: …'\n" in up.printed
     assert f"  make -s post MESSAGE='hello from outside' CONNECTION=… LOCAL_FLAGS=--port={up.port}\n" in up.printed
-    no_table = "the template has no table, so nobody knows who is connected: `make post` takes CONNECTION=…\n"
+    no_table = "the template has no table, so the open connections are unknown: pass a connection id, `make post CONNECTION=…`\n"
     assert commands == {
         "token": "the template has no user pool (AWS::Cognito::UserPool), so there are no users\n",
         "connection": no_table,
@@ -343,7 +343,7 @@ def test_other_template_is_told_what_can_be_told(checkout: Checkout) -> None:
 
 
 def test_stack_that_cannot_be_synthesized_says_why(checkout: Checkout) -> None:
-    """Nothing has been started before the synthesis that could be left behind."""
+    """No process is left, because none is started before the synthesis."""
     (checkout.root / "infra" / "app.py").write_text("raise SystemExit('no such policy')\n")
     command = checkout.start("up", *ours(free_port()))
 
@@ -396,7 +396,7 @@ def test_demo_that_is_ended_during_its_start_leaves_nothing_and_says_so(checkout
 
 
 def test_wrong_argument_waits_for_no_slow_import() -> None:
-    """A second would pass before the error."""
+    """Slow imports would delay the error by a second."""
     program = "import sys; from local import __main__; print({'boto3', 'aiohttp', 'aws_cdk'} & {*sys.modules})"
 
     imported = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

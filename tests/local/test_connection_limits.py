@@ -82,7 +82,7 @@ async def test_every_idle_connection_is_closed(serve: Serve) -> None:
 
 
 async def outlasts_an_idle_one(gateway: Gateway, peer: ClientConnection, activity: Activity) -> bool:
-    """Return whether a client that does this outlives an idle client that connects later."""
+    """Return whether a client with this activity stays connected longer than an idle client that connects later."""
     idle = await gateway.connect()
     while idle.state is State.OPEN:
         await activity()
@@ -134,7 +134,7 @@ async def test_client_about_which_get_connection_is_called_is_idle(serve: Serve)
 # The connection limit
 
 
-async def test_connection_ends_at_its_limit_whatever_its_traffic(serve: Serve) -> None:
+async def test_connection_with_traffic_ends_at_its_limit_too(serve: Serve) -> None:
     gateway = await limited(serve, connection_seconds=IDLE_SECONDS)
     peer = await gateway.connect()
 
@@ -146,7 +146,7 @@ async def test_connection_ends_at_its_limit_whatever_its_traffic(serve: Serve) -
 
 
 async def test_client_that_is_not_idle_ends_at_the_connection_limit(serve: Serve) -> None:
-    """With both limits at once, as on AWS."""
+    """Both limits apply at the same time, as on AWS."""
     gateway = await limited(serve, idle_seconds=IDLE_SECONDS, connection_seconds=2 * IDLE_SECONDS)
     peer = await gateway.connect()
 
@@ -162,7 +162,7 @@ async def test_client_that_is_not_idle_ends_at_the_connection_limit(serve: Serve
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients must close at once."""
+    """Makes the gateway abort clients that do not close at once."""
     monkeypatch.setattr(sockets, "CLOSE_SECONDS", SHORT_SECONDS)
 
 

@@ -145,7 +145,7 @@ async def test_client_that_leaves_before_it_is_refused_is_not_disconnected(gatew
 async def test_client_that_leaves_while_its_refusal_is_written_does_no_harm(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel knows that the client has left; the event loop does not yet."""
+    """The kernel has noticed that the client disconnected, but the event loop has not."""
 
     def shut_down(_: socket.socket, __: int) -> None:
         raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")

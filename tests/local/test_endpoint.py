@@ -1,4 +1,4 @@
-"""What functions call instead of AWS: boto3, through the endpoint, to the local AWS."""
+"""The endpoint that functions call instead of AWS: boto3 calls the local AWS through it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SESSION_ARN = "arn:aws:sts::000000000000:assumed-role/RoomsRole/Rooms"
 
 @pytest.fixture(scope="module")
 def aws(aws: LocalAws) -> LocalAws:
-    """With two tables: `Rows` has an index `byUser`, `Rooms` has none."""
+    """The local AWS with two tables: `Rows` has an index `byUser`, `Rooms` has none."""
     for name, attributes in (("Rows", ("id", "user")), ("Rooms", ("id",))):
         by_user = {
             "IndexName": "byUser",
@@ -60,8 +60,8 @@ class Desk:
         self.session = session
 
     def client(self, service: str, **changes: Any) -> Any:
-        """As a function makes it of its environment, but for the retries."""
-        credentials = {name.lower(): value for name, value in self.session.environment().items()}
+        """Create a client as a function does from its environment, but without retries."""
+        credentials = {name.lower(): value for name, value in self.session.build_environment().items()}
         once = Config(retries={"total_max_attempts": 1}, signature_version=changes.pop("signature_version", None))
         options = {**credentials, "endpoint_url": self.url, "region_name": "us-east-1", **changes}
         return boto3.client(service, config=once, **options)
@@ -95,14 +95,14 @@ def row(id_: str, **attributes: str) -> dict[str, dict[str, str]]:
 
 
 async def stored(aws: LocalAws, id_: str) -> Any:
-    """The item in either table, past the endpoint."""
+    """Return the item from the local AWS directly, from the table that has it."""
     dynamodb = aws.client("dynamodb")
     found = [await asyncio.to_thread(dynamodb.get_item, TableName=name, Key=row(id_)) for name in ("Rows", "Rooms")]
     return next((each["Item"] for each in found if "Item" in each), None)
 
 
 def error(raised: pytest.ExceptionInfo[ClientError]) -> tuple[int, str]:
-    """Status and error code."""
+    """Return status and error code."""
     response = raised.value.response
     return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"]
 
@@ -170,7 +170,7 @@ async def test_refused_call_fails_as_on_aws_and_changes_nothing(start: Start, aw
     assert await stored(aws, "refused") is None
 
 
-async def test_explicit_deny_is_worded_so(start: Start) -> None:
+async def test_explicit_deny_has_its_own_message(start: Start) -> None:
     desk = await start(allow("dynamodb:*", "*"), Statement("Deny", ("dynamodb:PutItem",), (ROWS,)))
 
     with pytest.raises(ClientError, match="with an explicit deny in an identity-based policy"):
@@ -243,7 +243,7 @@ def new_user_pools(aws: LocalAws) -> list[str]:
     return [cognito.create_user_pool(PoolName=name)["UserPool"]["Id"] for name in ("ours", "other")]
 
 
-# Who calls
+# Callers
 
 
 @pytest.mark.parametrize("service", ["dynamodb", "cognito-idp"])
@@ -258,7 +258,7 @@ async def test_caller_with_an_unknown_access_key_is_refused(start: Start, servic
     assert error(refused) == (400, "UnrecognizedClientException")
 
 
-async def test_call_that_is_signed_wrongly_is_refused(start: Start, aws: LocalAws) -> None:
+async def test_call_with_a_wrong_signature_is_refused(start: Start, aws: LocalAws) -> None:
     desk = await start(allow("*", "*"))
     wrong = desk.client("dynamodb", aws_secret_access_key="wrong")
 
@@ -269,7 +269,7 @@ async def test_call_that_is_signed_wrongly_is_refused(start: Start, aws: LocalAw
     assert await stored(aws, "wrong") is None
 
 
-async def test_whoever_sits_at_the_desk_may_call_everything(start: Start) -> None:
+async def test_administrator_may_call_everything(start: Start) -> None:
     desk = await start()
     administrator = desk.client("dynamodb", aws_access_key_id=ADMINISTRATOR, aws_secret_access_key=ADMINISTRATOR)
 
@@ -284,7 +284,7 @@ async def test_every_function_may_call_everything_where_iam_is_off(start: Start,
     assert await stored(aws, "off") == row("off")
 
 
-async def test_keys_of_a_user_pool_are_for_everybody(start: Start, aws: LocalAws) -> None:
+async def test_keys_of_a_user_pool_are_public(start: Start, aws: LocalAws) -> None:
     """As on AWS, where JWKS are fetched without a signature."""
     desk = await start()
     user_pool, _ = await asyncio.to_thread(new_user_pools, aws)
@@ -305,7 +305,7 @@ async def test_call_that_needs_a_signature_is_refused_without(start: Start, aws:
 
 
 async def test_sign_in_needs_no_signature(start: Start) -> None:
-    """As on AWS, where nobody has credentials before."""
+    """As on AWS, because users have no credentials before they sign in."""
     anonymous = (await start()).client("cognito-idp", signature_version=UNSIGNED)
     sign_in = partial(anonymous.initiate_auth, ClientId="1example23456789", AuthFlow="USER_PASSWORD_AUTH")
 
@@ -318,7 +318,7 @@ async def get(url: str) -> tuple[int, bytes]:
         return response.status, await response.read()
 
 
-# What is not there
+# What is not run locally
 
 
 async def test_service_that_the_template_does_not_use_is_named(start: Start) -> None:
@@ -361,7 +361,7 @@ async def test_local_aws_that_does_not_answer_is_named(start: Start) -> None:
 
 
 class Compressing(LoopbackServer):
-    """A DynamoDB that compresses its answers for those who take it."""
+    """A DynamoDB that compresses its answers if the request accepts that."""
 
     def respond(self, request: Request) -> Answer:
         body = b'{"TableNames": ["Rows"]}'
@@ -371,7 +371,7 @@ class Compressing(LoopbackServer):
         return Answer(headers={**headers, "Content-Encoding": "gzip"}, body=[gzip.compress(body)])
 
 
-async def test_answer_is_readable_whatever_the_local_aws_compresses(start: Start) -> None:
+async def test_answer_is_not_compressed(start: Start) -> None:
     with Compressing(Answer()) as dynamodb:
         desk = await start(allow("*", "*"), urls={"dynamodb": dynamodb.url})
 
@@ -380,7 +380,7 @@ async def test_answer_is_readable_whatever_the_local_aws_compresses(start: Start
     assert found["TableNames"] == ["Rows"]
 
 
-async def test_proxy_of_the_desk_is_not_used(start: Start, aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_of_this_machine_is_not_used(start: Start, aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     desk = await start()
@@ -394,7 +394,7 @@ async def test_proxy_of_the_desk_is_not_used(start: Start, aws: LocalAws, monkey
 
 
 async def test_functions_credentials_stay_at_the_endpoint(start: Start) -> None:
-    """Its session is nobody to the local AWS, which knows its administrator only."""
+    """The local AWS would not know a function's access key, because it knows its administrator only."""
     with LoopbackServer(Answer(headers={"Content-Type": "application/x-amz-json-1.0"}, body=[b"{}"])) as dynamodb:
         desk = await start(allow("*", "*"), urls={"dynamodb": dynamodb.url})
 

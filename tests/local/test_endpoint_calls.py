@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from local.aws.endpoint import Call, UnknownCallError, calls
+from local.aws.endpoint import Grant, UnknownCallError, list_grants
 
 ACCOUNT = "us-east-1:000000000000"
 ROWS = f"arn:aws:dynamodb:{ACCOUNT}:table/Rows"
@@ -15,8 +15,8 @@ ROOMS = f"arn:aws:dynamodb:{ACCOUNT}:table/Rooms"
 POOL = f"arn:aws:cognito-idp:{ACCOUNT}:userpool/"
 
 
-def needed(service: str, operation: str, **parameters: Any) -> list[Call]:
-    return [*calls(service, f"Prefix_20120810.{operation}", json.dumps(parameters).encode())]
+def needed(service: str, operation: str, **parameters: Any) -> list[Grant]:
+    return [*list_grants(service, f"Prefix_20120810.{operation}", json.dumps(parameters).encode())]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_call_of_the_account_needs_its_action_on_everything(operation: str) -> N
 
 
 def test_call_without_a_body_is_one_without_parameters() -> None:
-    assert [*calls("dynamodb", "DynamoDB_20120810.ListTables", b"")] == [("dynamodb:ListTables", "*")]
+    assert [*list_grants("dynamodb", "DynamoDB_20120810.ListTables", b"")] == [("dynamodb:ListTables", "*")]
 
 
 @pytest.mark.parametrize(
@@ -100,4 +100,4 @@ def test_call_of_cognito_needs_its_action_on_the_user_pool(
 )
 def test_call_that_cannot_be_evaluated_is_named(service: str, target: str, body: bytes, named: str) -> None:
     with pytest.raises(UnknownCallError, match=named):
-        [*calls(service, target, body)]
+        [*list_grants(service, target, body)]

@@ -134,7 +134,7 @@ async def test_client_that_leaves_during_its_flood_is_disconnected(gateway: Gate
 async def test_gateway_does_not_read_from_a_client_that_does_not_read(
     gateway: Gateway, dial: Dial, flood: bytes
 ) -> None:
-    """Pings have pongs and messages have replies, or nothing, which must not end the pause."""
+    """Pings get pongs, and messages get replies or nothing. A message without a reply must not end the pause."""
     gateway.functions.behaviour["echo"] = ECHO
     client, peer, _ = await connect_deaf(gateway, dial)
 

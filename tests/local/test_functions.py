@@ -1,4 +1,4 @@
-"""The functions of a run: in images or as processes, and what changed files do to them."""
+"""The functions of a run: in images or as processes, and reloaded when files change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from local import paths
 from local.errors import LaunchError
 from local.functions import Functions, LaunchMode
 from local.progress import Progress
-from local.reload import Reload
+from local.reload import Reloader
 from local.system import Options, System
 from tests.fixtures.apis import AUTHORIZER_ARN, WEBSOCKET_ARN, function
 
@@ -35,7 +35,7 @@ esac
 
 @dataclass(frozen=True)
 class Machine:
-    """Functions' sources, the `docker` command, and what has been started."""
+    """A machine with functions' sources, a `docker` command, and the functions that were started."""
 
     images: Path
     docker: Path
@@ -105,7 +105,7 @@ async def test_functions_whose_images_cannot_be_used_run_as_processes_and_the_lo
 
     assert shown == "websocket as processes, the images could not be built: the log says why"
     (logged,) = [record.getMessage() for record in caplog.records if record.name == "local.functions"]
-    assert logged.startswith("no images, so plain processes are run: ")
+    assert logged.startswith("the images could not be built, so the functions run as plain processes: ")
     assert reason in logged
     assert await machine.ask() == "first"
 
@@ -119,7 +119,7 @@ async def test_functions_whose_images_cannot_be_used_run_as_processes_and_the_lo
     ],
     ids=["no docker", "failed build", "engine elsewhere"],
 )
-async def test_images_that_were_asked_for_and_cannot_be_used_are_an_error(
+async def test_required_images_that_cannot_be_used_are_an_error(
     machine: Machine, script: str | None, reason: str
 ) -> None:
     if script:
@@ -129,7 +129,7 @@ async def test_images_that_were_asked_for_and_cannot_be_used_are_an_error(
         await machine.start("image")
 
 
-async def test_processes_that_were_asked_for_need_no_engine(machine: Machine) -> None:
+async def test_process_mode_needs_no_engine(machine: Machine) -> None:
     machine.install_docker(f'echo "$@" >> {machine.docker.parent}/calls')
 
     assert await machine.start("process") == "websocket as processes"
@@ -150,12 +150,12 @@ async def test_functions_that_fell_back_to_processes_are_reloaded_as_processes(m
 
 
 class Edits:
-    """A running authorizer and websocket function; files of theirs change, and the terminal shows what follows."""
+    """A running authorizer and websocket function, changes of their files, and the terminal's output."""
 
     def __init__(self, machine: Machine) -> None:
         self.printed = io.StringIO()
         system = cast("System", SimpleNamespace(functions=machine.started[-1]))
-        self._reload = Reload(system, Options(images=machine.images), Progress(self.printed))
+        self._reload = Reloader(system, Options(images=machine.images), Progress(self.printed))
 
     async def apply(self, *files: Path) -> None:
         """Apply these changed files at once."""

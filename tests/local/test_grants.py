@@ -1,4 +1,4 @@
-"""Our own stack with one grant less, or one too many: the demo says which."""
+"""Our own stack with a missing or an unused grant: the demo names it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from local import paths
-from local.demo import demo, use
+from local.demo import demo, show_everything
 from local.progress import Progress, StepFailed
 from local.system import Options, run_system
 
@@ -35,7 +35,7 @@ def synthesized(own_template: Path) -> Document:
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The logs are not in the way of a `make up` beside the tests."""
+    """Keeps the logs apart from those of a `make up` that runs beside the tests."""
     monkeypatch.setattr(paths, "LOGS", tmp_path / "logs")
 
 
@@ -55,7 +55,7 @@ def write(synthesized: Document, tmp_path: Path) -> Write:
 
 
 def statements(document: Document) -> list[dict[str, Any]]:
-    """What the websocket function's role allows."""
+    """Return the statements of the websocket function's role."""
     (policy,) = (
         resource["Properties"]["PolicyDocument"]
         for name, resource in document["Resources"].items()
@@ -66,7 +66,7 @@ def statements(document: Document) -> list[dict[str, Any]]:
 
 
 def without(action: str) -> Change:
-    """Takes an action from the role."""
+    """Return a change that removes an action from the role."""
 
     def change(document: Document) -> None:
         (statement,) = (each for each in statements(document) if action in each["Action"])
@@ -87,7 +87,7 @@ def with_statement(statement: dict[str, Any]) -> Change:
 
 
 def without_permission(source: str) -> Change:
-    """Takes from API Gateway the permission for the route or authorizer whose ARN has this."""
+    """Return a change that removes API Gateway's permission for the route or authorizer whose ARN contains this."""
 
     def change(document: Document) -> None:
         (name,) = (
@@ -116,14 +116,14 @@ LACKING = {
 
 
 async def shown(template: Path, **options: Any) -> str:
-    """What the demo prints."""
+    """Return what the demo prints."""
     output = io.StringIO()
     await demo(Options(template=template, functions="process", **options), Progress(output))
     return output.getvalue()
 
 
 async def complaint(template: Path) -> str:
-    """What the demo fails with."""
+    """Return the error with which the demo fails."""
     with pytest.raises(StepFailed) as failed:
         await shown(template)
     return str(failed.value)
@@ -135,7 +135,7 @@ def advised_statements(text: str) -> Iterator[dict[str, Any]]:
 
 
 def advised_permissions(text: str) -> list[tuple[str, str]]:
-    """Function and source of each."""
+    """Return function and SourceArn of each permission that is advised."""
     pattern = r"^API Gateway may not invoke (\S+): add an AWS::Lambda::Permission with SourceArn (\S+)$"
     return re.findall(pattern, text, re.MULTILINE)
 
@@ -148,7 +148,7 @@ def advised_permissions(text: str) -> list[tuple[str, str]]:
     ],
     ids=["row", "echo"],
 )
-async def test_grant_that_a_function_lacks_is_told_as_a_statement(
+async def test_missing_grant_of_a_function_is_advised_as_a_statement(
     write: Write, lacking: str, step: str, action: str, resource: str
 ) -> None:
     text = await complaint(write(LACKING[lacking]))
@@ -171,7 +171,7 @@ async def test_grant_that_a_function_lacks_is_told_as_a_statement(
     ],
     ids=["$connect", "authorizer"],
 )
-async def test_permission_that_the_gateway_lacks_is_told_as_a_resource(
+async def test_missing_permission_of_the_gateway_is_advised_as_a_resource(
     write: Write, lacking: str, function: str, source: str
 ) -> None:
     text = await complaint(write(LACKING[lacking]))
@@ -195,17 +195,17 @@ async def test_following_the_advice_leads_to_a_stack_that_works(write: Write) ->
     assert "Everything works" in await shown(write(*changes))
 
 
-async def test_nothing_is_lacking_where_iam_is_off(write: Write) -> None:
+async def test_nothing_is_missing_if_iam_is_off(write: Write) -> None:
     assert "Everything works" in await shown(write(*LACKING.values()), iam=False)
 
 
-async def test_grant_that_nobody_uses_is_listed(write: Write) -> None:
+async def test_unused_grant_is_listed(write: Write) -> None:
     template = write(with_statement({"Effect": "Allow", "Action": "dynamodb:Scan", "Resource": "*"}))
     output = io.StringIO()
 
     async with run_system(Options(template=template, functions="process"), Progress(io.StringIO())) as system:
         before = system.unused_grants()
-        await use(system, Progress(output))
+        await show_everything(system, Progress(output))
         after = system.unused_grants()
 
     assert [grant.split()[1] for grant in before] == [

@@ -20,7 +20,7 @@ from local.apigateway import connections
 from local.apigateway.events import Event
 from local.aws.clients import client
 from local.aws.iam import ADMINISTRATOR
-from local.ids import new_id
+from local.ids import make_id
 from local.lambda_.invocation import Invocation
 from tests.fixtures.gateway import DESK, HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, received, request
 
@@ -35,7 +35,7 @@ GONE = ("GoneException", 410)
 
 
 async def call(gateway: Gateway, operation: str, connection_id: str, **parameters: Any) -> Any:
-    """An operation of the management API, by boto3."""
+    """Call an operation of the management API by boto3."""
     return await asyncio.to_thread(getattr(gateway.management, operation), ConnectionId=connection_id, **parameters)
 
 
@@ -209,7 +209,7 @@ async def test_deleted_connection_is_gone_before_its_client_has_answered(gateway
 
 @pytest.mark.parametrize(("operation", "parameters"), OPERATIONS)
 async def test_unknown_connection_is_gone(gateway: Gateway, operation: str, parameters: dict[str, bytes]) -> None:
-    error = await failure(gateway, operation, new_id(), **parameters)
+    error = await failure(gateway, operation, make_id(), **parameters)
 
     assert code(error) == GONE
     assert type(error).__name__ == "GoneException"
@@ -223,14 +223,14 @@ async def test_closed_connection_is_gone(gateway: Gateway, operation: str, param
     assert code(await failure(gateway, operation, connection_id, **parameters)) == GONE
 
 
-async def test_gone_is_told_by_a_header_alone(gateway: Gateway, dial: Dial) -> None:
-    status, headers, body = await request(dial, gateway, f"GET /prod/@connections/{new_id()}", caller=DESK)
+async def test_gone_response_has_a_header_and_no_body(gateway: Gateway, dial: Dial) -> None:
+    status, headers, body = await request(dial, gateway, f"GET /prod/@connections/{make_id()}", caller=DESK)
 
     assert (status, headers["x-amzn-errortype"], body) == (410, "GoneException", b"")
 
 
 @pytest.mark.parametrize("connection_id", ["x", "not-an-id", "L0SM9cOFvHcCIhw", "L0SM9cOFvHcCIhx="])
-async def test_id_that_cannot_be_one_is_a_bad_request(gateway: Gateway, connection_id: str) -> None:
+async def test_malformed_connection_id_is_a_bad_request(gateway: Gateway, connection_id: str) -> None:
     error = await failure(gateway, "get_connection", connection_id)
 
     assert code(error) == ("BadRequestException", 400)
@@ -248,7 +248,7 @@ async def test_call_without_a_signature_is_forbidden(gateway: Gateway, dial: Dia
     assert gateway.server.connections.get(connection_id)
 
 
-async def test_call_that_is_signed_wrongly_is_forbidden(gateway: Gateway, dial: Dial) -> None:
+async def test_call_with_a_wrong_signature_is_forbidden(gateway: Gateway, dial: Dial) -> None:
     """With a message in lower case, https://github.com/agilord/aws_client/issues/440."""
     _, connection_id = await gateway.connected()
     wrong = Credentials(ADMINISTRATOR, "wrong")
@@ -285,7 +285,7 @@ async def test_every_answer_has_a_request_id_of_its_own(gateway: Gateway, dial: 
         ("GET /dev", 403, DESK),
         ("GET /prod", 426, DESK),
         (f"GET {path}x", 400, DESK),
-        (f"GET /prod/@connections/{new_id()}", 410, DESK),
+        (f"GET /prod/@connections/{make_id()}", 410, DESK),
         (f"GET {path}", 200, DESK),
         (f"POST {path}", 200, DESK),
         (f"DELETE {path}", 204, DESK),

@@ -1,4 +1,4 @@
-"""The inspector: what it serves, to whom, and that no credential leaves it."""
+"""The inspector: what it serves, which requests it refuses, and that it shows no credentials."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def inspector(journal: Journal, built: Path) -> AsyncIterator[Inspector]:
 
 
 async def ask(inspector: Inspector, path: str, *, method: str = "GET", **headers: str) -> Answer:
-    """Send exactly this path and these headers; `{port}` in one becomes the inspector's port."""
+    """Send exactly this path and these headers. `{port}` in a header is replaced by the inspector's port."""
 
     def answer() -> Answer:
         connection = HTTPConnection("127.0.0.1", inspector.port, timeout=PATIENCE_SECONDS)
@@ -120,7 +120,7 @@ async def test_timeline_of_a_connection(inspector: Inspector, journal: Journal) 
 
     answer = await get(inspector, f"/api/connections/{quote(ADA)}")
 
-    assert answer == {"id": ADA, "entries": journal.timeline(ADA)}
+    assert answer == {"id": ADA, "entries": journal.get_timeline(ADA)}
     assert answer["entries"][0].keys() == {"at", "kind", "keys", "facts"}
 
 
@@ -193,10 +193,10 @@ async def test_follower_ends_with_its_client(
             await asyncio.sleep(0.01)
 
 
-async def test_streams_do_not_hold_up_the_end(journal: Journal, built: Path) -> None:
+async def test_streams_do_not_delay_the_stop(journal: Journal, built: Path) -> None:
     inspector = Inspector(journal, built, 0)
     await inspector.start()
-    streams = [await Stream.open(inspector) for _ in range(20)]  # of which nobody reads on
+    streams = [await Stream.open(inspector) for _ in range(20)]  # no client reads from them
     for number in range(200):
         open_connection(journal, f"{number:015}=")
 
@@ -221,12 +221,14 @@ async def test_client_that_does_not_read_costs_no_memory(inspector: Inspector, j
     stream.writer.transport.abort()
 
 
-# Who is answered
+# Refused requests
 
 
 @pytest.mark.parametrize("path", ["/", "/api/connections", "/api/events", "/nothing"])
 @pytest.mark.parametrize("host", ["example.com:{port}", "localhost", "localhost:1", "0.0.0.0:{port}"])
-async def test_name_that_only_resolves_to_this_machine_gets_nothing(inspector: Inspector, path: str, host: str) -> None:
+async def test_other_host_name_that_resolves_to_this_machine_is_refused(
+    inspector: Inspector, path: str, host: str
+) -> None:
     answer = await ask(inspector, path, Host=host)
 
     assert (answer.status, answer.body) == (421, f"The inspector is at http://localhost:{inspector.port}.\n")
@@ -234,7 +236,7 @@ async def test_name_that_only_resolves_to_this_machine_gets_nothing(inspector: I
 
 @pytest.mark.parametrize("path", ["/", "/api/connections", "/api/events"])
 @pytest.mark.parametrize("origin", ["http://example.com", "null", "http://localhost:3000", "https://localhost:{port}"])
-async def test_page_from_elsewhere_gets_nothing(inspector: Inspector, path: str, origin: str) -> None:
+async def test_page_of_another_origin_is_refused(inspector: Inspector, path: str, origin: str) -> None:
     assert (await ask(inspector, path, Origin=origin)).status == 403
 
 
@@ -299,7 +301,7 @@ async def test_nothing_else_is_served(inspector: Inspector, built: Path, path: s
 # Credentials
 
 
-# Lets the credential turn up wherever a function can put it.
+# Writes the credential to every place that a function can write to.
 CARELESS = """
 import json, logging, os
 
@@ -408,7 +410,7 @@ async def test_connection_of_our_own_stack_is_told_from_handshake_to_end(
     async with run_system(options, Progress(io.StringIO()), journal) as system:
         password = "correct-Horse-battery-1"
         await asyncio.to_thread(system.users.add, "ada@example.com", password)
-        token = await asyncio.to_thread(system.users.id_token, "ada@example.com", password)
+        token = await asyncio.to_thread(system.users.get_id_token, "ada@example.com", password)
         async with connect(**build_handshake(system, token)) as peer:
             await peer.send("hello")
             await received(peer)
@@ -444,10 +446,10 @@ OF_ANY_CONNECTION = [
 
 
 async def until_disconnected(journal: Journal, connection_id: str) -> None:
-    """Wait until the function has ended its `$disconnect` and its last log line has come."""
+    """Wait until the function's `$disconnect` has ended and its last log line has arrived."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not any(
             entry["facts"].get("purpose") == "$disconnect" and "endedAt" in entry["facts"]
-            for entry in journal.timeline(connection_id)
+            for entry in journal.get_timeline(connection_id)
         ):
             await asyncio.sleep(0.02)

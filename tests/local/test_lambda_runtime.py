@@ -24,7 +24,7 @@ def handler(event, context):
     return [os.getpid(), event]
 """
 
-# Fails in the way that the event asks for.
+# Fails in the way that the event names.
 FRAIL = """
 import os, subprocess, sys, time
 
@@ -227,9 +227,7 @@ async def test_line_of_any_length_may_be_logged(make_runtime: MakeRuntime) -> No
 # Environments
 
 
-async def test_invocations_at_once_run_in_two_environments_and_a_third_waits_for_one(
-    make_runtime: MakeRuntime, gate: Gate
-) -> None:
+async def test_two_invocations_run_at_once_and_a_third_waits(make_runtime: MakeRuntime, gate: Gate) -> None:
     runtime = make_runtime(PATIENT, concurrency=2)
 
     invocations = [asyncio.create_task(runtime.invoke(gate.port)) for _ in range(3)]
@@ -245,9 +243,7 @@ async def test_invocations_at_once_run_in_two_environments_and_a_third_waits_for
     assert len(runtime.processes) == 2
 
 
-async def test_invocation_that_nobody_waits_for_any_more_ends_like_any_other(
-    make_runtime: MakeRuntime, gate: Gate
-) -> None:
+async def test_abandoned_invocation_ends_like_any_other(make_runtime: MakeRuntime, gate: Gate) -> None:
     runtime = make_runtime(PATIENT, concurrency=1)
     given_up = [asyncio.create_task(runtime.invoke(gate.port)) for _ in range(2)]  # one runs, the other waits in line
     pid, way = await gate.next()
@@ -265,7 +261,7 @@ async def test_invocation_that_nobody_waits_for_any_more_ends_like_any_other(
     assert len(runtime.processes) == 1
 
 
-async def test_environment_that_dies_as_its_turn_comes_is_replaced(make_runtime: MakeRuntime) -> None:
+async def test_environment_that_dies_when_it_gets_an_invocation_is_replaced(make_runtime: MakeRuntime) -> None:
     runtime = make_runtime(ECHO, concurrency=1)
     await runtime.start()
 
@@ -276,7 +272,7 @@ async def test_environment_that_dies_as_its_turn_comes_is_replaced(make_runtime:
     assert worked.answer == [runtime.processes[1].pid, "hello"]
 
 
-async def test_environment_whose_remains_are_still_removed_gets_no_invocation(
+async def test_environment_that_is_being_cleaned_up_gets_no_invocation(
     make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     removing, removed = asyncio.Event(), asyncio.Event()
@@ -306,7 +302,7 @@ async def test_end_is_logged_as_on_lambda(make_runtime: MakeRuntime, caplog: pyt
     assert re.fullmatch(r"RequestId: [0-9a-f-]{36} Error: Runtime exited with error: exit status 3", invocation.message)
 
 
-async def test_environment_that_died_is_not_timed_out_as_well(
+async def test_environment_that_died_does_not_also_time_out(
     make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = make_runtime(FRAIL, timeout_seconds=1, concurrency=1)

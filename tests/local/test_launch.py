@@ -1,4 +1,4 @@
-"""How the functions are run: in their images or as processes, with an engine of the test's."""
+"""How functions are launched: in images or as processes, with a fake `docker` command."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.fixtures.processes import alive
 
 Engine = Callable[[str], None]
 
-# The answers of an engine that builds whatever is asked for.
+# A `docker` command that builds every target.
 BUILDS = """
 case "$1 $2" in
 "buildx bake") for word in "$@"; do case $word in --metadata-file=*) echo 'METADATA' > "${word#*=}";; esac; done;;
@@ -33,7 +33,7 @@ esac
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Puts a `docker` that is this shell script in the place of the desk's own."""
+    """Replaces the `docker` command by a shell script."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
     def installed(script: str) -> None:
@@ -44,14 +44,14 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 @pytest.mark.parametrize("script", [None, "exit 1", '[ "$1" = info ]'], ids=["no docker", "no engine", "no buildx"])
-def test_engine_that_cannot_build_images_is_none(engine: Engine, script: str | None) -> None:
+def test_engine_that_cannot_build_images_does_not_count(engine: Engine, script: str | None) -> None:
     if script:
         engine(script)
 
     assert not has_engine()
 
 
-def test_engine_that_answers_is_one(engine: Engine) -> None:
+def test_engine_that_answers_counts(engine: Engine) -> None:
     engine("exit 0")
 
     assert has_engine()
@@ -71,7 +71,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes the virtual environment of `rooms`, in which Python is this shell script."""
+    """Creates the virtual environment of `rooms`, in which Python is a shell script."""
     monkeypatch.setattr(processes, "ROOT", tmp_path)
     monkeypatch.setattr(processes, "VENVS", tmp_path / "venvs")
 
@@ -99,7 +99,7 @@ async def test_missing_installation_says_what_to_do(launcher: Processes) -> None
         await launcher.prepare({"rooms"})
 
 
-async def test_what_is_no_code_is_left_out_of_the_copy(
+async def test_files_that_are_not_code_are_not_copied(
     launcher: Processes, images: Path, python: Engine, tmp_path: Path
 ) -> None:
     python("exit 0")
@@ -142,25 +142,25 @@ async def test_process_is_run_from_a_copy_of_its_source(launcher: Processes, ima
 
     launched = await start(function(target="rooms"), {"A": "b c", "LAMBDA_TASK_ROOT": "/elsewhere"})
 
-    arguments, code, files, environment, folder = [line async for line in launched.output.lines()]
+    arguments, code, files, environment, folder = [line async for line in launched.output.read_lines()]
     assert (arguments, code, files) == ("-m awslambdaric rooms.handler", "first", "rooms.py")
     assert environment == f"{folder} b c"
     await launched.clean_up()
 
 
-async def test_killed_process_takes_along_what_it_has_started(launcher: Processes, python: Engine) -> None:
+async def test_kill_ends_the_child_processes_too(launcher: Processes, python: Engine) -> None:
     python("/bin/sleep 600 &\necho started\nexec /bin/sleep 600")
     launched = await (await launcher.prepare({"rooms"}))["rooms"](function(target="rooms"), {})
-    assert await anext(launched.output.lines()) == "started"
+    assert await anext(launched.output.read_lines()) == "started"
 
     await launched.kill()
 
     async with asyncio.timeout(PATIENCE_SECONDS):
-        assert [line async for line in launched.output.lines()] == []  # `sleep` would hold the pipe open
+        assert [line async for line in launched.output.read_lines()] == []  # `sleep` would hold the pipe open
         assert await launched.process.wait() == -signal.SIGKILL
 
 
-async def test_end_leaves_neither_processes_nor_copies(launcher: Processes, python: Engine, tmp_path: Path) -> None:
+async def test_stop_leaves_no_processes_and_no_copies(launcher: Processes, python: Engine, tmp_path: Path) -> None:
     python("exec /bin/sleep 600")
     launched = await (await launcher.prepare({"rooms"}))["rooms"](function(target="rooms"), {})
 
@@ -244,14 +244,14 @@ exit 1
 """
 
 
-async def test_base_image_that_cannot_be_had_is_an_error_with_advice(containers: Containers, engine: Engine) -> None:
+async def test_missing_base_image_is_an_error_with_advice(containers: Containers, engine: Engine) -> None:
     engine(NO_BASE)
 
     with pytest.raises(LaunchError, match=r"no such host; the base image cannot be pulled: .* set BASE_IMAGE"):
         await containers.prepare({"rooms"})
 
 
-async def test_registry_that_does_not_answer_is_given_up(
+async def test_registry_that_does_not_answer_times_out(
     containers: Containers, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(containers_module, "REGISTRY_SECONDS", 0.2)
@@ -300,13 +300,13 @@ async def test_build_ends_with_the_local_run(containers: Containers, engine: Eng
 
 
 async def test_image_is_run_as_on_lambda(containers: Containers, engine: Engine) -> None:
-    """Read-only but for /tmp, without swap, and nothing of it listens for others than this machine."""
+    """Read-only except /tmp, without swap, and without ports beyond the loopback interface."""
     engine(f'[ "$1 $2" = "run --init" ] && printf "%s\\n" "$@"; {BUILDS}')
     start = (await containers.prepare({"rooms"}))["rooms"]
 
     launched = await start(function(memory_mb=512), {"A": "b c"})
 
-    run, *options, image = [line async for line in launched.output.lines()]
+    run, *options, image = [line async for line in launched.output.read_lines()]
     assert (run, image) == ("run", "sha256:1")
     assert {"--read-only", "--tmpfs=/tmp", "--network=host", "--memory=512m", "--memory-swap=512m"} <= {*options}
     assert {"--env", "A=b c", "--volume=/ca.pem:/ca.pem:ro", f"--label={LABEL}"} <= {*options}
@@ -347,7 +347,7 @@ async def test_paths_in_an_image_become_those_of_the_source(engine: Engine, imag
     await containers.stop()
 
 
-async def test_killed_image_takes_its_container_along(containers: Containers, engine: Engine, tmp_path: Path) -> None:
+async def test_kill_removes_the_container(containers: Containers, engine: Engine, tmp_path: Path) -> None:
     engine(f'echo "$@" >> {tmp_path}/calls; [ "$1 $2" = "run --init" ] && exec /bin/sleep 600; {BUILDS}')
     launched = await (await containers.prepare({"rooms"}))["rooms"](function(), {})
 
@@ -372,7 +372,7 @@ async def test_environments_of_one_function_have_containers_of_their_own(
 
 
 @pytest.mark.parametrize(("left", "removed"), [("a1 b2", ["rm --force a1 b2"]), ("", [])], ids=["some", "none"])
-async def test_containers_that_are_left_are_removed(
+async def test_remaining_containers_are_removed(
     containers: Containers, engine: Engine, tmp_path: Path, left: str, removed: list[str]
 ) -> None:
     listed = f'[ "$1" = ps ] && case "$*" in *label={LABEL}*) echo "{left}";; esac'

@@ -1,4 +1,4 @@
-"""The mails of the local user pool: each is told once, with the code that it has."""
+"""The mails of the local user pool: each is printed once, with its code."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ Said = asyncio.Queue[str]
 
 async def watched(url: str) -> AsyncIterator[Said]:
     said: Said = asyncio.Queue()
-    watcher = asyncio.create_task(mail.watch(url, said.put_nowait))
+    watcher = asyncio.create_task(mail.print_mails(url, said.put_nowait))
     yield said
     assert not watcher.done()
     watcher.cancel()
@@ -93,7 +93,7 @@ async def next_of(said: Said) -> str:
 
 
 async def code_in(said: Said, email: str) -> str:
-    """The code in the next mail, which is to this address."""
+    """Return the code in the next mail, which must be to this address."""
     told = await next_of(said)
     assert told.startswith(f"Mail to {email}: ")
     (code,) = re.findall(r"\b\d{6}\b", told)
@@ -108,7 +108,7 @@ async def done(act: Callable[..., None], *arguments: str, **options: str) -> Non
 
 
 @LOOP
-async def test_code_of_a_sign_up_is_told_and_confirms_it(user_pool: UserPool, said: Said) -> None:
+async def test_code_of_a_sign_up_is_printed_and_confirms_it(user_pool: UserPool, said: Said) -> None:
     await done(user_pool.sign_up, "ann@example.com")
 
     code = await code_in(said, "ann@example.com")
@@ -118,7 +118,7 @@ async def test_code_of_a_sign_up_is_told_and_confirms_it(user_pool: UserPool, sa
 
 
 @LOOP
-async def test_code_that_is_sent_again_is_told_again(user_pool: UserPool, said: Said) -> None:
+async def test_code_that_is_sent_again_is_printed_again(user_pool: UserPool, said: Said) -> None:
     await done(user_pool.sign_up, "ben@example.com")
     await code_in(said, "ben@example.com")
     await done(user_pool.resend, "ben@example.com")
@@ -130,7 +130,9 @@ async def test_code_that_is_sent_again_is_told_again(user_pool: UserPool, said: 
 
 
 @LOOP
-async def test_code_for_a_forgotten_password_is_told_and_lets_it_be_replaced(user_pool: UserPool, said: Said) -> None:
+async def test_code_for_a_forgotten_password_is_printed_and_lets_it_be_replaced(
+    user_pool: UserPool, said: Said
+) -> None:
     await done(user_pool.sign_up, "cat@example.com")
     sign_up = await code_in(said, "cat@example.com")
     await done(user_pool.confirm, "cat@example.com", sign_up)
@@ -144,7 +146,9 @@ async def test_code_for_a_forgotten_password_is_told_and_lets_it_be_replaced(use
 
 @LOOP
 @pytest.mark.parametrize("again", [False, True], ids=["once", "once more"])
-async def test_invitation_is_told_with_the_password_that_signs_in(user_pool: UserPool, said: Said, again: bool) -> None:
+async def test_invitation_is_printed_with_the_password_that_signs_in(
+    user_pool: UserPool, said: Said, again: bool
+) -> None:
     email = f"dan{again:d}@example.com"
     await done(user_pool.invite, email)
     if again:
@@ -160,7 +164,7 @@ async def test_invitation_is_told_with_the_password_that_signs_in(user_pool: Use
 
 
 def challenge(user_pool: UserPool, email: str, password: str) -> str:
-    """What a sign-in with this password asks for."""
+    """Return the challenge that a sign-in with this password gets."""
     flows = user_pool.cognito.create_user_pool_client(
         UserPoolId=user_pool.id, ClientName="administrator", ExplicitAuthFlows=["ALLOW_ADMIN_USER_PASSWORD_AUTH"]
     )
@@ -174,7 +178,7 @@ def challenge(user_pool: UserPool, email: str, password: str) -> str:
 
 
 @LOOP
-async def test_code_of_a_reset_by_an_administrator_is_told(user_pool: UserPool, said: Said) -> None:
+async def test_code_of_a_reset_by_an_administrator_is_printed(user_pool: UserPool, said: Said) -> None:
     await done(user_pool.sign_up, "eve@example.com")
     await done(user_pool.confirm, "eve@example.com", await code_in(said, "eve@example.com"))
     await asyncio.to_thread(
@@ -200,7 +204,7 @@ async def test_address_cannot_control_the_terminal(user_pool: UserPool, said: Sa
 
 
 def record(number: int, **changes: Any) -> dict[str, Any]:
-    """What the local AWS keeps of a mail."""
+    """Return a mail's record in the local AWS."""
     facts = {"MessageId": str(number), "To": ["jane@example.com"], "Subject": "A code", "Timestamp": number}
     return {**facts, "BodyText": f"It is {number}", "BodyHtml": "", **changes}
 
@@ -236,7 +240,7 @@ def mails(*records: dict[str, Any]) -> Answer:
 
 
 async def asked(server: LoopbackServer, times: int) -> None:
-    """Wait until the server has been asked so many times more."""
+    """Wait until the server has received so many more requests."""
     count = len(server.requests) + times
     async with asyncio.timeout(PATIENCE_SECONDS):
         while len(server.requests) < count:
@@ -244,7 +248,7 @@ async def asked(server: LoopbackServer, times: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "hiccup",
+    "failed_poll",
     [
         Answer(500, headers={"Content-Type": "application/json"}, body=[b'{"message": "not now"}']),
         Answer(headers={"Content-Type": "application/json"}, body=[b"{"]),
@@ -253,15 +257,15 @@ async def asked(server: LoopbackServer, times: int) -> None:
     ],
     ids=["error", "half of it", "other type", "cut off"],
 )
-async def test_mail_is_told_after_a_hiccup_and_only_once(monkeypatch: pytest.MonkeyPatch, hiccup: Answer) -> None:
+async def test_mail_is_printed_once_after_a_failed_poll(monkeypatch: pytest.MonkeyPatch, failed_poll: Answer) -> None:
     monkeypatch.setattr(mail, "POLL_SECONDS", 0.01)
-    with LoopbackServer(hiccup) as server:
+    with LoopbackServer(failed_poll) as server:
         async for said in watched(server.url):
             await asked(server, 2)
             server.answer = mails(record(2), record(1))
             assert [await next_of(said), await next_of(said)] == [str(Mail.parse(record(each))) for each in (1, 2)]
 
-            server.answer = hiccup
+            server.answer = failed_poll
             await asked(server, 2)
             server.answer = mails(record(1), record(2), record(3))
             assert await next_of(said) == str(Mail.parse(record(3)))

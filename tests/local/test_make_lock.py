@@ -1,4 +1,4 @@
-"""`make lock`, with a `uv` of the test's: no test changes a lock."""
+"""`make lock`, with a fake `uv`, so that no test changes a lock."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_lock_keeps_the_versions_in_every_lock_unless_told_to_upgrade(uv: Path, 
     assert {"--upgrade" in call for call in calls(uv)} == {upgrades}
 
 
-def test_lock_that_cannot_be_made_ends_make_lock(uv: Path) -> None:
+def test_make_lock_fails_if_a_lock_cannot_be_made(uv: Path) -> None:
     (uv.parent / "fails").write_text("images/websocket/requirements.in")
 
     locked = make("lock", f"UV={uv}")

@@ -191,7 +191,7 @@ def blocked(until: asyncio.Event, body: str) -> Behaviour:
     return answer
 
 
-async def test_message_does_not_wait_for_the_one_before(gateway: Gateway) -> None:
+async def test_message_does_not_wait_for_the_previous_one(gateway: Gateway) -> None:
     may_end = asyncio.Event()
     gateway.functions.behaviour["$default"] = blocked(may_end, "first")
     peer = await gateway.connect()
@@ -224,7 +224,7 @@ async def pong(peer: ClientConnection) -> None:
         await (await peer.ping())
 
 
-async def test_in_turn_a_message_waits_for_the_one_before(serve: Serve) -> None:
+async def test_in_turn_a_message_waits_for_the_previous_one(serve: Serve) -> None:
     gateway = await serve(api("$default", routes={"$default": {"two_way": True}}), in_turn=True)
     may_end = asyncio.Event()
     gateway.functions.behaviour["$default"] = blocked(may_end, "first")

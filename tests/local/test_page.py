@@ -1,4 +1,4 @@
-"""The server of the built page: what it serves, to whom, and what it lets the page reach."""
+"""The server of the built page: what it serves, which requests it refuses, and what the page may connect to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from local.apigateway.limits import Limits
 from local.cloudformation.template import Template
 from local.errors import LaunchError
 from local.page import PageServer
-from local.page_settings import local_settings
+from local.page_settings import build_local_settings
 from local.ports import bind_localhost
 from local.progress import Progress
 from local.system import Options, check_before_synthesis, run_system
@@ -36,7 +36,7 @@ OUTPUT = {
     "allowedOrigins": [],
     "authorizerLogGroup": "authorizer",
 }
-SETTINGS = local_settings(
+SETTINGS = build_local_settings(
     OUTPUT, websocket_url="ws://127.0.0.1:4510/prod", aws_url="http://127.0.0.1:4511", limits=Limits()
 )
 HEADERS = {
@@ -80,7 +80,7 @@ async def page(built: Path) -> AsyncIterator[PageServer]:
 async def ask(
     page: PageServer, path: str, *, method: str = "GET", host: str | None = None, address: str = "127.0.0.1"
 ) -> Answer:
-    """Send exactly this path and Host header; `{port}` in it becomes the page's port."""
+    """Send exactly this path and Host header. `{port}` in the header is replaced by the page's port."""
 
     def answer() -> Answer:
         connection = HTTPConnection(address, page.port, timeout=PATIENCE_SECONDS)
@@ -96,7 +96,7 @@ async def ask(
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html", "/?whatever"])
-async def test_page_is_asked_for_anew_each_time(page: PageServer, path: str) -> None:
+async def test_page_is_revalidated_each_time(page: PageServer, path: str) -> None:
     answer = await ask(page, path)
 
     assert (answer.status, answer.body) == (200, "<!doctype html><title>Echo</title>")
@@ -118,7 +118,7 @@ async def test_files_with_a_hash_in_their_names_are_cached(page: PageServer, pat
     assert answer.headers["Cache-Control"] == "max-age=31536000, immutable"
 
 
-async def test_other_files_are_asked_for_anew(page: PageServer) -> None:
+async def test_other_files_are_revalidated_each_time(page: PageServer) -> None:
     answer = await ask(page, "/favicon.svg")
 
     assert (answer.status, answer.headers["Content-Type"]) == (200, "image/svg+xml")
@@ -191,7 +191,7 @@ async def test_every_name_of_this_machine_is_answered(page: PageServer, host: st
     ["example.com:{port}", "example.com", "localhost", "localhost:1", "127.0.0.1.example.com:{port}", "0.0.0.0:{port}"],
 )
 @pytest.mark.parametrize("path", ["/", "/config.json", "/nothing"])
-async def test_name_that_only_resolves_to_this_machine_gets_nothing(page: PageServer, host: str, path: str) -> None:
+async def test_other_host_name_that_resolves_to_this_machine_is_refused(page: PageServer, host: str, path: str) -> None:
     answer = await ask(page, path, host=host)
 
     assert (answer.status, answer.body) == (421, f"The page is at http://localhost:{page.port}.\n")
@@ -208,7 +208,7 @@ async def test_page_is_at_no_other_address(page: PageServer) -> None:
     assert addresses <= {"127.0.0.1", "::1"}
 
 
-async def test_stop_gives_the_port_back(built: Path) -> None:
+async def test_stop_frees_the_port_of_the_page(built: Path) -> None:
     page = PageServer(built, 0)
     await page.start(SETTINGS)
     assert (await ask(page, "/")).status == 200
@@ -219,7 +219,7 @@ async def test_stop_gives_the_port_back(built: Path) -> None:
         listener.close()
 
 
-async def test_page_that_was_never_started_gives_the_port_back_too(built: Path) -> None:
+async def test_stop_frees_the_port_if_the_page_was_never_started(built: Path) -> None:
     page = PageServer(built, 0)
 
     await page.stop()
@@ -231,7 +231,7 @@ async def test_page_that_was_never_started_gives_the_port_back_too(built: Path) 
 # The settings
 
 
-def test_local_settings_lead_to_the_local_gateway_and_the_local_user_pool() -> None:
+def test_local_settings_have_the_local_gateway_and_the_local_user_pool() -> None:
     kept = OUTPUT.keys() - {"webSocketEndpoint", "authorizerLogGroup"}
 
     assert {name: value for name, value in SETTINGS.items() if name not in kept} == {
@@ -246,7 +246,7 @@ def test_local_settings_lead_to_the_local_gateway_and_the_local_user_pool() -> N
 def test_local_settings_have_the_limits_of_a_compressed_clock() -> None:
     limits = Limits(idle_seconds=30).speed_up(600)
 
-    settings = local_settings(
+    settings = build_local_settings(
         OUTPUT, websocket_url="ws://127.0.0.1:1/prod", aws_url="http://127.0.0.1:2", limits=limits
     )
 
@@ -263,10 +263,10 @@ def template(folder: Path, **outputs: Any) -> Path:
 
 
 async def refusal(options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """What is said of a page that cannot be served; a synthesis would be too late."""
+    """Return the error for a page that cannot be served. It must come before the synthesis."""
     monkeypatch.setattr(paths, "STATE", tmp_path)
     monkeypatch.setattr(paths, "LOGS", tmp_path / "logs")
-    monkeypatch.setattr(local_system, "get_template", None)
+    monkeypatch.setattr(local_system, "read_or_synthesize_template", None)
     with pytest.raises(LaunchError) as error:
         async with run_system(options, Progress(io.StringIO())):
             pass
@@ -296,7 +296,7 @@ async def test_taken_port_is_refused_before_the_synthesis(
     assert told == f"port {taken_port} is taken by another program: choose another with {flag}"
 
 
-def test_template_without_settings_for_a_page_needs_neither_page_nor_port(tmp_path: Path, taken_port: int) -> None:
+def test_template_without_settings_for_a_page_needs_no_page_and_no_port(tmp_path: Path, taken_port: int) -> None:
     options = Options(page_port=taken_port, page=tmp_path / "dist")
 
     check_before_synthesis(options, Template.read(template(tmp_path)))
@@ -312,5 +312,5 @@ def test_template_with_settings_for_a_page_needs_both(tmp_path: Path, built: Pat
     check_before_synthesis(Options(page_port=0, page=built), given)
 
 
-def test_page_that_is_not_asked_for_is_not_needed(tmp_path: Path) -> None:
+def test_page_is_not_needed_without_a_page_port(tmp_path: Path) -> None:
     check_before_synthesis(Options(page=tmp_path / "dist"), None)

@@ -1,4 +1,4 @@
-"""Ports that can be had, and what is said of one that cannot."""
+"""Ports of the loopback interface, and the error for a port that is not available."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_port_that_another_make_up_has_is_named_with_its_process(
     assert str(error.value) == f"port {port} is taken by {owner}: choose another with --page-port"
 
 
-def test_free_port_is_kept_and_zero_becomes_one() -> None:
+def test_free_port_is_kept_and_zero_becomes_a_free_port() -> None:
     port = free_port()
 
     assert find_port(port, "--port") == port

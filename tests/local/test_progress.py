@@ -1,4 +1,4 @@
-"""What a user sees of the steps."""
+"""How steps are shown to the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from subprocess import PIPE
 import pytest
 
 from local.errors import LaunchError
-from local.progress import Progress, StepFailed, format_duration, printable
+from local.progress import Progress, StepFailed, format_duration, make_printable
 from tests.fixtures import ROOT
 
 
@@ -21,7 +21,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_step_that_was_done_says_what_came_of_it() -> None:
+def test_finished_step_shows_its_result() -> None:
     output = io.StringIO()
 
     with Progress(output).step("table before") as step:
@@ -52,7 +52,7 @@ def test_step_without_a_result_leaves_no_blank_at_its_end() -> None:
     ],
     ids=repr,
 )
-def test_step_that_failed_is_named_with_its_reason(error: Exception, message: str) -> None:
+def test_failed_step_is_named_with_the_reason(error: Exception, message: str) -> None:
     output = io.StringIO()
 
     with pytest.raises(StepFailed) as failed, Progress(output).step("table before"):
@@ -85,7 +85,7 @@ def test_terminal_shows_the_step_in_progress_and_colours() -> None:
     assert output.getvalue().removeprefix(in_progress).startswith("\r\033[K  \033[32m✓\033[0m table before")
 
 
-def test_what_is_said_during_a_step_stands_above_it() -> None:
+def test_text_that_is_printed_during_a_step_is_above_it() -> None:
     output = Terminal()
     progress = Progress(output)
 
@@ -108,8 +108,8 @@ def test_mail_is_bold_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> Non
     assert plain.getvalue() == "\r\033[K\nMail\n\n"
 
 
-def test_closed_terminal_does_not_end_what_is_running() -> None:
-    """And leaves nothing to complain of when Python ends, which writes what is left."""
+def test_closed_terminal_does_not_stop_the_run() -> None:
+    """Python must also end without an error, although it flushes the output then."""
     program = (
         "from local.progress import Progress\n"
         "progress = Progress()\n"
@@ -148,5 +148,5 @@ def test_duration_has_the_unit_that_fits(seconds: float, shown: str) -> None:
         ("\u202efay\ud800\U000e0001", "\\u202efay\\ud800\\U000e0001"),
     ],
 )
-def test_text_of_others_cannot_control_the_terminal(text: str, shown: str) -> None:
-    assert printable(text) == shown
+def test_untrusted_text_cannot_control_the_terminal(text: str, shown: str) -> None:
+    assert make_printable(text) == shown

@@ -1,4 +1,4 @@
-"""Requests that are neither a WebSocket handshake nor a call of `@connections`, and heads that come slowly or never."""
+"""Requests that are no WebSocket handshake and no call of `@connections`, and heads that arrive slowly or never."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fixtures.gateway import DESK, HANDSHAKE, Dial, Gateway, RawClient, re
 
 @pytest.mark.parametrize("path", ["/prod", "/prod/", "/prod?idToken=abc", "/prod/1", "/prod/1/2"])
 async def test_plain_request_must_be_upgraded(gateway: Gateway, dial: Dial, path: str) -> None:
-    """On AWS it is so at the stage and at one or two segments below."""
+    """As on AWS, for the stage's path and for one or two segments below it."""
     status, *_ = await request(dial, gateway, f"GET {path}")
 
     assert status == 426
@@ -43,7 +43,7 @@ async def test_handshake_may_come_byte_by_byte(gateway: Gateway, dial: Dial) -> 
 @pytest.mark.parametrize(
     "sent", [b"", b"GET /prod HTTP/1.1\r\nHost: loc", HANDSHAKE[:-2]], ids=["nothing", "part", "most"]
 )
-async def test_connection_without_a_head_is_cut_after_a_while(
+async def test_connection_without_a_head_times_out(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     monkeypatch.setattr(sockets, "REQUEST_SECONDS", 0.05)

@@ -75,7 +75,7 @@ class Pusher:
                 self._one_ended.notify_all()
 
     async def whole_push(self) -> None:
-        """Wait for a push that begins after this call. The one that is running does not count."""
+        """Wait until a push that begins after this call has ended."""
         async with self._one_ended:
             enough = self._ended + 2
             await self._one_ended.wait_for(lambda: self._ended >= enough)
@@ -92,7 +92,7 @@ async def receive_until(peer: ClientConnection, message: str) -> None:
 async def test_clients_that_connect_during_a_push_are_reachable_afterwards(
     websocket: ModuleType, database: LocalAws, listen: Listen
 ) -> None:
-    """`$connect` stores a connection that `@connections` does not know before the 101, and answers 410 for."""
+    """`$connect` stores a connection before the 101. Until then a post to it gets 410."""
     user_id = str(uuid.uuid4())
 
     async def invoke(function_arn: str, event: Event) -> Invocation:

@@ -1,4 +1,4 @@
-"""What a process has started ends with it, whatever ends it."""
+"""Everything that a process has started ends with it, however the process ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import signal, subprocess, sys, time
 from pathlib import Path
 from local.reaper import Reaper
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it, as nohup does
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run with SIGHUP ignored, for example by nohup
 reaper = Reaper(Path(sys.argv[1]), label="no-such-label")
 ended, child = (
     subprocess.Popen(["sh", "-c", f"sleep 600 & echo $!; {rest}"], stdout=subprocess.PIPE, start_new_session=True)

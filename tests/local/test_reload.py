@@ -1,4 +1,4 @@
-"""A running system that follows its sources and its stack; users, table, tokens and connections stay."""
+"""Hot reload of a running system: code and stack change; users, table, tokens and connections stay."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from local import paths, up
 from local.example import build_handshake
 from local.progress import Progress
-from local.reload import changed_targets, find_edited_since, watch
-from local.system import Options, System, cancel, run_system
+from local.reload import find_changed_targets, find_edited_since, watch
+from local.system import Options, System, cancel_and_wait, run_system
 from tests.fixtures import ROOT
 from tests.fixtures.gateway import PATIENCE_SECONDS, received
 
@@ -36,7 +36,7 @@ ECHO = 'echo = {"message": body}'
 
 @dataclass
 class Desk:
-    """A running system of a copied template and copied sources, and what its terminal shows."""
+    """A running system with a copied template and copied sources, and its terminal's output."""
 
     system: System
     template: Path
@@ -93,9 +93,9 @@ async def desk(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         patch.setattr(paths, "STATE", folder)
         async with AsyncExitStack() as exits:
             system = await exits.enter_async_context(run_system(options, Progress(printed)))
-            exits.push_async_callback(cancel, asyncio.create_task(watch(system, options, Progress(printed))))
+            exits.push_async_callback(cancel_and_wait, asyncio.create_task(watch(system, options, Progress(printed))))
             system.users.add("ada@example.com", PASSWORD)
-            token = system.users.id_token("ada@example.com", PASSWORD)
+            token = system.users.get_id_token("ada@example.com", PASSWORD)
             phone = await exits.enter_async_context(connect(**build_handshake(system, token)))
             yield Desk(system, template, images / "websocket" / "websocket.py", printed, phone)
 
@@ -188,7 +188,7 @@ async def test_changed_settings_and_routes_are_applied(desk: Desk) -> None:
     assert (await desk.ask("m" * 31))["error"] == "message_too_large"
 
 
-async def test_grant_that_was_taken_away_is_refused_from_the_next_call_on(desk: Desk) -> None:
+async def test_removed_grant_is_refused_from_the_next_call_on(desk: Desk) -> None:
     def change(resources: dict[str, Any]) -> None:
         for resource in resources.values():
             if resource["Type"] == "AWS::IAM::Policy":
@@ -212,7 +212,7 @@ async def test_operator_policy_is_applied(desk: Desk) -> None:
             statements[:] = [each for each in statements if "cognito-idp:ListUsers" not in each["Action"]]
 
     def denial() -> object:
-        pool = desk.system.stack.account.arn("AWS::Cognito::UserPool", desk.system.user_pool_id or "")
+        pool = desk.system.stack.account.build_arn("AWS::Cognito::UserPool", desk.system.user_pool_id or "")
         return desk.system.iam.authorize(session["credentials"][0], "cognito-idp:ListUsers", pool)
 
     before = denial()
@@ -269,5 +269,5 @@ async def test_file_belongs_to_its_target_or_to_every_image(
 ) -> None:
     changed, targets = {Path(file) for file in files}, {"websocket", "authorizer"}
 
-    assert changed_targets(changed, targets, in_images=False) == as_processes
-    assert changed_targets(changed, targets, in_images=True) == as_images
+    assert find_changed_targets(changed, targets, in_images=False) == as_processes
+    assert find_changed_targets(changed, targets, in_images=True) == as_images

@@ -1,4 +1,4 @@
-"""`up` of a project that is edited while it runs: its handlers in real containers, and the code of its stack."""
+"""Hot reload by `up` in a copy of the project: handlers in real containers, and the code of the stack."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CALL_S3 = """
 
 @dataclass(frozen=True)
 class Project:
-    """A project whose `up` runs, and a client that was connected before anything is edited."""
+    """A project with a running `up`, and a client that has connected before any edit."""
 
     up: Up
     phone: ClientConnection
@@ -66,7 +66,7 @@ class Project:
 
     @contextmanager
     def edited(self, file: str, old: str, new: str, *, printed: str, restored: str) -> Iterator[str]:
-        """Edit a file, and take the edit back at the end; yield what is printed up to this text."""
+        """Edit a file, and undo the edit at the end; yield what is printed until this text."""
         source = (ROOT / file).read_text()
         assert old in source
         try:
@@ -87,7 +87,7 @@ class Project:
 
 @pytest.fixture(scope="module")
 def assemblies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the copies of the project have synthesized."""
+    """The cached assemblies, which the copies of the project share."""
     return tmp_path_factory.mktemp("assemblies")
 
 
@@ -105,7 +105,7 @@ def running(root: Path, assemblies: Path, *arguments: str) -> Iterator[Project]:
 
 @pytest.fixture(scope="module")
 def in_containers(engine: None, tmp_path_factory: pytest.TempPathFactory, assemblies: Path) -> Iterator[Project]:
-    """With images of other names than those of the developer."""
+    """A project in containers. Its images have other names than the developer's."""
     tag = f"edited-{uuid.uuid4().hex[:8]}"
     root = tmp_path_factory.mktemp("images") / "project"
     with pytest.MonkeyPatch.context() as patch:
@@ -196,7 +196,7 @@ def test_changed_key_of_a_table_needs_a_restart_that_is_asked_for(project: Proje
     )
 
 
-def test_stack_that_cannot_be_synthesized_is_shown_with_its_line_and_what_ran_before_serves(project: Project) -> None:
+def test_stack_that_cannot_be_synthesized_is_shown_with_its_line_and_the_old_stack_serves(project: Project) -> None:
     line = "        self.credential = credential\n"
     with project.edited_stack(API, line, line.replace("credential\n", "\n"), printed=KEPT) as told:
         assert project.ask() == {"message": "hello"}

@@ -20,7 +20,7 @@ def code(version: str) -> str:
 
 
 async def answers(runtime: Runtime) -> str:
-    """The version of the code that answers."""
+    """Return the version of the code that answers."""
     return str((await runtime.invoke({})).answer[0])
 
 
@@ -30,7 +30,7 @@ async def ended(pids: list[int]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_new_code_runs_in_all_environments_and_idle_ones_from_before_end(make_runtime: MakeRuntime) -> None:
+async def test_new_code_runs_in_all_environments_and_old_idle_ones_end(make_runtime: MakeRuntime) -> None:
     runtime = make_runtime(code("one"))
     await asyncio.gather(*(runtime.invoke({}) for _ in range(2)))
     before = runtime.alive
@@ -151,7 +151,7 @@ async def test_no_invocation_is_lost_or_fails(make_runtime: MakeRuntime) -> None
     assert set(seen) == {"0", "1", "2", "3"}
 
 
-async def test_end_of_the_run_ends_a_replacement(make_runtime: MakeRuntime) -> None:
+async def test_stop_ends_a_replacement(make_runtime: MakeRuntime) -> None:
     runtime = make_runtime(code("one"))
     await runtime.start()
     replacing = asyncio.create_task(runtime.replace("import time; time.sleep(600)"))

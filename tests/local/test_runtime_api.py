@@ -1,4 +1,4 @@
-"""What a function sees of the Runtime API, and what that makes of a runtime's answers."""
+"""The Runtime API: what it passes to a function, and how it handles a runtime's answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def handler(event, context):
         ("invocation/{id}/error", "[]", "Runtime.Unknown"),
     ],
 )
-async def test_runtime_that_talks_nonsense_has_failed(
+async def test_invalid_answer_of_a_runtime_is_an_error(
     make_runtime: MakeRuntime, path: str, body: str, error: str
 ) -> None:
     runtime = make_runtime(NONSENSE, concurrency=1)
@@ -51,7 +51,7 @@ async def test_answer_to_another_invocation_is_ignored(make_runtime: MakeRuntime
     assert invocation == Invocation(202)
 
 
-# Sends this byte by byte, and tells what comes back.
+# Sends a response to the Runtime API byte by byte, and returns what the API answers.
 PIECEMEAL = """
 import os, socket
 
@@ -80,7 +80,7 @@ async def test_runtime_may_send_its_answer_in_pieces(make_runtime: MakeRuntime, 
     assert await runtime.invoke(RESPONSE + rest) == Invocation("hello")
 
 
-async def test_runtime_that_does_not_speak_http_is_hung_up_on_and_named(
+async def test_runtime_that_does_not_speak_http_is_aborted_and_named(
     make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = make_runtime(PIECEMEAL, concurrency=1)
@@ -110,7 +110,7 @@ def handler(event, context):
 """
 
 
-async def test_context_tells_of_the_function_and_of_this_invocation(make_runtime: MakeRuntime) -> None:
+async def test_context_describes_the_function_and_the_invocation(make_runtime: MakeRuntime) -> None:
     runtime = make_runtime(CONTEXT, timeout_seconds=7)
 
     (first_id, *facts, left), (second_id, *_) = [(await runtime.invoke({})).answer for _ in range(2)]
@@ -124,7 +124,7 @@ async def test_context_tells_of_the_function_and_of_this_invocation(make_runtime
 ENVIRONMENT = "import os\ndef handler(event, context): return dict(os.environ)"
 
 
-async def test_function_gets_its_variables_those_of_lambda_and_none_of_the_desk(
+async def test_function_gets_its_variables_and_those_of_lambda_and_no_others(
     make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "somebody")

@@ -109,7 +109,7 @@ async def test_handshake_that_connect_refuses_opens_no_connection(
     assert len(gateway.server.connections) == 0
 
 
-async def test_handshake_that_fails_by_our_fault_is_a_500_and_a_log_line(
+async def test_handshake_that_fails_by_a_bug_of_the_gateway_is_a_500_and_a_log_line(
     serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -183,7 +183,7 @@ async def test_url_over_4096_characters_is_too_long(gateway: Gateway, dial: Dial
     assert gateway.functions.invoked == []
 
 
-async def test_refusal_of_a_url_that_nobody_has_read_is_logged(
+async def test_refusal_of_a_url_that_is_too_long_is_logged(
     gateway: Gateway, dial: Dial, caplog: pytest.LogCaptureFixture
 ) -> None:
     handshake = HANDSHAKE.replace(b"/prod", b"/prod?idToken=" + b"x" * 9000)
@@ -287,7 +287,7 @@ async def test_every_refusal_has_a_request_id_of_its_own(
     assert len({response.headers["x-amz-apigw-id"] for response in responses}) == 2
 
 
-async def test_refused_client_knows_the_request_id_that_the_functions_log(guarded: Gateway) -> None:
+async def test_refused_client_gets_the_request_id_that_the_functions_log(guarded: Gateway) -> None:
     guarded.functions.behaviour["$connect"] = Invocation({"statusCode": 400})
 
     with pytest.raises(InvalidStatus) as error:
@@ -333,7 +333,7 @@ async def test_gateway_selects_no_subprotocol(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("offer", ["permessage-deflate", "permessage-deflate; client_max_window_bits"])
 async def test_compression_is_negotiated_as_by_aws(gateway: Gateway, dial: Dial, offer: str) -> None:
-    """RFC 7692; AWS was seen to select 12 bits for itself, and to set no limit for the client."""
+    """RFC 7692. AWS was observed to select 12 bits for itself, and to set no limit for the client."""
     header = f"Sec-WebSocket-Extensions: {offer}\r\n\r\n".encode()
 
     head = await (await dial(gateway.port, HANDSHAKE[:-2] + header)).read_head()

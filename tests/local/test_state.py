@@ -1,4 +1,4 @@
-"""The state file of `make up`: who may read it, and what is said of one that no longer runs."""
+"""The state file of `make up`: who may read it, and the errors if `make up` does not run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other() -> Iterator[subprocess.Popen[bytes]]:
-    """Another process, that stands for a `make up` or for what it has started."""
+    """Another process, which stands for a `make up` or for a process that it has started."""
     with subprocess.Popen(SLEEP) as process:
         yield process
         process.kill()
@@ -59,8 +59,8 @@ def test_state_is_read_as_it_was_written(other: subprocess.Popen[bytes]) -> None
     assert state.read(PORT) == written == state.find_running(PORT)
 
 
-def test_nobody_else_can_read_the_file(other: subprocess.Popen[bytes], folder: Path) -> None:
-    """Also if an earlier one was killed while it wrote, and left a file that others can read."""
+def test_only_the_owner_can_read_the_file(other: subprocess.Popen[bytes], folder: Path) -> None:
+    """Even if an earlier `make up` was killed while it wrote, and left a file that others can read."""
     (folder / "up-4510.new").write_text("")
     (folder / "up-4510.new").chmod(0o644)
 
@@ -69,11 +69,11 @@ def test_nobody_else_can_read_the_file(other: subprocess.Popen[bytes], folder: P
     assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == {"up-4510.json": 0o600}
 
 
-def test_what_does_not_run_is_told_with_what_to_do() -> None:
+def test_error_says_how_to_start_make_up() -> None:
     assert refusal() == "`make up` does not run on port 4510: start `make up` in another terminal"
 
 
-def test_killed_one_is_told(other: subprocess.Popen[bytes]) -> None:
+def test_error_says_that_make_up_was_killed(other: subprocess.Popen[bytes]) -> None:
     state.save(PORT, running(other))
     killed(other)
 
@@ -81,19 +81,19 @@ def test_killed_one_is_told(other: subprocess.Popen[bytes]) -> None:
     assert refusal() == f"{why}: start `make up` in another terminal"
 
 
-def test_one_that_is_still_starting_is_told(other: subprocess.Popen[bytes]) -> None:
+def test_error_says_that_make_up_is_still_starting(other: subprocess.Popen[bytes]) -> None:
     state.save(PORT, running(other, ready=False))
 
     assert refusal() == f"`make up` (pid {other.pid}) is still starting: wait until it has printed its lines"
 
 
-def test_one_on_another_port_is_named(other: subprocess.Popen[bytes]) -> None:
+def test_error_names_the_port_of_another_make_up(other: subprocess.Popen[bytes]) -> None:
     state.save(4600, running(other, 4600))
 
     assert refusal() == "`make up` does not run on port 4510: the one that runs has LOCAL_FLAGS=--port=4600"
 
 
-def test_process_that_got_the_id_later_is_not_taken_for_it(other: subprocess.Popen[bytes]) -> None:
+def test_later_process_with_the_same_id_is_not_mistaken_for_make_up(other: subprocess.Popen[bytes]) -> None:
     state.save(PORT, State(other.pid, "python -m local up", {"--port": PORT}, ready=True))
 
     assert "was killed" in refusal()
@@ -102,14 +102,14 @@ def test_process_that_got_the_id_later_is_not_taken_for_it(other: subprocess.Pop
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", "{}", '{"cognito_url": "http://127.0.0.1:1"}', '{"children": 1}']
 )
-def test_file_of_another_version_is_none(folder: Path, text: str) -> None:
+def test_state_file_of_another_version_is_ignored(folder: Path, text: str) -> None:
     (folder / "up-4510.json").write_text(text)
 
     assert refusal().startswith("`make up` does not run on port 4510: ")
     assert state.claim(PORT, {"--port": PORT}) == []
 
 
-def test_several_commands_at_once_lose_nothing(other: subprocess.Popen[bytes]) -> None:
+def test_concurrent_commands_lose_no_update(other: subprocess.Popen[bytes]) -> None:
     state.save(PORT, running(other))
     program = (
         "import pathlib, sys, time; from local import paths, state\n"
@@ -126,7 +126,7 @@ def test_several_commands_at_once_lose_nothing(other: subprocess.Popen[bytes]) -
     assert state.find_running(PORT).users == {f"{number}@example.com": "secret" for number in range(6)}
 
 
-def test_change_of_one_that_has_ended_brings_nothing_back(other: subprocess.Popen[bytes], folder: Path) -> None:
+def test_update_does_not_restore_the_state_of_an_ended_make_up(other: subprocess.Popen[bytes], folder: Path) -> None:
     state.save(PORT, running(other))
     state.remove(PORT)
 
@@ -139,7 +139,7 @@ def test_change_of_one_that_has_ended_brings_nothing_back(other: subprocess.Pope
 # Starting
 
 
-def test_second_one_on_a_port_is_refused_with_the_process_of_the_first(other: subprocess.Popen[bytes]) -> None:
+def test_second_make_up_on_a_port_is_refused_and_names_the_first(other: subprocess.Popen[bytes]) -> None:
     state.save(PORT, running(other, ready=False))
 
     with pytest.raises(LaunchError, match=rf"^`make up` already runs on port 4510, with pid {other.pid}: end it, or "):
@@ -148,13 +148,13 @@ def test_second_one_on_a_port_is_refused_with_the_process_of_the_first(other: su
     assert state.read(PORT) == running(other, ready=False)
 
 
-def test_one_that_starts_is_known_at_once() -> None:
+def test_starting_make_up_has_a_state_at_once() -> None:
     assert state.claim(PORT, {"--port": PORT, "--page-port": 3000}) == []
 
     assert refusal().startswith(f"`make up` (pid {os.getpid()}) is still starting")
 
 
-def test_what_a_killed_one_has_left_is_ended_and_named(other: subprocess.Popen[bytes]) -> None:
+def test_processes_of_a_killed_make_up_are_ended_and_named(other: subprocess.Popen[bytes]) -> None:
     with subprocess.Popen(SLEEP) as child, subprocess.Popen(SLEEP) as innocent:
         children = {child.pid: "sleep 600", innocent.pid: "python -m ministack", 2**22: "sleep 600"}
         state.save(PORT, running(other, children=children))
@@ -168,7 +168,7 @@ def test_what_a_killed_one_has_left_is_ended_and_named(other: subprocess.Popen[b
         innocent.kill()
 
 
-def test_what_does_not_go_by_itself_is_killed(other: subprocess.Popen[bytes]) -> None:
+def test_process_that_ignores_sigterm_is_killed(other: subprocess.Popen[bytes]) -> None:
     command = ["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.1; done"]
     with subprocess.Popen(command, stdout=PIPE) as stubborn:
         assert stubborn.stdout
@@ -181,7 +181,7 @@ def test_what_does_not_go_by_itself_is_killed(other: subprocess.Popen[bytes]) ->
         assert stubborn.wait() == -9
 
 
-def test_port_is_known_by_its_owner_until_that_ends(other: subprocess.Popen[bytes]) -> None:
+def test_port_has_its_owner_until_the_owner_ends(other: subprocess.Popen[bytes]) -> None:
     state.save(4600, State(other.pid, "sleep 600", {"--port": 4600, "--aws-port": 4601}))
 
     assert (state.find_owner(4601), state.find_owner(4602)) == (other.pid, None)
@@ -220,7 +220,7 @@ def test_secrets_at_the_end_of_a_command_line_are_not_kept() -> None:
     assert "secret" not in found
 
 
-def test_process_that_has_ended_does_not_run_even_if_nobody_has_asked_for_its_status() -> None:
+def test_zombie_process_does_not_count_as_running() -> None:
     with subprocess.Popen(SLEEP) as process:
         assert is_running(process.pid, "sleep 600")
         process.kill()

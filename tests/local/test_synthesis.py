@@ -35,7 +35,7 @@ def test_synthesis_runs_the_app_as_the_cdk_would(app: Callable[[str], Path]) -> 
     assert json.loads(path.read_text()) == {"removalPolicy": "destroy"}
 
 
-def test_failed_synthesis_tells_the_apps_last_words(app: Callable[[str], Path]) -> None:
+def test_error_of_a_failed_synthesis_has_the_end_of_the_apps_output(app: Callable[[str], Path]) -> None:
     root = app("echo context removalPolicy must be one of destroy, retain >&2; exit 1")
 
     with pytest.raises(TemplateError) as error:
@@ -44,7 +44,7 @@ def test_failed_synthesis_tells_the_apps_last_words(app: Callable[[str], Path]) 
     assert str(error.value) == "sh app.sh failed:\ncontext removalPolicy must be one of destroy, retain"
 
 
-def test_own_stack_tells_its_page_where_to_sign_in_and_to_connect(own_template: Path) -> None:
+def test_own_stack_has_the_settings_of_its_page(own_template: Path) -> None:
     config = parse_page_config(Template.read(own_template).resolve([PAGE_CONFIG]).outputs)
 
     assert config is not None

@@ -1,4 +1,4 @@
-"""The whole system, with the functions as processes and in their images, the token in the URL and out of it."""
+"""The whole system, with functions as processes and in images, and with the token in the URL and in a subprotocol."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Desk:
     others: dict[int, str]
 
     def processes(self) -> dict[int, str]:
-        """Those of the system: others of this process, such as the CDK's Node, are none of its business."""
+        """The system's processes, without others of this process such as the CDK's Node."""
         return {pid: command for pid, command in descendants(os.getpid()).items() if pid not in self.others}
 
 
@@ -67,7 +67,7 @@ class Desk:
     ids=["process", "process, subprotocol", "image, subprotocol"],
 )
 def run(request: pytest.FixtureRequest) -> tuple[LaunchMode, Context]:
-    """How the functions are run, and with which choices of the stack."""
+    """How the functions are run, and the stack's context."""
     mode, context = request.param
     if mode == "image":
         request.getfixturevalue("engine")
@@ -81,13 +81,13 @@ def mode(run: tuple[LaunchMode, Context]) -> LaunchMode:
 
 @pytest.fixture(scope="module")
 def by_subprotocol(run: tuple[LaunchMode, Context]) -> bool:
-    """Whether the token comes as a subprotocol; then a user has two connections at the most."""
+    """Whether the token comes as a subprotocol. Then a user may have two connections."""
     return run[1] is SUBPROTOCOL_AND_TWO_CONNECTIONS
 
 
 @pytest.fixture(scope="module")
 def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The system's files are not in the way of a `make up` beside the tests."""
+    """Keeps the system's files apart from those of a `make up` that runs beside the tests."""
     state = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "STATE", state)
@@ -119,7 +119,7 @@ def token(system: System) -> str:
 def signed_in(system: System, email: str) -> str:
     """The ID token of a new user."""
     system.users.add(email, PASSWORD)
-    return system.users.id_token(email, PASSWORD)
+    return system.users.get_id_token(email, PASSWORD)
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def claims(token: str) -> dict[str, Any]:
 
 
 async def rows(system: System, **conditions: Any) -> list[dict[str, str]]:
-    """What the table holds: everything, or what a query for it finds."""
+    """Return the rows of the table, or those that a query with these conditions finds."""
     dynamodb = system.aws.client("dynamodb")
     find = dynamodb.query if conditions else dynamodb.scan
     found = await asyncio.to_thread(find, TableName=system.table_name, **conditions)
@@ -143,7 +143,7 @@ async def until_left(system: System, count: int) -> None:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def phone(system: System, token: str) -> AsyncIterator[ClientConnection]:
-    """The only connection there is, Ada's."""
+    """Ada's connection, the only one that is open."""
     async with connect(**build_handshake(system, token)) as connected:
         yield connected
     await until_left(system, 0)
@@ -155,7 +155,7 @@ async def refused(**opening: Any) -> int:
     return error.value.response.status_code
 
 
-async def test_credential_of_the_context_is_what_the_gateway_asks_for(system: System, by_subprotocol: bool) -> None:
+async def test_gateway_expects_the_credential_of_the_context(system: System, by_subprotocol: bool) -> None:
     url = system.websocket_url
     offered = {"uri": url, "subprotocols": ["echo.v1", "idToken.abc"]}
     expected = offered if by_subprotocol else {"uri": f"{url}?idToken=abc"}
@@ -208,7 +208,7 @@ async def test_closed_connection_is_forgotten(system: System, phone: ClientConne
 
 
 async def put_row(system: System, connection_id: str, user_id: str, seconds: int) -> None:
-    """A row that is to be removed so many seconds from now."""
+    """Store a row that expires in so many seconds."""
     item = {"connectionId": {"S": connection_id}, "userId": {"S": user_id}}
     removed_at = {"N": str(int(time.time()) + seconds)}
     dynamodb = system.aws.client("dynamodb")
@@ -230,7 +230,7 @@ async def test_push_skips_a_connection_whose_token_has_expired_and_closes_it(sys
 
 
 @pytest.mark.parametrize("seconds", [60, LONG_AGO], ids=["its time not over", "its time over"])
-async def test_push_forgets_who_is_gone_and_reaches_the_others(
+async def test_push_deletes_gone_connections_and_reaches_the_others(
     system: System, phone: ClientConnection, seconds: int
 ) -> None:
     (row,) = await rows(system)
@@ -242,7 +242,7 @@ async def test_push_forgets_who_is_gone_and_reaches_the_others(
     assert await rows(system) == [row]
 
 
-async def test_limit_of_connections_holds_where_the_stack_has_one(system: System, by_subprotocol: bool) -> None:
+async def test_limit_of_connections_applies_if_the_stack_has_one(system: System, by_subprotocol: bool) -> None:
     bobs = build_handshake(system, signed_in(system, "bob@example.com"))
 
     async with connect(**bobs), connect(**bobs) as laptop:
@@ -284,12 +284,12 @@ async def test_client_with_a_forged_token_is_refused(system: System, token: str)
 
 
 def containers(processes: dict[int, str]) -> list[str]:
-    """The names of those that these processes run."""
+    """Return the names of the containers that these processes run."""
     return re.findall(r"--name=(local-\S+)", "\n".join(processes.values()))
 
 
-async def test_end_closes_what_is_open_and_leaves_nothing_running(desk: Desk, mode: LaunchMode, token: str) -> None:
-    """The last test: afterwards there is no system any more."""
+async def test_stop_closes_connections_and_leaves_nothing_running(desk: Desk, mode: LaunchMode, token: str) -> None:
+    """This must be the last test, because it stops the system."""
     peer = await connect(**build_handshake(desk.system, token))
     processes = desk.processes()
     names = containers(processes)

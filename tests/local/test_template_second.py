@@ -1,4 +1,4 @@
-"""A template of somebody else's, nothing like our stack: what is read from it, and real clients of its gateway."""
+"""Another application's template, unlike our stack: what is read from it, and real clients of its gateway."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_api_has_its_routes_stage_and_permissions() -> None:
     stage_throttle = Throttle(rate=50, burst=20)
     door = Authorizer(DOOR, ("route.request.header.X-Tenant", "route.request.querystring.ticket"), "chat-Door")
 
-    assert Template.read(TEMPLATE).api() == Api(
+    assert Template.read(TEMPLATE).read_api() == Api(
         id="localapi00",
         stage="v1",
         route_selection_expression="${request.body.service}/${request.body.op}",
@@ -122,12 +122,14 @@ def test_functions_have_their_settings_and_what_their_roles_allow() -> None:
 def test_api_without_connect_keeps_the_rest(changed: Changed) -> None:
     with_connect, without = Template.read(TEMPLATE), changed(**WITHOUT_CONNECT)
 
-    assert without.api().routes == {key: r for key, r in with_connect.api().routes.items() if key != "$connect"}
+    assert without.read_api().routes == {
+        key: r for key, r in with_connect.read_api().routes.items() if key != "$connect"
+    }
     assert without.resolve().functions.keys() == {ROOMS, HISTORY}
 
 
 def test_stage_without_throttles_has_those_of_the_account(changed: Changed) -> None:
-    api = changed(**with_("V1", DefaultRouteSettings=None, RouteSettings=None)).api()
+    api = changed(**with_("V1", DefaultRouteSettings=None, RouteSettings=None)).read_api()
 
     assert {route.throttle for route in api.routes.values()} == {ACCOUNT_THROTTLE}
 
@@ -141,7 +143,7 @@ def test_function_is_known_by_its_own_name(changed: Changed, by_reference: bool)
 
     lobby = "arn:aws:lambda:us-east-1:000000000000:function:lobby"
     assert "lobby" in {each.name for each in template.resolve().functions.values()}
-    assert template.api().may_invoke(lobby, f"{EXECUTE}/v1/rooms/list")
+    assert template.read_api().may_invoke(lobby, f"{EXECUTE}/v1/rooms/list")
 
 
 def test_role_is_known_by_its_own_name(changed: Changed) -> None:
@@ -156,7 +158,7 @@ def test_role_is_known_by_its_own_name(changed: Changed) -> None:
 
 @dataclass
 class Backend:
-    """The template's functions in this process: the door lets everybody in, history never answers in time."""
+    """The template's functions in this process. The authorizer `door` allows everybody; `history` always times out."""
 
     answers: dict[str, Invocation] = field(default_factory=dict)
     invoked: list[tuple[str, str]] = field(default_factory=list)
@@ -173,7 +175,7 @@ class Backend:
         return self.answers.get(key, Invocation({"statusCode": 200, "body": key}))
 
     async def event(self, name: str) -> Event:
-        """The next event of a route, or of the door."""
+        """Return the next event of a route, or of the authorizer."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.events[name].get()
 
@@ -184,7 +186,7 @@ ALLOW = {"principalId": "ada", "policyDocument": {"Version": "2012-10-17", "Stat
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway that listens, and the functions behind it."""
+    """A gateway with the functions that it invokes."""
 
     server: GatewayServer
     backend: Backend
@@ -208,7 +210,7 @@ def start(listen: Listen) -> Start:
 
     async def starting(template: Template | None = None) -> Gateway:
         backend = Backend()
-        server, port = await listen((template or Template.read(TEMPLATE)).api(), backend.invoke)
+        server, port = await listen((template or Template.read(TEMPLATE)).read_api(), backend.invoke)
         return Gateway(server, backend, port)
 
     return starting
@@ -221,7 +223,7 @@ def message(service: str, op: str) -> str:
 @pytest.mark.parametrize(
     ("service", "op", "function"), [("rooms", "post", ROOMS), ("rooms", "list", ROOMS), ("history", "read", HISTORY)]
 )
-async def test_message_goes_where_its_service_and_operation_lead(
+async def test_message_is_routed_by_its_service_and_operation(
     start: Start, service: str, op: str, function: str
 ) -> None:
     gateway = await start()
@@ -256,14 +258,14 @@ async def test_two_way_route_answers_and_the_others_are_silent(start: Start) -> 
     ],
     ids=str,
 )
-async def test_both_identity_sources_are_needed_or_nobody_is_asked(start: Start, sent: dict[str, Any]) -> None:
+async def test_authorizer_is_invoked_only_with_both_identity_sources(start: Start, sent: dict[str, Any]) -> None:
     gateway = await start()
 
     assert await gateway.refusal(**sent) == 401
     assert gateway.backend.invoked == []
 
 
-async def test_authorizer_is_asked_once_before_connect(start: Start) -> None:
+async def test_authorizer_is_invoked_once_before_connect(start: Start) -> None:
     gateway = await start()
 
     async with await gateway.connect(**TICKET):
@@ -333,7 +335,7 @@ async def test_everybody_may_connect_where_there_is_no_connect_route(start: Star
     assert (answer, gateway.backend.invoked[0]) == ("rooms/list", (ROOMS, "rooms/list"))
 
 
-async def test_stage_without_a_deployment_lets_nobody_in(start: Start, changed: Changed) -> None:
+async def test_stage_without_a_deployment_refuses_handshakes(start: Start, changed: Changed) -> None:
     gateway = await start(changed(**with_("V1", DeploymentId=None)))
 
     assert await gateway.refusal(**TICKET) == 403
@@ -345,4 +347,4 @@ def test_identity_source_of_an_http_api_is_refused_by_name(changed: Changed) -> 
     template = changed(**with_("Door", IdentitySource=["$request.header.Authorization"]))
 
     with pytest.raises(TemplateError, match=r"^Door: identity source \$request\.header\.Authorization "):
-        template.api()
+        template.read_api()

@@ -1,4 +1,4 @@
-"""Two hours of our stack in some seconds, with clients that talk, are silent or have vanished."""
+"""Two hours of our stack in a few seconds, with an active client, a silent client, and one that has vanished."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def handler(event, context):
 
 @pytest.fixture(scope="module", autouse=True)
 def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The logs are not in the way of a `make up` beside the tests."""
+    """Keeps the logs apart from those of a `make up` that runs beside the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "LOGS", tmp_path_factory.mktemp("logs"))
         yield
 
 
 def url(system: System) -> str:
-    """The WebSocket's, with an ID token of Ada that is valid for a day."""
+    """Return the WebSocket's URL with an ID token of Ada that is valid for a day."""
     cognito = system.aws.client("cognito-idp")
     ids = {"UserPoolId": system.user_pool_id, "ClientId": system.app_client_id}
     known = cognito.describe_user_pool_client(**ids)["UserPoolClient"]
@@ -64,7 +64,7 @@ def url(system: System) -> str:
     flows = known["ExplicitAuthFlows"]
     cognito.update_user_pool_client(**ids, IdTokenValidity=1, TokenValidityUnits=units, ExplicitAuthFlows=flows)
     system.users.add(ADA, PASSWORD)
-    return f"{system.websocket_url}?idToken={system.users.id_token(ADA, PASSWORD)}"
+    return f"{system.websocket_url}?idToken={system.users.get_id_token(ADA, PASSWORD)}"
 
 
 # The lives of connections
@@ -119,21 +119,21 @@ async def story(own_template: Path) -> AsyncIterator[Story]:
 
 
 def put_vanished(system: System) -> None:
-    """A row like those of `$connect`, whose connection will never see a `$disconnect`."""
+    """Store a row as `$connect` does, for a connection without a `$disconnect`."""
     item = {"connectionId": {"S": VANISHED}, "userId": {"S": "nobody"}}
     removed_at = {"N": str(int(time.time()) + 1 + TWO_HOURS)}
     system.aws.client("dynamodb").put_item(TableName=system.table_name, Item={**item, "removedAt": removed_at})
 
 
 async def rows(system: System) -> set[str]:
-    """The connections in the table."""
+    """Return the connections in the table."""
     dynamodb = system.aws.client("dynamodb")
     found = await asyncio.to_thread(dynamodb.scan, TableName=system.table_name, ConsistentRead=True)
     return {row["connectionId"]["S"] for row in found["Items"]}
 
 
 async def without(connection_id: str, system: System) -> set[str]:
-    """What is left in the table once the connection is not in it."""
+    """Wait until the connection is not in the table; return the others."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while connection_id in (left := await rows(system)):
             await asyncio.sleep(PAUSE_SECONDS)
@@ -147,7 +147,7 @@ async def closed(peer: ClientConnection, started: float) -> End:
 
 
 async def talk(peer: ClientConnection) -> None:
-    """Says something again and again, and hears its echo, for as long as it is let."""
+    """Send messages and receive their echoes until the connection is closed."""
     with suppress(ConnectionClosed):
         while True:
             await peer.send("still here")
@@ -174,12 +174,12 @@ def test_row_of_a_vanished_connection_is_removed_by_its_time_to_live(story: Stor
     assert story.vanished_seconds >= TWO_HOURS / CLOCK_SPEED
 
 
-# The time that functions have
+# Function timeouts
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def slow(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """The WebSocket's URL of a system whose function has less time than it takes for whatever is `slow`."""
+    """The WebSocket's URL of a system whose function times out for slow messages and slow connects."""
     images = tmp_path_factory.mktemp("images")
     shutil.copytree(ROOT / "images" / "authorizer", images / "authorizer")
     (images / "websocket").mkdir()
@@ -202,7 +202,7 @@ async def test_message_that_takes_too_long_is_answered_by_the_gateway(slow: str)
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_connect_that_takes_too_long_lets_nobody_in(slow: str) -> None:
+async def test_connect_that_takes_too_long_refuses_the_handshake(slow: str) -> None:
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"{slow}&slow=1")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from local.apigateway.events import Event
-from local.ids import new_id
+from local.ids import make_id
 from local.journal import Journal
 from local.traces import TraceListener
 from tests.fixtures.gateway import PATIENCE_SECONDS
@@ -54,7 +54,7 @@ def journal() -> Journal:
 
 @pytest.fixture
 async def address(journal: Journal) -> AsyncIterator[str]:
-    """Where the SDK sends what it has traced."""
+    """The address to which the SDK sends its segments."""
     listener = TraceListener(journal)
     yield await listener.start()
     await listener.stop()
@@ -65,7 +65,7 @@ Prepare = Callable[..., Runtime]
 
 @pytest.fixture
 def prepare(make_runtime: MakeRuntime, journal: Journal, address: str) -> Prepare:
-    """Makes runners that record in the journal."""
+    """Starts functions whose invocations are recorded in the journal."""
 
     def prepared(source: str = HANDLER, **facts: Any) -> Runtime:
         variables = {"AWS_XRAY_DAEMON_ADDRESS": address, "AWS_LAMBDA_FUNCTION_NAME": "x"}
@@ -77,15 +77,18 @@ def prepare(make_runtime: MakeRuntime, journal: Journal, address: str) -> Prepar
 
 
 def message(body: str) -> Event:
-    return {"requestContext": {"connectionId": CONNECTION, "requestId": new_id(), "routeKey": "$default"}, "body": body}
+    return {
+        "requestContext": {"connectionId": CONNECTION, "requestId": make_id(), "routeKey": "$default"},
+        "body": body,
+    }
 
 
 def find(journal: Journal, kind: str) -> list[dict[str, Any]]:
-    return [entry["facts"] for entry in journal.timeline(CONNECTION) if entry["kind"] == kind]
+    return [entry["facts"] for entry in journal.get_timeline(CONNECTION) if entry["kind"] == kind]
 
 
 async def find_some(journal: Journal, kind: str, count: int) -> list[dict[str, Any]]:
-    """Return the facts of the entries of a kind, when there are so many."""
+    """Wait until there are `count` entries of a kind; return their facts."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while len(found := find(journal, kind)) < count:
             await asyncio.sleep(0.01)
@@ -93,9 +96,9 @@ async def find_some(journal: Journal, kind: str, count: int) -> list[dict[str, A
 
 
 async def trace(journal: Journal, count: int) -> dict[str, dict[str, Any]]:
-    """Return the documents of the only trace by origin or name, when there are so many; all fields are valid."""
+    """Wait until the only trace has `count` documents; check them, and return them by origin or name."""
     documents = [facts["document"] for facts in await find_some(journal, "trace", count)]
-    assert journal.traces(documents[0]["trace_id"]) == documents
+    assert journal.find_traces(documents[0]["trace_id"]) == documents
     for document in documents:
         check_document(document)
     return {document.get("origin", document["name"]): document for document in documents}
@@ -141,7 +144,7 @@ async def test_subsegment_of_the_sdk_belongs_to_the_segments_of_the_lambda_servi
     assert (function["parent_id"], lookup["parent_id"]) == (service["id"], function["id"])
     assert {each["trace_id"] for each in documents.values()} == {service["trace_id"]}
     assert lookup["annotations"] == {"connection_id": CONNECTION}
-    (invocation,) = [entry for entry in journal.timeline(CONNECTION) if entry["kind"] == "invocation"]
+    (invocation,) = [entry for entry in journal.get_timeline(CONNECTION) if entry["kind"] == "invocation"]
     assert service["trace_id"] in invocation["keys"]
     assert service["aws"]["request_id"] in invocation["keys"]
 
@@ -254,7 +257,7 @@ async def test_log_belongs_to_the_invocation_that_wrote_it(prepare: Prepare, jou
     await runtime.invoke(message("log"))
 
     logged, printed = await find_some(journal, "log", 2)
-    (invocation,) = [entry for entry in journal.timeline(CONNECTION) if entry["kind"] == "invocation"]
+    (invocation,) = [entry for entry in journal.get_timeline(CONNECTION) if entry["kind"] == "invocation"]
     request_id = invocation["keys"][2]
     if log_format == "JSON":
         assert logged["record"].items() >= {"requestId": request_id, "message": "logged"}.items()
@@ -262,7 +265,7 @@ async def test_log_belongs_to_the_invocation_that_wrote_it(prepare: Prepare, jou
         assert request_id in logged["record"]
         assert logged["record"].endswith("logged")
     assert printed == {"function": "websocket", "record": "printed"}
-    keys = [entry["keys"] for entry in journal.timeline(CONNECTION) if entry["kind"] == "log"]
+    keys = [entry["keys"] for entry in journal.get_timeline(CONNECTION) if entry["kind"] == "log"]
     assert keys == [[request_id, CONNECTION] if log_format == "JSON" else [request_id], [request_id]]
 
 

@@ -1,4 +1,4 @@
-"""Time to live: which items are over at which speed of the clock, and their deletion in a real table."""
+"""Time to live: which items are expired at which clock speed, and their deletion from a real table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from local.aws.ministack import LocalAws
-from local.aws.resources import Created, create_resources
+from local.aws.resources import CreatedResources, create_resources
 from local.aws.ttl import Expiry, Item, delete_expired, sweep
 from local.cloudformation.template import Template
 from tests.fixtures.gateway import PATIENCE_SECONDS
@@ -26,93 +26,96 @@ def item(id_: str, removed_at: object = None) -> Item:
     return stored if removed_at is None else {**stored, "removedAt": {"N": str(removed_at)}}
 
 
-# Which items are over
+# Expired items
 
 
 def expiry(clock_speed: float = 1.0) -> Expiry:
     return Expiry(["id"], "removedAt", clock_speed)
 
 
-def test_item_is_over_from_the_moment_that_it_names() -> None:
+def test_item_expires_at_its_time() -> None:
     kept, over, past = item("a", 1001), item("b", 1000), item("c", 999)
 
-    assert expiry().expired([kept, over, past], 1000.0) == [over, past]
+    assert expiry().select_expired([kept, over, past], 1000.0) == [over, past]
 
 
-def test_moment_long_ago_is_a_mistake_and_the_item_stays() -> None:
-    """AWS deletes nothing that was over more than five years before."""
+def test_item_that_expired_over_five_years_ago_stays() -> None:
+    """AWS does not delete an item that expired more than five years ago."""
     five_years = 5 * 365 * 24 * 60 * 60
 
-    assert expiry().expired([item("young", 1000)], now=1000 + five_years - 1) == [item("young", 1000)]
-    assert expiry().expired([item("old", 1000)], now=1000 + five_years) == []
+    assert expiry().select_expired([item("young", 1000)], now=1000 + five_years - 1) == [item("young", 1000)]
+    assert expiry().select_expired([item("old", 1000)], now=1000 + five_years) == []
 
 
-def test_fast_clock_shortens_what_is_left_when_an_item_is_first_seen() -> None:
+def test_fast_clock_shortens_the_remaining_time_of_an_item() -> None:
     fast = expiry(3600)
     row = item("a", 1000 + 7200)
 
-    over = [fast.expired([row], now) for now in (1000.0, 1001.9, 2000.0)]
+    over = [fast.select_expired([row], now) for now in (1000.0, 1001.9, 2000.0)]
 
     assert over == [[], [], [row]]
 
 
-def test_slow_clock_lengthens_it() -> None:
+def test_slow_clock_lengthens_the_remaining_time_of_an_item() -> None:
     slow = expiry(0.5)
     row = item("a", 1010)
 
-    assert [slow.expired([row], now) for now in (1000.0, 1019.0, 1020.0)] == [[], [], [row]]
+    assert [slow.select_expired([row], now) for now in (1000.0, 1019.0, 1020.0)] == [[], [], [row]]
 
 
-def test_items_are_each_seen_for_themselves() -> None:
+def test_remaining_time_starts_when_each_item_is_first_seen() -> None:
     fast = expiry(10)
     first, later = item("a", 1100), item("b", 1100)
 
-    over = [fast.expired(items, now) for items, now in (([first], 1000.0), ([first, later], 1010.0), ([later], 1019.0))]
+    over = [
+        fast.select_expired(items, now)
+        for items, now in (([first], 1000.0), ([first, later], 1010.0), ([later], 1019.0))
+    ]
 
     assert over == [[], [first], [later]]
 
 
-def test_renewed_item_lives_on() -> None:
+def test_renewed_item_stays() -> None:
     fast = expiry(10)
-    fast.expired([item("a", 1100)], 1000.0)
-    fast.expired([item("a", 1300)], 1009.0)  # 291 s more, from now on
+    fast.select_expired([item("a", 1100)], 1000.0)
+    fast.select_expired([item("a", 1300)], 1009.0)  # 291 s more, from now on
 
     renewed = item("a", 1300)
-    assert [fast.expired([renewed], now) for now in (1010.0, 1038.0, 1038.2)] == [[], [], [renewed]]
+    assert [fast.select_expired([renewed], now) for now in (1010.0, 1038.0, 1038.2)] == [[], [], [renewed]]
 
 
-def test_item_that_comes_back_as_it_was_is_seen_anew() -> None:
+def test_deleted_item_that_is_stored_again_is_a_new_item() -> None:
     fast = expiry(10)
     row = item("a", 1100)
     for items in ([row], []):
-        fast.expired(items, 1000.0)
+        fast.select_expired(items, 1000.0)
 
-    assert [fast.expired([row], now) for now in (1010.0, 1019.0)] == [[], [row]]
+    assert [fast.select_expired([row], now) for now in (1010.0, 1019.0)] == [[], [row]]
 
 
 @pytest.mark.parametrize("value", [{}, {"removedAt": {"S": "1"}}, {"removedAt": {"NULL": True}}, {"other": {"N": "1"}}])
-def test_item_without_a_number_is_never_over(value: Any) -> None:
+def test_item_without_a_number_never_expires(value: Any) -> None:
     """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/time-to-live-ttl-before-you-start.html."""
-    assert expiry(FAST).expired([{"id": {"S": "a"}, **value}], 10e9) == []
+    assert expiry(FAST).select_expired([{"id": {"S": "a"}, **value}], 10e9) == []
 
 
-def test_items_are_told_apart_by_their_whole_key() -> None:
+def test_items_are_distinguished_by_their_whole_key() -> None:
     fast = Expiry(["room", "user"], "removedAt", 10)
     rows: list[Item] = [
         {"room": {"S": room}, "user": {"N": user}, "removedAt": {"N": "1100"}}
         for room, user in (("a", "1"), ("a", "2"), ("b", "1"))
     ]
     for seen, now in ((1, 1000.0), (2, 1002.0), (3, 1004.0)):
-        fast.expired(rows[:seen], now)
+        fast.select_expired(rows[:seen], now)
 
-    assert [fast.expired(rows, now) for now in (1009.9, 1010.0, 1011.9)] == [[], rows[:1], rows[:2]]
+    assert [fast.select_expired(rows, now) for now in (1009.9, 1010.0, 1011.9)] == [[], rows[:1], rows[:2]]
 
 
 def test_deleted_items_are_forgotten() -> None:
     fast = expiry(10)
 
     for number in range(1000):
-        fast.expired([item("stays", 1100), item(f"new-{number}", 1100)], 1000.0)
+        fast.select_expired([item("stays", 1100), item(f"new-{number}", 1100)], 1000.0)
 
     assert len(fast._ends) == 2
 
@@ -121,13 +124,13 @@ def test_deleted_items_are_forgotten() -> None:
 
 
 @pytest.fixture(scope="module")
-def created(aws: LocalAws) -> Created:
+def created(aws: LocalAws) -> CreatedResources:
     """Tables `Seats`, whose items have a time to live, and `Rooms` and `Archive`, whose have none."""
     return create_resources(Template.read(TEMPLATE), aws)
 
 
 @pytest.fixture
-async def swept(aws: LocalAws, created: Created) -> AsyncIterator[None]:
+async def swept(aws: LocalAws, created: CreatedResources) -> AsyncIterator[None]:
     """Every table with a time to live is swept, by a fast clock, as in a running system."""
     sweeps = [
         asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, FAST))
@@ -141,7 +144,7 @@ async def swept(aws: LocalAws, created: Created) -> AsyncIterator[None]:
 
 
 def seat(number: int, seconds: float, **more: Any) -> Item:
-    """A seat in the room `a` that is free again in so many seconds."""
+    """Return a seat in the room `a` that expires in so many seconds."""
     return {"room": {"S": "a"}, "seat": {"N": str(number)}, "until": {"N": str(int(time.time() + seconds))}, **more}
 
 
@@ -162,7 +165,7 @@ async def until_gone(aws: LocalAws, number: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_expired_item_goes_and_renewed_item_stays(aws: LocalAws, swept: None) -> None:
+async def test_expired_item_is_deleted_and_renewed_item_stays(aws: LocalAws, swept: None) -> None:
     put(aws, "Seats", seat(1, 2000), seat(2, 2000), seat(3, 0))
     await until_gone(aws, 3)  # by then the others have been seen too
 
@@ -175,7 +178,7 @@ async def test_expired_item_goes_and_renewed_item_stays(aws: LocalAws, swept: No
 
 
 @pytest.mark.parametrize("table", ["Rooms", "Archive"])
-async def test_table_without_expiry_is_left_alone(aws: LocalAws, swept: None, table: str) -> None:
+async def test_items_of_a_table_without_time_to_live_stay(aws: LocalAws, swept: None, table: str) -> None:
     past: Item = {"room": {"S": "a"}, "until": {"N": "1000000000"}}
     put(aws, table, past)
 

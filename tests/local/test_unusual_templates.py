@@ -1,4 +1,4 @@
-"""Templates with one unusual thing each: it is run as CloudFormation would, or refused by a message that says what to do."""
+"""Templates with one unusual part each: it is run as by CloudFormation, or refused with advice."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def rooms(**properties: object) -> dict[str, Resource]:
 
 
 def variable(value: object) -> dict[str, Resource]:
-    """The function `Rooms` with the variable VALUE."""
+    """Return the function `Rooms` with the variable VALUE."""
     return rooms(Environment={"Variables": {"VALUE": value}})
 
 
 def invoke(function_arn: str, **changes: object) -> dict[str, Resource]:
-    """An integration that invokes a function by the text of its ARN."""
+    """Return an integration that invokes a function by its ARN as text."""
     uri = f"arn:aws:apigateway:us-east-1:lambda:path/2015-03-31/functions/{function_arn}/invocations"
     return {"ToRooms": integration("Rooms", IntegrationUri=uri, **changes)}
 
@@ -263,7 +263,7 @@ def function_arn_of(stack: Stack) -> str:
         ),
     ],
 )  # fmt: skip
-def test_unusual_but_right_template_is_run(
+def test_unusual_but_valid_template_is_run(
     write: Write, changes: dict[str, Resource], property_: Callable[[Stack], Any], expected: object
 ) -> None:
     stack = Template.read(write(changes, **{**SECTIONS, "Parameters": {"Names": {"Default": "ada"}}})).resolve()
@@ -301,7 +301,7 @@ def test_unusual_but_right_template_is_run(
     ],
     ids=lambda extra: extra["Type"],
 )
-def test_resource_without_an_effect_is_not_judged(write: Write, extra: Resource) -> None:
+def test_resource_without_an_effect_is_ignored(write: Write, extra: Resource) -> None:
     assert Template.read(write({"Extra": extra}, **SECTIONS)).resolve().functions.keys() == {ROOMS, GUARD}
 
 
@@ -374,7 +374,7 @@ FIX_NAME = "leave it out of the local run, or correct its name"
         (rooms(Environment={"Variables": {"AWS_REGION": "x"}}), "Rooms: Environment: Lambda sets the variable AWS_REGION itself; rename yours"),
         (rooms(Environment={"Variables": {"MY-TABLE": "x"}}), "Rooms: Environment: MY-TABLE must be a letter, followed by at least one letter, digit or _; rename the variable"),
         (rooms(Environment={"Variables": {"TEXT": "ä" * 2047}}), "Rooms: Environment has 4098 bytes; Lambda takes at most 4096"),
-        (rooms(FunctionName="Füße"), "ToRooms: arn:aws:lambda:us-east-1:000000000000:function:Füße is neither the name nor the ARN of a function"),
+        (rooms(FunctionName="Füße"), "ToRooms: arn:aws:lambda:us-east-1:000000000000:function:Füße is not the name or ARN of a function"),
         (rooms(LoggingConfig={"LogFormat": "json"}), 'Rooms: LoggingConfig.LogFormat must be JSON or Text, it is "json"'),
         (rooms(Layers=["x"]), f"Rooms: Layers {LEAVE_OUT}"),
         (rooms(FileSystemConfigs=[{"Arn": "x", "LocalMountPath": "y"}]), f"Rooms: FileSystemConfigs {LEAVE_OUT}"),
@@ -398,7 +398,7 @@ FIX_NAME = "leave it out of the local run, or correct its name"
         ({"Beta": stage(RouteSettings={"typo": {}})}, "Beta: RouteSettings has typo, which is no route"),
         ({"Join": route("joinRoom", "ToRooms", ApiId="abc")}, "Join: ApiId abc is not the API of the template, Socket"),
         ({"Join": route("report", "ToRooms")}, "Report: another route has the RouteKey report, too"),
-        ({"Join": resource("ApiGatewayV2::Route", RouteKey="x")}, "Join: route x has no Target, so nothing could serve it"),
+        ({"Join": resource("ApiGatewayV2::Route", RouteKey="x")}, "Join: route x has no Target, so it would invoke nothing; give it one"),
         ({"Join": resource("ApiGatewayV2::Route")}, "Join: RouteKey is missing"),
         ({"Join": resource("ApiGatewayV2::Route", RouteKey="x", Target={"a": 1})}, 'Join: Target must be a text, it is {"a": 1}'),
         ({"Join": route("x", "Rooms")}, "Join: Target: integrations/Chat-Rooms is no AWS::ApiGatewayV2::Integration of the template"),
@@ -415,12 +415,12 @@ FIX_NAME = "leave it out of the local run, or correct its name"
         (invoke(f"{ROOMS}:live"), f"ToRooms: {ROOMS}:live is no function, alias or version of the template, so it cannot be run"),
         (live(FunctionVersion="7"), f"ToRooms: {ROOMS}:live is no function, alias or version of the template, so it cannot be run"),
         (live(RoutingConfig={"AdditionalVersionWeights": [{"FunctionVersion": "2", "FunctionWeight": 0.5}]}), f"Live: RoutingConfig {LEAVE_OUT}"),
-        (invoke("${stageVariables.function}"), "ToRooms: ${stageVariables.function} is neither the name nor the ARN of a function"),
+        (invoke("${stageVariables.function}"), "ToRooms: ${stageVariables.function} is not the name or ARN of a function"),
         ({"Door": authorizer(AuthorizerType="JWT")}, "Door: AuthorizerType JWT cannot be run locally"),
         ({"Door": authorizer(IdentitySource=["method.request.header.Auth"])}, "Door: identity source method.request.header.Auth cannot be evaluated locally; it must be route.request.header.NAME, route.request.querystring.NAME, stageVariables.NAME or context.NAME"),
         ({"Door": authorizer(IdentitySource="route.request.header.Auth")}, 'Door: IdentitySource must be a list, it is "route.request.header.Auth"'),
         ({"Door": authorizer(AuthorizerCredentialsArn="x")}, f"Door: AuthorizerCredentialsArn {LEAVE_OUT}"),
-        (may_invoke("x y"), "May: x y is neither the name nor the ARN of a function"),
+        (may_invoke("x y"), "May: x y is not the name or ARN of a function"),
         (may_invoke("Chat-Rooms", FunctionUrlAuthType="NONE"), f"May: FunctionUrlAuthType {LEAVE_OUT}"),
         # Resources
         ({"Join": {"Properties": {}}}, "Join: Type must be a text, it is null"),
@@ -450,7 +450,7 @@ def test_template_that_would_be_run_wrongly_is_refused(
 
 def read_all(path: Path) -> None:
     template = Template.read(path)
-    template.created_definitions()
+    template.read_created_definitions()
     template.resolve()
 
 
@@ -546,7 +546,7 @@ async def test_user_of_a_bound_stack_is_let_in_and_stored(
 
     async with run_system(Options(template=bound_template, functions="process"), Progress(io.StringIO())) as system:
         await asyncio.to_thread(system.users.add, "ada@example.com", PASSWORD)
-        token = await asyncio.to_thread(system.users.id_token, "ada@example.com", PASSWORD)
+        token = await asyncio.to_thread(system.users.get_id_token, "ada@example.com", PASSWORD)
         async with connect(**build_handshake(system, token)) as peer:
             await peer.send("hello")
             message = await received(peer)
@@ -577,7 +577,7 @@ async def test_user_of_a_bound_stack_is_let_in_and_stored(
     ],
     ids=lambda value: "" if isinstance(value, str) else value[:20].decode(errors="replace"),
 )  # fmt: skip
-def test_file_that_is_no_template_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_file_that_is_not_a_template_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "chat.json"
     path.write_bytes(content)
 
@@ -605,7 +605,7 @@ def test_template_may_start_with_a_byte_order_mark(write: Write) -> None:
     assert Template.read(path).resolve().api.stage == "beta"
 
 
-# Anything else
+# Random changes
 
 
 WRONG: tuple[Any, ...] = (
@@ -624,7 +624,7 @@ WRONG: tuple[Any, ...] = (
 
 
 def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place of a document."""
+    """Yield the path of every value in a document."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
         yield (*place, key)

@@ -99,7 +99,7 @@ async def test_unchanged_throttle_keeps_its_state(serve: Serve) -> None:
     assert (await received(peer)).startswith('{"message": "Too Many Requests"')
 
 
-async def test_changed_throttle_starts_anew(serve: Serve) -> None:
+async def test_changed_throttle_starts_with_a_full_bucket(serve: Serve) -> None:
     gateway = await serve(api("$default", routes={"$default": {"throttle": ONCE}}))
     peer = await gateway.connect()
     await peer.send("first")

@@ -1,4 +1,4 @@
-"""Users of any user pool, and the commands that make them, print their tokens and post to their connections."""
+"""Users of different user pools, and the commands that add users, print tokens and post to connections."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_group_that_exists_is_not_said_to_be_new(up: Up) -> None:
     assert told.startswith("bob@example.com can sign in, in the group staff. Token: ")
 
 
-def test_case_of_an_address_makes_no_other_user(up: Up) -> None:
+def test_address_is_compared_without_case(up: Up) -> None:
     up()
     add_user(PORT, "Bob@Example.com", [])
 
@@ -123,20 +123,20 @@ def test_user_who_signed_up_on_the_page_is_refused_by_name(up: Up) -> None:
     attributes = [{"Name": "email", "Value": "Carol@example.com"}]
     assert users.find("carol@example.com") == attributes[0]["Value"]
 
-    nobody = "nobody here knows the password of Carol@example.com, who signed up on the page: sign in there, "
-    assert refusal(get_token, "carol@example.com") == f"{nobody}or add another user with `make user EMAIL=…`"
+    unknown = "the password of Carol@example.com is unknown, because the user signed up on the page: sign in there, "
+    assert refusal(get_token, "carol@example.com") == f"{unknown}or add another user with `make user EMAIL=…`"
     there_is = "there is a user Carol@example.com already, who signed up on the page: take another address"
     assert refusal(add_user, "carol@example.com", []) == there_is
 
 
-def test_user_who_does_not_exist_is_told_with_the_command_that_adds_one(up: Up) -> None:
+def test_error_of_an_unknown_user_has_the_command_that_adds_one(up: Up) -> None:
     up()
 
     there_is = "there is no user bob@example.com: add one with `make user EMAIL=bob@example.com`"
     assert refusal(get_token, "bob@example.com") == there_is
 
 
-def test_commands_that_are_named_have_the_port(up: Up) -> None:
+def test_commands_in_error_messages_have_the_port(up: Up) -> None:
     users = up()
     other = dataclasses.replace(state.find_running(PORT), ports={"--port": 4600})
     state.save(4600, other)
@@ -150,7 +150,7 @@ def test_commands_that_are_named_have_the_port(up: Up) -> None:
     assert users.find("bob@example.com") == "bob@example.com"
 
 
-def test_user_whose_password_was_changed_on_the_page_is_told(up: Up) -> None:
+def test_error_names_a_user_whose_password_was_changed_on_the_page(up: Up) -> None:
     users = up()
     add_user(PORT, "bob@example.com", [])
     users.cognito.admin_set_user_password(
@@ -162,12 +162,12 @@ def test_user_whose_password_was_changed_on_the_page_is_told(up: Up) -> None:
 
 @pytest.mark.parametrize("email", ["", "bob", "bob@", "@example.com", "b b@example.com", 'b"@example.com', "a@b@c"])
 @pytest.mark.parametrize("command", [get_token, lambda port, email: add_user(port, email, [])])
-def test_what_is_no_address_is_refused(command: Callable[..., str], email: str) -> None:
+def test_malformed_address_is_refused(command: Callable[..., str], email: str) -> None:
     assert refusal(command, email) == f"EMAIL must be an email address such as bob@example.com, it is {email!r}"
 
 
 @pytest.mark.parametrize("group", ["", "two words", "g" * 129])
-def test_what_is_no_group_is_refused(up: Up, group: str) -> None:
+def test_malformed_group_is_refused(up: Up, group: str) -> None:
     users = up()
 
     rule = f"a group's name has 1 to 128 characters without spaces, it is {group!r}"
@@ -186,7 +186,7 @@ def test_what_is_no_group_is_refused(up: Up, group: str) -> None:
     ],
     ids=["by phone", "impossible passwords"],
 )
-def test_user_pool_that_does_not_take_the_user_says_why(up: Up, user_pool: Properties, reason: str | None) -> None:
+def test_error_says_why_the_user_pool_refuses_the_user(up: Up, user_pool: Properties, reason: str | None) -> None:
     users = up(user_pool)
 
     told = refusal(add_user, "bob@example.com", [])
@@ -197,7 +197,7 @@ def test_user_pool_that_does_not_take_the_user_says_why(up: Up, user_pool: Prope
     assert state.find_running(PORT).users == {}
 
 
-def test_user_who_cannot_be_added_as_a_whole_is_not_added(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_is_deleted_again_if_a_part_of_adding_it_fails(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
     users = up()
 
     def fail(self: Users, user: Properties, group: str) -> bool:
@@ -212,7 +212,7 @@ def test_user_who_cannot_be_added_as_a_whole_is_not_added(up: Up, monkeypatch: p
 @pytest.mark.parametrize(
     ("app_client", "reason"),
     [
-        (None, "the template has no app client (AWS::Cognito::UserPoolClient), so nobody can sign in"),
+        (None, "the template has no app client (AWS::Cognito::UserPoolClient), so users cannot sign in"),
         (
             {"ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH"]},
             "app client {id} does not let users sign in by SRP: add ALLOW_USER_SRP_AUTH to its ExplicitAuthFlows",
@@ -220,7 +220,9 @@ def test_user_who_cannot_be_added_as_a_whole_is_not_added(up: Up, monkeypatch: p
     ],
     ids=["none", "without SRP"],
 )
-def test_app_client_by_which_nobody_can_sign_in_is_told(up: Up, app_client: Properties | None, reason: str) -> None:
+def test_error_names_an_app_client_that_does_not_allow_sign_in(
+    up: Up, app_client: Properties | None, reason: str
+) -> None:
     users = up(BY_EMAIL, app_client)
     add_user(PORT, "bob@example.com", [])
 
@@ -273,24 +275,24 @@ def test_connection_without_times_is_found_too(aws: LocalAws, table: str) -> Non
     assert find_connection(PORT) == "only"
 
 
-def test_nobody_is_connected_where_all_rows_have_expired(aws: LocalAws, table: str) -> None:
-    assert refusal(find_connection) == "nobody is connected: start the wscat line first"
+def test_expired_rows_are_no_open_connections(aws: LocalAws, table: str) -> None:
+    assert refusal(find_connection) == "no connection is open: run the wscat line first"
     put(aws, table, connectionId="expired", removedAt=4)
-    assert refusal(find_connection) == "nobody is connected: start the wscat line first"
+    assert refusal(find_connection) == "no connection is open: run the wscat line first"
 
 
-def test_table_of_something_else_is_told(aws: LocalAws, table: str) -> None:
+def test_table_without_connection_ids_is_an_error(aws: LocalAws, table: str) -> None:
     put(aws, table, socket="L0SM9cOFvHcCIhw=")
 
-    no_id = f"the rows of table {table} have no connectionId, so nobody knows who is connected"
-    assert refusal(find_connection) == f"{no_id}: `make post` takes CONNECTION=…"
+    no_id = f"the rows of table {table} have no connectionId, so the open connections are unknown"
+    assert refusal(find_connection) == f"{no_id}: pass a connection id, `make post CONNECTION=…`"
 
 
-def test_template_without_a_table_is_told() -> None:
+def test_template_without_a_table_is_an_error() -> None:
     state.save(PORT, State.of_this_process({"--port": PORT}, ready=True))
 
-    no_table = "the template has no table, so nobody knows who is connected"
-    assert refusal(find_connection) == f"{no_table}: `make post` takes CONNECTION=…"
+    no_table = "the template has no table, so the open connections are unknown"
+    assert refusal(find_connection) == f"{no_table}: pass a connection id, `make post CONNECTION=…`"
 
 
 # Posting
@@ -303,7 +305,7 @@ def callback(gateway: Gateway) -> None:
     state.save(PORT, State.of_this_process({"--port": PORT}, ready=True, callback_url=url, region="us-east-1"))
 
 
-async def test_message_that_arrived_is_told_with_its_connection(gateway: Gateway, callback: None) -> None:
+async def test_posted_message_is_reported_with_its_connection(gateway: Gateway, callback: None) -> None:
     peer, connection_id = await gateway.connected()
 
     told = await asyncio.to_thread(post, PORT, "héllo", connection_id)
@@ -312,7 +314,7 @@ async def test_message_that_arrived_is_told_with_its_connection(gateway: Gateway
     assert told == f"posted 6 bytes to connection {connection_id}"
 
 
-async def test_connection_that_has_gone_is_told(gateway: Gateway, callback: None) -> None:
+async def test_gone_connection_is_an_error(gateway: Gateway, callback: None) -> None:
     peer, connection_id = await gateway.connected()
     await peer.close()
     await gateway.disconnect_event()
@@ -327,7 +329,7 @@ async def test_connection_that_has_gone_is_told(gateway: Gateway, callback: None
     [("a" * (128 * 1024 + 1), None, 413), ("hello", "nonsense", 400)],
     ids=["too large", "malformed id"],
 )
-async def test_any_other_refusal_is_told_with_its_status(
+async def test_error_of_any_other_refusal_has_its_status(
     gateway: Gateway, callback: None, message: str, connection_id: str | None, status: int
 ) -> None:
     _, open_id = await gateway.connected()

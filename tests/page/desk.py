@@ -22,7 +22,7 @@ from local.aws import mail
 from local.aws.clients import client
 from local.aws.mail import Mail
 from local.lambda_.invocation import Invocation
-from local.page_settings import local_settings
+from local.page_settings import build_local_settings
 from local.progress import Progress
 from local.system import Options, System, run_system
 from tests.page.network import Network
@@ -243,7 +243,7 @@ async def desk_with(template: Path, *, proxied: bool = False, **options: Any) ->
             if proxied:
                 port = await network.start()
                 stack.push_async_callback(network.stop)
-                patch.setattr(serving, "local_settings", partial(settings_with_proxy, network, port))
+                patch.setattr(serving, "build_local_settings", partial(settings_with_proxy, network, port))
             chosen = Options(template=template, page_port=0, functions="process", **options)
             system = await stack.enter_async_context(run_system(chosen, Progress(io.StringIO())))
         desk = Desk(system, gateways[0], events, network)
@@ -257,4 +257,6 @@ def settings_with_proxy(
 ) -> dict[str, Any]:
     """Return the page's settings with the proxy's port instead of the gateway's, which the proxy learns here."""
     network.target_port = int(re.findall(r":(\d+)/", websocket_url)[0])
-    return local_settings(output, websocket_url=websocket_url.replace(f":{network.target_port}/", f":{port}/"), **facts)
+    return build_local_settings(
+        output, websocket_url=websocket_url.replace(f":{network.target_port}/", f":{port}/"), **facts
+    )

@@ -364,7 +364,7 @@ async def test_request_id_of_a_refusal_leads_to_its_reason(system: System, conte
 async def test_connection_id_of_an_error_frame_leads_to_who_ended_the_connection(
     system: System, context: BrowserContext
 ) -> None:
-    token = await asyncio.to_thread(system.users.id_token, "ada@example.com", PASSWORD)
+    token = await asyncio.to_thread(system.users.get_id_token, "ada@example.com", PASSWORD)
     tab = await context.new_page()
     await tab.goto(system.inspector_url or "")
 

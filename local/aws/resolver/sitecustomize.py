@@ -1,12 +1,12 @@
-"""Makes AWS's host names local in a function: Python imports this module by itself before the function's code.
+"""Makes AWS's host names local in a function. Python imports this module automatically before the function's code.
 
-The local run puts its folder on PYTHONPATH; no image contains it. A name of AWS resolves to the loopback address, and
-its HTTPS port to the one in LOCAL_AWS_PORT, where the local run speaks TLS. Other ports are refused. All other names
-resolve as before.
+The local run puts the module's folder on PYTHONPATH; no image contains it. AWS's host names resolve to the loopback
+address, and port 443 to LOCAL_AWS_PORT, where the local run speaks TLS. Other ports are refused. All other names resolve
+as before.
 
-Covered is what resolves names by Python's socket module: http.client, urllib, urllib3, requests, botocore, asyncio,
-aiohttp, httpx, websockets. Not covered is what brings a resolver of its own: uvloop, aiodns (aiohttp uses it if it is
-installed), grpc, and programs that are not Python, such as curl.
+This works for libraries that resolve names by Python's socket module: http.client, urllib, urllib3, requests, botocore,
+asyncio, aiohttp, httpx, websockets. It does not work for those with a resolver of their own: uvloop, aiodns (aiohttp uses
+it if it is installed), grpc, and programs that are not Python, such as curl.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import _socket
 import os
 import sys
 
-TYPE_CHECKING = False  # importing typing takes longer than all of this
+TYPE_CHECKING = False  # importing typing would take longer than the rest of this module
 if TYPE_CHECKING:
     from typing import Any
 
-# Those of botocore's partitions.json; function URLs; user pools' domains.
+# The suffixes in botocore's partitions.json, and those of function URLs and of user pools' domains.
 SUFFIXES = (
     ".amazonaws.com",
     ".amazonaws.com.cn",
@@ -47,19 +47,19 @@ refused: set[str] = set()
 
 
 def localize(host: Any, port: Any) -> tuple[Any, Any]:
-    """Return the local address of a name and port of AWS; return others as they are.
+    """Return the local address for a host name of AWS. Return other hosts and their ports unchanged.
 
     Raises:
-        gaierror: this port has no local one.
+        gaierror: the port is not HTTPS, so it has no local address.
     """
     if not is_aws(host):
         return host, port
-    port_text = text(port)
+    port_text = to_text(port)
     if port_text in HTTPS:
         return LOOPBACK, int(os.environ["LOCAL_AWS_PORT"])
     if port_text in UNSPECIFIED:
         return LOOPBACK, port
-    message = f"{text(host)}:{port_text} is not run locally: AWS is reached by HTTPS only"
+    message = f"{to_text(host)}:{port_text} is not run locally: AWS is reached by HTTPS only"
     if message not in refused:
         refused.add(message)
         print(message, file=sys.stderr)
@@ -67,10 +67,10 @@ def localize(host: Any, port: Any) -> tuple[Any, Any]:
 
 
 def is_aws(host: Any) -> bool:
-    return host is not None and f".{text(host).rstrip('.').lower()}".endswith(SUFFIXES)
+    return host is not None and f".{to_text(host).rstrip('.').lower()}".endswith(SUFFIXES)
 
 
-def text(value: Any) -> str:
+def to_text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, (bytes, bytearray)) else str(value)
 
 
@@ -100,18 +100,18 @@ def gethostbyname_ex(host: Any) -> Any:
 
 
 class Socket(_socket.socket):
-    """Resolves the name in an address itself, which C code would do otherwise."""
+    """A socket that localizes the host name in an address. Otherwise C code would resolve the name."""
 
     __slots__ = ()
 
     def connect(self, address: Any) -> None:
-        super().connect(local_address(address))
+        super().connect(localize_address(address))
 
     def connect_ex(self, address: Any) -> int:
-        return super().connect_ex(local_address(address))
+        return super().connect_ex(localize_address(address))
 
 
-def local_address(address: Any) -> Any:
+def localize_address(address: Any) -> Any:
     return localize(*address[:2]) if isinstance(address, tuple) and len(address) > 1 and is_aws(address[0]) else address
 
 
@@ -126,7 +126,7 @@ def import_hidden_module() -> None:
 
 if __name__ == "sitecustomize":
     if "LOCAL_AWS_PORT" in os.environ:
-        # In the C module, so that Python's own need not be imported where nothing is called.
+        # Patch the C module, so that a function that calls nothing need not import Python's socket module.
         _socket.getaddrinfo, _socket.gethostbyname = getaddrinfo, gethostbyname
         _socket.gethostbyname_ex, _socket.socket = gethostbyname_ex, Socket  # type: ignore[misc]
     import_hidden_module()

@@ -182,7 +182,7 @@ def test_failed_authorizer_means_500(error: str) -> None:
 
 
 def without(*path: str) -> dict[str, Any]:
-    """Return a valid answer without one member."""
+    """Return a valid answer with one member removed."""
     answer = allow()
     members: Any = answer
     for step in path[:-1]:
@@ -232,7 +232,7 @@ CONDITION = {"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}
 def test_statement_that_cannot_be_evaluated_means_500_and_a_log_line(
     caplog: pytest.LogCaptureFixture, effect: str, member: str, value: object, fault: str
 ) -> None:
-    """Even if another statement allows: this one might deny."""
+    """Even if another statement allows the action, because this one might deny it."""
     doubtful = statement(effect=effect) | {member: value}
 
     decision = evaluate(allow() | {"policyDocument": {"Statement": [statement(), doubtful]}})
@@ -278,7 +278,7 @@ def test_nested_context_means_500(context: object) -> None:
 def test_answer_with_a_lone_surrogate_means_500_and_a_log_line(
     caplog: pytest.LogCaptureFixture, member: dict[str, Any]
 ) -> None:
-    """A function can send one as an escape of JSON, but it cannot be written in UTF-8."""
+    """A function can send a lone surrogate as a JSON escape, but it cannot be encoded in UTF-8."""
     assert evaluate(allow() | member) == gateway.AUTHORIZER_FAILED
     (message,) = caplog.messages
     assert "surrogates not allowed" in message

@@ -1,4 +1,4 @@
-"""The events for functions. tests/events has an example of each documented shape."""
+"""The events that are passed to functions. tests/events has an example of each documented form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from local.apigateway import events
 from local.apigateway.api import Api
 from local.apigateway.events import Connection, Event, Handshake
 from local.aws.account import Account
-from local.ids import new_id
+from local.ids import make_id
 from tests.fixtures.apis import OUR_ROUTES, api
 from tests.fixtures.events import EventFactory
 
@@ -72,7 +72,7 @@ def rebuild_handshake(example: Event) -> Handshake:
 def at(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets the clock to the time of the example."""
     return lambda example: monkeypatch.setattr(
-        events, "unix_milliseconds", lambda: example["requestContext"]["requestTimeEpoch"]
+        events, "get_unix_milliseconds", lambda: example["requestContext"]["requestTimeEpoch"]
     )
 
 
@@ -111,7 +111,7 @@ def test_disconnect_event_is_the_documented_one(at: Any, disconnect_event: Event
 
 
 def ids(event: Event, *more: str) -> dict[str, str]:
-    """Return the ids that each event has for itself."""
+    """Return the ids that differ between events."""
     return {name: event["requestContext"][name] for name in ("requestId", "extendedRequestId", *more)}
 
 
@@ -128,7 +128,7 @@ def build_all(connection: Connection, handshake: Handshake, api: Api = API) -> l
     ]
 
 
-def test_ids_look_like_those_of_aws() -> None:
+def test_ids_have_the_format_of_aws() -> None:
     contexts = [event["requestContext"] for event in build_all(connection(), handshake())]
 
     found = [context[name] for context in contexts for name in ("connectionId", "requestId")]
@@ -136,7 +136,7 @@ def test_ids_look_like_those_of_aws() -> None:
 
 
 def test_ids_end_like_those_of_aws() -> None:
-    assert {new_id()[-2] for _ in range(1000)} == {"A", "Q", "g", "w"}
+    assert {make_id()[-2] for _ in range(1000)} == {"A", "Q", "g", "w"}
 
 
 def test_extended_request_id_is_the_request_id() -> None:

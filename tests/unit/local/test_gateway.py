@@ -1,4 +1,4 @@
-"""The gateway's decisions without a socket. Authorizers and route selection have files of their own."""
+"""The gateway's decisions, without a socket. Tests of authorizers and of route selection are in other files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def has_identity(
     *sources: str, query: str = "", headers: tuple[tuple[str, str], ...] = (), variables: dict[str, str] | None = None
 ) -> bool:
     handshake = Handshake(f"/prod?{query}", headers)
-    client = Connection("203.0.113.7", handshake.header("User-Agent"))
+    client = Connection("203.0.113.7", handshake.get_header("User-Agent"))
     event = events.build_authorizer_event(api(*OUR_ROUTES, stage_variables=variables or {}), client, handshake)
     return gateway.has_identity(Authorizer(AUTHORIZER_ARN, sources), handshake, event)
 
@@ -132,7 +132,7 @@ def test_authorizer_without_identity_sources_is_always_invoked() -> None:
 
 
 def refuse(target: str, *hosts: str, **facts: Any) -> int | None:
-    """Return the status with which a handshake is refused because of its URL or Host."""
+    """Return the status of a handshake that is refused for its URL or Host header; None if it is not refused."""
     handshake = Handshake(target, tuple(("host", host) for host in hosts or ("localhost",)))
     refusal = gateway.check_request(api(*OUR_ROUTES, **facts), handshake)
     return refusal.status if refusal else None
@@ -188,8 +188,8 @@ MULTI_VALUE_HEADERS = "multiValueHeaders must be an object of lists"
 BASE64 = "body must be text in base64, because isBase64Encoded is set"
 
 
-def because(reason: str, *answers: object) -> list[tuple[object, str]]:
-    """Return answers with the reason in the log."""
+def expect_reason(reason: str, *answers: object) -> list[tuple[object, str]]:
+    """Return each answer with the reason that is expected in the log."""
     return [(answer, reason) for answer in answers]
 
 
@@ -200,22 +200,24 @@ def having(**members: list[Any]) -> list[dict[str, Any]]:
 
 
 MALFORMED = [
-    *because("it must be an object", None, "OK", 200, []),
-    *because(STATUS_CODE, {}, {"body": "OK"}),
-    *because(STATUS_CODE, *having(statusCode=[None, "OK", True, 100, 600, 2000, -200, 200.5, [200], {}, DEEP])),
-    *because(STATUS_CODE, *having(statusCode=["٢٠٠", "\ud83d"])),
-    *because(
+    *expect_reason("it must be an object", None, "OK", 200, []),
+    *expect_reason(STATUS_CODE, {}, {"body": "OK"}),
+    *expect_reason(STATUS_CODE, *having(statusCode=[None, "OK", True, 100, 600, 2000, -200, 200.5, [200], {}, DEEP])),
+    *expect_reason(STATUS_CODE, *having(statusCode=["٢٠٠", "\ud83d"])),
+    *expect_reason(
         '"ConnectionId" is not a member of a proxy response', {"statusCode": 200, "Data": "x", "ConnectionId": "y"}
     ),
-    *because('"\\ud83d\\n" is not a member of a proxy response', {"statusCode": 200, "\ud83d\n": 1}),
-    *because("body must be a string", *having(body=[{"a": 1}, 1, 0, [], False])),
-    *because(
+    *expect_reason('"\\ud83d\\n" is not a member of a proxy response', {"statusCode": 200, "\ud83d\n": 1}),
+    *expect_reason("body must be a string", *having(body=[{"a": 1}, 1, 0, [], False])),
+    *expect_reason(
         "headers must be an object", *having(headers=[["Sec-WebSocket-Protocol"], "Sec-WebSocket-Protocol: chat", []])
     ),
-    *because(HEADER_VALUE, *having(headers=[{"a": ["b"]}, {"a": {}}, {"a": DEEP}])),
-    *because(HEADER_VALUE, *having(multiValueHeaders=[{"a": [["b"]]}, {"a": [{}]}])),
-    *because(MULTI_VALUE_HEADERS, *having(multiValueHeaders=[["chat"], "", {"a": "b"}])),
-    *because(BASE64, *({**each, "isBase64Encoded": True} for each in having(body=["a!", "é", "\ud83d", NOT_TEXT]))),
+    *expect_reason(HEADER_VALUE, *having(headers=[{"a": ["b"]}, {"a": {}}, {"a": DEEP}])),
+    *expect_reason(HEADER_VALUE, *having(multiValueHeaders=[{"a": [["b"]]}, {"a": [{}]}])),
+    *expect_reason(MULTI_VALUE_HEADERS, *having(multiValueHeaders=[["chat"], "", {"a": "b"}])),
+    *expect_reason(
+        BASE64, *({**each, "isBase64Encoded": True} for each in having(body=["a!", "é", "\ud83d", NOT_TEXT]))
+    ),
 ]
 malformed = pytest.mark.parametrize(("answer", "reason"), MALFORMED)
 
@@ -298,7 +300,7 @@ def test_refusal_that_cannot_be_sent_means_502_and_a_log_line(
 
 
 @UNSENDABLE
-def test_body_that_is_not_sent_may_be_anything(answer: dict[str, object], reason: str) -> None:
+def test_body_that_is_not_sent_is_not_checked(answer: dict[str, object], reason: str) -> None:
     invocation = Invocation({"statusCode": 200, **answer})
 
     assert gateway.evaluate_reply(invocation, ONE_WAY) is None
@@ -394,7 +396,7 @@ def test_connect_selects_the_subprotocol(answer: dict[str, object], subprotocol:
 
 
 def error_of(invocation: Invocation, route: Route) -> str:
-    """Return the error that the client is told."""
+    """Return the message of the error frame."""
     with pytest.raises(IntegrationError) as error:
         gateway.evaluate_reply(invocation, route)
     return str(error.value)

@@ -202,7 +202,7 @@ def test_not_resource_covers_all_other_resources() -> None:
     ],
     ids=str,
 )
-def test_deny_overrides_allow_and_the_default_is_neither(statements: list[Statement], expected: str | None) -> None:
+def test_deny_overrides_allow_and_the_default_is_no_effect(statements: list[Statement], expected: str | None) -> None:
     """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html."""
     assert evaluate(statements, "dynamodb:PutItem", TABLE) == expected
 
@@ -309,7 +309,7 @@ def test_each_session_has_its_own_role() -> None:
 
 def test_each_session_has_its_own_credentials() -> None:
     iam = Iam()
-    one, other = session(iam).environment(), session(iam).environment()
+    one, other = session(iam).build_environment(), session(iam).build_environment()
 
     assert one.keys() == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
     assert not {*one.values()} & {*other.values()}
@@ -349,11 +349,11 @@ def test_session_with_another_role_keeps_its_credentials() -> None:
     other = iam.open_session(
         "websocket", Role("Other", (allow("dynamodb:PutItem"),)), "arn:aws:sts::0:assumed-role/Other/Alias"
     )
-    before = rooms.environment()
+    before = rooms.build_environment()
 
     iam.update_role("WebSocketFunction", Role("NewRole", (allow("dynamodb:GetItem"),)))
 
-    assert rooms.environment() == before
+    assert rooms.build_environment() == before
     assert rooms.arn == SESSION_ARN.replace("WebSocketRole", "NewRole")
     assert iam.authorize(rooms.access_key_id, "dynamodb:GetItem", TABLE) is None
     assert iam.authorize(rooms.access_key_id, "dynamodb:PutItem", TABLE)

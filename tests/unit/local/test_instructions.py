@@ -1,4 +1,4 @@
-"""What `make up` prints once everything runs, for our own stack and for any other."""
+"""What `make up` prints when everything runs, for our own stack and for other templates."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def build(tmp_path: Path) -> AsyncIterator[Build]:
         }
         served = api(*OUR_ROUTES, identity_sources=tuple(sources))
         stack = Stack(Account(), served, functions, {type_: IDS[type_] for type_ in types}, {})
-        others: Any = None  # what runs is of no interest here
+        others: Any = None  # parts that no test here uses
         system = System(
             *(stack, others, others, aws, others, others, others, 4510, 0.0),
             page_url="http://localhost:3000",
@@ -84,14 +84,14 @@ def test_inspector_follows_the_page(build: Build) -> None:
     assert "Inspector" not in instructions(build(), page_port=3000)
 
 
-def test_nobody_is_told_to_sign_up_where_that_is_not_open(build: Build) -> None:
+def test_sign_in_is_suggested_where_sign_up_is_disabled(build: Build) -> None:
     printed = instructions(build(page_settings={"selfSignUp": False, "allowedOrigins": []}), page_port=3000)
 
     assert "http://localhost:3000        (sign in there; mails to users appear below)\n" in printed
     assert "sign up" not in printed
 
 
-def test_page_that_may_not_connect_is_told_with_what_to_do(build: Build) -> None:
+def test_page_with_an_origin_that_is_not_allowed_gets_advice(build: Build) -> None:
     settings = {"selfSignUp": True, "allowedOrigins": ["https://a.example.com", "http://localhost:3001"]}
 
     printed = instructions(build(page_settings=settings), page_port=3000)
@@ -101,20 +101,20 @@ def test_page_that_may_not_connect_is_told_with_what_to_do(build: Build) -> None
     assert f"Start with --context allowedOrigins={origins}\n" in printed
 
 
-def test_page_that_may_connect_is_told_without_conditions(build: Build) -> None:
+def test_page_with_an_allowed_origin_gets_no_advice(build: Build) -> None:
     settings = {"selfSignUp": True, "allowedOrigins": ["https://a.example.com", "http://localhost:3000"]}
 
     assert "allowedOrigins" not in instructions(build(page_settings=settings), page_port=3000)
 
 
-def test_stack_without_settings_for_a_page_is_told_why_there_is_none(build: Build) -> None:
+def test_stack_without_settings_for_a_page_says_why_no_page_is_served(build: Build) -> None:
     printed = instructions(build(page_url=None, page_settings=None), page_port=3000)
 
     assert printed.startswith("\nNo page: the template has no output PageConfig.\n")
 
 
 @pytest.mark.parametrize(("types", "page_port"), [((TABLE,), 3000), (tuple(IDS), None)])
-def test_nothing_is_said_of_a_page_that_nobody_expects(
+def test_missing_page_is_not_mentioned_if_it_was_not_expected(
     build: Build, types: tuple[str, ...], page_port: int | None
 ) -> None:
     printed = instructions(build(types=types, page_url=None, page_settings=None), page_port=page_port)
@@ -169,7 +169,7 @@ def test_group_that_may_connect_is_named(build: Build) -> None:
     assert "Users       make user EMAIL=bob@example.com GROUP=staff\n" in printed
 
 
-# Of other people's
+# Lines to paste, of other templates
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_group_that_may_connect_is_named(build: Build) -> None:
         ([], "", "-c ws://127.0.0.1:4510/prod"),
     ],
 )
-def test_what_another_authorizer_expects_is_left_to_fill_in(
+def test_value_for_another_authorizer_is_left_to_fill_in(
     build: Build, sources: list[str], address: str, wscat: str
 ) -> None:
     system = build(sources, authorizer={}, websocket={})
@@ -198,7 +198,7 @@ def test_what_another_authorizer_expects_is_left_to_fill_in(
     assert "idToken" not in instructions(system)
 
 
-def test_connection_that_no_known_table_has_is_left_to_fill_in(build: Build) -> None:
+def test_connection_id_is_left_to_fill_in_without_a_known_table(build: Build) -> None:
     assert lines_to_paste(build(websocket={}))[-1] == "make -s post MESSAGE='hello from outside' CONNECTION=…"
 
 
@@ -208,7 +208,7 @@ def test_query_string_named_as_ours_takes_an_id_token_too(build: Build) -> None:
     assert lines_to_paste(system)[0] == 'npx wscat -c "ws://127.0.0.1:4510/prod?idToken=$(make -s token)"'
 
 
-def test_template_without_a_user_pool_promises_no_users(build: Build) -> None:
+def test_template_without_a_user_pool_prints_no_user_commands(build: Build) -> None:
     system = build(types=[TABLE], authorizer={}, sources=["route.request.querystring.key"])
 
     printed = instructions(system, no_token="the template has no user pool")
@@ -218,7 +218,7 @@ def test_template_without_a_user_pool_promises_no_users(build: Build) -> None:
     assert "make -s token" not in printed
 
 
-def test_user_who_cannot_sign_in_is_told_with_the_reason(build: Build) -> None:
+def test_reason_is_printed_if_the_user_cannot_sign_in(build: Build) -> None:
     printed = instructions(build(), no_token="the template has no app client")
 
     assert "Token       none: the template has no app client\n" in printed
@@ -233,6 +233,6 @@ def test_user_who_cannot_sign_in_is_told_with_the_reason(build: Build) -> None:
         ({"limits": Limits(connection_seconds=60), "clock_speed": 2}, "Connections end after 300 s idle, 30 s in all."),
     ],
 )
-def test_limits_are_printed_where_they_are_not_those_of_aws(build: Build, changes: dict[str, Any], said: str) -> None:
+def test_limits_are_printed_if_they_differ_from_those_of_aws(build: Build, changes: dict[str, Any], said: str) -> None:
     assert said in instructions(build(), **changes)
     assert "Connections end" not in instructions(build())

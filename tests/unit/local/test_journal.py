@@ -1,4 +1,4 @@
-"""The journal: what it keeps, how it joins entries, what it hides, and what the gateway records in it."""
+"""The journal: which entries it keeps, how it joins and masks them, and what the gateway records in it."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def open_connection(journal: Journal, connection_id: str, **facts: Any) -> None:
 
 
 def kinds(journal: Journal, connection_id: str) -> list[str]:
-    return [entry["kind"] for entry in journal.timeline(connection_id)]
+    return [entry["kind"] for entry in journal.get_timeline(connection_id)]
 
 
 def find(journal: Journal, connection_id: str, kind: str) -> list[dict[str, Any]]:
     """Return the facts of the entries of one kind."""
-    return [entry["facts"] for entry in journal.timeline(connection_id) if entry["kind"] == kind]
+    return [entry["facts"] for entry in journal.get_timeline(connection_id) if entry["kind"] == kind]
 
 
 # What it keeps
@@ -66,11 +66,11 @@ def test_oldest_entries_go_first(journal: Journal) -> None:
         journal.record("message", BOB, f"m{number}", routeKey="$default", body="")
 
     assert [each["id"] for each in journal.find()[0]] == [BOB]
-    assert journal.timeline(ADA) == []
+    assert journal.get_timeline(ADA) == []
     assert journal.find(f"request-{ADA}")[0] == []
 
 
-def test_live_connection_keeps_its_handshake_until_it_has_ended_for_long() -> None:
+def test_handshake_is_evicted_only_after_the_connection_has_ended() -> None:
     journal = Journal(max_entries=4)
     open_connection(journal, ADA)
     open_connection(journal, BOB)
@@ -84,7 +84,7 @@ def test_live_connection_keeps_its_handshake_until_it_has_ended_for_long() -> No
     assert kinds(journal, ADA) == ["handshake", "decision", "end"]
     for number in range(4):
         journal.record("message", BOB, f"n{number}", routeKey="$default", body="")
-    assert journal.timeline(ADA) == []
+    assert journal.get_timeline(ADA) == []
 
 
 def test_size_of_all_entries_is_limited() -> None:
@@ -118,7 +118,7 @@ def test_timeline_of_a_busy_connection_has_the_handshake_and_the_newest(journal:
     for number in range(30):
         journal.record("message", ADA, f"m{number}", body=str(number))
 
-    shown = journal.timeline(ADA, limit=3)
+    shown = journal.get_timeline(ADA, limit=3)
 
     assert [entry["kind"] for entry in shown] == ["handshake", "decision", *["message"] * 3]
     assert shown[-1]["facts"]["body"] == "29"
@@ -132,7 +132,7 @@ def test_document_that_a_browser_could_not_read_does_not_hide_the_others(journal
 
     journal.record("message", ADA, "m", event=document)
 
-    json.dumps(journal.timeline(ADA), allow_nan=False)
+    json.dumps(journal.get_timeline(ADA), allow_nan=False)
 
 
 # How entries are found
@@ -151,8 +151,8 @@ def test_entries_are_joined_by_the_ids_of_the_invocation(journal: Journal) -> No
     assert kinds(journal, ADA)[2:] == ["invocation", "log", "call", "trace"]
     assert kinds(journal, BOB) == ["handshake", "decision"]
     assert journal.find_invocation("lambda") == (ADA, "$default")
-    assert journal.traces("1-trace") == [{"id": "1"}]
-    assert journal.traces("1-other") == []
+    assert journal.find_traces("1-trace") == [{"id": "1"}]
+    assert journal.find_traces("1-other") == []
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_long_credential_is_hidden_wherever_it_appears() -> None:
     }
 
 
-def test_what_is_no_credential_is_shown() -> None:
+def test_other_values_than_credentials_are_shown() -> None:
     headers = [("Sec-WebSocket-Protocol", "chat.v2, a-subprotocol-of-the-api"), ("Origin", "http://localhost:3000")]
     mask = Mask(headers, "/prod?room=5", [ID_TOKEN], "a-subprotocol-of-the-api")
 
@@ -302,14 +302,14 @@ async def test_handshake_and_messages_are_recorded_in_order(serve: Serve, journa
     summary = await the_connection(journal)
 
     assert kinds(journal, summary["id"]) == ["handshake", "decision", "message", "frame", "end"]
-    handshake, decision, message, frame, end = (each["facts"] for each in journal.timeline(summary["id"]))
+    handshake, decision, message, frame, end = (each["facts"] for each in journal.get_timeline(summary["id"]))
     assert (handshake["method"], handshake["path"]) == ("GET", "/prod?idToken=••• (3 characters)")
     assert (decision["status"], decision["allowed"], decision["effect"]) == (101, True, "Allow")
     assert message.items() >= {"routeKey": "$default", "body": "hello", "result": "ok"}.items()
     assert frame == {"body": "back", "from": "route"}
     assert end == {"code": 1000, "reason": "", "cause": "client"}
     context = (await gateway.functions.event("$default"))["requestContext"]
-    assert journal.timeline(summary["id"])[2]["keys"] == [summary["id"], context["requestId"]]
+    assert journal.get_timeline(summary["id"])[2]["keys"] == [summary["id"], context["requestId"]]
     counted = {name: summary[name] for name in ("userId", "status", "cause", "messages", "errors")}
     assert counted == {"userId": "ada", "status": 101, "cause": "client", "messages": 1, "errors": 0}
     assert summary["openedAt"] < summary["endedAt"] <= summary["lastAt"]
@@ -392,8 +392,10 @@ async def test_invocation_without_a_permission_is_recorded(serve: Serve, journal
     )
 
 
-async def test_what_is_no_connection_id_is_not_recorded_as_one(gateway_with_journal: Gateway, journal: Journal) -> None:
-    """Somebody may put a token there."""
+async def test_text_that_is_not_a_connection_id_is_not_recorded_as_one(
+    gateway_with_journal: Gateway, journal: Journal
+) -> None:
+    """A caller may have put a token in its place."""
     told: list[Entry] = []
     journal.listeners.append(lambda entry, _: told.append(entry))
 
@@ -506,7 +508,7 @@ async def test_client_that_leaves_during_the_handshake_is_lost(serve: Serve, jou
     assert (await the_connection(journal))["cause"] == "connection lost"
 
 
-async def test_throttled_handshake_and_path_of_no_stage_say_why(serve: Serve, journal: Journal) -> None:
+async def test_throttled_handshake_and_unknown_path_are_recorded_with_a_reason(serve: Serve, journal: Journal) -> None:
     heard: list[tuple[str | None, str]] = []
 
     def listen(entry: Entry, connection: ConnectionRecord | None) -> None:

@@ -12,7 +12,7 @@ from local.apigateway.events import Connection
 from local.apigateway.limits import Limits, TokenBucket
 from tests.fixtures.functions import Clock
 
-UNUSED: Any = None  # by the registry
+UNUSED: Any = None  # for arguments that the registry does not use
 ADA, BOB, EVE = (Peer(Connection("127.0.0.1", None, id=name), UNUSED, UNUSED) for name in ("ada", "bob", "eve"))
 
 
@@ -98,7 +98,7 @@ def test_connection_is_found_by_its_id_until_it_is_removed(connections: Connecti
     connections.remove("ada")
 
     assert found == [ADA, None]
-    assert (connections.get("ada"), len(connections), connections.next_due()) == (None, 0, None)
+    assert (connections.get("ada"), len(connections), connections.find_next_due()) == (None, 0, None)
 
 
 def test_connection_is_due_once_at_its_idle_limit(connections: Connections, clock: Clock) -> None:
@@ -112,7 +112,7 @@ def test_connection_is_due_once_at_its_idle_limit(connections: Connections, cloc
     assert (connections.get("ada"), len(connections)) == (None, 0)
 
 
-def test_message_starts_the_idle_time_anew(connections: Connections, clock: Clock) -> None:
+def test_message_restarts_the_idle_timer(connections: Connections, clock: Clock) -> None:
     connections.add(ADA)
     connections.add(BOB)
     clock.now = 1009.0
@@ -137,7 +137,7 @@ def test_longest_idle_connection_is_due_first(connections: Connections, clock: C
 
 
 def test_active_connection_is_due_at_the_connection_limit(connections: Connections, clock: Clock) -> None:
-    """The quota of two hours holds whatever the traffic."""
+    """The quota of two hours applies to active connections, too."""
     connections.add(ADA)
 
     due = []
@@ -169,12 +169,12 @@ def test_connection_over_both_limits_is_due_once(connections: Connections, clock
 
 
 def test_next_due_is_the_sooner_of_both_limits(connections: Connections, clock: Clock) -> None:
-    due = [connections.next_due()]
+    due = [connections.find_next_due()]
     connections.add(ADA)
-    due.append(connections.next_due())
+    due.append(connections.find_next_due())
     for clock.now in (1005.0, 1055.0):
         connections.touch("ada")
-        due.append(connections.next_due())
+        due.append(connections.find_next_due())
 
     assert due == [None, 1010.0, 1015.0, 1060.0]
 
@@ -186,7 +186,7 @@ def test_next_due_is_that_of_the_longest_idle_connection(connections: Connection
     clock.now = 1004.0
     connections.touch("ada")
 
-    assert connections.next_due() == 1013.0
+    assert connections.find_next_due() == 1013.0
 
 
 def test_removed_connection_is_never_due(connections: Connections, clock: Clock) -> None:
@@ -203,7 +203,7 @@ def test_unknown_connection_may_be_touched_and_removed(connections: Connections)
     connections.touch("ada")
     connections.remove("ada")
 
-    assert (len(connections), connections.next_due()) == (0, None)
+    assert (len(connections), connections.find_next_due()) == (0, None)
 
 
 # Faster clocks

@@ -1,4 +1,4 @@
-"""What `make up` prints of log records and decisions: an aligned line for each, and nothing that controls the terminal."""
+"""How `make up` prints log records and decisions: one aligned line each, without characters that control the terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Attach = Callable[..., io.StringIO]
 
 @pytest.fixture
 def journal() -> Journal:
-    """A journal with one connection, of which an invocation runs."""
+    """A journal with one connection and a running invocation."""
     journal = Journal()
     journal.record("handshake", CONNECTION, "request", method="GET", path="/prod", headers=())
     journal.record("invocation", CONNECTION, "request", REQUEST, "1-trace", purpose="$connect")
@@ -40,7 +40,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def attach(journal: Journal) -> Iterator[Attach]:
-    """Prints the records of the function and of the gateway, in a style."""
+    """Attaches a handler that prints records of the function and of the gateway in a style."""
     attached: list[tuple[logging.Logger, logging.Handler]] = []
 
     def attaching(style: Style = "short", output: io.StringIO | None = None) -> io.StringIO:
@@ -79,7 +79,7 @@ def columns(line: str) -> list[str]:
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    """A record as the runtime writes it."""
+    """Return a record in the runtime's format."""
     return {"timestamp": "2026-01-01T00:00:00Z", "level": "INFO", "message": "connected", "logger": "websocket",
             "requestId": REQUEST, **changes}  # fmt: skip
 
@@ -202,7 +202,7 @@ def test_any_other_line_is_printed_as_it_is(terminal: io.StringIO, line: str) ->
     assert columns(printed) == ["", "websocket", "", "", "", line]
 
 
-def test_json_of_others_than_functions_is_left_alone(terminal: io.StringIO) -> None:
+def test_json_of_other_loggers_is_printed_unchanged(terminal: io.StringIO) -> None:
     logging.getLogger(GATEWAY).info(json.dumps(record()))
 
     (line,) = lines(terminal)
@@ -309,14 +309,14 @@ def test_records_and_decisions_are_json_objects_on_a_line_each(attach: Attach, j
 # Our own records, and colours
 
 
-def test_record_of_ours_about_an_invocation_has_its_connection(terminal: io.StringIO) -> None:
+def test_own_record_about_an_invocation_has_its_connection(terminal: io.StringIO) -> None:
     logging.getLogger(GATEWAY).warning("timed out", extra={"request_id": REQUEST})
 
     (line,) = lines(terminal)
     assert columns(line) == [SHORT, "server", "$connect", "WARNING", "", "timed out"]
 
 
-def test_exception_of_ours_is_printed_with_its_traceback(terminal: io.StringIO) -> None:
+def test_own_exception_is_printed_with_its_traceback(terminal: io.StringIO) -> None:
     try:
         int("name")
     except ValueError:
@@ -327,7 +327,9 @@ def test_exception_of_ours_is_printed_with_its_traceback(terminal: io.StringIO) 
     assert further[-1].startswith(f"{' ' * 14}ValueError: ")
 
 
-def test_colours_are_for_terminals_that_want_them(attach: Attach, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_are_printed_on_a_terminal_without_no_color_only(
+    attach: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     coloured = attach(output=Terminal())
     monkeypatch.setenv("NO_COLOR", "1")

@@ -1,4 +1,4 @@
-"""The command line of `python -m local`: what each option changes, and what is said of a wrong one."""
+"""The command line of `python -m local`: what each option changes, and the error for each wrong option."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def chosen(*arguments: str) -> Options:
     return build_options(parse_arguments(arguments))
 
 
-def test_up_listens_on_ports_that_can_be_remembered() -> None:
+def test_up_listens_on_fixed_default_ports() -> None:
     assert chosen() == chosen("up") == Options(port=4510, aws_port=4511, page_port=3000, inspector_port=3001)
 
 
-def test_demo_is_in_nobodys_way_and_serves_no_pages() -> None:
+def test_demo_uses_free_ports_and_serves_no_pages() -> None:
     assert chosen("demo") == Options(port=0, aws_port=0, page_port=None, inspector_port=None)
 
 
@@ -74,7 +74,7 @@ def test_log_has_three_styles(style: str) -> None:
     assert parse_arguments(["up"]).log == "short"
 
 
-def test_images_may_be_named_from_where_one_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_images_may_be_a_relative_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sources").mkdir()
 
@@ -131,7 +131,7 @@ def test_wrong_argument_is_named_in_one_line_with_the_rule(
     assert capsys.readouterr().err == f"{rule}; try `python -m local {command} --help`\n"
 
 
-def test_unknown_command_is_named_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_of_an_unknown_command_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         parse_arguments(["down", "--port=1"])
 
@@ -155,7 +155,7 @@ def test_help_names_the_command(capsys: pytest.CaptureFixture[str], command: lis
         ("--context credential=header", "context credential is 'header', it must be one of querystring, subprotocol"),
         ("--context allowedOrigins=", "context allowedOrigins has '', it must be an origin"),
         ("--context no=1", "context no is unknown, there are credential, "),
-        ("--template cdk.json --context credential=subprotocol", "--context is of the synthesis, and --template is"),
+        ("--template cdk.json --context credential=subprotocol", "--context has no effect with --template, which is"),
     ],
 )
 def test_wrong_context_is_refused_before_anything_starts(arguments: str, message: str) -> None:
@@ -173,7 +173,7 @@ def test_wrong_context_is_refused_before_anything_starts(arguments: str, message
         ('{"app": "python app.py"}', r": context must be an object"),
     ],
 )
-def test_fault_of_cdk_json_is_named_with_the_file(
+def test_error_in_cdk_json_names_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, fault: str
 ) -> None:
     (tmp_path / "cdk.json").write_text(text)

@@ -1,4 +1,4 @@
-"""Permissions: of API Gateway to invoke functions, and of functions to call `@connections`."""
+"""API Gateway's permissions to invoke functions, and functions' permissions to call `@connections`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from local.aws.iam import Iam, Role, Session, Statement
-from local.ids import new_id
+from local.ids import make_id
 from tests.fixtures.apis import AUTHORIZER_ARN, OUR_ROUTES, WEBSOCKET_ARN, api
 from tests.fixtures.gateway import Dial, Gateway, Serve, received, refused, request
 
@@ -154,7 +154,7 @@ async def test_function_may_not_make_a_call_that_its_role_does_not_allow(
 
 
 async def test_refusal_has_the_message_of_aws(managed: Gateway, iam: Iam, dial: Dial) -> None:
-    """With the account masked and a placeholder for the connection, as captured from AWS."""
+    """The account is masked and the connection id is a placeholder, as captured from AWS."""
     _, connection_id = await managed.connected()
     session = function(iam)
     caller = Credentials(session.access_key_id, session.secret_access_key, session.session_token)
@@ -180,7 +180,7 @@ async def test_unknown_access_key_is_refused(managed: Gateway, dial: Dial) -> No
 async def test_refusal_does_not_tell_whether_the_connection_exists(managed: Gateway, iam: Iam) -> None:
     _, connection_id = await managed.connected()
 
-    for each in (connection_id, new_id(), "not-an-id"):
+    for each in (connection_id, make_id(), "not-an-id"):
         with pytest.raises(ClientError, match="AccessDeniedException"):
             await call(managed, function(iam), "get_connection", each)
 

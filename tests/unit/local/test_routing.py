@@ -1,4 +1,4 @@
-"""Selects routes of messages by every form of route selection expression."""
+"""Route selection, with every form of route selection expression."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_route_is_an_exact_match_or_the_default(body: str, selected: str) -> Non
     ],
 )
 def test_value_becomes_a_string(value: str, selected: str) -> None:
-    """Arrays by AWS's documentation; numbers and booleans, of which it says nothing, as they are written in JSON."""
+    """AWS documents the form of arrays. For numbers and booleans, JSON's form is assumed."""
     assert route_key(f'{{"action": {value}}}', selected, *OURS) == selected
     assert route_key(f'{{"action": {value}}}', *OURS) == "$default"
 
@@ -218,7 +218,7 @@ def test_message_that_is_not_a_json_object_takes_the_default_route(body: str) ->
 
 @pytest.mark.parametrize("expression", ["$request.body[0]", "${request.body[0]}", ACTION])
 def test_array_takes_the_default_route(expression: str) -> None:
-    """What AWS makes of `$request.body[0]` is not documented."""
+    """AWS does not document the value of `$request.body[0]`."""
     assert route_key('["send"]', "send", *OURS, expression=expression) == "$default"
 
 

@@ -1,4 +1,4 @@
-"""Signatures of requests, by botocore and as AWS was seen to check them."""
+"""Signatures of requests: botocore's are accepted, and errors are those that AWS was observed to return."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def request(target: str = PATH, body: bytes = b"hello", method: str = "POST", **
 
 
 def verify(iam: Iam, request: AWSRequest, **changes: Any) -> None:
-    """Check a request as it arrives, with these changes on its way."""
+    """Verify a request that was changed like this after it was signed."""
     assert request.url is not None
     target = request.url.removeprefix(f"https://{HOST}")
     headers = CIMultiDictProxy(CIMultiDict(request.headers.items()))
@@ -58,7 +58,7 @@ def verify(iam: Iam, request: AWSRequest, **changes: Any) -> None:
 
 
 def refused(iam: Iam, request: AWSRequest, **changes: Any) -> tuple[str, str]:
-    """The type and text of the error."""
+    """Return the type and message of the error."""
     with pytest.raises(SignatureError) as error:
         verify(iam, request, **changes)
     return error.value.type, str(error.value)
@@ -150,7 +150,7 @@ def test_path_is_encoded_once_more_than_it_was_sent(sent: str, counts_as: str) -
     """Captured from API Gateway: Paw-AWSSignature4DynamicValue#23, aws-lambda-graphql#171, aws-sdk-net#3132."""
     headers = CIMultiDictProxy(CIMultiDict({"Host": "x"}))
 
-    assert signature.canonical_request("POST", sent, headers, "host", b"").splitlines()[1] == counts_as
+    assert signature.build_canonical_request("POST", sent, headers, "host", b"").splitlines()[1] == counts_as
 
 
 # Who signs, when, and for what
@@ -203,7 +203,7 @@ class Clock(datetime):
 
 
 def by_hand(parameters: str, **headers: str) -> AWSRequest:
-    """A request whose signature was written by hand."""
+    """Return a request with a handwritten Authorization header or query string."""
     headers = {"X_Amz_Date": SIGNED_AT, "Authorization": f"AWS4-HMAC-SHA256 {parameters}", **headers}
     return request(PATH, b"hello", "POST", **headers)
 
@@ -262,9 +262,7 @@ def test_presigned_request_is_valid_as_long_as_it_says(iam: Iam, monkeypatch: py
     headers=st.dictionaries(st.sampled_from(HEADERS), TEXTS),
     authorization=st.none() | TEXTS | TEXTS.map(lambda text: f"AWS4-HMAC-SHA256 {COMPLETE}{text}"),
 )
-def test_whatever_is_sent_there_is_an_answer(
-    query: dict[str, str], headers: dict[str, str], authorization: str
-) -> None:
+def test_any_request_gets_an_answer(query: dict[str, str], headers: dict[str, str], authorization: str) -> None:
     target = (
         f"{PATH}?X-Amz-Algorithm={signature.ALGORITHM}&{urlencode(query, errors='surrogateescape')}" if query else PATH
     )
@@ -337,7 +335,7 @@ def test_whatever_is_sent_there_is_an_answer(
         ),
     ],
 )
-def test_what_is_wrong_with_a_signature_is_said(
+def test_error_says_what_is_wrong_with_a_signature(
     iam: Iam, monkeypatch: pytest.MonkeyPatch, signed: AWSRequest, type_: str, message: str
 ) -> None:
     monkeypatch.setattr(signature, "datetime", Clock)

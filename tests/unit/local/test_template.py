@@ -43,7 +43,7 @@ def test_function_has_the_defaults_of_lambda(read: Read) -> None:
     assert (found.timeout_seconds, found.memory_mb, found.environment, found.logging) == (3, 128, {}, {})
 
 
-def test_function_that_the_api_does_not_invoke_is_not_judged(read: Read) -> None:
+def test_function_that_the_api_does_not_invoke_is_not_checked(read: Read) -> None:
     report = resource("Lambda::Function", Role=arn("Nowhere"), Layers=["a"])
 
     assert read(**parts(Report=report)).resolve().functions.keys() == {ROOMS, GUARD}
@@ -105,7 +105,7 @@ def test_intrinsic_functions_are_evaluated(read: Read, value: object, expected: 
     ],
     ids=str,
 )
-def test_what_cannot_be_evaluated_is_named_with_its_place(read: Read, value: object, named: str) -> None:
+def test_error_names_the_value_that_cannot_be_evaluated_and_its_place(read: Read, value: object, named: str) -> None:
     with pytest.raises(TemplateError) as error:
         resolved(read, value)
 
@@ -113,7 +113,7 @@ def test_what_cannot_be_evaluated_is_named_with_its_place(read: Read, value: obj
     assert str(error.value).startswith("Somewhere: ")
 
 
-def test_id_of_a_real_resource_replaces_the_made_up_one(read: Read) -> None:
+def test_id_of_a_created_resource_replaces_the_generated_one(read: Read) -> None:
     template = read(
         **parts(
             Users=resource("Cognito::UserPool"),
@@ -124,4 +124,4 @@ def test_id_of_a_real_resource_replaces_the_made_up_one(read: Read) -> None:
     stack = template.with_physical_ids({"Users": "us-east-1_AbCdEf123"}).resolve()
 
     assert stack.functions[GUARD].environment == {"POOL": "us-east-1_AbCdEf123"}
-    assert stack.first("AWS::Cognito::UserPool") == "us-east-1_AbCdEf123"
+    assert stack.find_first("AWS::Cognito::UserPool") == "us-east-1_AbCdEf123"

@@ -1,4 +1,4 @@
-"""The outputs of a template, resolved with the ids that its resources got."""
+"""The outputs of a template, resolved with the ids of the created resources."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_output_has_the_ids_of_the_resources(tmp_path: Path) -> None:
     read = template(tmp_path, Where={"Value": {"Fn::Sub": "${AWS::Region}/${Users}/${Beta}"}, "Export": {"Name": "x"}})
     read.physical_ids["Users"] = "us-east-1_AbCdEfGhI"
 
-    assert read.output("Where") == "us-east-1/us-east-1_AbCdEfGhI/beta"
+    assert read.evaluate_output("Where") == "us-east-1/us-east-1_AbCdEfGhI/beta"
 
 
 def test_settings_of_the_page_are_read_from_their_output(tmp_path: Path) -> None:
@@ -61,14 +61,14 @@ def test_template_without_that_output_has_no_settings_of_a_page(tmp_path: Path) 
         (page_config("[]"), "is not a JSON object"),
     ],
 )
-def test_output_that_makes_no_sense_here_is_named(tmp_path: Path, outputs: dict[str, Any], reason: str) -> None:
+def test_error_names_an_output_that_cannot_be_used(tmp_path: Path, outputs: dict[str, Any], reason: str) -> None:
     read = template(tmp_path, **outputs)
 
     with pytest.raises(TemplateError, match=f"^output PageConfig: .*{reason}"):
         parse_page_config(read.resolve([PAGE_CONFIG]).outputs)
 
 
-def test_outputs_that_nobody_reads_here_may_make_no_sense(tmp_path: Path) -> None:
+def test_outputs_that_are_not_read_are_not_checked(tmp_path: Path) -> None:
     read = template(tmp_path, Other={"Value": {"Fn::ImportValue": "elsewhere"}}, **page_config("{}"))
 
     assert parse_page_config(read.resolve([PAGE_CONFIG]).outputs) == {}

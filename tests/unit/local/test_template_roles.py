@@ -1,4 +1,4 @@
-"""What a function's role allows, from every place where a template can say so."""
+"""The statements of a function's role, from every place where a template can define them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROLE = {"Ref": "Role"}
 
 
 def role_of(read: Read, own_role: Resource, **others: Resource) -> Role:
-    """The role of the function `Rooms`."""
+    """Return the role of the function `Rooms`."""
     table = resource("DynamoDB::Table", TableName="rows")
     return read(**parts(Role=own_role, Rows=table, **others)).resolve().functions[f"{LAMBDA_ARN}:Chat-Rooms"].role
 
@@ -46,7 +46,7 @@ def test_policies_add_up(read: Read) -> None:
 
 
 @pytest.mark.parametrize("action", ["s3:GetObject", ["kms:Decrypt", "S3:*"]])
-def test_statement_about_services_that_are_not_run_is_not_judged(read: Read, action: object) -> None:
+def test_statement_for_services_that_are_not_run_is_ignored(read: Read, action: object) -> None:
     other = {
         "Effect": "Allow",
         "Action": action,
@@ -104,7 +104,7 @@ def test_each_function_has_its_own_role(read: Read) -> None:
     }
 
 
-# What would be run wrong
+# Roles that cannot be evaluated
 
 
 def with_statement(**elements: object) -> dict[str, Any]:
