@@ -24,6 +24,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     running.append(item.nodeid)
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown() -> None:
+    """Before fixtures end: those of the session, which may start processes, end with the last test."""
     running.clear()
