@@ -56,5 +56,5 @@ async def test_subject_that_ends_is_named_with_what_it_wrote() -> None:
 async def test_answer_that_is_not_the_expected_one_ends_the_run() -> None:
     (bare,) = [each for each in list_built_in(None) if each.name == "bare"]
 
-    with pytest.raises(LaunchError, match="its answer lacks Allow"):
+    with pytest.raises(LaunchError, match="its answer does not contain Allow"):
         await measure([replace(bare, expect="Allow")], rounds=1, requests=1, say_round=lambda _: None)
