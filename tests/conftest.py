@@ -9,7 +9,6 @@ import pytest
 
 pytest.register_assert_rewrite("tests.fixtures")
 pytest_plugins = [
-    "tests.fixtures.apis",
     "tests.fixtures.aws",
     "tests.fixtures.emulator",
     "tests.fixtures.engine",

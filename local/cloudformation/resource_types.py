@@ -43,8 +43,10 @@ POLICY_SHAPES = ShapeResolver(POLICY_MODEL)
 def load_shapes(source: str) -> dict[str, Shape]:
     """Return types by property name, from the inputs of botocore's operations. `source` is e.g. `lambda CreateAlias`."""
     service, *operations = source.split()
-    inputs: list[Shape | None] = [POLICY_SHAPES.get_shape_by_name("Properties")]
-    if service != "iam":
+    inputs: list[Shape | None]
+    if service == "iam":
+        inputs = [POLICY_SHAPES.get_shape_by_name("Properties")]
+    else:
         model = load_service_model(service)
         inputs = [model.operation_model(operation).input_shape for operation in operations]
     structures = (shape for shape in inputs if isinstance(shape, StructureShape))

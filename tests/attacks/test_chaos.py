@@ -350,7 +350,7 @@ class Runtime:
 
 @pytest.fixture
 def runtime(emulate: Emulate, server: ChaosServer, authorizer_event: EventFactory) -> Iterator[Runtime]:
-    endpoint = {"AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": server.url}
+    endpoint = {JWKS_ENDPOINT: server.url}
     with emulate("authorizer", AUTHORIZER | endpoint) as authorizer:
         yield Runtime(authorizer, authorizer_event)
 

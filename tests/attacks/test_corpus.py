@@ -118,6 +118,7 @@ def sample(configuration: str) -> list[Case]:
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_runtime_changes_nothing(emulate: Emulate, pool: Pool, published: LoopbackServer, configuration: str) -> None:
+    published.requests.clear()
     cases = sample(configuration)
     environ = {**AUTHORIZER, **CONFIGURATIONS[configuration].variables, JWKS_ENDPOINT: published.url}
 
@@ -128,6 +129,7 @@ def test_runtime_changes_nothing(emulate: Emulate, pool: Pool, published: Loopba
     reasons = {record.get("connectionId"): record["reason"] for record in records}
     outcomes = {name: reasons.get(name) if verdict == "Deny" else verdict for name, verdict in verdicts.items()}
     assert outcomes == {case.name: case.expected for case in cases}
+    assert {request.path for request in published.requests} == {JWKS_PATH}
 
 
 def invoke(authorizer: Emulator, case: Case, pool: Pool) -> str:

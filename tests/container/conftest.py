@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from joserfc.jwk import RSAKey
 
 from local.aws.iam import ADMINISTRATOR
 from local.aws.ministack import LocalAws
 from tests.fixtures.emulator import WEBSOCKET, Emulate, Emulator, FakeAws
 from tests.fixtures.functions import AUTHORIZER
 from tests.fixtures.network import LoopbackServer
-from tests.fixtures.tokens import key_set
-
-
-@pytest.fixture(scope="session")
-def jwks(signing_key: RSAKey) -> Iterator[LoopbackServer]:
-    """Serve the user pool's key set on loopback."""
-    with LoopbackServer(key_set(signing_key)) as server:
-        yield server
+from tests.fixtures.tokens import JWKS_ENDPOINT
 
 
 @pytest.fixture(scope="session")
@@ -29,13 +21,13 @@ def aws() -> Iterator[FakeAws]:
 
 
 @pytest.fixture(scope="session")
-def authorizer(emulate: Emulate, jwks: LoopbackServer) -> Iterator[Emulator]:
-    with emulate("authorizer", {**AUTHORIZER, "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": jwks.url}) as emulator:
+def authorizer(emulate: Emulate, jwks_server: LoopbackServer) -> Iterator[Emulator]:
+    with emulate("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: jwks_server.url}) as emulator:
         yield emulator
 
 
 @pytest.fixture(scope="session")
-def strict_authorizer(emulate: Emulate, jwks: LoopbackServer) -> Iterator[Emulator]:
+def strict_authorizer(emulate: Emulate, jwks_server: LoopbackServer) -> Iterator[Emulator]:
     """Run an authorizer with every check that a deployment can require."""
     options = {
         "AWS_LAMBDA_LOG_LEVEL": "DEBUG",
@@ -43,7 +35,7 @@ def strict_authorizer(emulate: Emulate, jwks: LoopbackServer) -> Iterator[Emulat
         "ALLOWED_ORIGINS": "https://app.example.com http://localhost:5173",
         "REQUIRED_GROUP": "members",
         "CLOCK_SKEW_SECONDS": "0",
-        "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": jwks.url,
+        JWKS_ENDPOINT: jwks_server.url,
     }
     with emulate("authorizer", AUTHORIZER | options) as emulator:
         yield emulator

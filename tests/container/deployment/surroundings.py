@@ -119,7 +119,7 @@ def local_aws(folder: Path) -> Iterator[str]:
         **os.environ,
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
-        "DOCKER_HOST": NO_ENGINE,  # so that it cannot start or stop containers
+        "DOCKER_HOST": NO_ENGINE,  # it must not start or stop containers
         "LAMBDA_EXECUTOR": "local",
         "IOT_MTLS_ENABLED": "0",  # this and SFTP would listen on every interface
         "SFTP_ENABLED": "0",
