@@ -57,9 +57,7 @@ MAX_KEYS = 32
 MAX_JWKS_BYTES = 64 * 1024
 JWKS_SECONDS = 3.0  # for a whole download
 JWKS_REFRESH_SECONDS = 1.0  # for a whole download while a cached key serves
-JWKS_CONNECT_SECONDS = (
-    1.4  # for each address: enough for Linux to repeat a lost SYN after 1 s, and for a second address
-)
+JWKS_CONNECT_SECONDS = 1.4  # for each address: Linux repeats a lost SYN after 1 s; leaves time for a second address
 JWKS_COOLDOWN_SECONDS = 10.0  # after a download that failed or had no key named `kid`
 JWKS_RETRY_SECONDS = 1.0  # the same while no keys are cached, so that nobody can connect
 JWKS_STALE_SECONDS = 3600.0  # then keys are refreshed, which removes withdrawn keys
