@@ -19,10 +19,8 @@ from ops.errors import OpsError, call_with_retries, clean, explain, is_retryable
 MAX_MESSAGE_BYTES = 128 * 1024  # limit of `@connections`
 HANDSHAKE_SECONDS = 30  # API Gateway waits 29 s for `$connect`
 REPORT_SECONDS = 0.2
-CONNECTION_ERRORS = {
-    "BadRequestException",
-    "PayloadTooLargeException",
-}  # concern one connection, so the others are still tried
+# These concern one connection, so the others are still tried.
+CONNECTION_ERRORS = {"BadRequestException", "PayloadTooLargeException"}
 
 
 class Connection(NamedTuple):

@@ -87,9 +87,7 @@ def explain(error: Exception) -> str:
             return "no region is set: pass --region, or set AWS_REGION or a region in the profile"
         case OSError(strerror=str(what)):
             return f"cannot go on: {what}"
-    reason = getattr(error, "kwargs", {}).get(
-        "error"
-    )  # the reason of botocore's network errors, which is not in their messages
+    reason = getattr(error, "kwargs", {}).get("error")  # botocore leaves it out of the messages of network errors
     return clean(" ".join(f"{error}".split()) + (f" ({reason})" if reason else "")) or type(error).__name__
 
 

@@ -370,9 +370,7 @@ def find_token_subprotocol(offer: str) -> str | None:
 def decode(token: str) -> tuple[str, jws.CompactSignature]:
     """Return the `kid` and the parts of a compact JWS. Nothing is verified yet."""
     try:
-        header = parse_object(
-            urlsafe_b64decode(token.partition(".")[0] + "==")
-        )  # because joserfc accepts duplicate members
+        header = parse_object(urlsafe_b64decode(token.partition(".")[0] + "=="))  # joserfc accepts duplicate members
         return get_kid(header), jws.extract_compact(token.encode())
     except (DecodeError, ValueError, RecursionError):
         raise Rejected("malformed_token") from None
@@ -521,9 +519,8 @@ def select_usable_keys(jwks: bytes) -> dict[str, RSAKey]:
         raise KeySetUnavailable(f"the JWKS has over {MAX_KEYS} keys")
     by_thumbprint = {(str(key.kid), key.thumbprint()): key for key in map(import_rs256_key, published) if key}
     kids = [kid for kid, _ in by_thumbprint]
-    keys = {
-        kid: key for (kid, _), key in by_thumbprint.items() if kids.count(kid) == 1
-    }  # two keys of one kid are ambiguous
+    # A `kid` that two different keys share is ambiguous.
+    keys = {kid: key for (kid, _), key in by_thumbprint.items() if kids.count(kid) == 1}
     if not keys:
         raise KeySetUnavailable("the JWKS has no RSA signature key")
     return keys

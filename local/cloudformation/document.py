@@ -244,9 +244,8 @@ class Document:
         if name == "Arn" and type_ in ARNS:
             own_name = id_.rpartition("/")[2] if type_ == "AWS::SQS::Queue" else id_
             return self.account.build_arn(type_, self._read_path(logical_id) + own_name)
-        if (
-            name == "Arn" and type_ not in RUN and type_.startswith("AWS::")
-        ):  # calls to this service are refused, so the ARN's form does not matter
+        if name == "Arn" and type_ not in RUN and type_.startswith("AWS::"):
+            # Calls to this service are refused, so the ARN's form does not matter.
             return self.account.format(OTHER_ARN, id_).replace("*", type_.split("::")[1].lower())
         raise TemplateError(f"{where}: Fn::GetAtt {logical_id}.{name} is not known locally; use another value there")
 
