@@ -11,7 +11,7 @@
  *   three calls are throttled, the client goes on with the token that it has, which is still good.
  */
 
-import { retryDelay, SUSPEND_AFTER_FAILURES } from "../src/backoff";
+import { computeRetryDelay, SUSPEND_AFTER_FAILURES } from "../src/backoff";
 
 const SECOND = 1_000;
 const HORIZON = 3_600 * SECOND;
@@ -35,11 +35,11 @@ export interface Policy {
   readonly refreshAfterFailures?: number;
 }
 
-/** All tokens have been accepted before the outage: `isTokenSuspect` then waits until the connection is suspended. */
+/** All tokens have been accepted before the outage: `shouldRefreshToken` then waits until the connection is suspended. */
 export function ownPolicy(refreshAfterFailures: number = SUSPEND_AFTER_FAILURES): Policy {
   return {
     name: "This project",
-    startClient: (random) => (failures) => retryDelay(failures, random),
+    startClient: (random) => (failures) => computeRetryDelay(failures, random),
     refreshAfterFailures,
   };
 }
