@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { ConfigError, cognitoAddress, isLocal, isOriginRefused, loadConfig, parseConfig } from "../src/config";
+import { ConfigError, describeCognitoAddress, isLocal, isOriginRefused, loadConfig, parseConfig } from "../src/config";
 import { AWS } from "./aws-config";
 
 const { authorizerLogGroup: _, ...withoutLogGroup } = AWS;
@@ -158,8 +158,8 @@ describe("config.json", () => {
 });
 
 it("Cognito's address is the local one or the region's", () => {
-  expect(cognitoAddress(parseConfig(LOCAL))).toBe("http://127.0.0.1:4511/");
-  expect(cognitoAddress(parseConfig(AWS))).toBe("region eu-west-1");
+  expect(describeCognitoAddress(parseConfig(LOCAL))).toBe("http://127.0.0.1:4511/");
+  expect(describeCognitoAddress(parseConfig(AWS))).toBe("region eu-west-1");
 });
 
 it("an origin is refused if others are listed", () => {

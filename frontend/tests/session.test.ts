@@ -2,7 +2,7 @@ import { fetchAuthSession, signIn, signOut } from "aws-amplify/auth";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Config } from "../src/config";
 import { SessionEnded } from "../src/connection";
-import { currentUser, endSession, getIdToken, startSession, watchSession } from "../src/session";
+import { endSession, fetchCurrentUser, getIdToken, startSession, watchSession } from "../src/session";
 
 vi.mock("aws-amplify", () => ({ Amplify: { configure: vi.fn() } }));
 vi.mock("aws-amplify/auth", () => ({ fetchAuthSession: vi.fn(), signIn: vi.fn(), signOut: vi.fn() }));
@@ -100,15 +100,15 @@ describe("getIdToken", () => {
   });
 });
 
-describe("currentUser", () => {
+describe("fetchCurrentUser", () => {
   it("is the user of the ID token", async () => {
     vi.mocked(fetchAuthSession).mockResolvedValue(tokensOf(ADA));
-    expect(await currentUser()).toEqual(ADA);
+    expect(await fetchCurrentUser()).toEqual(ADA);
   });
 
   it("is nobody without tokens", async () => {
     vi.mocked(fetchAuthSession).mockResolvedValue({});
-    expect(await currentUser()).toBeUndefined();
+    expect(await fetchCurrentUser()).toBeUndefined();
   });
 });
 
