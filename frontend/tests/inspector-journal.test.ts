@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { parseConnections, parseEntry, traceUrl } from "../src/inspector/api";
+import { makeTraceUrl, parseConnections, parseEntry } from "../src/inspector/api";
 import { Journal, REFRESH_MS } from "../src/inspector/journal";
 import { describeCount, describeState } from "../src/inspector/list-page";
 import { chooseConnection, formatRoute, parseRoute } from "../src/inspector/route";
@@ -166,7 +166,7 @@ describe("the journal in the browser", () => {
 
   it("loads a timeline again when its connection has changed", async () => {
     await connect();
-    journal.open(CONNECTION);
+    journal.openTimeline(CONNECTION);
     await pass();
     expect(journal.getState().timeline).toMatchObject({ id: CONNECTION, entries: [{ kind: "message" }] });
 
@@ -178,7 +178,7 @@ describe("the journal in the browser", () => {
 
   it("keeps a timeline that the next local run does not know", async () => {
     await connect();
-    journal.open(CONNECTION);
+    journal.openTimeline(CONNECTION);
     await pass();
     server.answers.delete(TIMELINE);
     server.stream.onopen?.();
@@ -243,7 +243,7 @@ describe("the address", () => {
   });
 
   it("of a trace stays within its folder", () => {
-    expect(traceUrl("../../x?y")).toBe("api/traces/..%2F..%2Fx%3Fy");
+    expect(makeTraceUrl("../../x?y")).toBe("api/traces/..%2F..%2Fx%3Fy");
   });
 });
 

@@ -82,10 +82,10 @@ describe("hostile text", () => {
     ]);
     const list = { connections, total: 1, search: HOSTILE, problem: undefined };
 
-    expectNoMarkup(renderToStaticMarkup(createElement(ListPage, { list, cameFrom: undefined })));
+    expectNoMarkup(renderToStaticMarkup(createElement(ListPage, { list, previousId: undefined })));
     expectNoMarkup(
       renderToStaticMarkup(
-        createElement(ListPage, { list: { ...list, connections: [], total: 0 }, cameFrom: undefined }),
+        createElement(ListPage, { list: { ...list, connections: [], total: 0 }, previousId: undefined }),
       ),
     );
   });

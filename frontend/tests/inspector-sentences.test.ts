@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
 import type { Entry } from "../src/inspector/api";
 import { formatDuration, formatOffset, formatTime } from "../src/inspector/format";
-import { formatJson, revealHidden, shorten } from "../src/inspector/json";
+import { escapeHiddenCharacters, formatJson, shorten } from "../src/inspector/json";
 import { explainReason } from "../src/inspector/reason-codes";
-import { describeCause, describeEntry, titleHandshake, titleMessage } from "../src/inspector/sentences";
+import { describeCause, describeEntry, makeHandshakeTitle, makeMessageTitle } from "../src/inspector/sentences";
 import { CALLER, policy } from "./inspector-data";
 
 function describeFacts(kind: string, facts: Entry["facts"]) {
@@ -148,20 +148,22 @@ describe("the sentence of an entry", () => {
 
 describe("the title of a step", () => {
   it("says what became of a handshake", () => {
-    expect(titleHandshake({ status: 101 }).text).toBe("Handshake accepted: 101");
-    expect(titleHandshake({ status: 403 }).text).toBe("Handshake refused: 403");
-    expect(titleHandshake(undefined).text).toBe("Handshake, not decided yet");
+    expect(makeHandshakeTitle({ status: 101 }).text).toBe("Handshake accepted: 101");
+    expect(makeHandshakeTitle({ status: 403 }).text).toBe("Handshake refused: 403");
+    expect(makeHandshakeTitle(undefined).text).toBe("Handshake, not decided yet");
   });
 
   it("says what became of a message", () => {
     const message = { routeKey: "$default" };
 
-    expect(titleMessage(message, { duration: 0.012 }).text).toBe("Message on route $default answered in 12 ms");
-    expect(titleMessage(message, { duration: 1, error: "KeyError" }).text).toBe(
+    expect(makeMessageTitle(message, { duration: 0.012 }).text).toBe("Message on route $default answered in 12 ms");
+    expect(makeMessageTitle(message, { duration: 1, error: "KeyError" }).text).toBe(
       "Message on route $default failed: KeyError",
     );
-    expect(titleMessage(message, { isRunning: true }).text).toBe("Message on route $default, its function is running");
-    expect(titleMessage({}, {}).text).toBe("Message without a route");
+    expect(makeMessageTitle(message, { isRunning: true }).text).toBe(
+      "Message on route $default, its function is running",
+    );
+    expect(makeMessageTitle({}, {}).text).toBe("Message without a route");
   });
 
   it.each([
@@ -240,8 +242,8 @@ describe("text of a stranger", () => {
   });
 
   it("shows characters that hide text or change its direction", () => {
-    expect(revealHidden("a\u202egnp.exe\u0007\r\n\tb")).toBe("a\\u202egnp.exe\\u0007\\u000d\n\tb");
-    expect(revealHidden("Grüße 👩‍👩‍👧 שלום")).toBe("Grüße 👩‍👩‍👧 שלום");
+    expect(escapeHiddenCharacters("a\u202egnp.exe\u0007\r\n\tb")).toBe("a\\u202egnp.exe\\u0007\\u000d\n\tb");
+    expect(escapeHiddenCharacters("Grüße 👩‍👩‍👧 שלום")).toBe("Grüße 👩‍👩‍👧 שלום");
   });
 
   it("is cut to one line, and not within a character", () => {

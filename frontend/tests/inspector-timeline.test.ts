@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Entry } from "../src/inspector/api";
-import { nameIds, traceIdOf } from "../src/inspector/ids";
+import { findTraceId, nameIds } from "../src/inspector/ids";
 import { buildTimeline, type Row, type Step, walk } from "../src/inspector/timeline";
 import {
   acceptedHandshake,
@@ -68,7 +68,7 @@ describe("a timeline", () => {
     const [row] = [...walk(build(...entries).steps.flatMap(({ rows }) => rows))];
 
     expect(row?.documents).toEqual(documents);
-    expect(row && traceIdOf(row)).toBe(trace);
+    expect(row && findTraceId(row)).toBe(trace);
   });
 
   it("gives a log line to the invocation with the most ids in common", () => {
