@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { CONNECTION_BURST, ownPolicy, POLICIES, REFRESH_RATE, simulate } from "../benchmarks/reconnect-storm";
+import { CONNECTION_BURST, createOwnPolicy, POLICIES, REFRESH_RATE, simulate } from "../benchmarks/reconnect-storm";
 
 const STORM = { clients: 2_000, rate: 100, outageSeconds: 3, seed: 7 };
 const OUTCOMES = POLICIES.map((policy) => [policy.name, simulate(policy, STORM)] as const);
@@ -37,7 +37,7 @@ test.each(OUTCOMES)("%s: on the whole no more are accepted than the quota", (_, 
 });
 
 test("Cognito answers no more refreshes than its quota, and each client asks at most three times", () => {
-  const { refreshCalls, throttledCalls } = simulate(ownPolicy(1), STORM);
+  const { refreshCalls, throttledCalls } = simulate(createOwnPolicy(1), STORM);
   const calls = refreshCalls.reduce((sum, count) => sum + count, 0);
   const throttled = throttledCalls.reduce((sum, count) => sum + count, 0);
 
