@@ -420,8 +420,8 @@ export class Connection {
   /**
    * Return a token that is valid for at least `minimumLifetime`, or else a new one from Cognito.
    *
-   * A token that the server may have refused is refreshed once, not at every attempt. If that refresh fails, a token that
-   * is valid for long enough is used again.
+   * A token that the server may have refused is refreshed once, not at every attempt. If that refresh fails, the token is
+   * used again if it is valid for long enough.
    */
   async #fetchToken(minimumLifetime: number): Promise<string> {
     const idToken = await this.#getIdToken(false);

@@ -18,7 +18,7 @@ const PERMANENT_ERRORS = [
   "PasswordResetRequiredException",
   "UserNotConfirmedException",
   "RefreshTokenReuseException",
-  "ResourceNotFoundException", // the user pool or the app client was deleted, for example after a restart of the local run
+  "ResourceNotFoundException", // the user pool or the app client was deleted, for example by a local restart
 ];
 
 /** Another tab writes several keys when its user signs in or out. Wait this long after the last one. */
