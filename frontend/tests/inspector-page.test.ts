@@ -1,4 +1,4 @@
-/** The inspector's components as HTML: a stranger's text stays text. */
+/** The inspector's components as HTML: untrusted text must not become markup. */
 
 import { createElement } from "react";
 import { renderToStaticMarkup } from "react-dom/server";
@@ -110,7 +110,7 @@ describe("the timeline of a connection", () => {
     );
   });
 
-  it("has the details closed", () => {
+  it("hides the details at first", () => {
     const html = renderTimeline([...acceptedHandshake(), ...answeredMessage(3, 101)]);
 
     expect(html).toContain("<summary>");
