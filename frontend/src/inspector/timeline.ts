@@ -207,7 +207,7 @@ function findOwner(keys: readonly string[], byKey: ReadonlyMap<string, readonly 
 }
 
 /**
- * Find the invocation that made a call of `@connections`: the only one that invocation at that time, and whose function may be
+ * Find the invocation that made a call of `@connections`: the only one that ran at that time, and whose function may be
  * the caller. Both the invocations and the calls come in order of time.
  */
 class RunningInvocations {
