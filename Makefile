@@ -1,4 +1,4 @@
-# `make` alone prints what there is to make.
+# `make` alone lists the commands.
 SHELL := /bin/sh
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=4 --no-print-directory
@@ -6,17 +6,17 @@ endif
 PYTHON ?= python3
 PYTEST_FLAGS ?=
 
-# A first run without network must say so within seconds; the environment can set other limits.
+# A first run without network must fail within seconds; the environment can set other limits.
 export PIP_RETRIES ?= 2
 export PIP_DEFAULT_TIMEOUT ?= 10
 export npm_config_fetch_retries ?= 2
 export npm_config_fetch_retry_mintimeout ?= 1000
 export npm_config_fetch_timeout ?= 30000
-NO_NETWORK = { echo "setup: the packages in $(@D) could not be installed; is there a network?" >&2; exit 1; }
+FAIL_INSTALL = { echo "setup: the packages in $(@D) could not be installed; is there a network?" >&2; exit 1; }
 
-# Arguments of a command come from make's command line only: many shells have an EMAIL of their own.
-given = $(if $(filter command,$(origin $(1))),$(value $(1)))
-quoted = '$(subst ','\'',$(given))'
+# Read arguments only from make's command line, because many shells set EMAIL.
+command_line_value = $(if $(filter command,$(origin $(1))),$(value $(1)))
+shell_quote = '$(subst ','\'',$(command_line_value))'
 
 VENV := .venv/bin
 INSTALL = -m pip install -qq --disable-pip-version-check --no-compile --require-hashes --requirement
@@ -26,11 +26,11 @@ PAGE_SOURCES := $(shell find frontend -type d '(' -name node_modules -o -name di
 STAMPS := .venv/stamp node_modules/stamp $(FUNCTIONS:%=.local/venvs/%/stamp) .local/venvs/probe/stamp .local/venvs/aws/stamp .local/bin/aws-lambda-rie
 
 .PHONY: help
-help: ## print this
+help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 .PHONY: setup
-setup: $(STAMPS) ## install into this folder what the system needs; the others do it when needed
+setup: $(STAMPS) ## install what the system needs into this folder; other commands do this when needed
 
 .PHONY: demo
 demo: setup ## see the whole system work: sign-in, connect, echo, push, refusals, disconnect
@@ -42,11 +42,11 @@ up: page setup ## run the whole system and its page until Ctrl-C
 
 .PHONY: token
 token: ## print an ID token of the user of `make up`, or of EMAIL=bob@example.com
-	@$(VENV)/python -m local token $(LOCAL_FLAGS) $(if $(call given,EMAIL),-- $(call quoted,EMAIL))
+	@$(VENV)/python -m local token $(LOCAL_FLAGS) $(if $(call command_line_value,EMAIL),-- $(call shell_quote,EMAIL))
 
 .PHONY: user
 user: ## add a user to `make up`: EMAIL=bob@example.com, and GROUP=admins for a group
-	@$(VENV)/python -m local user $(LOCAL_FLAGS) $(foreach group,$(call given,GROUP),--group='$(subst ','\'',$(group))') -- $(call quoted,EMAIL)
+	@$(VENV)/python -m local user $(LOCAL_FLAGS) $(foreach group,$(call command_line_value,GROUP),--group='$(subst ','\'',$(group))') -- $(call shell_quote,EMAIL)
 
 .PHONY: connection
 connection: ## print the id of the newest connection of `make up`
@@ -54,19 +54,19 @@ connection: ## print the id of the newest connection of `make up`
 
 .PHONY: post
 post: ## post MESSAGE='hello' to the newest connection of `make up`, or to CONNECTION=…
-	@$(VENV)/python -m local post $(LOCAL_FLAGS) $(if $(call given,CONNECTION),--connection=$(call quoted,CONNECTION)) -- $(call quoted,MESSAGE)
+	@$(VENV)/python -m local post $(LOCAL_FLAGS) $(if $(call command_line_value,CONNECTION),--connection=$(call shell_quote,CONNECTION)) -- $(call shell_quote,MESSAGE)
 
 .PHONY: who
 who: ## list the connections of `make up`, or those of EMAIL=bob@example.com
-	@$(VENV)/python -m ops who --local $(LOCAL_FLAGS) $(if $(call given,EMAIL),--user=$(call quoted,EMAIL))
+	@$(VENV)/python -m ops who --local $(LOCAL_FLAGS) $(if $(call command_line_value,EMAIL),--user=$(call shell_quote,EMAIL))
 
 .PHONY: push
 push: ## push MESSAGE='hello' to every connection of `make up`, or to those of EMAIL=bob@example.com
-	@$(VENV)/python -m ops push --local $(LOCAL_FLAGS) $(if $(call given,EMAIL),--user=$(call quoted,EMAIL),--all) -- $(call quoted,MESSAGE)
+	@$(VENV)/python -m ops push --local $(LOCAL_FLAGS) $(if $(call command_line_value,EMAIL),--user=$(call shell_quote,EMAIL),--all) -- $(call shell_quote,MESSAGE)
 
 .PHONY: kick
 kick: ## end the connections of EMAIL=bob@example.com to `make up`
-	@$(VENV)/python -m ops kick --local $(LOCAL_FLAGS) --user=$(call quoted,EMAIL)
+	@$(VENV)/python -m ops kick --local $(LOCAL_FLAGS) --user=$(call shell_quote,EMAIL)
 
 .PHONY: page
 page: frontend/dist/page/index.html ## build the page
@@ -92,11 +92,11 @@ test: page setup .venv/stamp-browser ## run every test that this machine can run
 	@$(VENV)/coverage report --include='local/*' --fail-under=95
 
 .PHONY: conformance
-conformance: setup ## compare the local gateway with API Gateway's known behaviour; FLAGS="--endpoint wss://…" compares another
+conformance: setup ## compare the local gateway with API Gateway's known behaviour; FLAGS="--endpoint wss://…" tests another endpoint
 	@$(VENV)/python -m pytest tests/conformance $(FLAGS)
 
 .PHONY: bench
-bench: setup ## measure cold start and warm path of both functions; FLAGS="--subjects FILE" puts others beside them
+bench: setup ## measure cold and warm invocations of both functions; FLAGS="--subjects FILE" adds others
 	@$(VENV)/python -m benchmarks.functions $(FLAGS)
 
 .PHONY: bench-gateway
@@ -108,11 +108,11 @@ bench-ops: setup ## measure a push to 5,000 connections and a kick of 1,000 agai
 	@$(VENV)/python -m benchmarks.ops
 
 .PHONY: bench-edit
-bench-edit: page setup ## measure how soon `make up` is ready, and an edited handler answers; FLAGS="--functions process" for one way
+bench-edit: page setup ## measure how long `make up` takes to start, and to serve an edited handler; FLAGS="--functions process" for one way only
 	@$(VENV)/python -m benchmarks.edit_loop $(FLAGS)
 
 .PHONY: check
-check: .venv/stamp .venv/stamp-browser frontend/node_modules/stamp ## formatter, linter, types, links in the docs
+check: .venv/stamp .venv/stamp-browser frontend/node_modules/stamp ## run the formatter, the linter, the type checker and the link check
 	@$(MAKE) $(if $(filter output-sync,$(.FEATURES)),--output-sync) check-style check-types check-docs check-page
 
 .PHONY: check-style check-types check-docs check-page
@@ -130,7 +130,7 @@ check-page:
 	npm run --silent check --prefix frontend
 
 .PHONY: format
-format: .venv/stamp frontend/node_modules/stamp ## format the code
+format: .venv/stamp frontend/node_modules/stamp ## format the code, and fix what the linter can
 	$(VENV)/ruff format --quiet $(SOURCES)
 	$(VENV)/ruff check --quiet --fix $(SOURCES)
 	npm run --silent format --prefix frontend
@@ -140,7 +140,7 @@ images: ## build both images, and those with the emulator
 	docker buildx bake default rie
 
 .PHONY: image-report
-image-report: ## build both images, print what is in them, and fail on what Lambda would refuse
+image-report: ## build both images, print their contents, and fail if Lambda would refuse them
 	@docker buildx bake --load default
 	@$(PYTHON) -m infra.image_report $(FUNCTIONS:%=%:$${TAG:-dev})
 
@@ -149,8 +149,8 @@ synth: setup ## synthesize and validate the stack
 	npx cdk synth --quiet
 
 .PHONY: lock
-lock: ## lock what the requirements' .in files ask for; other versions stay
-	@command -v $(firstword $(UV)) >/dev/null || { echo "make lock needs uv, https://docs.astral.sh/uv/; make lock UV=path/to/uv takes one that is elsewhere" >&2; exit 1; }
+lock: ## update the locks after a change of the .in files; other versions stay
+	@command -v $(firstword $(UV)) >/dev/null || { echo "make lock needs uv, which is not on PATH: install it from https://docs.astral.sh/uv/, or run make lock UV=path/to/uv" >&2; exit 1; }
 	@for name in images/authorizer/requirements images/websocket/requirements tests/conformance/images/probe/requirements requirements/dev requirements/browser requirements/aws; do \
 	  $(UV_COMPILE) $$name.in --output-file $$name.txt || exit 1; \
 	done
@@ -166,7 +166,7 @@ UV_COMPILE = $(UV) pip compile --quiet $(LOCK_FLAGS) --universal --python-versio
   --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 
 .PHONY: clean
-clean: ## remove what the others installed and made
+clean: ## remove everything that make installed and built in this folder
 	rm -rf .venv .local node_modules frontend/node_modules frontend/dist cdk.out .coverage .mypy_cache .pytest_cache .ruff_cache
 
 .local/preflight:
@@ -176,19 +176,19 @@ clean: ## remove what the others installed and made
 
 .venv/stamp: requirements/dev.txt | .local/preflight
 	@echo "setup: Python packages for synthesis, local run and tests (.venv)"
-	@$(PYTHON) -m venv .venv && { $(VENV)/python $(INSTALL) $< || $(NO_NETWORK); } && touch $@
+	@$(PYTHON) -m venv .venv && { $(VENV)/python $(INSTALL) $< || $(FAIL_INSTALL); } && touch $@
 
 .venv/stamp-browser: requirements/browser.txt .venv/stamp
 	@echo "setup: Playwright for the page's tests (.venv)"
-	@{ $(VENV)/python $(INSTALL) $< || $(NO_NETWORK); } && touch $@
+	@{ $(VENV)/python $(INSTALL) $< || $(FAIL_INSTALL); } && touch $@
 
 node_modules/stamp: package-lock.json | .local/preflight
 	@echo "setup: CDK CLI and wscat (node_modules)"
-	@{ npm ci --loglevel=error --no-audit --no-fund >/dev/null || $(NO_NETWORK); } && touch $@
+	@{ npm ci --loglevel=error --no-audit --no-fund >/dev/null || $(FAIL_INSTALL); } && touch $@
 
 frontend/node_modules/stamp: frontend/package-lock.json | .local/preflight
 	@echo "setup: the page's packages (frontend/node_modules)"
-	@{ npm ci --loglevel=error --no-audit --no-fund --prefix frontend >/dev/null || $(NO_NETWORK); } && touch $@
+	@{ npm ci --loglevel=error --no-audit --no-fund --prefix frontend >/dev/null || $(FAIL_INSTALL); } && touch $@
 
 frontend/dist/page/index.html: $(PAGE_SOURCES) frontend/node_modules/stamp
 	@echo "setup: the page and the inspector (frontend/dist)"
@@ -196,20 +196,20 @@ frontend/dist/page/index.html: $(PAGE_SOURCES) frontend/node_modules/stamp
 
 .local/venvs/%/stamp: images/%/requirements.txt | .local/preflight
 	@echo "setup: the $* image's packages, for running it as a process ($(@D))"
-	@$(PYTHON) -m venv $(@D) && { $(@D)/bin/python $(INSTALL) $< || $(NO_NETWORK); } && touch $@
+	@$(PYTHON) -m venv $(@D) && { $(@D)/bin/python $(INSTALL) $< || $(FAIL_INSTALL); } && touch $@
 
 .local/venvs/probe/stamp: tests/conformance/images/probe/requirements.txt | .local/preflight
 	@echo "setup: the conformance pack's function ($(@D))"
-	@$(PYTHON) -m venv $(@D) && { $(@D)/bin/python $(INSTALL) $< || $(NO_NETWORK); } && touch $@
+	@$(PYTHON) -m venv $(@D) && { $(@D)/bin/python $(INSTALL) $< || $(FAIL_INSTALL); } && touch $@
 
 .local/venvs/aws/stamp: requirements/aws.txt | .local/preflight
 	@echo "setup: local Cognito and DynamoDB ($(@D))"
-	@$(PYTHON) -m venv $(@D) && { $(@D)/bin/python $(INSTALL) $< || $(NO_NETWORK); } && touch $@
+	@$(PYTHON) -m venv $(@D) && { $(@D)/bin/python $(INSTALL) $< || $(FAIL_INSTALL); } && touch $@
 
 # The emulator comes in the wheel of aws-sam-cli, for Linux on both architectures.
 .local/bin/aws-lambda-rie: images/rie/requirements.txt | .local/preflight
 	@echo "setup: Lambda runtime interface emulator ($@)"
 	@mkdir -p $(@D) && wheel=$$(mktemp -d) && \
-	  { $(PYTHON) -m pip download -qq --disable-pip-version-check --no-deps --require-hashes --dest $$wheel --requirement $< || $(NO_NETWORK); } && \
+	  { $(PYTHON) -m pip download -qq --disable-pip-version-check --no-deps --require-hashes --dest $$wheel --requirement $< || $(FAIL_INSTALL); } && \
 	  $(PYTHON) -m zipfile --extract $$wheel/*.whl $$wheel && \
 	  install -m 755 $$wheel/samcli/local/rapid/aws-lambda-rie-$$(uname -m | sed s/aarch64/arm64/) $@ && rm -r $$wheel

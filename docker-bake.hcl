@@ -1,4 +1,4 @@
-# The public mirror of Docker's official images, which lets everybody pull. docs/deploy.md says how to pin a digest.
+# A public mirror of Docker's official images, from which everybody can pull. docs/deploy.md says how to pin a digest.
 variable "BASE_IMAGE" {
   default = "public.ecr.aws/docker/library/python:3.13-slim-trixie"
 }
@@ -8,7 +8,7 @@ variable "TAG" {
 }
 
 variable "CA_FILE" {
-  default = "" # PEM bundle for pip behind a TLS-inspecting proxy; never in a layer
+  default = "" # PEM bundle for pip behind a TLS-inspecting proxy; mounted as a secret, so it is in no layer
 }
 
 group "default" {
@@ -20,9 +20,9 @@ group "rie" {
 }
 
 target "_image" {
-  platforms = ["linux/amd64"] # or linux/arm64: exactly one, Lambda refuses an image index; the functions follow
+  platforms = ["linux/amd64"] # or linux/arm64. Exactly one: Lambda refuses an image index. The stack sets the functions' architecture from this line
   contexts  = { base = "docker-image://${BASE_IMAGE}", scripts = "images/build" }
-  attest    = ["type=provenance,disabled=true", "type=sbom,disabled=true"] # they would make an index too
+  attest    = ["type=provenance,disabled=true", "type=sbom,disabled=true"] # attestations would make an index, too
   args      = { SOURCE_DATE_EPOCH = "0" }
   secret    = CA_FILE == "" ? [] : ["id=ca,src=${CA_FILE}"]
 }
@@ -37,7 +37,7 @@ target "function" {
   tags       = ["${fn}:${TAG}"]
 }
 
-# The function's own image with the Lambda runtime interface emulator on top, for curl on a desk.
+# The function's own image plus the Lambda runtime interface emulator, to call the function with curl.
 target "rie" {
   name       = "${fn}-rie"
   matrix     = { fn = ["authorizer", "websocket"] }
@@ -48,7 +48,7 @@ target "rie" {
   tags       = ["${fn}:rie"]
 }
 
-# The function behind the conformance pack.
+# The function that the conformance pack calls.
 target "probe" {
   inherits          = ["_image"]
   context           = "tests/conformance/images"

@@ -1,11 +1,11 @@
 import react from "@vitejs/plugin-react";
 import { defineConfig } from "vitest/config";
 
-// Two builds: the page, and in the mode "inspector" the inspector of the local run, which nobody should upload.
+// Two builds: the page, and, in the mode "inspector", the inspector of the local run, which must not be uploaded.
 export default defineConfig(({ mode }) => {
   const inspector = mode === "inspector";
   return {
-    base: "./", // so that the built page works in any folder of any host
+    base: "./", // makes URLs relative, so that the page works in any folder of a host
     plugins: [react()],
     server: {
       port: 3000,

@@ -8,15 +8,15 @@
  * - During the outage the gateway refuses every attempt. After it, an accepted attempt takes a token from a bucket; the
  *   bucket starts full. A refused attempt takes none. An accepted connection stays.
  * - Cognito works all the time and has a bucket of its own. Amplify calls it up to three times for one refresh. When all
- *   three calls are throttled, the client goes on with the token that it has, which is still good.
+ *   three calls are throttled, the client continues with its token, which is still valid.
  */
 
-import { retryDelay, SUSPEND_AFTER_FAILURES } from "../src/backoff";
+import { computeRetryDelay, SUSPEND_AFTER_FAILURES } from "../src/backoff";
 
 const SECOND = 1_000;
 const HORIZON = 3_600 * SECOND;
 
-/** API Gateway's quota of new connections a second, and the size of its bucket, which AWS does not publish. */
+/** API Gateway's quota of new connections a second, and the assumed size of its bucket: AWS does not publish it. */
 export const CONNECTION_RATE = 500;
 export const CONNECTION_BURST = 500;
 
@@ -29,44 +29,44 @@ type Random = () => number;
 
 export interface Policy {
   readonly name: string;
-  /** Start a client. The returned function tells how many milliseconds it waits after so many failures in a row. */
+  /** Start a client. Return a function that returns its delay in milliseconds after a number of failures in a row. */
   startClient(random: Random): (failures: number) => number;
   /** The token is refreshed once, before the attempt that follows this many failures. */
   readonly refreshAfterFailures?: number;
 }
 
-/** All tokens have been accepted before the outage: `isTokenSuspect` then waits until the connection is suspended. */
-export function ownPolicy(refreshAfterFailures: number = SUSPEND_AFTER_FAILURES): Policy {
+/** Create this project's policy. All tokens were accepted before the outage, so they are refreshed when suspended. */
+export function createOwnPolicy(refreshAfterFailures: number = SUSPEND_AFTER_FAILURES): Policy {
   return {
     name: "This project",
-    startClient: (random) => (failures) => retryDelay(failures, random),
+    startClient: (random) => (failures) => computeRetryDelay(failures, random),
     refreshAfterFailures,
   };
 }
 
-/** The sample's page: it reconnects as soon as it hears of the end. */
+/** The sample's page: it reconnects as soon as the connection is closed. */
 const NO_DELAY: Policy = { name: "No delay", startClient: () => () => 0 };
 
-/** Chromium holds back the sockets of a page whose attempts fail: services/network/websocket_throttler.cc. */
+/** Chromium delays the sockets of a page whose attempts fail: services/network/websocket_throttler.cc. */
 const NO_DELAY_IN_CHROMIUM: Policy = {
   name: "No delay, in Chromium",
   startClient: (random) => (failures) => ((1 + 4 * random()) * SECOND * 2 ** Math.min(failures, 16)) / 65_536,
 };
 
 /** Since 1.1.19 the first delay is 3 s for everyone, although the package's README says that it is random. */
-const PARTYSOCKET: Policy = { name: "partysocket 1.3", startClient: () => growingDelay(3 * SECOND) };
+const PARTYSOCKET: Policy = { name: "partysocket 1.3", startClient: () => createGrowingDelay(3 * SECOND) };
 
 const PARTYSOCKET_WITH_RANDOM_START: Policy = {
   name: "partysocket 1.1.18",
-  startClient: (random) => growingDelay((1 + 4 * random()) * SECOND),
+  startClient: (random) => createGrowingDelay((1 + 4 * random()) * SECOND),
 };
 
-function growingDelay(firstDelay: number): (failures: number) => number {
+function createGrowingDelay(firstDelay: number): (failures: number) => number {
   return (failures) => Math.min(10 * SECOND, firstDelay * 1.3 ** failures);
 }
 
 export const POLICIES: readonly Policy[] = [
-  ownPolicy(),
+  createOwnPolicy(),
   NO_DELAY,
   NO_DELAY_IN_CHROMIUM,
   PARTYSOCKET,
@@ -108,7 +108,7 @@ export function simulate(policy: Policy, storm: Storm): Outcome {
   const throttledCalls: number[] = [];
   let now = 0;
 
-  /** One client. It yields the milliseconds that pass until its next step. */
+  /** Run one client. Yield the milliseconds until its next step. */
   function* reconnect(): Generator<number, void> {
     const delay = policy.startClient(random);
     for (let failures = 0; ; failures += 1) {
@@ -131,7 +131,7 @@ export function simulate(policy: Policy, storm: Storm): Outcome {
     }
   }
 
-  /** What `fetchAuthSession({ forceRefresh: true })` of Amplify 6 does. */
+  /** Refresh the token as `fetchAuthSession({ forceRefresh: true })` of Amplify 6 does. */
   function* refresh(): Generator<number, void> {
     for (let call = 1; call <= REFRESH_CALLS; call += 1) {
       const halfRoundTrip = 15 + 30 * random();
@@ -150,17 +150,17 @@ export function simulate(policy: Policy, storm: Storm): Outcome {
   }
 
   /** The clients that take a step at each millisecond. */
-  const agenda: Generator<number, void>[][] = [Array.from({ length: clients }, reconnect)];
-  for (; now < agenda.length && now < HORIZON; now += 1) {
-    for (const client of agenda[now] ?? []) {
+  const schedule: Generator<number, void>[][] = [Array.from({ length: clients }, reconnect)];
+  for (; now < schedule.length && now < HORIZON; now += 1) {
+    for (const client of schedule[now] ?? []) {
       const step = client.next();
       if (!step.done) {
         const time = now + Math.round(step.value);
-        agenda[time] ??= [];
-        agenda[time].push(client); // if that is now, this loop reaches it
+        schedule[time] ??= [];
+        schedule[time].push(client); // if `time` is now, this loop reaches the client again
       }
     }
-    agenda[now] = [];
+    schedule[now] = [];
   }
   return { policy, storm, acceptedAt, connectedAt, attempts, refreshCalls, throttledCalls };
 }
@@ -184,7 +184,7 @@ class TokenBucket {
     this.#tokens = burst;
   }
 
-  /** Take a token if there is one. */
+  /** Take a token, and return whether there was one. */
   take(now: number): boolean {
     this.#tokens = Math.min(this.burst, this.#tokens + ((now - this.#filledAt) * this.rate) / SECOND);
     this.#filledAt = now;

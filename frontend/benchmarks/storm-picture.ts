@@ -1,7 +1,7 @@
 /** The simulation as a picture: a row for each policy, a column for each outage. */
 
 import type { Outcome } from "./reconnect-storm";
-import { backAfter, whole } from "./storm-tables";
+import { formatCount, formatRecoveryTime } from "./storm-tables";
 
 const PANEL_WIDTH = 410;
 const PANEL_HEIGHT = 88;
@@ -55,20 +55,20 @@ export function drawPicture(columns: readonly (readonly Outcome[])[]): string {
     const isEverybodyBack = connectedAt.length === storm.clients;
     const end = x((connectedAt.at(-1) ?? 0) / 1_000);
     const isRoomOnTheRight = end < PANEL_WIDTH / 2;
-    const endLabel = text(
+    const endLabel = drawText(
       isRoomOnTheRight ? end + 7 : end - 7,
       13,
       "note",
-      `all back ${backAfter(outcome, 1)} s after the outage`,
+      `all back ${formatRecoveryTime(outcome, 1)} s after the outage`,
       isRoomOnTheRight ? "start" : "end",
     );
     const steps = attempts.map((count, second) => `V${y(count)}H${x(second + 1)}`).join("");
     return [
       `<rect class="outage" width="${x(storm.outageSeconds)}" height="${PANEL_HEIGHT}"/>`,
-      ...TICKS.map((tick) => line("grid", 0, y(tick), PANEL_WIDTH, y(tick))),
+      ...TICKS.map((tick) => drawLine("grid", 0, y(tick), PANEL_WIDTH, y(tick))),
       `<path class="attempts" d="M0 ${PANEL_HEIGHT}${steps}V${PANEL_HEIGHT}"/>`,
-      line("quota", 0, y(rate), PANEL_WIDTH, y(rate)),
-      ...(isEverybodyBack ? [line("end", end, 0, end, PANEL_HEIGHT), endLabel] : []),
+      drawLine("quota", 0, y(rate), PANEL_WIDTH, y(rate)),
+      ...(isEverybodyBack ? [drawLine("end", end, 0, end, PANEL_HEIGHT), endLabel] : []),
     ].join("");
   };
 
@@ -77,41 +77,41 @@ export function drawPicture(columns: readonly (readonly Outcome[])[]): string {
     const outage = `Outage of ${column[0]?.storm.outageSeconds} s`;
     const times = Array.from({ length: seconds / 50 + 1 }, (_, tick) => 50 * tick);
     return [
-      text(left, 92, "strong", outage),
-      ...column.map((outcome, row) => group(left, TOP + row * ROW_HEIGHT, drawPanel(outcome))),
-      ...times.map((time) => text(left + x(time), bottom + 18, "", String(time), "middle")),
-      text(left + PANEL_WIDTH / 2, bottom + 38, "", "seconds since the connections were lost", "middle"),
+      drawText(left, 92, "strong", outage),
+      ...column.map((outcome, row) => drawGroup(left, TOP + row * ROW_HEIGHT, drawPanel(outcome))),
+      ...times.map((time) => drawText(left + x(time), bottom + 18, "", String(time), "middle")),
+      drawText(left + PANEL_WIDTH / 2, bottom + 38, "", "seconds since the connections were lost", "middle"),
     ].join("\n");
   };
 
   const rowLabels = columns[0]?.map(({ policy }, row) => {
-    const ticks = TICKS.map((tick) => text(-8, y(tick) + 4, "", whole(tick), "end"));
-    return group(LEFT, TOP + row * ROW_HEIGHT, [text(0, -10, "strong", policy.name), ...ticks].join(""));
+    const ticks = TICKS.map((tick) => drawText(-8, y(tick) + 4, "", formatCount(tick), "end"));
+    return drawGroup(LEFT, TOP + row * ROW_HEIGHT, [drawText(0, -10, "strong", policy.name), ...ticks].join(""));
   });
-  const title = `${whole(clients)} clients reconnect after a restart`;
+  const title = `${formatCount(clients)} clients reconnect after a restart`;
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img" aria-labelledby="title">
 <title id="title">${title}: attempts a second for each reconnect policy</title>
 <style>${STYLE}
 </style>
 <rect class="paper" width="${width}" height="${height}" rx="8"/>
-${text(20, 36, "title", title)}
-${text(20, 58, "", `Attempts that reach the gateway in each second, on a logarithmic scale. Grey: the outage. Simulation, seed ${seed}.`)}
+${drawText(20, 36, "title", title)}
+${drawText(20, 58, "", `Attempts that reach the gateway in each second, on a logarithmic scale. Grey: the outage. Simulation, seed ${seed}.`)}
 ${columns.map(drawColumn).join("\n")}
 ${rowLabels?.join("\n")}
-${text(LEFT + PANEL_WIDTH, TOP + y(rate) - 5, "quota-label", `accepted at most: ${whole(rate)} a second`, "end")}
+${drawText(LEFT + PANEL_WIDTH, TOP + y(rate) - 5, "quota-label", `accepted at most: ${formatCount(rate)} a second`, "end")}
 </svg>
 `;
 }
 
-function group(left: number, top: number, content: string): string {
+function drawGroup(left: number, top: number, content: string): string {
   return `<g transform="translate(${left} ${top})">${content}</g>`;
 }
 
-function text(left: number, top: number, name: string, content: string, anchor = "start"): string {
+function drawText(left: number, top: number, name: string, content: string, anchor = "start"): string {
   return `<text class="${name}" x="${left}" y="${top}" text-anchor="${anchor}">${content}</text>`;
 }
 
-function line(name: string, x1: number, y1: number, x2: number, y2: number): string {
+function drawLine(name: string, x1: number, y1: number, x2: number, y2: number): string {
   return `<line class="${name}" x1="${x1}" y1="${y1}" x2="${x2}" y2="${y2}"/>`;
 }
 

@@ -2,24 +2,24 @@
 
 import type { Outcome } from "./reconnect-storm";
 
-export function policyTable(outcomes: readonly Outcome[]): string {
-  return table(
+export function formatPolicyTable(outcomes: readonly Outcome[]): string {
+  return formatTable(
     ["Policy", "99 % back", "All back", "Busiest second", "Refused", "Calls to Cognito", "Throttled"],
     outcomes.map((outcome) => [
       outcome.policy.name,
-      `${backAfter(outcome, 0.99)} s`,
-      `${backAfter(outcome, 1)} s`,
-      whole(busiest(outcome.attempts)),
-      whole(sum(outcome.attempts) - outcome.acceptedAt.length),
-      whole(sum(outcome.refreshCalls)),
-      whole(sum(outcome.throttledCalls)),
+      `${formatRecoveryTime(outcome, 0.99)} s`,
+      `${formatRecoveryTime(outcome, 1)} s`,
+      formatCount(findMaximum(outcome.attempts)),
+      formatCount(sum(outcome.attempts) - outcome.acceptedAt.length),
+      formatCount(sum(outcome.refreshCalls)),
+      formatCount(sum(outcome.throttledCalls)),
     ]),
   );
 }
 
-/** What the moment of the refresh costs: `outcomes` differ in `refreshAfterFailures` only. */
-export function refreshTable(outcomes: readonly Outcome[]): string {
-  return table(
+/** Compare when to refresh the token: `outcomes` differ in `refreshAfterFailures` only. */
+export function formatRefreshTable(outcomes: readonly Outcome[]): string {
+  return formatTable(
     [
       "Failures before the refresh",
       "Calls to Cognito",
@@ -30,26 +30,26 @@ export function refreshTable(outcomes: readonly Outcome[]): string {
     ],
     outcomes.map((outcome) => [
       String(outcome.policy.refreshAfterFailures),
-      whole(sum(outcome.refreshCalls)),
-      whole(sum(outcome.throttledCalls)),
-      whole(busiest(outcome.refreshCalls)),
-      whole(outcome.throttledCalls.filter((calls) => calls > 0).length),
-      `${backAfter(outcome, 1)} s`,
+      formatCount(sum(outcome.refreshCalls)),
+      formatCount(sum(outcome.throttledCalls)),
+      formatCount(findMaximum(outcome.refreshCalls)),
+      formatCount(outcome.throttledCalls.filter((calls) => calls > 0).length),
+      `${formatRecoveryTime(outcome, 1)} s`,
     ]),
   );
 }
 
 /** Return how many seconds after the end of the outage this share of the clients was connected. */
-export function backAfter({ connectedAt, storm }: Outcome, share: number): string {
+export function formatRecoveryTime({ connectedAt, storm }: Outcome, share: number): string {
   const time = connectedAt[Math.ceil(share * storm.clients) - 1];
   return time === undefined ? "never" : (time / 1_000 - storm.outageSeconds).toFixed(1);
 }
 
-export function whole(count: number): string {
+export function formatCount(count: number): string {
   return count.toLocaleString("en-US");
 }
 
-function busiest(counts: readonly number[]): number {
+function findMaximum(counts: readonly number[]): number {
   return Math.max(0, ...counts);
 }
 
@@ -57,7 +57,7 @@ function sum(counts: readonly number[]): number {
   return counts.reduce((total, count) => total + count, 0);
 }
 
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+function formatTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
   const rule = `|${head.map((_, column) => (column === 0 ? "---" : "---:")).join("|")}|`;
   return [line(head), rule, ...rows.map(line)].join("\n");

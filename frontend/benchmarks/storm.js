@@ -13,8 +13,8 @@ const PICTURE = new URL("../../docs/reconnect-storm.svg", import.meta.url);
 // Node 20 does not run TypeScript. Vite does.
 const load = async (name) =>
   (await runnerImport(new URL(name, import.meta.url).pathname, { configFile: false })).module;
-const { CONNECTION_RATE, ownPolicy, POLICIES, simulate } = await load("reconnect-storm.ts");
-const { policyTable, refreshTable, whole } = await load("storm-tables.ts");
+const { CONNECTION_RATE, createOwnPolicy, POLICIES, simulate } = await load("reconnect-storm.ts");
+const { formatPolicyTable, formatRefreshTable, formatCount } = await load("storm-tables.ts");
 const { drawPicture } = await load("storm-picture.ts");
 
 const { values } = parseArgs({
@@ -26,28 +26,28 @@ const { values } = parseArgs({
   },
 });
 const storms = values.outage.map((outage) => ({
-  clients: number("clients", values.clients),
-  rate: number("rate", values.rate),
-  outageSeconds: number("outage", outage),
-  seed: number("seed", values.seed),
+  clients: parseNumber("clients", values.clients),
+  rate: parseNumber("rate", values.rate),
+  outageSeconds: parseNumber("outage", outage),
+  seed: parseNumber("seed", values.seed),
 }));
 
 console.log(
-  `${whole(storms[0].clients)} clients, ${whole(storms[0].rate)} new connections a second, seed ${storms[0].seed}.`,
+  `${formatCount(storms[0].clients)} clients, ${formatCount(storms[0].rate)} new connections a second, seed ${storms[0].seed}.`,
   "Times count from the end of the outage.",
 );
 const outcomes = storms.map((storm) => POLICIES.map((policy) => simulate(policy, storm)));
 for (const [index, storm] of storms.entries()) {
-  console.log(`\nOutage of ${storm.outageSeconds} s:\n\n${policyTable(outcomes[index])}`);
-  const refreshes = [1, 2, 3, 4, 5, 6].map((failures) => simulate(ownPolicy(failures), storm));
-  console.log(`\nOutage of ${storm.outageSeconds} s, this project:\n\n${refreshTable(refreshes)}`);
+  console.log(`\nOutage of ${storm.outageSeconds} s:\n\n${formatPolicyTable(outcomes[index])}`);
+  const refreshes = [1, 2, 3, 4, 5, 6].map((failures) => simulate(createOwnPolicy(failures), storm));
+  console.log(`\nOutage of ${storm.outageSeconds} s, this project:\n\n${formatRefreshTable(refreshes)}`);
 }
 writeFileSync(PICTURE, drawPicture(outcomes));
 
-function number(option, text) {
+function parseNumber(option, text) {
   const value = Number(text);
   if (text.trim() === "" || !Number.isFinite(value) || value < 0) {
-    throw new Error(`--${option} ${text}: a number of at least 0 is expected`);
+    throw new Error(`--${option} ${text}: must be a number of at least 0`);
   }
   return value;
 }

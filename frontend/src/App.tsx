@@ -15,7 +15,10 @@ interface Session {
 export function App({ config, initialUser }: { config: Config; initialUser: User | undefined }) {
   const [session, setSession] = useState<Session>({ user: initialUser });
 
-  useEffect(() => watchSession(config, (user) => setSession((previous) => followOtherTab(previous, user))), [config]);
+  useEffect(
+    () => watchSession(config, (user) => setSession((previous) => updateFromOtherTab(previous, user))),
+    [config],
+  );
 
   const { user, email, notice } = session;
   return user ? (
@@ -41,8 +44,8 @@ export function App({ config, initialUser }: { config: Config; initialUser: User
   );
 }
 
-/** Another tab has signed in or out, or has refreshed the tokens of the same user. */
-function followOtherTab(previous: Session, user: User | undefined): Session {
+/** Return the session after another tab has signed in or out, or has refreshed the tokens of the same user. */
+function updateFromOtherTab(previous: Session, user: User | undefined): Session {
   if (user?.id === previous.user?.id) {
     return previous;
   }

@@ -1,5 +1,5 @@
 /**
- * How long to wait before the next attempt to connect: exponential backoff with full jitter.
+ * Exponential backoff with full jitter for attempts to connect.
  *
  * API Gateway accepts 500 new connections a second for a whole account. Clients that lose their connections in the
  * same instant must therefore spread their attempts. docs/clients.md has a simulation of this policy.
@@ -8,7 +8,7 @@
 const BASE_MS = 2_000;
 const CAP_MS = 30_000;
 
-/** After this many failures in a row the connection is suspended: it retries slowly and the user is told why. */
+/** After this many failures in a row the connection is suspended: it retries slowly. */
 export const SUSPEND_AFTER_FAILURES = 6;
 
 /**
@@ -16,7 +16,7 @@ export const SUSPEND_AFTER_FAILURES = 6;
  *
  * @param failures attempts that have failed in a row; 0 after a stable connection was lost.
  */
-export function retryDelay(failures: number, random: () => number = Math.random): number {
+export function computeRetryDelay(failures: number, random: () => number = Math.random): number {
   if (failures >= SUSPEND_AFTER_FAILURES) {
     return CAP_MS * (0.5 + random());
   }
@@ -24,11 +24,11 @@ export function retryDelay(failures: number, random: () => number = Math.random)
 }
 
 /**
- * Tell whether to refresh the token before the next attempt, because it may be what the server refuses.
+ * Tell whether to refresh the token before the next attempt, because the server may have refused it.
  *
- * A token that has opened a connection before is suspected late. After an outage most refusals are for the rate, and
- * Cognito's own quota is smaller than API Gateway's.
+ * A token that the server has accepted before is refreshed only when the connection is suspended. After an outage, most
+ * refusals come from the rate limit, and Cognito's quota is smaller than API Gateway's.
  */
-export function isTokenSuspect(failures: number, wasAccepted: boolean): boolean {
+export function shouldRefreshToken(failures: number, wasAccepted: boolean): boolean {
   return failures >= (wasAccepted ? SUSPEND_AFTER_FAILURES : 1);
 }

@@ -36,14 +36,14 @@ const schema = v.object({
 export type Config = v.InferOutput<typeof schema>;
 export type PasswordPolicy = Config["passwordPolicy"];
 
-/** The settings cannot be used. Each problem is a sentence that names the value concerned. */
+/** The settings are not usable. Each problem is a sentence that names the setting concerned. */
 export class ConfigError extends Error {
   constructor(readonly problems: readonly string[]) {
     super(problems.join(" "));
   }
 }
 
-/** Read and check the settings. Raise ConfigError if one is missing or malformed. */
+/** Read and check the settings. Throw ConfigError if one is missing or malformed. */
 export async function loadConfig(): Promise<Config> {
   let response: Response;
   try {
@@ -65,14 +65,14 @@ export async function loadConfig(): Promise<Config> {
   return parseConfig(value);
 }
 
-/** Check the settings. Raise ConfigError with all problems that were found. */
+/** Check the settings. Throw ConfigError with all problems that were found. */
 export function parseConfig(value: unknown): Config {
   const result = v.safeParse(schema, value);
-  const problems = result.success ? endpointProblems(result.output) : result.issues.map(describe);
+  const problems = result.success ? findEndpointProblems(result.output) : result.issues.map(describeIssue);
   if (!result.success || problems.length > 0) {
     throw new ConfigError(problems);
   }
-  // As the browser writes it, so that "WS://" is local, too.
+  // Normalize the URL, so that isLocal() also recognizes "WS://".
   return { ...result.output, webSocketEndpoint: new URL(result.output.webSocketEndpoint).href };
 }
 
@@ -81,46 +81,54 @@ export function isLocal(config: Config): boolean {
   return config.webSocketEndpoint.startsWith("ws:");
 }
 
-/** Return where Cognito is, for messages: the local address, or the region. */
-export function cognitoAddress(config: Config): string {
+/** Return where Cognito is, to show in messages: the local address, or the region. */
+export function describeCognitoAddress(config: Config): string {
   return config.userPoolEndpoint ?? `region ${config.userPoolId.split("_")[0]}`;
 }
 
-/** Tell whether the deployment's list of origins keeps out pages of this origin. */
+/** Tell whether the deployment refuses connections from pages of this origin. */
 export function isOriginRefused(config: Config, origin: string): boolean {
   return config.allowedOrigins.length > 0 && !config.allowedOrigins.includes(origin);
 }
 
-function describe(issue: v.BaseIssue<unknown>): string {
+function describeIssue(issue: v.BaseIssue<unknown>): string {
   const path = v.getDotPath(issue);
   if (path === null) {
     return "config.json must be a JSON object.";
   }
-  return issue.input === undefined ? `${path} is missing.` : butMust(path, issue.input, issue.message);
+  return issue.input === undefined ? `${path} is missing.` : describeViolation(path, issue.input, issue.message);
 }
 
-function butMust(path: string, value: unknown, rule: string): string {
+function describeViolation(path: string, value: unknown, rule: string): string {
   return `${path} is ${JSON.stringify(value)}, but ${rule}.`;
 }
 
-/** A local page must never talk to AWS by mistake, and the page of a deployment never to a local Cognito. */
-function endpointProblems(config: Config): string[] {
+/**
+ * Return what is wrong with the addresses.
+ *
+ * A local page must never call AWS by mistake, and the page of a deployment must never call a local Cognito.
+ */
+function findEndpointProblems(config: Config): string[] {
   const endpoint = parseUrl(config.webSocketEndpoint);
   if (endpoint?.protocol !== "ws:" && endpoint?.protocol !== "wss:") {
-    return [butMust("webSocketEndpoint", config.webSocketEndpoint, "must be a ws:// or wss:// address")];
+    return [describeViolation("webSocketEndpoint", config.webSocketEndpoint, "must be a ws:// or wss:// address")];
   }
-  const problems = endpoint.protocol === "ws:" ? localProblems(config, endpoint) : awsProblems(config);
+  const problems = endpoint.protocol === "ws:" ? findLocalProblems(config, endpoint) : findAwsProblems(config);
   if (/[?#]/.test(config.webSocketEndpoint) || endpoint.username || endpoint.password) {
-    problems.push(butMust("webSocketEndpoint", config.webSocketEndpoint, 'must have no user, "?" or "#"'));
+    problems.push(describeViolation("webSocketEndpoint", config.webSocketEndpoint, 'must have no user, "?" or "#"'));
   }
   return problems;
 }
 
-function localProblems(config: Config, endpoint: URL): string[] {
+function findLocalProblems(config: Config, endpoint: URL): string[] {
   const problems: string[] = [];
   if (!isLoopback(endpoint)) {
     problems.push(
-      butMust("webSocketEndpoint", config.webSocketEndpoint, "ws:// is for localhost, 127.0.0.1 and [::1] only"),
+      describeViolation(
+        "webSocketEndpoint",
+        config.webSocketEndpoint,
+        "ws:// is for localhost, 127.0.0.1 and [::1] only",
+      ),
     );
   }
   const rule = "with a ws:// endpoint it must be an http:// address of localhost, 127.0.0.1 or [::1]";
@@ -128,15 +136,17 @@ function localProblems(config: Config, endpoint: URL): string[] {
   if (config.userPoolEndpoint === undefined) {
     problems.push(`userPoolEndpoint is missing, but ${rule}.`);
   } else if (cognito?.protocol !== "http:" || !isLoopback(cognito)) {
-    problems.push(butMust("userPoolEndpoint", config.userPoolEndpoint, rule));
+    problems.push(describeViolation("userPoolEndpoint", config.userPoolEndpoint, rule));
   }
   return problems;
 }
 
-function awsProblems(config: Config): string[] {
+function findAwsProblems(config: Config): string[] {
   const problems: string[] = [];
   if (config.userPoolEndpoint !== undefined) {
-    problems.push(butMust("userPoolEndpoint", config.userPoolEndpoint, "with a wss:// endpoint it must not be set"));
+    problems.push(
+      describeViolation("userPoolEndpoint", config.userPoolEndpoint, "with a wss:// endpoint it must not be set"),
+    );
   }
   if (config.authorizerLogGroup === undefined) {
     problems.push("authorizerLogGroup is missing.");

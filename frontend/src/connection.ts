@@ -1,14 +1,14 @@
 /**
- * A WebSocket connection that stays up: it reconnects, replaces itself before its token or API Gateway's two hours run
- * out, and says what became of every message.
+ * A WebSocket connection that stays up. It reconnects after a loss, opens a new socket before the token expires or API
+ * Gateway's limit of two hours is reached, and reports the outcome of every message.
  *
  * It needs `WebSocket`, timers and the three modules that it imports. It does not need React or Cognito, so any page can
  * use it. docs/clients.md shows how.
  */
 
-import { isTokenSuspect, retryDelay, SUSPEND_AFTER_FAILURES } from "./backoff";
+import { computeRetryDelay, SUSPEND_AFTER_FAILURES, shouldRefreshToken } from "./backoff";
 import type { Frame } from "./frames";
-import { Outgoing, Socket, Timers } from "./socket";
+import { OutgoingMessage, Socket, Timers } from "./socket";
 
 /**
  * - `initialized`: not started yet.
@@ -65,7 +65,7 @@ export interface Status {
  * - `echoed`: its echo has come, after `roundTripMs`.
  * - `unconfirmed`: its socket closed before the echo came, or 30 s have passed. It may have arrived; it is not sent
  *   again.
- * - `refused`: the server takes no message of this size.
+ * - `refused`: the message is larger than the server accepts.
  * - `discarded`: the connection was closed before it could be sent.
  */
 export interface SentMessage {
@@ -93,14 +93,14 @@ export interface ConnectionOptions {
   /** API Gateway closes every connection after this time. */
   readonly connectionLimitSeconds?: number | undefined;
   /**
-   * Return an ID token, a new one from Cognito with `forceRefresh`.
+   * Return an ID token. With `forceRefresh`, get a new one from Cognito.
    *
-   * Throws SessionEnded if nobody is signed in any more, anything else if the token cannot be had just now.
+   * Throw SessionEnded if the user is not signed in any more, and any other error if a retry can help.
    */
   getIdToken(options: { forceRefresh: boolean }): Promise<string>;
   /** Called at every change of the status. */
   onStatus?(status: Status): void;
-  /** Called at every change of a sent message; `id` tells which. */
+  /** Called at every change of a sent message, which its `id` identifies. */
   onSent?(message: SentMessage): void;
   /**
    * Called for pushes and error frames.
@@ -122,14 +122,14 @@ const CONNECTION_LIMIT_SECONDS = 7_200;
 const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 const TOKEN_TIMEOUT = 30 * SECOND;
-const STABLE_AFTER = 10 * SECOND; // an open socket then resets the backoff
-const EXPIRED_CLOSE_TIMEOUT = 2 * SECOND; // the server closes the socket after its token_expired
-const FOCUS_INTERVAL = 2 * SECOND; // at least, between attempts that are due to focus
-const DRAIN_TIME = 5 * SECOND; // for echoes under way to a replaced socket
+const STABLE_AFTER = 10 * SECOND; // a socket that is open for this long resets the backoff
+const EXPIRED_CLOSE_TIMEOUT = 2 * SECOND; // after token_expired, the server has this long to close the socket
+const MIN_FOCUS_RETRY_INTERVAL = 2 * SECOND;
+const DRAIN_TIME = 5 * SECOND; // a replaced socket stays open this long for its last echoes
 const MAX_KEEPALIVE_INTERVAL = 8 * MINUTE;
-const MAX_RENEWAL_LEAD = 3 * MINUTE;
-const MIN_TOKEN_LIFE = MINUTE; // of the token of an attempt
-const MIN_RENEWED_TOKEN_LIFE = 2 * MAX_RENEWAL_LEAD; // of the token of a replacement
+const MAX_REPLACEMENT_LEAD = 3 * MINUTE; // a replacement opens at most this long before the old socket ends
+const MIN_TOKEN_LIFETIME = MINUTE;
+const MIN_REPLACEMENT_TOKEN_LIFETIME = 2 * MAX_REPLACEMENT_LEAD;
 
 export class Connection {
   readonly #options: ConnectionOptions;
@@ -142,10 +142,10 @@ export class Connection {
   #current: Socket | undefined;
   /** The socket that is being opened, to replace `#current` if there is one. */
   #next: Socket | undefined;
-  /** Replaced sockets that are kept open for echoes under way. */
-  readonly #drained = new Set<Socket>();
+  /** Replaced sockets that stay open for their last echoes. */
+  readonly #draining = new Set<Socket>();
 
-  readonly #queue: Outgoing[] = [];
+  readonly #queue: OutgoingMessage[] = [];
   #messageCount = 0;
   #failures = 0;
   /** Incremented to cancel a pending token fetch. A result with an older id is ignored. */
@@ -154,7 +154,9 @@ export class Connection {
   #attemptedAt = 0;
   #acceptedToken: string | undefined;
   #failedToken: string | undefined;
-  #hasRefreshed = false;
+  /** Whether a token that may be refused was refreshed since the last stable connection. */
+  #hasRefreshedRefusedToken = false;
+  /** Estimate of this machine's clock minus the server's, in milliseconds. */
   #clockSkew = 0;
 
   constructor(options: ConnectionOptions) {
@@ -181,8 +183,8 @@ export class Connection {
       void this.#closing.then(() => this.connect());
     } else if (["initialized", "closed", "failed"].includes(this.#status.state)) {
       this.#failures = 0;
-      this.#hasRefreshed = false;
-      this.#listen("addEventListener");
+      this.#hasRefreshedRefusedToken = false;
+      this.#updateListeners("addEventListener");
       void this.#attempt();
     }
   }
@@ -197,31 +199,33 @@ export class Connection {
   /**
    * Send a text, or queue it until there is a connection, and return the message's id.
    *
-   * Each message is transmitted at most once, in the order of the calls. Throws QueueFull if too many messages wait, and
-   * an Error once the connection was closed or has failed.
+   * Each message is transmitted at most once, in the order of the calls. Throw QueueFull if too many messages are
+   * queued, and an Error if the connection was closed or has failed.
    */
   send(text: string): number {
     if (["closing", "closed", "failed"].includes(this.#status.state)) {
       throw new Error(`the connection is ${this.#status.state}: call connect() first`);
     }
     if (this.#queue.length >= QUEUE_LIMIT) {
-      throw new QueueFull(`${QUEUE_LIMIT} messages are waiting for a connection already`);
+      throw new QueueFull(
+        `${QUEUE_LIMIT} messages are waiting for a connection, which is the limit: send this one again later`,
+      );
     }
     this.#messageCount += 1;
-    const message = new Outgoing(this.#messageCount, text, this.#options.onSent);
+    const message = new OutgoingMessage(this.#messageCount, text, this.#options.onSent);
     if (this.#current?.isOpen && this.#queue.length === 0) {
       this.#current.transmit(message);
     } else {
       this.#queue.push(message);
-      message.become("queued");
+      message.setState("queued");
     }
     return message.id;
   }
 
   /**
-   * Close the connection and discard the messages that are queued. `connect()` opens it again.
+   * Close the connection and discard the queued messages. `connect()` opens it again.
    *
-   * Resolves when the closing handshake is over, or after two seconds without an answer.
+   * Resolve when the closing handshake is complete, or after two seconds without an answer.
    */
   close(): Promise<void> {
     if (this.#status.state === "initialized" || this.#status.state === "closed") {
@@ -234,7 +238,7 @@ export class Connection {
   }
 
   async #close(): Promise<void> {
-    const sockets = this.#release();
+    const sockets = this.#stop();
     this.#setStatus("closing");
     this.#discardQueue();
     await Promise.all(sockets.map((socket) => socket.close()));
@@ -247,7 +251,7 @@ export class Connection {
     this.#attemptedAt = Date.now();
     this.#setStatus("connecting", this.#status.reason);
     try {
-      const idToken = await this.#fetchToken(MIN_TOKEN_LIFE);
+      const idToken = await this.#fetchToken(MIN_TOKEN_LIFETIME);
       if (attemptId === this.#attemptId) {
         this.#open(idToken);
       }
@@ -259,16 +263,16 @@ export class Connection {
         this.#fail();
       } else {
         this.#failures += 1;
-        this.#retry({ kind: "token_unavailable", error });
+        this.#scheduleRetry({ kind: "token_unavailable", error });
       }
     }
   }
 
   /** Open a second socket before the first one ends. If that fails, keep the first one until it ends. */
-  async #replace(): Promise<void> {
+  async #openReplacement(): Promise<void> {
     const attemptId = this.#attemptId;
     try {
-      const idToken = await this.#fetchToken(MIN_RENEWED_TOKEN_LIFE);
+      const idToken = await this.#fetchToken(MIN_REPLACEMENT_TOKEN_LIFETIME);
       if (attemptId === this.#attemptId) {
         this.#open(idToken);
       }
@@ -290,7 +294,7 @@ export class Connection {
     }
     const socket: Socket = new Socket(webSocket, this.#keepAliveInterval, {
       onOpen: () => this.#onSocketOpen(socket, idToken),
-      onFrame: (frame) => this.#receive(socket, idToken, frame),
+      onFrame: (frame) => this.#onFrame(socket, idToken, frame),
       onEnd: (reason) => (socket === this.#next ? this.#onOpenFailed(idToken) : this.#onSocketEnd(socket, reason)),
     });
     this.#next = socket;
@@ -306,22 +310,22 @@ export class Connection {
   #onSocketOpen(socket: Socket, idToken: string): void {
     const previous = this.#current;
     if (previous) {
-      this.#drained.add(previous);
+      this.#draining.add(previous);
       previous.timers.start("drain", DRAIN_TIME, () => previous.end({ kind: "lost", code: 1000, text: "replaced" }));
     }
     this.#current = socket;
     this.#next = undefined;
     this.#acceptedToken = idToken;
 
-    const tokenLife = this.#remainingLife(idToken);
-    const life = Math.min(tokenLife, this.#connectionLimit);
-    const lead = Math.min(MAX_RENEWAL_LEAD, 0.2 * life) * (0.5 + 0.5 * Math.random());
-    socket.timers.start("renewal", Math.max(SECOND, life - lead), () => void this.#replace());
-    socket.timers.start("expiry", tokenLife, () => socket.end({ kind: "token_expired" }));
+    const tokenLifetime = this.#getRemainingLifetime(idToken);
+    const lifetime = Math.min(tokenLifetime, this.#connectionLimit);
+    const lead = Math.min(MAX_REPLACEMENT_LEAD, 0.2 * lifetime) * (0.5 + 0.5 * Math.random());
+    socket.timers.start("replacement", Math.max(SECOND, lifetime - lead), () => void this.#openReplacement());
+    socket.timers.start("expiry", tokenLifetime, () => socket.end({ kind: "token_expired" }));
     socket.timers.start("stable", STABLE_AFTER, () => {
       socket.isStable = true;
       this.#failures = 0;
-      this.#hasRefreshed = false;
+      this.#hasRefreshedRefusedToken = false;
       this.#failedToken = undefined;
     });
 
@@ -335,35 +339,35 @@ export class Connection {
     }
   }
 
-  #receive(socket: Socket, idToken: string, frame: Frame): void {
-    if (frame.kind === "keepalive" || (frame.kind === "echo" && socket.confirm(frame.text))) {
+  #onFrame(socket: Socket, idToken: string, frame: Frame): void {
+    if (frame.kind === "keepalive" || (frame.kind === "echo" && socket.confirmOldest(frame.text))) {
       return;
     }
     if (frame.kind === "error" && frame.code === "message_too_large") {
-      socket.refuseLargest();
+      socket.markLargestRefused();
     }
     if (frame.kind === "error" && frame.code === "token_expired") {
       socket.endReason = { kind: "token_expired" };
-      // The server's clock is past `exp`, so ours is slow if this token still looks good.
+      // The server's clock is past `exp`. If ours is not, it is slow.
       this.#clockSkew = Math.min(this.#clockSkew, Date.now() - readClaims(idToken).exp * SECOND);
       socket.timers.start("expiry", EXPIRED_CLOSE_TIMEOUT, () => socket.end({ kind: "token_expired" }));
     }
     this.#options.onReceived?.(frame);
   }
 
-  /** The socket that was being opened did not open. */
+  /** Schedule a retry, unless an older socket is still open. */
   #onOpenFailed(idToken: string): void {
     this.#next = undefined;
     if (!this.#current) {
       this.#failures += 1;
       this.#failedToken = idToken;
-      this.#retry({ kind: "not_opened" });
+      this.#scheduleRetry({ kind: "not_opened" });
     }
   }
 
-  /** A socket that was open has ended. */
+  /** Schedule a retry, unless another socket is open or being opened. */
   #onSocketEnd(socket: Socket, reason: Reason): void {
-    this.#drained.delete(socket);
+    this.#draining.delete(socket);
     if (socket !== this.#current) {
       return;
     }
@@ -374,12 +378,12 @@ export class Connection {
     if (this.#next) {
       this.#setStatus("connecting", reason);
     } else {
-      this.#retry(reason);
+      this.#scheduleRetry(reason);
     }
   }
 
-  #retry(reason: Reason): void {
-    const delay = retryDelay(this.#failures);
+  #scheduleRetry(reason: Reason): void {
+    const delay = computeRetryDelay(this.#failures);
     this.#attemptId += 1;
     const state = this.#failures >= SUSPEND_AFTER_FAILURES ? "suspended" : "disconnected";
     this.#timers.start("retry", delay, () => void this.#attempt());
@@ -387,7 +391,7 @@ export class Connection {
   }
 
   #fail(): void {
-    const sockets = this.#release();
+    const sockets = this.#stop();
     this.#setStatus("failed", { kind: "session_ended" });
     this.#discardQueue();
     for (const socket of sockets) {
@@ -397,47 +401,47 @@ export class Connection {
 
   #discardQueue(): void {
     for (const message of this.#queue.splice(0)) {
-      message.become("discarded");
+      message.setState("discarded");
     }
   }
 
-  /** Stop everything and return the sockets that are still to be closed. */
-  #release(): Socket[] {
-    const sockets = [this.#current, this.#next, ...this.#drained].filter((socket) => socket !== undefined);
+  /** Stop timers, listeners and attempts. Return the sockets, which the caller must close. */
+  #stop(): Socket[] {
+    const sockets = [this.#current, this.#next, ...this.#draining].filter((socket) => socket !== undefined);
     this.#attemptId += 1;
     this.#timers.stopAll();
-    this.#listen("removeEventListener");
+    this.#updateListeners("removeEventListener");
     this.#current = undefined;
     this.#next = undefined;
-    this.#drained.clear();
+    this.#draining.clear();
     return sockets;
   }
 
   /**
-   * Return a token that lives for at least `minimumLife`, or the best that Cognito gives.
+   * Return a token that is valid for at least `minimumLifetime`, or else a new one from Cognito.
    *
-   * A suspect token is refreshed once, not at every attempt. If the refresh fails, keep using a token that has not
-   * expired.
+   * A token that the server may have refused is refreshed once, not at every attempt. If that refresh fails, the token is
+   * used again if it is valid for long enough.
    */
-  async #fetchToken(minimumLife: number): Promise<string> {
+  async #fetchToken(minimumLifetime: number): Promise<string> {
     const idToken = await this.#getIdToken(false);
     // A token that was issued in our future proves that our clock is slow.
     this.#clockSkew = Math.min(this.#clockSkew, Date.now() - readClaims(idToken).iat * SECOND);
-    const isGood = this.#remainingLife(idToken) >= minimumLife;
-    const isSuspect =
-      !this.#hasRefreshed &&
+    const livesLongEnough = this.#getRemainingLifetime(idToken) >= minimumLifetime;
+    const mayBeRefused =
+      !this.#hasRefreshedRefusedToken &&
       idToken === this.#failedToken &&
-      isTokenSuspect(this.#failures, idToken === this.#acceptedToken);
-    if (isGood && !isSuspect) {
+      shouldRefreshToken(this.#failures, idToken === this.#acceptedToken);
+    if (livesLongEnough && !mayBeRefused) {
       return idToken;
     }
-    this.#hasRefreshed ||= isSuspect;
+    this.#hasRefreshedRefusedToken ||= mayBeRefused;
     try {
       const fresh = await this.#getIdToken(true);
       this.#clockSkew = Date.now() - readClaims(fresh).iat * SECOND;
       return fresh;
     } catch (error) {
-      if (isGood && !(error instanceof SessionEnded)) {
+      if (livesLongEnough && !(error instanceof SessionEnded)) {
         return idToken;
       }
       throw error;
@@ -455,32 +459,32 @@ export class Connection {
     });
   }
 
-  /** In milliseconds, by the server's clock as far as it is known: this machine's may be wrong. */
-  #remainingLife(idToken: string): number {
+  /** Return for how many milliseconds the token is valid, by the server's clock: this machine's may be wrong. */
+  #getRemainingLifetime(idToken: string): number {
     return readClaims(idToken).exp * SECOND - (Date.now() - this.#clockSkew);
   }
 
-  /** The user is back in the tab: attempt at once, but not at every click, or find out whether the socket is alive. */
+  /** The tab has the focus: retry now, but not at every focus event, or check whether the socket is alive. */
   readonly #onFocus = (): void => {
     if (globalThis.document?.visibilityState === "hidden") {
       return;
     }
-    if (Date.now() - this.#attemptedAt >= FOCUS_INTERVAL) {
+    if (Date.now() - this.#attemptedAt >= MIN_FOCUS_RETRY_INTERVAL) {
       this.retryNow();
     }
     this.#current?.probeIfQuiet();
   };
 
-  /** The network is back: attempt at once, or find out whether the socket is alive. */
+  /** The network is back: retry now, or check whether the socket is alive. */
   readonly #onOnline = (): void => {
     if (!this.#current) {
-      this.#next?.end({ kind: "not_opened" }); // a handshake sent before may never be answered
+      this.#next?.end({ kind: "not_opened" }); // its handshake, sent before the outage, may never be answered
     }
     this.retryNow();
     this.#current?.probeIfQuiet();
   };
 
-  #listen(method: "addEventListener" | "removeEventListener"): void {
+  #updateListeners(method: "addEventListener" | "removeEventListener"): void {
     globalThis.window?.[method]("online", this.#onOnline);
     globalThis.window?.[method]("focus", this.#onFocus);
     globalThis.document?.[method]("visibilitychange", this.#onFocus);

@@ -1,4 +1,4 @@
-/** Cognito's errors in plain words, with the field that they concern. Those of a field fit into one line of a phone. */
+/** Cognito's errors in plain words, with the form field concerned. The text for a field fits on one line of a phone. */
 
 export type FieldName = "email" | "password" | "code";
 
@@ -11,7 +11,7 @@ export interface Problem {
 const WRONG_PASSWORD: Problem = { field: "password", text: "Wrong email address or password." };
 const NOT_AN_EMAIL_ADDRESS: Problem = { field: "email", text: "This is not an email address." };
 
-/** What Cognito says when one error name has several causes. The first match counts. */
+/** For an error name that has several causes: the problem for each message. The first match counts. */
 const CAUSES: Record<string, [message: RegExp, problem: Problem][]> = {
   NotAuthorizedException: [
     [/incorrect username or password/i, WRONG_PASSWORD],
@@ -36,7 +36,7 @@ const CAUSES: Record<string, [message: RegExp, problem: Problem][]> = {
       { text: "This account has no confirmed email address. Ask an administrator for a new password." },
     ],
     [/code/i, { field: "code", text: "A code has digits only." }],
-    [/password/i, { field: "password", text: "No space at its beginning or end." }],
+    [/password/i, { field: "password", text: "No space at the beginning or end." }],
     [/username|email/i, NOT_AN_EMAIL_ADDRESS],
   ],
 };
@@ -49,18 +49,18 @@ const PROBLEMS: Record<string, Problem> = {
   ExpiredCodeException: { field: "code", text: "This code is not valid any more." },
   LimitExceededException: { text: "There were too many attempts. Wait 15 minutes, then try again." },
   ResourceNotFoundException: {
-    text: "The user pool of this page is gone. Reload the page, and sign up again if it asks for an account.",
+    text: "The user pool of this page does not exist any more. Reload the page, then sign in or sign up again.",
   },
   TooManyFailedAttemptsException: {
-    text: "There were too many wrong codes. Wait 15 minutes, then have a new one sent.",
+    text: "There were too many wrong codes. Wait 15 minutes, then request a new one.",
   },
-  TooManyRequestsException: { text: "Cognito is busy. Wait some seconds, then try again." },
+  TooManyRequestsException: { text: "Cognito is busy. Wait a few seconds, then try again." },
   UsernameExistsException: { field: "email", text: "This address has an account. Sign in." },
   UserNotConfirmedException: { text: "This account is not confirmed yet. Sign in to confirm it." },
   UserNotFoundException: { field: "email", text: "This address has no account." },
 };
 
-/** Describe an error of a call to Cognito, given `cognitoAddress(config)`. */
+/** Describe an error of a call to Cognito. `address` comes from `describeCognitoAddress()`. */
 export function describeError(error: unknown, address: string): Problem {
   const { name, message } = error instanceof Error ? error : { name: "Error", message: String(error) };
   if (name === "NetworkError") {
@@ -76,7 +76,11 @@ export function describeError(error: unknown, address: string): Problem {
   return cause?.[1] ?? PROBLEMS[name] ?? { text: `Cognito answered ${name}: ${message}` };
 }
 
-/** For example "Password did not conform with policy: Password must have uppercase characters". */
+/**
+ * Describe why Cognito refused a password. The field shows the rules, so a violated rule is not repeated.
+ *
+ * Cognito's message is, for example, "Password did not conform with policy: Password must have uppercase characters".
+ */
 function describePasswordProblem(message: string): string {
   return /long enough|length|uppercase|lowercase|numeric|symbol/.test(message)
     ? "The password does not meet the rules."

@@ -1,4 +1,4 @@
-/** What the server sends to a client, told apart by the exact members of its JSON. */
+/** The frames that the server sends to a client, and how to classify them by the members of their JSON. */
 
 export type Frame =
   | { readonly kind: "echo"; readonly text: string }
@@ -12,7 +12,7 @@ export const KEEPALIVE = JSON.stringify({ action: "keepalive" });
 /** Code of API Gateway's own error frames, for example `Internal server error`. */
 export const API_GATEWAY_ERROR = "api_gateway";
 
-/** Classify a text frame. Text of no known shape is a push. */
+/** Classify a text frame. A text that matches no known shape is a push. */
 export function parseFrame(text: string): Frame {
   const members = parseObject(text);
   const { message, error, requestId, keepalive } = members;

@@ -2,18 +2,18 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { App } from "./App";
 import { StartError } from "./components/start-error";
-import { cognitoAddress, loadConfig } from "./config";
-import { configureSession, currentUser } from "./session";
+import { describeCognitoAddress, loadConfig } from "./config";
+import { configureSession, fetchCurrentUser } from "./session";
 
 const root = createRoot(document.getElementById("root") as HTMLElement);
 let address = "";
 
-/** Show the page once it is known who is signed in, so that the sign-in form does not flash. */
+/** Find out who is signed in before the first render, so that the sign-in form does not flash. */
 async function start() {
   const config = await loadConfig();
-  address = cognitoAddress(config);
+  address = describeCognitoAddress(config);
   configureSession(config);
-  const user = await currentUser();
+  const user = await fetchCurrentUser();
   root.render(
     <StrictMode>
       <App config={config} initialUser={user} />

@@ -1,7 +1,7 @@
 /**
  * The list of messages: what was sent, each echo, pushes and error frames.
  *
- * A push can be in it twice: while the connection is being replaced, it arrives on both sockets.
+ * A push can appear twice: while the connection is being replaced, it arrives on both sockets.
  */
 
 import type { SentMessage } from "./connection";
@@ -15,7 +15,7 @@ export type Entry = { readonly key: number; readonly at: number } & (
 
 export interface Messages {
   readonly entries: readonly Entry[];
-  /** Keys and ids only grow, so that an update of an entry that was dropped is not taken for a new entry. */
+  /** Keys and ids only increase, so that an update of a dropped entry is not mistaken for a new entry. */
   readonly lastKey: number;
   readonly lastSentId: number;
 }
@@ -39,7 +39,7 @@ export function addMessage(messages: Messages, update: MessageUpdate): Messages 
       ? { ...append(messages, update), lastSentId: message.id }
       : {
           ...messages,
-          entries: messages.entries.map((entry) => (isOf(entry, message) ? { ...entry, message } : entry)),
+          entries: messages.entries.map((entry) => (isSentEntry(entry, message) ? { ...entry, message } : entry)),
         };
   return message.state === "echoed" ? append(updated, { kind: "echo", at, message }) : updated;
 }
@@ -49,7 +49,7 @@ function append(messages: Messages, entry: DistributiveOmit<Entry, "key">): Mess
   return { ...messages, entries: [...messages.entries, { ...entry, key }].slice(-MAX_ENTRIES), lastKey: key };
 }
 
-function isOf(entry: Entry, message: SentMessage): boolean {
+function isSentEntry(entry: Entry, message: SentMessage): boolean {
   return entry.kind === "sent" && entry.message.id === message.id;
 }
 

@@ -10,8 +10,8 @@ export interface PasswordRule {
 /** The characters that Cognito counts as symbols. It counts a space too, except at the beginning and the end. */
 const SYMBOL = /[\^$*.[\]{}()?\-"!@#%&/\\,><':;|_~`+=]|\S +\S/;
 
-/** Return the pool's rules, and which of them the password meets. */
-export function passwordRules(policy: PasswordPolicy, password: string): PasswordRule[] {
+/** Return the pool's rules, each with whether the password meets it. */
+export function checkPasswordRules(policy: PasswordPolicy, password: string): PasswordRule[] {
   const rules: [isRequired: boolean, text: string, isMet: boolean][] = [
     [true, `${policy.minimumLength} characters`, password.length >= policy.minimumLength],
     [policy.requireLowercase, "a lowercase letter", /[a-z]/.test(password)],

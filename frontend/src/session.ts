@@ -1,4 +1,4 @@
-/** Who is signed in. Amplify keeps the tokens in `localStorage`, which all tabs of this page share. */
+/** The session of the signed-in user. Amplify keeps the tokens in `localStorage`, which all tabs of this page share. */
 
 import { Amplify } from "aws-amplify";
 import { fetchAuthSession, type SignInOutput, signIn, signOut } from "aws-amplify/auth";
@@ -10,18 +10,18 @@ export interface User {
   readonly email: string;
 }
 
-/** Errors by which Cognito refuses to refresh a session for good. Anything else, such as throttling, is temporary. */
-const REFUSALS = [
+/** Names of errors after which a session can never be refreshed. Other errors, such as throttling, are temporary. */
+const PERMANENT_ERRORS = [
   "NotAuthorizedException",
   "TokenRevokedException",
   "UserNotFoundException",
   "PasswordResetRequiredException",
   "UserNotConfirmedException",
   "RefreshTokenReuseException",
-  "ResourceNotFoundException", // the user pool or the app client is gone, for example after a restart of the local run
+  "ResourceNotFoundException", // the user pool or the app client was deleted, for example by a local restart
 ];
 
-/** Another tab writes several keys when its user signs in or out. Look at them when it is done. */
+/** Another tab writes several keys when its user signs in or out. Wait this long after the last one. */
 const STORAGE_SETTLE_MS = 50;
 
 const SIGN_OUT_TIMEOUT_MS = 5_000;
@@ -39,8 +39,8 @@ export function configureSession(config: Config): void {
   });
 }
 
-/** Return the signed-in user, if any. Raises if an expired session cannot be refreshed for now. */
-export async function currentUser(): Promise<User | undefined> {
+/** Return the signed-in user, if any. Throw if an expired session cannot be refreshed for now. */
+export async function fetchCurrentUser(): Promise<User | undefined> {
   const claims = (await fetchTokens({ forceRefresh: false }))?.idToken?.payload;
   if (!claims?.sub) {
     return undefined;
@@ -48,7 +48,7 @@ export async function currentUser(): Promise<User | undefined> {
   return { id: claims.sub, email: String(claims.email ?? claims["cognito:username"]) };
 }
 
-/** Return an ID token of this user. Raise SessionEnded if this user is not signed in any more. */
+/** Return an ID token of this user. Throw SessionEnded if this user is not signed in any more. */
 export async function getIdToken(user: User, options: { forceRefresh: boolean }): Promise<string> {
   const idToken = (await fetchTokens(options))?.idToken;
   if (idToken?.payload.sub !== user.id) {
@@ -57,7 +57,7 @@ export async function getIdToken(user: User, options: { forceRefresh: boolean })
   return idToken.toString();
 }
 
-/** Sign in by SRP. Return the step that is left to do, DONE if none. */
+/** Sign in by SRP. Return the next step, DONE if nothing is left to do. */
 export async function startSession(username: string, password: string): Promise<SignInOutput["nextStep"]> {
   try {
     return (await signIn({ username, password })).nextStep;
@@ -70,27 +70,27 @@ export async function startSession(username: string, password: string): Promise<
   }
 }
 
-/** Sign out, without Cognito if it does not answer: the tokens are then forgotten, but not revoked. */
+/** Sign out. If Cognito does not answer, delete the tokens without revoking them. */
 export async function endSession(config: Config): Promise<void> {
   const hasAnswered = await Promise.race([
     signOut().then(() => true),
     new Promise<false>((resolve) => setTimeout(() => resolve(false), SIGN_OUT_TIMEOUT_MS)),
   ]);
   if (!hasAnswered) {
-    for (const key of Object.keys(localStorage).filter((name) => name.startsWith(storagePrefix(config)))) {
+    for (const key of Object.keys(localStorage).filter((name) => name.startsWith(getStoragePrefix(config)))) {
       localStorage.removeItem(key);
     }
-    location.reload(); // ends the call, which would clear the next session
+    location.reload(); // cancels the pending sign-out, which would clear the next session
   }
 }
 
-/** Call `onChange` after another tab has changed who is signed in. Return a function that stops this. */
+/** Call `onChange` after another tab has changed who is signed in. Return a function that stops watching. */
 export function watchSession(config: Config, onChange: (user: User | undefined) => void): () => void {
-  const prefix = storagePrefix(config);
+  const prefix = getStoragePrefix(config);
   let timer: ReturnType<typeof setTimeout> | undefined;
   const check = () => {
     // If Cognito cannot be reached, the session stays as it is until the connection needs a token.
-    currentUser().then(onChange, () => undefined);
+    fetchCurrentUser().then(onChange, () => undefined);
   };
   const listener = ({ key }: StorageEvent) => {
     // The key is null after localStorage.clear().
@@ -106,7 +106,7 @@ export function watchSession(config: Config, onChange: (user: User | undefined) 
   };
 }
 
-function storagePrefix(config: Config): string {
+function getStoragePrefix(config: Config): string {
   return `CognitoIdentityServiceProvider.${config.appClientId}.`;
 }
 
@@ -114,7 +114,7 @@ async function fetchTokens(options: { forceRefresh: boolean }) {
   try {
     return (await fetchAuthSession(options)).tokens;
   } catch (error) {
-    if (error instanceof Error && REFUSALS.includes(error.name)) {
+    if (error instanceof Error && PERMANENT_ERRORS.includes(error.name)) {
       return undefined;
     }
     throw error;

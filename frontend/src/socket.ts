@@ -1,15 +1,15 @@
-/** One WebSocket of a Connection, with the messages that wait for their echo and the watch over whether it is alive. */
+/** One WebSocket of a Connection. It matches echoes to messages, and sends keep-alives to detect a dead socket. */
 
 import type { Reason, SentMessage } from "./connection";
 import { type Frame, KEEPALIVE, parseFrame } from "./frames";
 
 const SECOND = 1_000;
-const MAX_TIMEOUT = 2 ** 31 - 1; // a longer one would run out at once
+const MAX_TIMEOUT = 2 ** 31 - 1; // setTimeout() runs a longer one at once
 const OPEN_TIMEOUT = 30 * SECOND; // a cold start of both functions takes seconds
 // Send a keep-alive if a message gets no answer in this time. End the socket if the keep-alive gets none either.
 const ANSWER_TIMEOUT = 10 * SECOND;
 const ECHO_TIMEOUT = 30 * SECOND; // API Gateway waits 29 s for the function
-const QUIET_AFTER = 30 * SECOND; // without a frame: a tab that gets focus then asks whether the socket is alive
+const QUIET_AFTER = 30 * SECOND; // without a frame; then a tab that gets focus sends a keep-alive
 const OPEN = 1; // WebSocket.OPEN
 const MESSAGE_TOO_BIG = 1009; // RFC 6455 section 7.4.1
 const CLOSE_TIMEOUT = 2 * SECOND;
@@ -17,19 +17,19 @@ const CLOSE_TIMEOUT = 2 * SECOND;
 export interface SocketEvents {
   onOpen(): void;
   onFrame(frame: Frame): void;
-  /** Called once, after an open socket's end and for a socket that did not open. */
+  /** Called once: when an open socket has ended, or when a socket did not open. */
   onEnd(reason: Reason): void;
 }
 
 export class Socket {
-  readonly timers = new Timers<"open" | "stable" | "renewal" | "expiry" | "keepalive" | "answer" | "drain">();
+  readonly timers = new Timers<"open" | "stable" | "replacement" | "expiry" | "keepalive" | "answer" | "drain">();
   isStable = false;
-  /** Replaces the close code as the reason of the end. */
+  /** Reported instead of the close code, if it is set. */
   endReason: Reason | undefined;
   readonly #webSocket: WebSocket;
   readonly #keepAliveInterval: number;
   readonly #events: SocketEvents;
-  #unconfirmed: Outgoing[] = [];
+  #unconfirmed: OutgoingMessage[] = [];
   #receivedAt = 0;
   /** A keep-alive was sent and no frame has come since. */
   #isProbed = false;
@@ -43,41 +43,41 @@ export class Socket {
     webSocket.onopen = () => {
       this.timers.stop("open");
       this.#receivedAt = Date.now();
-      this.#awaitIdle();
+      this.#restartKeepAliveTimer();
       events.onOpen();
     };
     webSocket.onmessage = ({ data }) => {
       this.timers.stop("answer");
       this.#isProbed = false;
       this.#receivedAt = Date.now();
-      this.#awaitIdle();
+      this.#restartKeepAliveTimer();
       events.onFrame(parseFrame(String(data)));
     };
     webSocket.onclose = ({ code, reason }) => {
       if (code === MESSAGE_TOO_BIG) {
-        this.refuseLargest();
+        this.markLargestRefused();
       }
       this.end({ kind: "lost", code, text: reason });
     };
   }
 
-  /** A socket that the server is closing discards what is sent. */
+  /** Whether the socket can send. A socket that the server is closing discards messages. */
   get isOpen(): boolean {
     return !this.#hasEnded && this.#webSocket.readyState === OPEN;
   }
 
-  transmit(message: Outgoing): void {
+  transmit(message: OutgoingMessage): void {
     this.#unconfirmed.push(message);
     this.#webSocket.send(message.text);
-    this.#awaitIdle();
+    this.#restartKeepAliveTimer();
     if (!this.timers.isRunning("answer")) {
       this.timers.start("answer", ANSWER_TIMEOUT, () => this.#probe());
     }
-    message.become("sent");
+    message.setState("sent");
   }
 
-  /** The echo of a text has come: confirm the oldest message with it. Return whether there was one. */
-  confirm(text: string): boolean {
+  /** Mark the oldest message with this text as echoed. Return whether there was one. */
+  confirmOldest(text: string): boolean {
     return this.#setOutcome(
       this.#unconfirmed.find((message) => message.text === text),
       "echoed",
@@ -85,17 +85,17 @@ export class Socket {
   }
 
   /** Mark the largest message as refused: the server does not say which one was too large. */
-  refuseLargest(): void {
+  markLargestRefused(): void {
     const [largest] = [...this.#unconfirmed].sort((a, b) => b.bytes - a.bytes);
     this.#setOutcome(largest, "refused");
   }
 
-  #setOutcome(message: Outgoing | undefined, state: "echoed" | "refused"): boolean {
+  #setOutcome(message: OutgoingMessage | undefined, state: "echoed" | "refused"): boolean {
     if (!message) {
       return false;
     }
     this.#unconfirmed.splice(this.#unconfirmed.indexOf(message), 1);
-    message.become(state);
+    message.setState(state);
     return true;
   }
 
@@ -105,24 +105,24 @@ export class Socket {
     }
   }
 
-  /** Send a keep-alive. Without any frame in answer the socket is dead. */
+  /** Send a keep-alive, and end the socket if no frame follows. */
   #probe(): void {
     this.#webSocket.send(KEEPALIVE);
-    this.#awaitIdle();
+    this.#restartKeepAliveTimer();
     if (!this.#isProbed) {
       this.#isProbed = true;
       this.timers.start("answer", ANSWER_TIMEOUT, () => this.end({ kind: "no_answer" }));
     }
   }
 
-  #awaitIdle(): void {
+  #restartKeepAliveTimer(): void {
     this.timers.start("keepalive", this.#keepAliveInterval, () => this.#probe());
   }
 
-  /** Close and wait for the closing handshake, for a bounded time. No event follows. */
+  /** Close and wait for the closing handshake, but at most CLOSE_TIMEOUT. `onEnd` is not called. */
   close(): Promise<void> {
     return new Promise((resolve) => {
-      this.#release();
+      this.#stop();
       const timer = setTimeout(resolve, CLOSE_TIMEOUT);
       this.#webSocket.onclose = () => {
         clearTimeout(timer);
@@ -135,25 +135,25 @@ export class Socket {
   /** End now. A dead socket's own `close` event may be minutes away. */
   end(reason: Reason): void {
     if (!this.#hasEnded) {
-      this.#release();
+      this.#stop();
       this.#webSocket.close(1000);
       this.#events.onEnd(this.endReason ?? reason);
     }
   }
 
-  #release(): void {
+  #stop(): void {
     this.#hasEnded = true;
     this.timers.stopAll();
     this.#webSocket.onopen = null;
     this.#webSocket.onmessage = null;
     for (const message of this.#unconfirmed.splice(0)) {
-      message.become("unconfirmed");
+      message.setState("unconfirmed");
     }
   }
 }
 
-/** A message and what has become of it. */
-export class Outgoing {
+/** A message that was given to `send()`, with its state. */
+export class OutgoingMessage {
   readonly id: number;
   readonly text: string;
   readonly bytes: number;
@@ -164,7 +164,7 @@ export class Outgoing {
 
   constructor(id: number, text: string, onChange: ((message: SentMessage) => void) | undefined) {
     this.id = id;
-    // As the socket encodes it: a lone surrogate becomes U+FFFD, and the echo must match.
+    // Encode as the socket does: it replaces a lone surrogate by U+FFFD, and the echo must match.
     const encoded = new TextEncoder().encode(text);
     this.bytes = encoded.length;
     this.text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(encoded);
@@ -172,15 +172,15 @@ export class Outgoing {
     this.#onChange = onChange;
   }
 
-  become(state: SentMessage["state"]): void {
+  setState(state: SentMessage["state"]): void {
     const previous = this.#snapshot;
     if (state === "unconfirmed" && previous.state === "unconfirmed") {
-      return; // after 30 s, and now its socket has ended
+      return; // reported already, after ECHO_TIMEOUT
     }
     clearTimeout(this.#timer);
     if (state === "sent") {
       this.#transmittedAt = performance.now();
-      this.#timer = setTimeout(() => this.become("unconfirmed"), ECHO_TIMEOUT);
+      this.#timer = setTimeout(() => this.setState("unconfirmed"), ECHO_TIMEOUT);
       this.#snapshot = { ...previous, state, sentAt: Date.now() };
     } else {
       const roundTripMs = state === "echoed" ? performance.now() - this.#transmittedAt : undefined;
@@ -190,7 +190,7 @@ export class Outgoing {
   }
 }
 
-/** Named timers, of which each name runs once at most. */
+/** Named timers. Starting a timer stops the running one with the same name. */
 export class Timers<Name extends string> {
   readonly #running = new Map<Name, ReturnType<typeof setTimeout>>();
 

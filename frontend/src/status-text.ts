@@ -1,6 +1,6 @@
 /** The connection's state and the reason for it, in plain words. */
 
-import { type Config, cognitoAddress } from "./config";
+import { type Config, describeCognitoAddress } from "./config";
 import type { ConnectionState, Reason } from "./connection";
 import { describeError } from "./errors";
 
@@ -26,7 +26,7 @@ export function describeReason(reason: Reason, config: Config): string {
     case "token_expired":
       return "The ID token of this connection expired.";
     case "token_unavailable":
-      return `There is no ID token to connect with. ${describeError(reason.error, cognitoAddress(config)).text}`;
+      return `There is no ID token to connect with. ${describeError(reason.error, describeCognitoAddress(config)).text}`;
     case "session_ended":
       return "Your session has ended. Sign in again to connect.";
   }

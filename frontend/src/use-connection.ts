@@ -16,14 +16,14 @@ export interface ConnectionView {
   close(): Promise<void>;
 }
 
-/** Open a connection for this user, and close it when the component goes away. */
+/** Open a connection for this user, and close it when the component unmounts. */
 export function useConnection(config: Config, user: User): ConnectionView {
   const connection = useRef<Connection>(undefined);
   const [status, setStatus] = useState(NOT_STARTED);
   const [messages, dispatch] = useReducer(addMessage, NO_MESSAGES);
 
   useEffect(() => {
-    // React's strict mode runs every effect twice. What the first connection reports after its end must not count.
+    // React's strict mode runs every effect twice. Ignore what the first connection reports after it was closed.
     let isCurrent = true;
     const opened = new Connection({
       endpoint: config.webSocketEndpoint,

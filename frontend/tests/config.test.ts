@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { ConfigError, cognitoAddress, isLocal, isOriginRefused, loadConfig, parseConfig } from "../src/config";
+import { ConfigError, describeCognitoAddress, isLocal, isOriginRefused, loadConfig, parseConfig } from "../src/config";
 import { AWS } from "./aws-config";
 
 const { authorizerLogGroup: _, ...withoutLogGroup } = AWS;
@@ -11,7 +11,7 @@ const LOCAL = {
   connectionLimitSeconds: 7200,
 };
 
-function problemsOf(value: unknown): readonly string[] {
+function findProblems(value: unknown): readonly string[] {
   try {
     parseConfig(value);
     return [];
@@ -28,7 +28,7 @@ describe("settings that fit together", () => {
     ["of a deployment", AWS],
     ["of the local system", LOCAL],
     ["with the subprotocol", { ...AWS, credential: "subprotocol" }],
-    ["with a compressed clock", { ...LOCAL, idleLimitSeconds: 0.5, connectionLimitSeconds: 6 }],
+    ["with short limits", { ...LOCAL, idleLimitSeconds: 0.5, connectionLimitSeconds: 6 }],
     [
       "with localhost",
       { ...LOCAL, webSocketEndpoint: "ws://localhost:1/prod", userPoolEndpoint: "http://localhost:2" },
@@ -38,19 +38,19 @@ describe("settings that fit together", () => {
     expect(parseConfig(config)).toEqual(config);
   });
 
-  it("may hold values that this page does not know", () => {
-    expect(problemsOf({ ...AWS, newInNextVersion: 1 })).toEqual([]);
+  it("may contain values that this page does not know", () => {
+    expect(findProblems({ ...AWS, newInNextVersion: 1 })).toEqual([]);
   });
 });
 
 describe("missing and malformed values", () => {
   it.each(Object.keys(AWS))("%s is named if it is missing", (name) => {
-    expect(problemsOf({ ...AWS, [name]: undefined })).toEqual([`${name} is missing.`]);
+    expect(findProblems({ ...AWS, [name]: undefined })).toEqual([`${name} is missing.`]);
   });
 
   it.each(Object.keys(AWS.passwordPolicy))("passwordPolicy.%s is named if it is missing", (name) => {
     const passwordPolicy = { ...AWS.passwordPolicy, [name]: undefined };
-    expect(problemsOf({ ...AWS, passwordPolicy })).toEqual([`passwordPolicy.${name} is missing.`]);
+    expect(findProblems({ ...AWS, passwordPolicy })).toEqual([`passwordPolicy.${name} is missing.`]);
   });
 
   it.each([
@@ -64,15 +64,15 @@ describe("missing and malformed values", () => {
     ["idleLimitSeconds", 0, "must be above 0"],
     ["connectionLimitSeconds", "7200", "must be a number of seconds"],
   ])("%s is named if it is %j", (name, value, rule) => {
-    expect(problemsOf({ ...AWS, [name]: value })).toEqual([`${name} is ${JSON.stringify(value)}, but ${rule}.`]);
+    expect(findProblems({ ...AWS, [name]: value })).toEqual([`${name} is ${JSON.stringify(value)}, but ${rule}.`]);
   });
 
   it("are all named at once", () => {
-    expect(problemsOf({ ...AWS, userPoolId: undefined, selfSignUp: 1 })).toHaveLength(2);
+    expect(findProblems({ ...AWS, userPoolId: undefined, selfSignUp: 1 })).toHaveLength(2);
   });
 
-  it.each([[null], [[]], ["text"], [1]])("%j is no object", (value) => {
-    expect(problemsOf(value)).not.toEqual([]);
+  it.each([[null], [[]], ["text"], [1]])("%j is refused, because it is not an object", (value) => {
+    expect(findProblems(value)).not.toEqual([]);
   });
 });
 
@@ -114,13 +114,13 @@ describe("mixes of the local system and AWS", () => {
     ["a password", { ...AWS, webSocketEndpoint: "wss://:secret@example.com/prod" }, "webSocketEndpoint"],
     ["a query string", { ...AWS, webSocketEndpoint: "wss://example.com/prod?idToken=" }, "webSocketEndpoint"],
   ])("are refused: %s", (_name, config, named) => {
-    const problems = problemsOf(config);
+    const problems = findProblems(config);
     expect(problems).not.toEqual([]);
     expect(problems.every((problem) => problem.startsWith(named))).toBe(true);
   });
 });
 
-it("an address in another spelling is as local as it is", () => {
+it("an address in upper case is recognized as local", () => {
   const config = parseConfig({ ...LOCAL, webSocketEndpoint: " WS://LOCALHOST:4510/prod" });
 
   expect(config.webSocketEndpoint).toBe("ws://localhost:4510/prod");
@@ -145,7 +145,7 @@ describe("config.json", () => {
   it.each([
     ["the server answers 404", "Not Found", 404, "There is no config.json next to this page (HTTP 404)."],
     ["the server answers with a page", "<!doctype html>", 200, "There is no config.json next to this page (HTTP 200)."],
-    ["it is no JSON", "{", 200, "config.json is not valid JSON."],
+    ["it is not JSON", "{", 200, "config.json is not valid JSON."],
   ])("is named if %s", async (_name, body, status, problem) => {
     serve(body, status);
     await expect(loadConfig()).rejects.toThrow(new ConfigError([problem]));
@@ -157,12 +157,12 @@ describe("config.json", () => {
   });
 });
 
-it("Cognito's address is the local one or the region's", () => {
-  expect(cognitoAddress(parseConfig(LOCAL))).toBe("http://127.0.0.1:4511/");
-  expect(cognitoAddress(parseConfig(AWS))).toBe("region eu-west-1");
+it("Cognito's address is its local URL or its region", () => {
+  expect(describeCognitoAddress(parseConfig(LOCAL))).toBe("http://127.0.0.1:4511/");
+  expect(describeCognitoAddress(parseConfig(AWS))).toBe("region eu-west-1");
 });
 
-it("an origin is refused if others are listed", () => {
+it("an origin is refused if the list has only others", () => {
   const listed = parseConfig({ ...AWS, allowedOrigins: ["https://app.example.com"] });
   expect(isOriginRefused(listed, "http://localhost:3000")).toBe(true);
   expect(isOriginRefused(listed, "https://app.example.com")).toBe(false);

@@ -1,4 +1,4 @@
-/** Check what a connection promises under any sequence of events of the network, server, tokens and user. */
+/** Check a connection's promises for random sequences of events: of the network, the server, tokens and the user. */
 
 import fc from "fast-check";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -14,7 +14,7 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-const happening = fc.oneof(
+const anyEvent = fc.oneof(
   { weight: 6, arbitrary: fc.constant({ kind: "send" as const }) },
   { weight: 6, arbitrary: fc.record({ kind: fc.constant("wait" as const), ms: fc.integer({ min: 1, max: 20_000 }) }) },
   { weight: 1, arbitrary: fc.constant({ kind: "wait" as const, ms: 50 * 60_000 }) },
@@ -22,8 +22,8 @@ const happening = fc.oneof(
   {
     weight: 2,
     arbitrary: fc.record({
-      kind: fc.constant("admit" as const),
-      who: fc.constantFrom("all" as const, "nobody" as const, "silence" as const),
+      kind: fc.constant("handshakes" as const),
+      answer: fc.constantFrom("accept" as const, "refuse" as const, "ignore" as const),
     }),
   },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant("network" as const), isReachable: fc.boolean() }) },
@@ -32,19 +32,22 @@ const happening = fc.oneof(
     weight: 1,
     arbitrary: fc.record({ kind: fc.constant("latency" as const), ms: fc.integer({ min: 1, max: 25_000 }) }),
   },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant("cap" as const), cap: fc.constantFrom(1, 2, 10) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ kind: fc.constant("maxSockets" as const), maxSockets: fc.constantFrom(1, 2, 10) }),
+  },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant("tokens" as const), areServed: fc.boolean() }) },
   { weight: 2, arbitrary: fc.constantFrom({ kind: "retryNow" as const }, { kind: "online" as const }) },
 );
 
-test("every message is sent at most once and in order, and its fate is known in the end", async () => {
-  const property = fc.asyncProperty(fc.array(happening, { maxLength: 60 }), async (happenings) => {
+test("every message is sent at most once and in order, and its outcome is reported", async () => {
+  const property = fc.asyncProperty(fc.array(anyEvent, { maxLength: 60 }), async (events) => {
     vi.clearAllTimers();
     const server = new FakeServer();
     server.install();
     const windowEvents = new EventTarget();
     vi.stubGlobal("window", windowEvents);
-    const fates = new Map<string, SentMessage["state"]>();
+    const outcomes = new Map<string, SentMessage["state"]>();
     const given: string[] = [];
     const statuses: Status[] = [];
     let areTokensServed = true;
@@ -62,12 +65,12 @@ test("every message is sent at most once and in order, and its fate is known in 
         return token;
       },
       onStatus: (status) => statuses.push(status),
-      onSent: ({ text, state }) => fates.set(text, state),
+      onSent: ({ text, state }) => outcomes.set(text, state),
     });
     connection.connect();
 
-    for (const each of happenings) {
-      switch (each.kind) {
+    for (const event of events) {
+      switch (event.kind) {
         case "send": {
           const text = `message ${given.length}`;
           try {
@@ -79,28 +82,28 @@ test("every message is sent at most once and in order, and its fate is known in 
           break;
         }
         case "wait":
-          await vi.advanceTimersByTimeAsync(each.ms);
+          await vi.advanceTimersByTimeAsync(event.ms);
           break;
         case "drop":
-          server.open.at(0)?.drop(1006);
+          server.openSockets.at(0)?.drop(1006);
           break;
-        case "admit":
-          server.admits = each.who;
+        case "handshakes":
+          server.handshakes = event.answer;
           break;
         case "network":
-          server.isReachable = each.isReachable;
+          server.isReachable = event.isReachable;
           break;
         case "answers":
-          server.answers = each.answers;
+          server.answers = event.answers;
           break;
         case "latency":
-          server.latency = each.ms;
+          server.latency = event.ms;
           break;
-        case "cap":
-          server.cap = each.cap;
+        case "maxSockets":
+          server.maxSockets = event.maxSockets;
           break;
         case "tokens":
-          areTokensServed = each.areServed;
+          areTokensServed = event.areServed;
           break;
         case "retryNow":
           connection.retryNow();
@@ -114,15 +117,15 @@ test("every message is sent at most once and in order, and its fate is known in 
       expect(alive.filter((socket) => socket.readyState === 0).length).toBeLessThanOrEqual(1);
     }
 
-    Object.assign(server, { admits: "all", isReachable: true, answers: true, cap: 10, latency: 10 });
+    Object.assign(server, { handshakes: "accept", isReachable: true, answers: true, maxSockets: 10, latency: 10 });
     areTokensServed = true;
     await vi.advanceTimersByTimeAsync(3 * 60_000);
 
     expect(connection.status.state).toBe("connected");
     expect(server.texts).toEqual(given.filter((text) => server.texts.includes(text)));
-    expect([...fates.keys()]).toEqual(given);
-    for (const [text, fate] of fates) {
-      expect(["echoed", "unconfirmed"]).toContain(fate);
+    expect([...outcomes.keys()]).toEqual(given);
+    for (const [text, outcome] of outcomes) {
+      expect(["echoed", "unconfirmed"]).toContain(outcome);
       expect(server.texts).toContain(text);
     }
     const outages = statuses.filter(({ state }) => state === "connected").length + 1;

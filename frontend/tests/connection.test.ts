@@ -33,7 +33,7 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-/** Cognito as the connection sees it: keeps a token and refreshes it on demand. */
+/** A fake session with Cognito: it keeps a token and refreshes it on demand. */
 class Session {
   refreshes = 0;
   error: Error | undefined;
@@ -132,7 +132,7 @@ describe("opening", () => {
     expect(session.refreshes).toBe(0);
   });
 
-  test("a second connect() opens no second socket", async () => {
+  test("opens no second socket after a second connect()", async () => {
     const { connection } = await createConnected();
 
     connection.connect();
@@ -141,8 +141,8 @@ describe("opening", () => {
     expect(server.sockets).toHaveLength(1);
   });
 
-  test("a socket that gets no answer is given up after 30 s", async () => {
-    server.admits = "silence";
+  test("gives up a handshake without an answer after 30 s", async () => {
+    server.handshakes = "ignore";
     const { connection } = create();
     connection.connect();
 
@@ -153,7 +153,7 @@ describe("opening", () => {
     expect(connection.status).toMatchObject({ state: "disconnected", reason: { kind: "not_opened" } });
   });
 
-  test("a token that does not come is given up after 30 s", async () => {
+  test("stops waiting for a token after 30 s", async () => {
     const { connection } = create({ getIdToken: () => new Promise(() => {}) });
     connection.connect();
 
@@ -165,7 +165,7 @@ describe("opening", () => {
 
 describe("retrying", () => {
   test("is disconnected after each failure, and suspended after several in a row", async () => {
-    server.admits = "nobody";
+    server.handshakes = "refuse";
     const { connection, statuses } = create();
     connection.connect();
 
@@ -179,8 +179,8 @@ describe("retrying", () => {
     expect(connection.status.state).toBe("suspended");
   });
 
-  test("tells when the next attempt starts", async () => {
-    server.admits = "nobody";
+  test("starts the next attempt at retryAt", async () => {
+    server.handshakes = "refuse";
     const { connection } = create();
     connection.connect();
     await advance(50);
@@ -195,8 +195,8 @@ describe("retrying", () => {
     expect(server.sockets).toHaveLength(before + 1);
   });
 
-  test("suspended keeps trying about every 30 s and connects when it can", async () => {
-    server.admits = "nobody";
+  test("retries about every 30 s while suspended, until the server accepts", async () => {
+    server.handshakes = "refuse";
     const { connection } = create();
     connection.connect();
     await advance(2 * MINUTE);
@@ -204,18 +204,18 @@ describe("retrying", () => {
     await advance(10 * MINUTE);
     expect(server.sockets.length - before).toBe(20);
 
-    server.admits = "all";
+    server.handshakes = "accept";
     await advance(31_000);
 
     expect(connection.status.state).toBe("connected");
   });
 
-  test("a stable connection resets the backoff", async () => {
-    server.admits = "nobody";
+  test("resets the backoff after a stable connection", async () => {
+    server.handshakes = "refuse";
     const { connection } = create();
     connection.connect();
     await advance(10_000);
-    server.admits = "all";
+    server.handshakes = "accept";
     await advance(30_000);
     expect(connection.status.state).toBe("connected");
 
@@ -224,26 +224,26 @@ describe("retrying", () => {
     expect(connection.status).toMatchObject({ state: "disconnected", failures: 0 });
   });
 
-  test("a server that hangs up at once is not retried without delay", async () => {
+  test("backs off from a server that closes each socket at once", async () => {
     const { connection } = create();
     connection.connect();
-    const hangUp = setInterval(() => {
-      for (const socket of server.open) socket.drop(1006);
+    const closer = setInterval(() => {
+      for (const socket of server.openSockets) socket.drop(1006);
     }, 100);
 
     await advance(5 * MINUTE);
-    clearInterval(hangUp);
+    clearInterval(closer);
 
     expect(connection.status.state).toMatch(/suspended|connect/);
     expect(server.sockets.length).toBeLessThan(20);
   });
 
   test.each([
-    ["asked to", (connection: Connection) => connection.retryNow()],
+    ["retryNow() is called", (connection: Connection) => connection.retryNow()],
     ["the network is back", () => windowEvents.dispatchEvent(new Event("online"))],
     ["the tab gets focus", () => windowEvents.dispatchEvent(new Event("focus"))],
   ])("retries at once when %s", async (_, cause) => {
-    server.admits = "nobody";
+    server.handshakes = "refuse";
     const { connection } = create();
     connection.connect();
     await advance(3 * MINUTE);
@@ -257,8 +257,8 @@ describe("retrying", () => {
     expect(server.sockets).toHaveLength(before + 1);
   });
 
-  test("a tab that gets focus again and again does not retry again and again", async () => {
-    server.admits = "nobody";
+  test("retries at most every two seconds in a tab that gets focus repeatedly", async () => {
+    server.handshakes = "refuse";
     const { connection } = create();
     connection.connect();
 
@@ -270,23 +270,23 @@ describe("retrying", () => {
     expect(server.sockets.length).toBeLessThan(10);
   });
 
-  test("a handshake that hangs is given up when the network is back", async () => {
-    server.admits = "silence";
+  test("gives up a hanging handshake when the network is back", async () => {
+    server.handshakes = "ignore";
     const { connection } = create();
     connection.connect();
     await advance(5_000);
-    server.admits = "all";
+    server.handshakes = "accept";
 
     windowEvents.dispatchEvent(new Event("online"));
     await advance(50);
 
     expect(connection.status.state).toBe("connected");
-    expect(server.open).toHaveLength(1);
+    expect(server.openSockets).toHaveLength(1);
   });
 
-  test("a hidden tab also retries when the network is back", async () => {
+  test("retries in a hidden tab when the network is back, but not on focus", async () => {
     vi.stubGlobal("document", Object.assign(new EventTarget(), { visibilityState: "hidden" }));
-    server.admits = "nobody";
+    server.handshakes = "refuse";
     const { connection } = create();
     connection.connect();
     await advance(3 * MINUTE);
@@ -302,7 +302,7 @@ describe("retrying", () => {
     expect(server.sockets).toHaveLength(before + 1);
   });
 
-  test("an address or token that no socket takes is retried, and its error is not passed on", async () => {
+  test("retries when the WebSocket constructor throws, and does not report its error", async () => {
     vi.stubGlobal(
       "WebSocket",
       class {
@@ -320,7 +320,7 @@ describe("retrying", () => {
     expect(JSON.stringify(connection.status)).not.toContain("SECRET");
   });
 
-  test("names the close code and the close reason of a lost connection", async () => {
+  test("reports the close code and the close reason of a lost connection", async () => {
     const { connection } = await createConnected();
 
     server.last.drop(1001, "Going away");
@@ -330,8 +330,8 @@ describe("retrying", () => {
 });
 
 describe("tokens", () => {
-  test("a new token that was refused is refreshed before the next attempt, and only once", async () => {
-    server.admits = "nobody";
+  test("refreshes a new token once, before the attempt that follows its refusal", async () => {
+    server.handshakes = "refuse";
     const { connection, session } = create();
     connection.connect();
     await advance(50);
@@ -347,10 +347,10 @@ describe("tokens", () => {
     expect(session.refreshes).toBe(1);
   });
 
-  test("a token that was accepted before is refreshed when the connection is suspended, and only once", async () => {
+  test("refreshes a token that was accepted before once, when the connection is suspended", async () => {
     const { connection, session, statuses } = await createConnected();
     await advance(MINUTE);
-    server.admits = "nobody";
+    server.handshakes = "refuse";
     server.last.drop(1006);
     while (connection.status.state !== "suspended") {
       expect(session.refreshes).toBe(0);
@@ -363,21 +363,21 @@ describe("tokens", () => {
     expect(session.refreshes).toBe(1);
   });
 
-  test("a refresh that Cognito throttles does not stop a token that is still good", async () => {
-    server.admits = "nobody";
+  test("keeps using a valid token when Cognito throttles its refresh", async () => {
+    server.handshakes = "refuse";
     const { connection, session } = create();
     session.refreshError = new Error("TooManyRequestsException");
     connection.connect();
     await advance(10_000);
     expect(session.refreshes).toBe(1);
 
-    server.admits = "all";
+    server.handshakes = "accept";
     await advance(30_000);
 
     expect(connection.status.state).toBe("connected");
   });
 
-  test("fails, for good, when the session has ended", async () => {
+  test("fails without a retry when the session has ended", async () => {
     const { connection, session } = create();
     session.error = new SessionEnded();
     connection.connect();
@@ -388,7 +388,7 @@ describe("tokens", () => {
     expect(server.sockets).toHaveLength(0);
   });
 
-  test("keeps trying when the token cannot be had for now", async () => {
+  test("retries while no token is available", async () => {
     const { connection, session } = create();
     session.error = new Error("NetworkError");
     connection.connect();
@@ -401,7 +401,7 @@ describe("tokens", () => {
     expect(connection.status.state).toBe("connected");
   });
 
-  test("connects again after failed when the user has signed in", async () => {
+  test("connects again when connect() is called after a new sign-in", async () => {
     const { connection, session } = create();
     session.error = new SessionEnded();
     connection.connect();
@@ -414,9 +414,9 @@ describe("tokens", () => {
     expect(connection.status.state).toBe("connected");
   });
 
-  test("token_expired from the server leads to a new token, also where this clock is slow", async () => {
+  test("gets a new token after token_expired, even if this clock is slow", async () => {
     const session = new Session();
-    session.token = makeToken(3600, Date.now() - HOUR + 30 * MINUTE); // by this clock good for half an hour
+    session.token = makeToken(3600, Date.now() - HOUR + 30 * MINUTE); // by this clock valid for half an hour
     const { connection, received } = await createConnected({}, session);
     const frame = { error: "token_expired", message: "Your token has expired." };
 
@@ -430,7 +430,7 @@ describe("tokens", () => {
     expect(received).toEqual([{ kind: "error", code: "token_expired", text: frame.message }]);
   });
 
-  test("token_expired without a close ends the socket after two seconds", async () => {
+  test("ends the socket two seconds after token_expired if the server does not close it", async () => {
     const { connection } = await createConnected();
 
     server.last.deliver('{"error": "token_expired", "message": "Your token has expired."}');
@@ -439,7 +439,7 @@ describe("tokens", () => {
     expect(connection.status.reason).toEqual({ kind: "token_expired" });
   });
 
-  test("a clock that is months behind stays connected", async () => {
+  test("stays connected if this clock is months slow", async () => {
     const session = new Session();
     session.token = makeToken(3600, Date.now() + 60 * 24 * HOUR);
 
@@ -451,12 +451,12 @@ describe("tokens", () => {
     expect(session.refreshes).toBe(0);
   });
 
-  test("a clock that is hours ahead refreshes once and then stays connected", async () => {
+  test("refreshes once and stays connected if this clock is hours fast", async () => {
     const session = new Session();
     session.token = makeToken(3600, Date.now() - 5 * HOUR);
-    const behind = session.getIdToken;
+    const getToken = session.getIdToken;
     const getIdToken = async (options: { forceRefresh: boolean }) => {
-      await behind(options);
+      await getToken(options);
       if (options.forceRefresh) session.token = makeToken(3600, Date.now() - 5 * HOUR);
       return session.token;
     };
@@ -471,7 +471,7 @@ describe("tokens", () => {
 });
 
 describe("replacement", () => {
-  test("a new socket with a new token is open before the token expires, and the old one is closed after", async () => {
+  test("opens a socket with a new token before the old token expires, then closes the old socket", async () => {
     const { connection, session, states } = await createConnected();
     const [old] = server.sockets;
 
@@ -482,12 +482,12 @@ describe("replacement", () => {
     await advance(10_000);
 
     expect(old?.readyState).toBe(3);
-    expect(server.open).toHaveLength(1);
+    expect(server.openSockets).toHaveLength(1);
     expect(connection.status.state).toBe("connected");
     expect(states()).not.toContain("disconnected");
   });
 
-  test("comes before the two-hour limit when the token lives longer", async () => {
+  test("opens before the two-hour limit if the token lives longer", async () => {
     const session = new Session();
     session.token = makeToken(24 * 3600);
     await createConnected({}, session);
@@ -498,14 +498,14 @@ describe("replacement", () => {
     expect(session.refreshes).toBe(0);
   });
 
-  test("messages go to the new socket, echoes are taken from both", async () => {
+  test("gets new messages, while echoes are accepted from both sockets", async () => {
     const { connection, sent } = await createConnected();
     server.latency = 2_000;
     await advance(HOUR - 2.25 * MINUTE - 1_000);
     connection.send("to the old");
     await advance(2_900);
     const [old, young] = server.sockets;
-    expect(server.open).toEqual([old, young]);
+    expect(server.openSockets).toEqual([old, young]);
 
     connection.send("to the new");
     await advance(2_500);
@@ -514,8 +514,8 @@ describe("replacement", () => {
     expect(sent()).toEqual(["to the old echoed", "to the new echoed"]);
   });
 
-  test("a refused replacement leaves the old socket to its end", async () => {
-    server.cap = 1;
+  test("does not end the old socket if it is refused", async () => {
+    server.maxSockets = 1;
     const { connection, states } = await createConnected();
 
     await advance(HOUR - MINUTE);
@@ -528,7 +528,7 @@ describe("replacement", () => {
     expect(states()).toEqual(["connecting", "connected", "disconnected", "connecting", "connected"]);
   });
 
-  test("a session that has ended fails at the next renewal", async () => {
+  test("fails the connection if the session has ended", async () => {
     const { connection, session } = await createConnected();
     session.refreshError = new SessionEnded();
 
@@ -536,10 +536,10 @@ describe("replacement", () => {
 
     expect(connection.status.state).toBe("failed");
     await advance(100);
-    expect(server.open).toHaveLength(0);
+    expect(server.openSockets).toHaveLength(0);
   });
 
-  test("takes over when the old socket is lost meanwhile", async () => {
+  test("is used when the old socket is lost before it opens", async () => {
     const { connection, states } = await createConnected();
     server.latency = 3_000;
     await advance(HOUR - 2.25 * MINUTE);
@@ -555,22 +555,22 @@ describe("replacement", () => {
 });
 
 describe("keep-alive", () => {
-  test("passes the idle limit with the default settings", async () => {
+  test("is sent before the default idle limit", async () => {
     await createConnected();
 
     await advance(9 * MINUTE);
-    expect(server.keepAlives()).toBe(1);
+    expect(server.countKeepAlives()).toBe(1);
     await advance(8 * MINUTE);
 
-    expect(server.keepAlives()).toBe(2);
+    expect(server.countKeepAlives()).toBe(2);
   });
 
-  test("follows a compressed idle limit", async () => {
+  test("is sent before a shorter idle limit", async () => {
     await createConnected({ idleLimitSeconds: 10 });
 
     await advance(9_000);
 
-    expect(server.keepAlives()).toBe(1);
+    expect(server.countKeepAlives()).toBe(1);
   });
 
   test("is not sent while messages flow", async () => {
@@ -581,10 +581,10 @@ describe("keep-alive", () => {
       await advance(MINUTE);
     }
 
-    expect(server.keepAlives()).toBe(0);
+    expect(server.countKeepAlives()).toBe(0);
   });
 
-  test("its answer is not passed on", async () => {
+  test("is answered without a call of onReceived", async () => {
     const { received } = await createConnected();
 
     await advance(9 * MINUTE);
@@ -592,7 +592,7 @@ describe("keep-alive", () => {
     expect(received).toEqual([]);
   });
 
-  test("without an answer the socket is dead and replaced", async () => {
+  test("ends a socket that does not answer, and reconnects", async () => {
     const { connection, statuses } = await createConnected();
     server.isReachable = false;
     await advance(8 * MINUTE + 10_500);
@@ -604,7 +604,7 @@ describe("keep-alive", () => {
     expect(connection.status.state).toBe("connected");
   });
 
-  test("finds a dead socket also when keep-alives are sent more often than an answer is waited for", async () => {
+  test("detects a dead socket even if the interval is shorter than the wait for an answer", async () => {
     const { connection } = await createConnected({ idleLimitSeconds: 6 });
     server.isReachable = false;
 
@@ -613,20 +613,20 @@ describe("keep-alive", () => {
     expect(connection.status.reason).toEqual({ kind: "no_answer" });
   });
 
-  test("a message without any answer leads to a keep-alive, then to a new socket", async () => {
+  test("is sent after a message without an answer, before the socket is ended", async () => {
     const { connection, sent } = await createConnected();
     server.isReachable = false;
     connection.send("lost");
 
     await advance(10_500);
-    expect(server.keepAlives()).toBe(1);
+    expect(server.countKeepAlives()).toBe(1);
     await advance(10_000);
 
     expect(connection.status.reason).toEqual({ kind: "no_answer" });
     expect(sent()).toEqual(["lost unconfirmed"]);
   });
 
-  test("a user who keeps sending on a dead socket does not keep it", async () => {
+  test("detects a dead socket even if the user keeps sending", async () => {
     const { connection, states } = await createConnected();
     server.isReachable = false;
 
@@ -638,15 +638,15 @@ describe("keep-alive", () => {
     expect(states()).toContain("disconnected");
   });
 
-  test("a tab that gets focus after a quiet time asks whether the socket is alive", async () => {
+  test("is sent when the tab gets focus after 30 s without a frame", async () => {
     await createConnected();
     windowEvents.dispatchEvent(new Event("focus"));
-    expect(server.keepAlives()).toBe(0);
+    expect(server.countKeepAlives()).toBe(0);
     await advance(31_000);
 
     windowEvents.dispatchEvent(new Event("focus"));
 
-    expect(server.keepAlives()).toBe(1);
+    expect(server.countKeepAlives()).toBe(1);
   });
 });
 
@@ -702,7 +702,7 @@ describe("messages", () => {
     expect(message(connection.send("hello"))).toMatchObject({ text: "hello" });
   });
 
-  test("that are sent again when they are unconfirmed are queued and get their echo", async () => {
+  test("that the callback sends again when they are unconfirmed get their echo", async () => {
     const echoed: string[] = [];
     const connection: Connection = new Connection({
       endpoint: "wss://example.test/prod",
@@ -755,7 +755,7 @@ describe("messages", () => {
     expect(reports).toEqual(["sent", "unconfirmed"]);
   });
 
-  test("too large for API Gateway: the largest one is marked as refused", async () => {
+  test("too large for API Gateway: the largest is marked as refused", async () => {
     const { connection, sent } = await createConnected();
     server.answers = false;
     connection.send("small");
@@ -775,14 +775,14 @@ describe("messages", () => {
     expect(message(1)).toMatchObject({ text, state: "echoed" });
   });
 
-  test("the queue is bounded", () => {
+  test("throw QueueFull if too many are queued", () => {
     const { connection } = create();
     for (let count = 0; count < QUEUE_LIMIT; count += 1) connection.send("x");
 
     expect(() => connection.send("one too many")).toThrow(QueueFull);
   });
 
-  test("without an echo when the socket ends are unconfirmed and not sent again", async () => {
+  test("are unconfirmed and not sent again if the socket ends before their echo", async () => {
     const { connection, sent } = await createConnected();
     server.answers = false;
     connection.send("hello");
@@ -797,7 +797,7 @@ describe("messages", () => {
     expect(sent()).toEqual(["hello unconfirmed"]);
   });
 
-  test("without an echo after 30 s are unconfirmed, until the echo comes after all", async () => {
+  test("are unconfirmed after 30 s without an echo, and echoed if it comes later", async () => {
     const { connection, sent } = await createConnected();
     server.answers = false;
     connection.send("slow");
@@ -833,7 +833,7 @@ describe("messages", () => {
     expect(message(1)).toMatchObject({ text: "\ufffd", state: "echoed" });
   });
 
-  test("too large for the server: the largest one is marked as refused", async () => {
+  test("too large for the server: the largest is marked as refused", async () => {
     const { connection, sent, received } = await createConnected();
     server.answers = false;
     connection.send("small");
@@ -847,7 +847,7 @@ describe("messages", () => {
     expect(received).toEqual([{ kind: "error", code: "message_too_large", text: frame.message }]);
   });
 
-  test("pushes, unknown echoes and API Gateway's error frames are passed on", async () => {
+  test("of the server go to onReceived: pushes, unknown echoes and API Gateway's error frames", async () => {
     const { received } = await createConnected();
 
     server.last.deliver("news");
@@ -862,7 +862,7 @@ describe("messages", () => {
   });
 });
 
-test("a callback that throws is reported and does not stop the connection", async () => {
+test("a callback's error is reported and does not stop the connection", async () => {
   const reported: (() => void)[] = [];
   vi.stubGlobal("queueMicrotask", (report: () => void) => reported.push(report));
   const fail = () => {
@@ -906,7 +906,7 @@ describe("closing", () => {
     expect(server.sockets).toHaveLength(1);
   });
 
-  test("does not wait longer than two seconds for the server", async () => {
+  test("waits at most two seconds for the server", async () => {
     const { connection } = await createConnected();
     server.isReachable = false;
 
@@ -916,7 +916,7 @@ describe("closing", () => {
     expect(connection.status.state).toBe("closed");
   });
 
-  test("a second close() resolves with the first, and connect() waits for both", async () => {
+  test("resolves a second close() with the first one, and delays connect() until then", async () => {
     const { connection, states } = await createConnected();
 
     const first = connection.close();
@@ -929,8 +929,8 @@ describe("closing", () => {
     expect(states()).toEqual(["connecting", "connected", "closing", "closed", "connecting", "connected"]);
   });
 
-  test("a message sent in the callback of a discarded one is refused", async () => {
-    server.admits = "nobody";
+  test("refuses a message that the callback of a discarded message sends", async () => {
+    server.handshakes = "refuse";
     const errors: unknown[] = [];
     const connection: Connection = new Connection({
       endpoint: "wss://example.test/prod",
@@ -952,7 +952,7 @@ describe("closing", () => {
     expect(errors).toEqual([new Error("the connection is closing: call connect() first")]);
   });
 
-  test("while a token is being fetched opens no socket", async () => {
+  test("opens no socket if a token was being fetched", async () => {
     const { connection } = create();
     connection.connect();
 
@@ -963,8 +963,8 @@ describe("closing", () => {
     expect(server.sockets).toHaveLength(0);
   });
 
-  test("while it waits for the next attempt ends the attempts", async () => {
-    server.admits = "nobody";
+  test("cancels the next attempt", async () => {
+    server.handshakes = "refuse";
     const { connection } = create();
     connection.connect();
     await advance(50);
@@ -976,9 +976,9 @@ describe("closing", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  test("discards what is queued and refuses what comes after", async () => {
+  test("discards queued messages and refuses new ones", async () => {
     const { connection, sent } = create();
-    server.admits = "nobody";
+    server.handshakes = "refuse";
     connection.connect();
     connection.send("too late");
 

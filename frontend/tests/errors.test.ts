@@ -3,7 +3,7 @@ import { describeError } from "../src/errors";
 
 const ADDRESS = "region eu-west-1";
 
-function problem(name: string, message = "") {
+function describeProblem(name: string, message = "") {
   return describeError(Object.assign(new Error(message), { name }), ADDRESS);
 }
 
@@ -42,7 +42,7 @@ describe("an error of Cognito", () => {
       /digits/,
     ],
   ])("%s (%s) is shown at the field %s", (name, message, field, text) => {
-    expect(problem(name, message)).toEqual({ field, text: expect.stringMatching(text) });
+    expect(describeProblem(name, message)).toEqual({ field, text: expect.stringMatching(text) });
   });
 
   it.each([
@@ -69,21 +69,21 @@ describe("an error of Cognito", () => {
     ["CodeDeliveryFailureException", "", /could not send the mail/],
     ["UserNotConfirmedException", "User is not confirmed.", /not confirmed yet/],
   ])("%s (%s) is shown below the form", (name, message, text) => {
-    expect(problem(name, message)).toEqual({ text: expect.stringMatching(text) });
+    expect(describeProblem(name, message)).toEqual({ text: expect.stringMatching(text) });
   });
 
-  it("that the page does not know is shown as it is", () => {
-    expect(problem("InternalErrorException", "Oops")).toEqual({
+  it("that the page does not know is shown unchanged", () => {
+    expect(describeProblem("InternalErrorException", "Oops")).toEqual({
       text: "Cognito answered InternalErrorException: Oops",
     });
-    expect(problem("NotAuthorizedException", "New in 2027")).toEqual({
+    expect(describeProblem("NotAuthorizedException", "New in 2027")).toEqual({
       text: "Cognito answered NotAuthorizedException: New in 2027",
     });
   });
 });
 
 it("an unreachable Cognito is named by its address", () => {
-  expect(problem("NetworkError").text).toContain(ADDRESS);
+  expect(describeProblem("NetworkError").text).toContain(ADDRESS);
   const local = describeError(Object.assign(new Error(), { name: "NetworkError" }), "http://127.0.0.1:4511/");
   expect(local.text).toContain("local system");
 });

@@ -1,20 +1,21 @@
-/** A network with one server on it, for tests: takes the place of `WebSocket`, and runs by the fake clock. */
+/** A fake server for tests. It replaces `WebSocket`, and its latency follows vitest's fake timers. */
 
 import { vi } from "vitest";
 
 const LATENCY = 10;
 
 export class FakeServer {
-  /** What a new socket meets: it opens, is refused, or gets no answer at all. */
-  admits: "all" | "nobody" | "silence" = "all";
-  /** Most sockets at a time; the next one is refused. */
-  cap = Number.POSITIVE_INFINITY;
+  /** What the server does with a handshake. */
+  handshakes: "accept" | "refuse" | "ignore" = "accept";
+  /** The server refuses a handshake while this many sockets are open. */
+  maxSockets = Number.POSITIVE_INFINITY;
   /** Whether frames get through, in both directions. */
   isReachable = true;
+  /** Whether the server answers messages and keep-alives. */
   answers = true;
   latency = LATENCY;
   readonly sockets: FakeWebSocket[] = [];
-  /** Every text that a client has sent, keep-alives left out. */
+  /** Every text that a client has sent, except keep-alives. */
   readonly texts: string[] = [];
 
   install(): void {
@@ -29,7 +30,7 @@ export class FakeServer {
     );
   }
 
-  get open(): FakeWebSocket[] {
+  get openSockets(): FakeWebSocket[] {
     return this.sockets.filter((socket) => socket.readyState === 1);
   }
 
@@ -39,7 +40,7 @@ export class FakeServer {
     return socket;
   }
 
-  keepAlives(): number {
+  countKeepAlives(): number {
     return this.sockets.reduce((sum, socket) => sum + socket.keepAlives, 0);
   }
 }
@@ -57,14 +58,14 @@ export class FakeWebSocket {
     readonly url: string,
     readonly protocols: string[] | undefined,
   ) {
-    const admits = server.open.length < server.cap ? server.admits : "nobody";
+    const handshake = server.openSockets.length < server.maxSockets ? server.handshakes : "refuse";
     server.sockets.push(this);
-    this.later(() => {
-      if (admits === "all" && this.server.isReachable && this.readyState === 0) {
+    this.runLater(() => {
+      if (handshake === "accept" && this.server.isReachable && this.readyState === 0) {
         this.readyState = 1;
         this.onopen?.();
       }
-      if (admits === "nobody" && this.server.isReachable) this.drop(1006);
+      if (handshake === "refuse" && this.server.isReachable) this.drop(1006);
     });
   }
 
@@ -79,16 +80,16 @@ export class FakeWebSocket {
       this.received.push(text);
     }
     if (this.server.answers && this.server.isReachable) {
-      this.later(() => this.deliver(JSON.stringify(isKeepAlive ? { keepalive: true } : { message: text })));
+      this.runLater(() => this.deliver(JSON.stringify(isKeepAlive ? { keepalive: true } : { message: text })));
     }
   }
 
-  /** A frame from the server. */
+  /** Deliver a frame from the server. */
   deliver(text: string): void {
     if (this.readyState === 1 && this.server.isReachable) this.onmessage?.({ data: text });
   }
 
-  /** The end, as seen by the client. */
+  /** End the socket, as the client sees it. */
   drop(code: number, reason = ""): void {
     if (this.readyState === 3) return;
     this.readyState = 3;
@@ -98,15 +99,15 @@ export class FakeWebSocket {
   close(code?: number): void {
     if (this.readyState >= 2) return;
     this.readyState = 2;
-    if (this.server.isReachable) this.later(() => this.drop(code ?? 1005));
+    if (this.server.isReachable) this.runLater(() => this.drop(code ?? 1005));
   }
 
-  private later(action: () => void): void {
+  private runLater(action: () => void): void {
     setTimeout(action, this.server.latency);
   }
 }
 
-/** A token that lives from now, by this clock. Signatures are the server's business. */
+/** Return a token that is valid from `now`. It has no real signature, because the page does not verify it. */
 export function makeToken(lifeSeconds: number, now: number = Date.now()): string {
   const iat = Math.floor(now / 1000);
   const payload = btoa(JSON.stringify({ iat, exp: iat + lifeSeconds }))

@@ -1,11 +1,11 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { parseConnections, parseEntry, traceUrl } from "../src/inspector/api";
+import { makeTraceUrl, parseConnections, parseEntry } from "../src/inspector/api";
 import { Journal, REFRESH_MS } from "../src/inspector/journal";
 import { describeCount, describeState } from "../src/inspector/list-page";
 import { chooseConnection, formatRoute, parseRoute } from "../src/inspector/route";
 import { CONNECTION } from "./inspector-data";
 
-/** The inspector's server: answers of its addresses, and the streams that are open. */
+/** A fake of the inspector's server: the answer for each URL, and the streams that were opened. */
 class FakeServer {
   requests: string[] = [];
   answers = new Map<string, unknown>();
@@ -51,7 +51,7 @@ let journal: Journal;
 beforeEach(() => {
   vi.useFakeTimers();
   server = new FakeServer();
-  server.answers.set(ALL, { connections: [summary("b"), summary("a")], total: 2 });
+  server.answers.set(ALL, { connections: [makeSummary("b"), makeSummary("a")], total: 2 });
   server.answers.set(TIMELINE, {
     id: CONNECTION,
     entries: [{ at: 1, kind: "message", keys: [CONNECTION], facts: {} }],
@@ -67,21 +67,21 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-function summary(id: string, facts: object = {}) {
+function makeSummary(id: string, facts: object = {}) {
   return { id, userId: "u", openedAt: 1, endedAt: null, status: 101, cause: null, messages: 0, errors: 0, ...facts };
 }
 
-async function pass(milliseconds = 0) {
+async function advance(milliseconds = 0) {
   await vi.advanceTimersByTimeAsync(milliseconds);
 }
 
 async function connect() {
   journal.start();
   server.stream.onopen?.();
-  await pass();
+  await advance();
 }
 
-function shownIds() {
+function listIds() {
   return journal.getState().list.connections.map(({ id }) => id);
 }
 
@@ -91,14 +91,14 @@ describe("the journal in the browser", () => {
     await connect();
 
     expect(journal.getState()).toMatchObject({ stream: "live", list: { total: 2, search: "" } });
-    expect(shownIds()).toEqual(["b", "a"]);
+    expect(listIds()).toEqual(["b", "a"]);
   });
 
   it("changes a connection in place without a request", async () => {
     await connect();
     server.requests = [];
-    server.stream.send(summary("a", { messages: 3 }));
-    await pass();
+    server.stream.send(makeSummary("a", { messages: 3 }));
+    await advance();
 
     expect(journal.getState().list.connections[1]).toMatchObject({ id: "a", messages: 3 });
     expect(server.requests).toEqual([]);
@@ -108,41 +108,41 @@ describe("the journal in the browser", () => {
     await connect();
     server.requests = [];
     for (let n = 0; n < 50; n += 1) {
-      server.stream.send(summary(`new ${n}`));
-      await pass(20);
+      server.stream.send(makeSummary(`new ${n}`));
+      await advance(20);
     }
-    await pass(2 * REFRESH_MS);
+    await advance(2 * REFRESH_MS);
 
     expect(server.requests.length).toBeGreaterThanOrEqual(2);
     expect(server.requests.length).toBeLessThanOrEqual(3);
   });
 
-  it("says that the local run has ended, keeps what it knew, and connects again by itself", async () => {
+  it("reports a lost stream, keeps the list, and reconnects by itself", async () => {
     await connect();
     server.stream.onerror?.();
 
     expect(journal.getState().stream).toBe("lost");
-    expect(shownIds()).toEqual(["b", "a"]);
+    expect(listIds()).toEqual(["b", "a"]);
 
-    await pass(1000);
+    await advance(1000);
     server.stream.onerror?.();
     expect(server.streams).toHaveLength(2);
-    await pass(1999);
+    await advance(1999);
     expect(server.streams).toHaveLength(2);
-    await pass(1);
+    await advance(1);
     expect(server.streams).toHaveLength(3);
 
-    server.answers.set(ALL, { connections: [summary("c")], total: 1 });
+    server.answers.set(ALL, { connections: [makeSummary("c")], total: 1 });
     server.stream.onopen?.();
-    await pass();
+    await advance();
     expect(journal.getState().stream).toBe("live");
-    expect(shownIds()).toEqual(["c"]);
+    expect(listIds()).toEqual(["c"]);
   });
 
-  it("stands still while it is paused", async () => {
+  it("does not reconnect while it is paused", async () => {
     await connect();
     journal.pause();
-    await pass(60_000);
+    await advance(60_000);
 
     expect(server.stream.isClosed).toBe(true);
     expect(server.streams).toHaveLength(1);
@@ -156,59 +156,59 @@ describe("the journal in the browser", () => {
     vi.stubGlobal("fetch", () => new Promise((resolve) => answers.push(resolve)));
     journal.setSearch("first");
     journal.setSearch("second");
-    answers[1]?.(Response.json({ connections: [summary("2")], total: 1 }));
-    await pass();
-    answers[0]?.(Response.json({ connections: [summary("1")], total: 1 }));
-    await pass();
+    answers[1]?.(Response.json({ connections: [makeSummary("2")], total: 1 }));
+    await advance();
+    answers[0]?.(Response.json({ connections: [makeSummary("1")], total: 1 }));
+    await advance();
 
     expect(journal.getState().list).toMatchObject({ search: "second", connections: [{ id: "2" }] });
   });
 
   it("loads a timeline again when its connection has changed", async () => {
     await connect();
-    journal.open(CONNECTION);
-    await pass();
+    journal.openTimeline(CONNECTION);
+    await advance();
     expect(journal.getState().timeline).toMatchObject({ id: CONNECTION, entries: [{ kind: "message" }] });
 
     server.requests = [];
-    server.stream.send(summary(CONNECTION));
-    await pass();
+    server.stream.send(makeSummary(CONNECTION));
+    await advance();
     expect(server.requests).toContain(TIMELINE);
   });
 
-  it("keeps a timeline that the next local run does not know", async () => {
+  it("keeps a timeline that a new local run does not know", async () => {
     await connect();
-    journal.open(CONNECTION);
-    await pass();
+    journal.openTimeline(CONNECTION);
+    await advance();
     server.answers.delete(TIMELINE);
     server.stream.onopen?.();
-    await pass();
+    await advance();
 
     expect(journal.getState().timeline).toMatchObject({ problem: "unknown", entries: [{ kind: "message" }] });
   });
 
-  it("knows a server without a journal from one that is not there", async () => {
+  it("distinguishes a server without a journal from an unreachable server", async () => {
     server.answers.clear();
     journal.setSearch("");
-    await pass();
+    await advance();
     expect(journal.getState().list.problem).toBe("no journal");
 
     vi.stubGlobal("fetch", () => Promise.reject(new TypeError("Failed to fetch")));
     journal.setSearch("x");
-    await pass();
+    await advance();
     expect(journal.getState().list.problem).toBe("unreachable");
   });
 });
 
 describe("a search", () => {
   it("opens the only match", async () => {
-    server.answers.set("api/connections?search=u%201", { connections: [summary("a")], total: 1 });
+    server.answers.set("api/connections?search=u%201", { connections: [makeSummary("a")], total: 1 });
 
     expect(await journal.find("u 1")).toBe("a");
   });
 
-  it("opens the connection with this id, and none of several others", () => {
-    const connections = parseConnections([summary("a"), summary("ab")]);
+  it("opens the connection with exactly this id, and none if several match", () => {
+    const connections = parseConnections([makeSummary("a"), makeSummary("ab")]);
 
     expect(chooseConnection(" a ", { connections, total: 2 })).toBe("a");
     expect(chooseConnection("u", { connections, total: 2 })).toBeUndefined();
@@ -226,7 +226,7 @@ describe("the address", () => {
     expect(parseRoute(formatRoute({ page: "connection", id }))).toEqual({ page: "connection", id });
   });
 
-  it("of a connection has its id as it is", () => {
+  it("of a connection contains its id unchanged", () => {
     expect(formatRoute({ page: "connection", id: CONNECTION })).toBe(`#/connections/${CONNECTION}`);
   });
 
@@ -234,21 +234,21 @@ describe("the address", () => {
     expect(parseRoute(formatRoute({ page: "list", search }))).toEqual({ page: "list", search });
   });
 
-  it.each(["", "#", "#/", "#/connections/", "#nonsense"])("%j is the list", (hash) => {
+  it.each(["", "#", "#/", "#/connections/", "#nonsense"])("%j leads to the list", (hash) => {
     expect(parseRoute(hash)).toEqual({ page: "list", search: "" });
   });
 
-  it("may be malformed", () => {
+  it("of a connection is used unchanged if it is malformed", () => {
     expect(parseRoute("#/connections/%E0%A4%A")).toEqual({ page: "connection", id: "%E0%A4%A" });
   });
 
   it("of a trace stays within its folder", () => {
-    expect(traceUrl("../../x?y")).toBe("api/traces/..%2F..%2Fx%3Fy");
+    expect(makeTraceUrl("../../x?y")).toBe("api/traces/..%2F..%2Fx%3Fy");
   });
 });
 
 describe("an answer of another shape", () => {
-  it("has no connections and no entries", () => {
+  it("is read as no connections and no entries", () => {
     expect(parseConnections("none")).toEqual([]);
     expect(parseConnections([null, {}, { id: "" }])).toEqual([]);
     expect(parseEntry(null)).toEqual([]);
@@ -261,7 +261,7 @@ describe("an answer of another shape", () => {
 
 describe("the list", () => {
   it("says how many connections it leaves out", () => {
-    const connections = parseConnections(Array.from({ length: 200 }, (_, n) => summary(`${n}`)));
+    const connections = parseConnections(Array.from({ length: 200 }, (_, n) => makeSummary(`${n}`)));
     const list = { connections, search: "", problem: undefined };
 
     expect(describeCount({ ...list, total: 3000 })).toBe("200 of 3,000: search to narrow");
@@ -277,7 +277,7 @@ describe("the list", () => {
     [{ status: null }, "Opening"],
     [{ status: null, endedAt: 2 }, "Ended"],
   ])("says of %j: %s", (facts, text) => {
-    const [connection] = parseConnections([summary("a", facts)]);
+    const [connection] = parseConnections([makeSummary("a", facts)]);
 
     expect(connection && describeState(connection).text).toBe(text);
   });

@@ -1,4 +1,4 @@
-/** The inspector's components as HTML: a stranger's text stays text. */
+/** The inspector's components as HTML: untrusted text must not become markup. */
 
 import { createElement } from "react";
 import { renderToStaticMarkup } from "react-dom/server";
@@ -82,10 +82,10 @@ describe("hostile text", () => {
     ]);
     const list = { connections, total: 1, search: HOSTILE, problem: undefined };
 
-    expectNoMarkup(renderToStaticMarkup(createElement(ListPage, { list, cameFrom: undefined })));
+    expectNoMarkup(renderToStaticMarkup(createElement(ListPage, { list, previousId: undefined })));
     expectNoMarkup(
       renderToStaticMarkup(
-        createElement(ListPage, { list: { ...list, connections: [], total: 0 }, cameFrom: undefined }),
+        createElement(ListPage, { list: { ...list, connections: [], total: 0 }, previousId: undefined }),
       ),
     );
   });
@@ -110,7 +110,7 @@ describe("the timeline of a connection", () => {
     );
   });
 
-  it("has the details closed", () => {
+  it("hides the details at first", () => {
     const html = renderTimeline([...acceptedHandshake(), ...answeredMessage(3, 101)]);
 
     expect(html).toContain("<summary>");

@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
 import type { Entry } from "../src/inspector/api";
 import { formatDuration, formatOffset, formatTime } from "../src/inspector/format";
-import { formatJson, revealHidden, shorten } from "../src/inspector/json";
+import { escapeHiddenCharacters, formatJson, shorten } from "../src/inspector/json";
 import { explainReason } from "../src/inspector/reason-codes";
-import { describeCause, describeEntry, titleHandshake, titleMessage } from "../src/inspector/sentences";
+import { describeCause, describeEntry, makeHandshakeTitle, makeMessageTitle } from "../src/inspector/sentences";
 import { CALLER, policy } from "./inspector-data";
 
 function describeFacts(kind: string, facts: Entry["facts"]) {
@@ -129,13 +129,13 @@ describe("the sentence of an entry", () => {
     expect(sentence.tone).toBe(tone);
   });
 
-  it("does not need any fact", () => {
+  it("is not empty without any facts", () => {
     const kinds = "handshake invocation decision message frame management call log trace end".split(" ");
 
     expect(kinds.map((kind) => describeFacts(kind, {}).text)).not.toContain("");
   });
 
-  it("has the policy apart from the answer", () => {
+  it("shows the policy as a block of its own", () => {
     const { blocks } = describeFacts("invocation", { ...invocation, event: { a: 1 }, answer: policy("Allow") });
 
     expect(blocks.map(({ label }) => label)).toEqual(["Event", "Answer", "Policy"]);
@@ -147,21 +147,23 @@ describe("the sentence of an entry", () => {
 });
 
 describe("the title of a step", () => {
-  it("says what became of a handshake", () => {
-    expect(titleHandshake({ status: 101 }).text).toBe("Handshake accepted: 101");
-    expect(titleHandshake({ status: 403 }).text).toBe("Handshake refused: 403");
-    expect(titleHandshake(undefined).text).toBe("Handshake, not decided yet");
+  it("has the outcome of a handshake", () => {
+    expect(makeHandshakeTitle({ status: 101 }).text).toBe("Handshake accepted: 101");
+    expect(makeHandshakeTitle({ status: 403 }).text).toBe("Handshake refused: 403");
+    expect(makeHandshakeTitle(undefined).text).toBe("Handshake, not decided yet");
   });
 
-  it("says what became of a message", () => {
+  it("has the outcome of a message", () => {
     const message = { routeKey: "$default" };
 
-    expect(titleMessage(message, { duration: 0.012 }).text).toBe("Message on route $default answered in 12 ms");
-    expect(titleMessage(message, { duration: 1, error: "KeyError" }).text).toBe(
+    expect(makeMessageTitle(message, { duration: 0.012 }).text).toBe("Message on route $default answered in 12 ms");
+    expect(makeMessageTitle(message, { duration: 1, error: "KeyError" }).text).toBe(
       "Message on route $default failed: KeyError",
     );
-    expect(titleMessage(message, { isRunning: true }).text).toBe("Message on route $default, its function is running");
-    expect(titleMessage({}, {}).text).toBe("Message without a route");
+    expect(makeMessageTitle(message, { isRunning: true }).text).toBe(
+      "Message on route $default, its function is running",
+    );
+    expect(makeMessageTitle({}, {}).text).toBe("Message without a route");
   });
 
   it.each([
@@ -215,7 +217,7 @@ describe("durations and times", () => {
     expect(formatOffset(seconds)).toBe(text);
   });
 
-  it("names the day only if it is another one", () => {
+  it("a time has a date only if it is of another day", () => {
     const noon = new Date(2026, 10, 29, 12).getTime();
 
     expect(formatTime(noon / 1000, noon)).not.toContain("2026");
@@ -223,7 +225,7 @@ describe("durations and times", () => {
   });
 });
 
-describe("text of a stranger", () => {
+describe("untrusted text", () => {
   it("is shown as JSON only if it is an object or a list", () => {
     expect(formatJson('{"a":1}')).toBe('{\n  "a": 1\n}');
     expect(formatJson({ a: 1 })).toBe('{\n  "a": 1\n}');
@@ -232,19 +234,19 @@ describe("text of a stranger", () => {
     expect(formatJson(undefined)).toBe("undefined");
   });
 
-  it("is not indented if it is nested so deeply that the indentation would fill the memory", () => {
+  it("is not indented if it is nested so deeply that the indentation would exhaust the memory", () => {
     const nested = "[".repeat(16_000) + "]".repeat(16_000);
 
     expect(formatJson(nested)).toBe(nested);
     expect(formatJson(JSON.parse("[".repeat(2000) + "]".repeat(2000))).length).toBeLessThan(5000);
   });
 
-  it("shows characters that hide text or change its direction", () => {
-    expect(revealHidden("a\u202egnp.exe\u0007\r\n\tb")).toBe("a\\u202egnp.exe\\u0007\\u000d\n\tb");
-    expect(revealHidden("Grüße 👩‍👩‍👧 שלום")).toBe("Grüße 👩‍👩‍👧 שלום");
+  it("has visible codes for characters that hide text or change its direction", () => {
+    expect(escapeHiddenCharacters("a\u202egnp.exe\u0007\r\n\tb")).toBe("a\\u202egnp.exe\\u0007\\u000d\n\tb");
+    expect(escapeHiddenCharacters("Grüße 👩‍👩‍👧 שלום")).toBe("Grüße 👩‍👩‍👧 שלום");
   });
 
-  it("is cut to one line, and not within a character", () => {
+  it("is shortened to one line, but not within a character", () => {
     expect(shorten("a\n  b")).toBe("a b");
     expect(shorten("👩".repeat(300), 10)).toBe(`${"👩".repeat(10)}…`);
     expect(shorten("x".repeat(100_000)).length).toBe(161);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Entry } from "../src/inspector/api";
-import { nameIds, traceIdOf } from "../src/inspector/ids";
+import { findTraceId, nameIds } from "../src/inspector/ids";
 import { buildTimeline, type Row, type Step, walk } from "../src/inspector/timeline";
 import {
   acceptedHandshake,
@@ -21,16 +21,16 @@ function build(...entries: Entry[]) {
 }
 
 /** Return the kinds of rows, with those within them. */
-function outline(rows: readonly Row[]): unknown[] {
-  return rows.map(({ entry: { kind }, children }) => (children.length > 0 ? [kind, ...outline(children)] : kind));
+function outlineRows(rows: readonly Row[]): unknown[] {
+  return rows.map(({ entry: { kind }, children }) => (children.length > 0 ? [kind, ...outlineRows(children)] : kind));
 }
 
-/** Give the ids of a message's entries to the n-th message. */
-function unique(key: string, n: number): string {
+/** Return the key with a suffix for the n-th message, so that messages share no ids. */
+function makeUnique(key: string, n: number): string {
   return key === CONNECTION ? key : `${key} ${n}`;
 }
 
-function titles(steps: readonly Step[]): string[] {
+function listTitles(steps: readonly Step[]): string[] {
   return steps.map(({ title }) => title);
 }
 
@@ -38,16 +38,19 @@ describe("a timeline", () => {
   it("joins a handshake with its invocations, log lines and the decision", () => {
     const { steps, openedAt } = build(...refusedHandshake());
 
-    expect(titles(steps)).toEqual(["Handshake refused: 403"]);
-    expect(outline(steps[0]?.rows ?? [])).toEqual(["handshake", ["invocation", "log"], "decision"]);
+    expect(listTitles(steps)).toEqual(["Handshake refused: 403"]);
+    expect(outlineRows(steps[0]?.rows ?? [])).toEqual(["handshake", ["invocation", "log"], "decision"]);
     expect(openedAt).toBe(100);
   });
 
   it("joins a message with its invocation, and that with calls, frames and the trace", () => {
     const { steps } = build(...acceptedHandshake(), ...answeredMessage(3, 101));
 
-    expect(titles(steps)).toEqual(["Handshake accepted: 101", "Message on route $default answered in 12 ms"]);
-    expect(outline(steps[1]?.rows ?? [])).toEqual(["message", ["invocation", "management", "frame", "call", "trace"]]);
+    expect(listTitles(steps)).toEqual(["Handshake accepted: 101", "Message on route $default answered in 12 ms"]);
+    expect(outlineRows(steps[1]?.rows ?? [])).toEqual([
+      "message",
+      ["invocation", "management", "frame", "call", "trace"],
+    ]);
   });
 
   it("sorts the entries by time", () => {
@@ -68,7 +71,7 @@ describe("a timeline", () => {
     const [row] = [...walk(build(...entries).steps.flatMap(({ rows }) => rows))];
 
     expect(row?.documents).toEqual(documents);
-    expect(row && traceIdOf(row)).toBe(trace);
+    expect(row && findTraceId(row)).toBe(trace);
   });
 
   it("gives a log line to the invocation with the most ids in common", () => {
@@ -81,7 +84,7 @@ describe("a timeline", () => {
       entry(100.0015, "log", [request, lambda], { record }),
     );
 
-    expect(outline(steps[0]?.rows ?? [])).toEqual(["handshake", ["invocation", "log"], "invocation"]);
+    expect(outlineRows(steps[0]?.rows ?? [])).toEqual(["handshake", ["invocation", "log"], "invocation"]);
   });
 
   it("gives a call of @connections to no invocation if two could have made it", () => {
@@ -95,17 +98,17 @@ describe("a timeline", () => {
       entry(101.051, "frame", [], { body: "hello", from: "@connections" }),
     );
 
-    expect(outline(steps[2]?.rows ?? [])).toEqual(["management", "frame"]);
+    expect(outlineRows(steps[2]?.rows ?? [])).toEqual(["management", "frame"]);
   });
 
-  it("shows what belongs to nothing as a step of its own", () => {
+  it("begins a step for an entry that belongs to no other", () => {
     const { steps } = build(
       entry(101, "frame", [], { body: "push", from: "@connections" }),
       { ...entry(102, "log", [], { record: "line" }), keys: ["unknown"] },
       entry(103, "decision", ["lost"], { status: 101 }),
     );
 
-    expect(titles(steps)).toEqual(["Push to the client", "Log line", "Decision about the handshake"]);
+    expect(listTitles(steps)).toEqual(["Push to the client", "Log line", "Decision about the handshake"]);
   });
 
   it("says that a message failed, by the error frame or by the invocation's error", () => {
@@ -117,8 +120,8 @@ describe("a timeline", () => {
     });
     const failed = invocation(5, 101, 101.1, { purpose: "$default", error: "KeyError", message: "'userId'" });
 
-    expect(titles(build(message, frame).steps)).toEqual(["Message on route $default failed: Forbidden"]);
-    expect(titles(build(message, failed, frame).steps)).toEqual([
+    expect(listTitles(build(message, frame).steps)).toEqual(["Message on route $default failed: Forbidden"]);
+    expect(listTitles(build(message, failed, frame).steps)).toEqual([
       "Message on route $default failed: KeyError: 'userId'",
     ]);
   });
@@ -133,7 +136,7 @@ describe("a timeline", () => {
       entry(101.05, "management", [second[2]], { method: "POST", status: 200, caller: CALLER }),
     );
 
-    expect(outline(steps[1]?.rows ?? [])).toEqual(["message", ["invocation", "management"]]);
+    expect(outlineRows(steps[1]?.rows ?? [])).toEqual(["message", ["invocation", "management"]]);
   });
 
   it("says why API Gateway itself has refused a message", () => {
@@ -150,7 +153,7 @@ describe("a timeline", () => {
     });
   });
 
-  it("gives rows keys that stay when entries are added", () => {
+  it("keeps the keys of rows when entries are added", () => {
     const keys = (entries: Entry[]) =>
       build(...entries).steps.flatMap(({ rows }) => [...walk(rows)].map(({ key }) => key));
     const before = [...acceptedHandshake(), ...answeredMessage(3, 101)];
@@ -160,9 +163,9 @@ describe("a timeline", () => {
     expect(new Set(keys(after)).size).toBe(after.length);
   });
 
-  it("does not take a time that grows with the square of the entries", { timeout: 10_000 }, () => {
+  it("is built in less than quadratic time", { timeout: 10_000 }, () => {
     const entries = Array.from({ length: 3400 }, (_, n) =>
-      answeredMessage(3, 101 + n).map((each) => ({ ...each, keys: each.keys.map((key) => unique(key, n)) })),
+      answeredMessage(3, 101 + n).map((each) => ({ ...each, keys: each.keys.map((key) => makeUnique(key, n)) })),
     ).flat();
 
     expect(build(...entries).steps).toHaveLength(3400);
@@ -220,10 +223,10 @@ describe("the end of a connection", () => {
       code: "1001",
       reason: { text: "an operator ended the connection: grace", code: "kicked" },
     });
-    expect(outline(steps.at(-1)?.rows ?? [])).toEqual(["end", ["invocation", "log"]]);
+    expect(outlineRows(steps.at(-1)?.rows ?? [])).toEqual(["end", ["invocation", "log"]]);
   });
 
-  it("is not there yet", () => {
+  it("is missing while the connection is opening or live", () => {
     expect(build(...acceptedHandshake()).end).toMatchObject({ state: "live", title: "Open, live" });
     expect(build(...acceptedHandshake().slice(0, 1)).end.state).toBe("opening");
     expect(build()).toMatchObject({ steps: [], openedAt: undefined });
@@ -231,7 +234,7 @@ describe("the end of a connection", () => {
 });
 
 describe("the ids of an entry", () => {
-  it("are named by their form", () => {
+  it("are named by their format", () => {
     const [request, lambda, trace] = ids(1);
 
     expect(nameIds(CONNECTION, entry(0, "invocation", [request, lambda, trace], {})).map(({ name }) => name)).toEqual([

@@ -29,7 +29,7 @@ const CALL = {
   annotations: { reason: "ok" },
 };
 
-function bars(documents: readonly unknown[]) {
+function layOutBars(documents: readonly unknown[]) {
   return layOut(documents).spans.map(({ id, bar: { left, width } }) => [id, Math.round(left), Math.round(width)]);
 }
 
@@ -41,8 +41,8 @@ describe("a waterfall", () => {
     expect(duration).toBeCloseTo(0.1);
   });
 
-  it("has bars in percent of the whole trace", () => {
-    expect(bars([FIRST, FUNCTION, CALL])).toEqual([
+  it("has bars in percent of the trace's duration", () => {
+    expect(layOutBars([FIRST, FUNCTION, CALL])).toEqual([
       ["a", 0, 100],
       ["b", 20, 70],
       ["c", 20, 30],
@@ -51,7 +51,7 @@ describe("a waterfall", () => {
     ]);
   });
 
-  it("counts the start from the start of the trace", () => {
+  it("has starts relative to the start of the trace", () => {
     const call = layOut([FIRST, FUNCTION, CALL]).spans.at(-1);
 
     expect(call?.start).toBeCloseTo(0.06);
@@ -72,7 +72,7 @@ describe("a waterfall", () => {
   });
 
   it("fills the width with a trace that takes no time", () => {
-    expect(bars([{ ...FIRST, end_time: 100 }])).toEqual([["a", 0, 100]]);
+    expect(layOutBars([{ ...FIRST, end_time: 100 }])).toEqual([["a", 0, 100]]);
   });
 
   it("draws a segment in progress to the end, and replaces it when it is complete", () => {
@@ -86,12 +86,12 @@ describe("a waterfall", () => {
     expect(layOut([FIRST, CALL, inProgress]).spans[1]?.duration).toBeCloseTo(0.02);
   });
 
-  it("does not let an end come before its start", () => {
+  it("treats an end before its start as no duration", () => {
     expect(layOut([{ ...FIRST, end_time: 99 }])).toMatchObject({ duration: 0, spans: [{ duration: 0 }] });
   });
 
   it("shows a segment whose parent is unknown, and segments that are each other's parents", () => {
-    expect(bars([CALL])).toEqual([["e", 0, 100]]);
+    expect(layOutBars([CALL])).toEqual([["e", 0, 100]]);
     expect(
       layOut([{ ...FIRST, parent_id: "b" }, FUNCTION, { ...CALL, parent_id: "e" }])
         .spans.map(({ id }) => id)
@@ -99,7 +99,7 @@ describe("a waterfall", () => {
     ).toEqual(["a", "b", "c", "d", "e"]);
   });
 
-  it("ignores what is no segment", () => {
+  it("ignores values that are not segments", () => {
     const documents = [
       null,
       1,

@@ -13,7 +13,7 @@ function received(frame: Frame): MessageUpdate {
   return { kind: "received", at: 0, frame };
 }
 
-function summary({ entries }: Messages): string[] {
+function summarize({ entries }: Messages): string[] {
   return entries.map((entry) =>
     entry.kind === "received" ? entry.frame.kind : `${entry.kind} ${entry.message.id} ${entry.message.state}`,
   );
@@ -22,22 +22,22 @@ function summary({ entries }: Messages): string[] {
 describe("the message list", () => {
   it("shows a message once, in its newest state", () => {
     const messages = [sent(1, "queued"), sent(1, "sent"), sent(1, "unconfirmed")].reduce(addMessage, NO_MESSAGES);
-    expect(summary(messages)).toEqual(["sent 1 unconfirmed"]);
+    expect(summarize(messages)).toEqual(["sent 1 unconfirmed"]);
   });
 
-  it("shows an echo where it came, with its round trip", () => {
+  it("shows an echo at the time when it came, with its round trip", () => {
     const updates = [sent(1, "sent"), sent(2, "sent"), received(PUSH), sent(1, "echoed", 12)];
     const messages = updates.reduce(addMessage, NO_MESSAGES);
-    expect(summary(messages)).toEqual(["sent 1 echoed", "sent 2 sent", "push", "echo 1 echoed"]);
+    expect(summarize(messages)).toEqual(["sent 1 echoed", "sent 2 sent", "push", "echo 1 echoed"]);
     expect(messages.entries.at(-1)).toMatchObject({ message: { roundTripMs: 12 } });
   });
 
-  it("keeps the time at which a message was sent first", () => {
+  it("keeps the time at which a message was added", () => {
     const later = { ...sent(1, "sent"), at: 9999 };
     expect([sent(1, "queued"), later].reduce(addMessage, NO_MESSAGES).entries[0]?.at).toBe(1000);
   });
 
-  it("leaves the entries that do not change as they are", () => {
+  it("keeps unchanged entries as the same objects", () => {
     const before = [sent(1, "sent"), sent(2, "sent")].reduce(addMessage, NO_MESSAGES);
     expect(addMessage(before, sent(2, "refused")).entries[0]).toBe(before.entries[0]);
   });

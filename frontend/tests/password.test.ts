@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { passwordRules } from "../src/password";
+import { checkPasswordRules } from "../src/password";
 
 const STRICT = {
   minimumLength: 12,
@@ -9,8 +9,8 @@ const STRICT = {
   requireSymbols: true,
 };
 
-function brokenRules(password: string): string[] {
-  return passwordRules(STRICT, password)
+function findBrokenRules(password: string): string[] {
+  return checkPasswordRules(STRICT, password)
     .filter(({ isMet }) => !isMet)
     .map(({ text }) => text);
 }
@@ -24,20 +24,24 @@ it.each([
   ["Correcthorse7x", ["a symbol"]],
   ["", ["12 characters", "a lowercase letter", "an uppercase letter", "a digit", "a symbol"]],
 ])("%j breaks %j", (password, broken) => {
-  expect(brokenRules(password)).toEqual(broken);
+  expect(findBrokenRules(password)).toEqual(broken);
 });
 
 it.each([..."^$*.[]{}()?-\"!@#%&/\\,><':;|_~`+="])("%s is a symbol", (symbol) => {
-  expect(brokenRules(`Correcthorse7${symbol}x`)).toEqual([]);
+  expect(findBrokenRules(`Correcthorse7${symbol}x`)).toEqual([]);
 });
 
 it("a space is a symbol, except at the beginning and the end", () => {
-  expect(brokenRules("Correct horse7")).toEqual([]);
-  expect(brokenRules(" Correcthorse7")).toEqual(["a symbol"]);
-  expect(brokenRules("Correcthorse7 ")).toEqual(["a symbol"]);
+  expect(findBrokenRules("Correct horse7")).toEqual([]);
+  expect(findBrokenRules(" Correcthorse7")).toEqual(["a symbol"]);
+  expect(findBrokenRules("Correcthorse7 ")).toEqual(["a symbol"]);
 });
 
-it("shows only what the pool demands", () => {
+it("shows only the rules that the pool has", () => {
   const lenient = { ...STRICT, minimumLength: 8, requireSymbols: false, requireUppercase: false };
-  expect(passwordRules(lenient, "").map(({ text }) => text)).toEqual(["8 characters", "a lowercase letter", "a digit"]);
+  expect(checkPasswordRules(lenient, "").map(({ text }) => text)).toEqual([
+    "8 characters",
+    "a lowercase letter",
+    "a digit",
+  ]);
 });

@@ -2,19 +2,19 @@ import { fetchAuthSession, signIn, signOut } from "aws-amplify/auth";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Config } from "../src/config";
 import { SessionEnded } from "../src/connection";
-import { currentUser, endSession, getIdToken, startSession, watchSession } from "../src/session";
+import { endSession, fetchCurrentUser, getIdToken, startSession, watchSession } from "../src/session";
 
 vi.mock("aws-amplify", () => ({ Amplify: { configure: vi.fn() } }));
 vi.mock("aws-amplify/auth", () => ({ fetchAuthSession: vi.fn(), signIn: vi.fn(), signOut: vi.fn() }));
 
 const ADA = { id: "sub-of-ada", email: "ada@example.com" };
 
-function tokensOf(user: typeof ADA) {
+function makeTokens(user: typeof ADA) {
   const payload = { sub: user.id, email: user.email };
   return { tokens: { idToken: { payload, toString: () => `token of ${user.email}` } } } as never;
 }
 
-function named(name: string): Error {
+function makeError(name: string): Error {
   return Object.assign(new Error(name), { name });
 }
 
@@ -53,7 +53,7 @@ describe("endSession", () => {
     expect(reloads).toBe(0);
   });
 
-  it("forgets the tokens after five seconds without an answer", async () => {
+  it("deletes the tokens after five seconds without an answer", async () => {
     vi.mocked(signOut).mockReturnValue(new Promise(() => {}));
 
     await Promise.all([endSession(config), vi.advanceTimersByTimeAsync(5_000)]);
@@ -65,7 +65,7 @@ describe("endSession", () => {
 
 describe("getIdToken", () => {
   it("returns the text of the ID token", async () => {
-    vi.mocked(fetchAuthSession).mockResolvedValue(tokensOf(ADA));
+    vi.mocked(fetchAuthSession).mockResolvedValue(makeTokens(ADA));
     expect(await getIdToken(ADA, { forceRefresh: true })).toBe("token of ada@example.com");
     expect(fetchAuthSession).toHaveBeenCalledWith({ forceRefresh: true });
   });
@@ -76,7 +76,7 @@ describe("getIdToken", () => {
   });
 
   it("ends the session if another user is signed in", async () => {
-    vi.mocked(fetchAuthSession).mockResolvedValue(tokensOf({ ...ADA, id: "sub-of-grace" }));
+    vi.mocked(fetchAuthSession).mockResolvedValue(makeTokens({ ...ADA, id: "sub-of-grace" }));
     await expect(getIdToken(ADA, { forceRefresh: false })).rejects.toThrow(SessionEnded);
   });
 
@@ -89,26 +89,29 @@ describe("getIdToken", () => {
     "RefreshTokenReuseException",
     "ResourceNotFoundException",
   ])("ends the session after %s", async (name) => {
-    vi.mocked(fetchAuthSession).mockRejectedValue(named(name));
+    vi.mocked(fetchAuthSession).mockRejectedValue(makeError(name));
     await expect(getIdToken(ADA, { forceRefresh: true })).rejects.toThrow(SessionEnded);
   });
 
-  it.each(["NetworkError", "TooManyRequestsException", "Unknown"])("passes %s on, as it may pass", async (name) => {
-    const error = named(name);
-    vi.mocked(fetchAuthSession).mockRejectedValue(error);
-    await expect(getIdToken(ADA, { forceRefresh: true })).rejects.toBe(error);
-  });
+  it.each(["NetworkError", "TooManyRequestsException", "Unknown"])(
+    "throws %s unchanged, because a retry may help",
+    async (name) => {
+      const error = makeError(name);
+      vi.mocked(fetchAuthSession).mockRejectedValue(error);
+      await expect(getIdToken(ADA, { forceRefresh: true })).rejects.toBe(error);
+    },
+  );
 });
 
-describe("currentUser", () => {
-  it("is the user of the ID token", async () => {
-    vi.mocked(fetchAuthSession).mockResolvedValue(tokensOf(ADA));
-    expect(await currentUser()).toEqual(ADA);
+describe("fetchCurrentUser", () => {
+  it("returns the user of the ID token", async () => {
+    vi.mocked(fetchAuthSession).mockResolvedValue(makeTokens(ADA));
+    expect(await fetchCurrentUser()).toEqual(ADA);
   });
 
-  it("is nobody without tokens", async () => {
+  it("returns undefined without tokens", async () => {
     vi.mocked(fetchAuthSession).mockResolvedValue({});
-    expect(await currentUser()).toBeUndefined();
+    expect(await fetchCurrentUser()).toBeUndefined();
   });
 });
 
@@ -121,14 +124,14 @@ describe("startSession", () => {
     expect(signOut).not.toHaveBeenCalled();
   });
 
-  it("signs out a session that the page does not know of, then signs in", async () => {
-    vi.mocked(signIn).mockRejectedValueOnce(named("UserAlreadyAuthenticatedException")).mockResolvedValueOnce(DONE);
+  it("signs out a session that the page does not know, then signs in", async () => {
+    vi.mocked(signIn).mockRejectedValueOnce(makeError("UserAlreadyAuthenticatedException")).mockResolvedValueOnce(DONE);
     expect(await startSession(ADA.email, "password")).toEqual({ signInStep: "DONE" });
     expect(signOut).toHaveBeenCalledOnce();
   });
 
-  it("passes other errors on", async () => {
-    vi.mocked(signIn).mockRejectedValue(named("NotAuthorizedException"));
+  it("throws other errors unchanged", async () => {
+    vi.mocked(signIn).mockRejectedValue(makeError("NotAuthorizedException"));
     await expect(startSession(ADA.email, "password")).rejects.toThrow("NotAuthorizedException");
   });
 });
@@ -167,24 +170,24 @@ describe("watchSession", () => {
     expect(onChange.mock.calls).toEqual([[undefined]]);
   });
 
-  it("tells of another user", async () => {
-    vi.mocked(fetchAuthSession).mockResolvedValue(tokensOf(ADA));
+  it("reports another user", async () => {
+    vi.mocked(fetchAuthSession).mockResolvedValue(makeTokens(ADA));
     await changeInOtherTab("CognitoIdentityServiceProvider.client.LastAuthUser");
     expect(onChange.mock.calls).toEqual([[ADA]]);
   });
 
-  it("ignores keys of others", async () => {
+  it("ignores the keys of other programs", async () => {
     await changeInOtherTab("theme", "CognitoIdentityServiceProvider.another-client.ada.idToken");
     expect(fetchAuthSession).not.toHaveBeenCalled();
   });
 
   it("changes nothing while Cognito cannot be reached", async () => {
-    vi.mocked(fetchAuthSession).mockRejectedValue(named("NetworkError"));
+    vi.mocked(fetchAuthSession).mockRejectedValue(makeError("NetworkError"));
     await changeInOtherTab(null);
     expect(onChange).not.toHaveBeenCalled();
   });
 
-  it("says nothing after it was stopped", async () => {
+  it("reports nothing after it was stopped", async () => {
     vi.mocked(fetchAuthSession).mockResolvedValue({});
     window.dispatchEvent(Object.assign(new Event("storage"), { key: null }));
     stop();

@@ -17,6 +17,6 @@ it.each<[Reason, RegExp]>([
   [{ kind: "token_expired" }, /ID token of this connection expired/],
   [{ kind: "token_unavailable", error: UNREACHABLE }, /did not answer in region eu-west-1/],
   [{ kind: "session_ended" }, /session has ended/],
-])("%j is told in plain words", (reason, text) => {
+])("%j is described in plain words", (reason, text) => {
   expect(describeReason(reason, CONFIG)).toMatch(text);
 });

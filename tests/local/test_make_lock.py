@@ -38,7 +38,7 @@ def test_lock_without_uv_says_what_it_needs(tmp_path: Path, target: str) -> None
 
     message, *rest = locked.stderr.splitlines()
     assert message == (
-        "make lock needs uv, https://docs.astral.sh/uv/; make lock UV=path/to/uv takes one that is elsewhere"
+        "make lock needs uv, which is not on PATH: install it from https://docs.astral.sh/uv/, or run make lock UV=path/to/uv"
     )
     assert (locked.returncode, locked.stdout, len(rest)) == (2, "", 1)  # and make's own line about it
 

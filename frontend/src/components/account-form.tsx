@@ -2,25 +2,25 @@ import { type FormEvent, type ReactNode, useEffect, useRef, useState } from "rea
 import { describeError, type FieldName, type Problem } from "../errors";
 import { Field, type FieldProps } from "./field";
 
-export type Values = Record<FieldName, string>;
+export type FormValues = Record<FieldName, string>;
 
 interface AccountFormProps {
   title: string;
   intro?: ReactNode;
-  /** What has happened before, for example that the account was confirmed. */
+  /** What happened before, for example that the account was confirmed. */
   notice?: string | undefined;
   fields: FieldProps[];
   submitLabel: string;
   cognitoAddress: string;
-  onSubmit(values: Values): Promise<void>;
-  /** A second call to Cognito that the form offers. It returns what to say after it. */
-  extra?: { label: string; run(): Promise<string> };
+  onSubmit(values: FormValues): Promise<void>;
+  /** A second call to Cognito, as a link below the form. It returns the text to show when it has succeeded. */
+  secondaryAction?: { label: string; run(): Promise<string> };
   children?: ReactNode;
 }
 
 /** A form for one call to Cognito, with the errors next to the fields concerned. */
 export function AccountForm(props: AccountFormProps) {
-  const { title, intro, notice, fields, submitLabel, cognitoAddress, extra } = props;
+  const { title, intro, notice, fields, submitLabel, cognitoAddress, secondaryAction } = props;
   const form = useRef<HTMLFormElement>(null);
   const isRunning = useRef(false);
   const [isBusy, setIsBusy] = useState(false);
@@ -56,20 +56,20 @@ export function AccountForm(props: AccountFormProps) {
 
   function submit(event: FormEvent<HTMLFormElement>) {
     event.preventDefault();
-    const invalid = invalidFields(event.currentTarget, fields);
+    const invalid = findInvalidFields(event.currentTarget, fields);
     if (invalid.length > 0) {
       setSuccess(undefined);
       setProblems(invalid);
       return;
     }
-    const values = Object.fromEntries(new FormData(event.currentTarget)) as Values;
+    const values = Object.fromEntries(new FormData(event.currentTarget)) as FormValues;
     void run(async () => {
       await props.onSubmit(values);
       return undefined;
     });
   }
 
-  const errorOf = (name: FieldName) => problems.find(({ field }) => field === name)?.text;
+  const findError = (name: FieldName) => problems.find(({ field }) => field === name)?.text;
   const otherError = problems.find(({ field }) => !fields.some(({ name }) => name === field))?.text;
   return (
     <form ref={form} className="card" noValidate aria-busy={isBusy} onSubmit={submit}>
@@ -77,15 +77,15 @@ export function AccountForm(props: AccountFormProps) {
       {notice && <p className="notice">{notice}</p>}
       {intro && <p className="intro">{intro}</p>}
       {fields.map((field) => (
-        <Field key={field.name} {...field} error={errorOf(field.name)} />
+        <Field key={field.name} {...field} error={findError(field.name)} />
       ))}
       <button type="submit" className="primary" aria-disabled={isBusy}>
         {submitLabel}
       </button>
       <div className="links">
-        {extra && (
-          <button type="button" className="link" aria-disabled={isBusy} onClick={() => void run(extra.run)}>
-            {extra.label}
+        {secondaryAction && (
+          <button type="button" className="link" aria-disabled={isBusy} onClick={() => void run(secondaryAction.run)}>
+            {secondaryAction.label}
           </button>
         )}
         {props.children}
@@ -100,18 +100,18 @@ export function AccountForm(props: AccountFormProps) {
   );
 }
 
-function invalidFields(form: HTMLFormElement, fields: FieldProps[]): Problem[] {
+function findInvalidFields(form: HTMLFormElement, fields: FieldProps[]): Problem[] {
   return fields.flatMap(({ name, label }) => {
     const { validity, value } = form.elements.namedItem(name) as HTMLInputElement;
-    if (validity.valueMissing || (name === "code" && !digitsOf(value))) {
+    if (validity.valueMissing || (name === "code" && !extractDigits(value))) {
       return [{ field: name, text: `Enter your ${label.toLowerCase()}.` }];
     }
     return validity.valid ? [] : [{ field: name, text: "This is not an email address." }];
   });
 }
 
-/** A code is often pasted with spaces or a hyphen. */
-export function digitsOf(code: string): string {
+/** Return the digits of a code, which is often pasted with spaces or a hyphen. */
+export function extractDigits(code: string): string {
   return code.normalize("NFKC").replace(/\D/g, "");
 }
 

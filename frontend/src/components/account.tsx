@@ -8,9 +8,9 @@ import {
   signUp,
 } from "aws-amplify/auth";
 import { type MouseEvent, type ReactNode, useState } from "react";
-import { type Config, cognitoAddress, isLocal } from "../config";
-import { currentUser, startSession, type User } from "../session";
-import { AccountForm, digitsOf } from "./account-form";
+import { type Config, describeCognitoAddress, isLocal } from "../config";
+import { fetchCurrentUser, startSession, type User } from "../session";
+import { AccountForm, extractDigits } from "./account-form";
 import type { FieldProps } from "./field";
 
 /** The form to show. A password stays in memory until the account is confirmed, to sign in without asking again. */
@@ -44,11 +44,11 @@ const UNSUPPORTED_STEPS: Record<string, string> = {
   CONTINUE_SIGN_IN_WITH_TOTP_SETUP: "an authenticator app to be set up",
 };
 
-/** Sign in, and everything that may be needed before: sign up, confirm, a new password. */
+/** The forms to sign in, and for the steps that may be needed before: sign up, confirm, set a new password. */
 export function Account({ config, email = "", notice, onSignedIn }: AccountProps) {
   const [step, setStep] = useState<Step>({ name: "signIn", email, notice });
-  const address = cognitoAddress(config);
-  const newPassword = (label: string): FieldProps => ({
+  const address = describeCognitoAddress(config);
+  const makeNewPasswordField = (label: string): FieldProps => ({
     name: "password",
     label,
     type: "password",
@@ -56,10 +56,10 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
     policy: config.passwordPolicy,
   });
 
-  async function proceed(next: SignInOutput["nextStep"], email: string, password: string) {
+  async function continueSignIn(next: SignInOutput["nextStep"], email: string, password: string) {
     switch (next.signInStep) {
       case "DONE":
-        onSignedIn(await currentUser());
+        onSignedIn(await fetchCurrentUser());
         break;
       case "CONFIRM_SIGN_UP":
         setStep({ name: "confirmSignUp", email, password });
@@ -75,17 +75,21 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
     }
   }
 
-  /** Sign in with the password that was just typed. If that fails, say what was achieved and ask for it again. */
-  async function signInAfter(achieved: string, email: string, password: string) {
+  /** Sign in with the password that was just typed. If that fails, show the sign-in form with `success` above it. */
+  async function signInWithTypedPassword(success: string, email: string, password: string) {
     try {
-      await proceed(await startSession(email, password), email, password);
+      await continueSignIn(await startSession(email, password), email, password);
     } catch {
-      setStep({ name: "signIn", email, notice: `${achieved} Sign in.` });
+      setStep({ name: "signIn", email, notice: `${success} Sign in.` });
     }
   }
 
-  const switchTo = (name: "signIn" | "signUp" | "forgottenPassword", label: string) => (
-    <button type="button" className="link" onClick={(event) => setStep({ name, email: typedEmail(event, step.email) })}>
+  const renderStepLink = (name: "signIn" | "signUp" | "forgottenPassword", label: string) => (
+    <button
+      type="button"
+      className="link"
+      onClick={(event) => setStep({ name, email: readTypedEmail(event, step.email) })}
+    >
       {label}
     </button>
   );
@@ -98,15 +102,15 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
           title="Sign in"
           notice={step.notice}
           fields={[
-            emailField(step.email),
+            makeEmailField(step.email),
             { name: "password", label: "Password", type: "password", autoComplete: "current-password" },
           ]}
           submitLabel="Sign in"
           cognitoAddress={address}
-          onSubmit={async ({ email, password }) => proceed(await startSession(email, password), email, password)}
+          onSubmit={async ({ email, password }) => continueSignIn(await startSession(email, password), email, password)}
         >
-          {switchTo("forgottenPassword", "Forgotten password?")}
-          {config.selfSignUp && <span>No account yet? {switchTo("signUp", "Sign up")}</span>}
+          {renderStepLink("forgottenPassword", "Forgotten password?")}
+          {config.selfSignUp && <span>No account yet? {renderStepLink("signUp", "Sign up")}</span>}
         </AccountForm>
       );
     case "signUp":
@@ -114,7 +118,7 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
         <AccountForm
           key={step.name}
           title="Sign up"
-          fields={[emailField(step.email), newPassword("Password")]}
+          fields={[makeEmailField(step.email), makeNewPasswordField("Password")]}
           submitLabel="Sign up"
           cognitoAddress={address}
           onSubmit={async ({ email, password }) => {
@@ -124,13 +128,13 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
               options: { userAttributes: { email } },
             });
             if (isSignUpComplete) {
-              await signInAfter("Your account is ready.", email, password);
+              await signInWithTypedPassword("Your account is ready.", email, password);
             } else {
               setStep({ name: "confirmSignUp", email, password });
             }
           }}
         >
-          <span>You have an account? {switchTo("signIn", "Sign in")}</span>
+          <span>You have an account? {renderStepLink("signIn", "Sign in")}</span>
         </AccountForm>
       );
     case "confirmSignUp":
@@ -143,10 +147,10 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
           submitLabel="Confirm"
           cognitoAddress={address}
           onSubmit={async ({ code }) => {
-            await confirmSignUp({ username: step.email, confirmationCode: digitsOf(code) });
-            await signInAfter("Your account is confirmed.", step.email, step.password);
+            await confirmSignUp({ username: step.email, confirmationCode: extractDigits(code) });
+            await signInWithTypedPassword("Your account is confirmed.", step.email, step.password);
           }}
-          extra={{
+          secondaryAction={{
             label: "Send a new code",
             run: async () => {
               await resendSignUpCode({ username: step.email });
@@ -154,7 +158,7 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
             },
           }}
         >
-          {switchTo("signIn", "Back to sign in")}
+          {renderStepLink("signIn", "Back to sign in")}
         </AccountForm>
       );
     case "newPassword":
@@ -162,15 +166,15 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
         <AccountForm
           key={step.name}
           title="Choose a password"
-          intro="An administrator made this account. Replace its first password by one of your own."
-          fields={[{ ...emailField(step.email), readOnly: true }, newPassword("New password")]}
+          intro="An administrator made this account. Replace its first password with your own."
+          fields={[{ ...makeEmailField(step.email), readOnly: true }, makeNewPasswordField("New password")]}
           submitLabel="Set password"
           cognitoAddress={address}
           onSubmit={async ({ password }) =>
-            proceed((await confirmSignIn({ challengeResponse: password })).nextStep, step.email, password)
+            continueSignIn((await confirmSignIn({ challengeResponse: password })).nextStep, step.email, password)
           }
         >
-          {switchTo("signIn", "Back to sign in")}
+          {renderStepLink("signIn", "Back to sign in")}
         </AccountForm>
       );
     case "forgottenPassword":
@@ -178,8 +182,8 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
         <AccountForm
           key={step.name}
           title="Forgotten password"
-          intro="Cognito sends you a code, with which you choose a new password."
-          fields={[emailField(step.email)]}
+          intro="Cognito sends you a code. With the code you can choose a new password."
+          fields={[makeEmailField(step.email)]}
           submitLabel="Send code"
           cognitoAddress={address}
           onSubmit={async ({ email }) => {
@@ -187,7 +191,7 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
             setStep({ name: "resetPassword", email });
           }}
         >
-          {switchTo("signIn", "Back to sign in")}
+          {renderStepLink("signIn", "Back to sign in")}
         </AccountForm>
       );
     case "resetPassword":
@@ -196,18 +200,18 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
           key={step.name}
           title="Choose a new password"
           intro={<CodeIntro config={config} email={step.email} isAccountUncertain />}
-          fields={[{ ...emailField(step.email), readOnly: true }, CODE, newPassword("New password")]}
+          fields={[{ ...makeEmailField(step.email), readOnly: true }, CODE, makeNewPasswordField("New password")]}
           submitLabel="Set password"
           cognitoAddress={address}
           onSubmit={async ({ code, password }) => {
             await confirmResetPassword({
               username: step.email,
-              confirmationCode: digitsOf(code),
+              confirmationCode: extractDigits(code),
               newPassword: password,
             });
-            await signInAfter("Your password is changed.", step.email, password);
+            await signInWithTypedPassword("Your password is changed.", step.email, password);
           }}
-          extra={{
+          secondaryAction={{
             label: "Send a new code",
             run: async () => {
               await resetPassword({ username: step.email });
@@ -215,7 +219,7 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
             },
           }}
         >
-          {switchTo("signIn", "Back to sign in")}
+          {renderStepLink("signIn", "Back to sign in")}
         </AccountForm>
       );
     case "unsupported":
@@ -225,7 +229,7 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
           <p role="alert" className="error">
             This account needs {step.needs}, which this page does not offer.
           </p>
-          <div className="links">{switchTo("signIn", "Back to sign in")}</div>
+          <div className="links">{renderStepLink("signIn", "Back to sign in")}</div>
         </div>
       );
   }
@@ -234,7 +238,7 @@ export function Account({ config, email = "", notice, onSignedIn }: AccountProps
 interface CodeIntroProps {
   config: Config;
   email: string;
-  /** Cognito does not tell whether an address has an account. */
+  /** True if the address may have no account: Cognito does not tell. */
   isAccountUncertain?: boolean;
 }
 
@@ -253,7 +257,7 @@ function CodeIntro({ config, email, isAccountUncertain = false }: CodeIntroProps
   );
 }
 
-function emailField(email = ""): FieldProps {
+function makeEmailField(email = ""): FieldProps {
   return {
     name: "email",
     label: "Email",
@@ -264,8 +268,8 @@ function emailField(email = ""): FieldProps {
   };
 }
 
-/** Keep the email address that is already typed when the form changes. */
-function typedEmail({ currentTarget }: MouseEvent<HTMLButtonElement>, fallback = ""): string {
+/** Return the email address that is typed into the form, or `fallback` if the form has no such field. */
+function readTypedEmail({ currentTarget }: MouseEvent<HTMLButtonElement>, fallback = ""): string {
   const form = currentTarget.form;
   return String((form && new FormData(form).get("email")) ?? fallback);
 }

@@ -4,8 +4,8 @@ import { type Config, isLocal } from "../config";
 import type { Status } from "../connection";
 import { describeReason, STATE_TEXT } from "../status-text";
 
-/** After so many failures in a row the user is told where to look. */
-const REPEATED = 3;
+/** After this many failures in a row, show where to find the reason. */
+const FAILURES_BEFORE_HINT = 3;
 
 interface ConnectionStatusProps {
   config: Config;
@@ -17,9 +17,9 @@ interface ConnectionStatusProps {
 /** The connection's state, the reason for it, and what can be done. */
 export function ConnectionStatus({ config, status, onRetry, onSignIn }: ConnectionStatusProps) {
   const { state, reason, retryAt, failures } = status;
-  // The button stays while it is at work, so that the focus stays, too.
+  // Keep the button during the attempt, so that it keeps the focus.
   const isRetrying = state === "connecting" && reason !== undefined;
-  // The slow attempts while suspended are not announced one by one.
+  // A suspended connection stays suspended here, so that a screen reader does not announce each attempt.
   const shownState = isRetrying && failures >= SUSPEND_AFTER_FAILURES ? "suspended" : state;
   return (
     <section className="status" data-state={shownState} aria-label="Connection">
@@ -28,7 +28,7 @@ export function ConnectionStatus({ config, status, onRetry, onSignIn }: Connecti
         {reason && (
           <p className="detail">
             {describeReason(reason, config)}
-            {reason.kind === "not_opened" && failures >= REPEATED && <WhereToLook config={config} />}
+            {reason.kind === "not_opened" && failures >= FAILURES_BEFORE_HINT && <LogHint config={config} />}
           </p>
         )}
       </div>
@@ -54,25 +54,25 @@ export function ConnectionStatus({ config, status, onRetry, onSignIn }: Connecti
   );
 }
 
-function WhereToLook({ config }: { config: Config }) {
+function LogHint({ config }: { config: Config }) {
   return isLocal(config) ? (
     <>
       {" "}
-      Browsers do not tell why. Look at the terminal where <code>make up</code> runs.
+      Browsers do not report the reason. Look at the terminal where <code>make up</code> runs.
     </>
   ) : (
     <>
       {" "}
-      Browsers do not tell why. Look at the log group <code>{config.authorizerLogGroup}</code>.
+      Browsers do not report the reason. Look at the log group <code>{config.authorizerLogGroup}</code>.
     </>
   );
 }
 
-/** Seconds until the next attempt. It is outside of the live region, so that it is not announced every second. */
+/** The seconds until the next attempt. Place it outside the live region: otherwise every second is announced. */
 function Countdown({ until }: { until: number }) {
-  const [seconds, setSeconds] = useState(() => secondsUntil(until));
+  const [seconds, setSeconds] = useState(() => countSecondsUntil(until));
   useEffect(() => {
-    const update = () => setSeconds(secondsUntil(until));
+    const update = () => setSeconds(countSecondsUntil(until));
     update();
     const timer = setInterval(update, 250);
     return () => clearInterval(timer);
@@ -80,6 +80,6 @@ function Countdown({ until }: { until: number }) {
   return <>Next attempt in {seconds} s</>;
 }
 
-function secondsUntil(time: number): number {
+function countSecondsUntil(time: number): number {
   return Math.max(0, Math.ceil((time - Date.now()) / 1000));
 }

@@ -21,7 +21,7 @@ export function Echo({ config, user, onSignOut, onSessionEnded }: EchoProps) {
   const messageField = useRef<HTMLInputElement>(null);
 
   useEffect(() => {
-    // After sign-in, a reload or "Retry now" the focus would be lost with the button that had it.
+    // After sign-in, a reload or "Retry now", the element that had the focus is gone. Focus the message field.
     if (status.state !== "failed" && document.activeElement === document.body) {
       messageField.current?.focus();
     }

@@ -1,7 +1,7 @@
 import { useId, useState } from "react";
 import type { PasswordPolicy } from "../config";
 import type { FieldName } from "../errors";
-import { passwordRules } from "../password";
+import { checkPasswordRules } from "../password";
 
 export interface FieldProps {
   name: FieldName;
@@ -11,7 +11,7 @@ export interface FieldProps {
   inputMode?: "email" | "numeric";
   defaultValue?: string | undefined;
   readOnly?: boolean;
-  /** The rules to show, for a new password. */
+  /** For a new password: the rules to show. */
   policy?: PasswordPolicy;
 }
 
@@ -43,7 +43,7 @@ export function Field({ label, policy, error, ...input }: FieldProps & { error: 
 function PasswordRules({ id, policy, password }: { id: string; policy: PasswordPolicy; password: string }) {
   return (
     <ul className="rules" id={id}>
-      {passwordRules(policy, password).map(({ text, isMet }) => (
+      {checkPasswordRules(policy, password).map(({ text, isMet }) => (
         <li key={text} data-met={isMet}>
           <span aria-hidden="true">{isMet ? "✓" : "○"}</span> {text}
           <span className="visually-hidden">{isMet ? " (met)" : " (not met)"}</span>

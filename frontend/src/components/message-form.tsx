@@ -2,7 +2,7 @@ import { type FormEvent, type Ref, useId, useState } from "react";
 import { QUEUE_LIMIT, QueueFull } from "../connection";
 
 const KB = 1024;
-/** API Gateway closes a connection on which a larger frame arrives. Browsers send a message as one frame. */
+/** API Gateway closes a connection that sends a larger frame. Browsers send a message as one frame. */
 const MAX_FRAME_BYTES = 32 * KB;
 
 interface MessageFormProps {
@@ -47,7 +47,7 @@ export function MessageForm({ field, onSend }: MessageFormProps) {
         Send
       </button>
       <p className={error ? "error" : "warning"} id={`${id}-hint`} role="status">
-        {error ?? sizeWarning(text)}
+        {error ?? describeSizeProblem(text)}
       </p>
     </form>
   );
@@ -55,13 +55,13 @@ export function MessageForm({ field, onSend }: MessageFormProps) {
 
 function describeSendError(error: unknown): string {
   return error instanceof QueueFull
-    ? `Not sent: ${QUEUE_LIMIT} messages wait for a connection already. Try again when it is back.`
+    ? `Not sent: ${QUEUE_LIMIT} messages are already waiting for a connection. Try again when you are connected.`
     : "Not sent: there is no session. Sign in first.";
 }
 
-function sizeWarning(text: string): string | undefined {
+function describeSizeProblem(text: string): string | undefined {
   const bytes = new TextEncoder().encode(text).length;
   return bytes > MAX_FRAME_BYTES
-    ? `This message has ${Math.ceil(bytes / KB)} KB. Browsers send it as one frame, and API Gateway closes the connection at frames over 32 KB.`
+    ? `This message has ${Math.ceil(bytes / KB)} KB. Browsers send it as one frame, and API Gateway closes a connection that sends a frame over 32 KB.`
     : undefined;
 }

@@ -14,7 +14,7 @@ const SENT_STATE: Record<SentMessage["state"], string> = {
 
 const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
-/** All messages, oldest first. The list follows its end as long as the reader is there. */
+/** All messages, oldest first. A list that is scrolled to its end stays there when messages are added. */
 export function MessageList({ entries }: { entries: readonly Entry[] }) {
   const log = useRef<HTMLDivElement>(null);
   const isAtEnd = useRef(true);
@@ -50,7 +50,7 @@ export function MessageList({ entries }: { entries: readonly Entry[] }) {
 }
 
 const Row = memo(function Row({ entry }: { entry: Entry }) {
-  const { direction, text, note, kind } = describe(entry);
+  const { direction, text, note, kind } = describeEntry(entry);
   return (
     <div className="entry" data-kind={kind}>
       <span className="direction">{direction}</span>
@@ -68,7 +68,7 @@ interface Description {
   kind: string;
 }
 
-function describe(entry: Entry): Description {
+function describeEntry(entry: Entry): Description {
   switch (entry.kind) {
     case "sent": {
       const { text, state } = entry.message;
@@ -92,14 +92,14 @@ function describeFrame(frame: Frame): Omit<Description, "direction"> {
     case "push":
       return { text: frame.text, note: "push", kind: "push" };
     case "echo":
-      return { text: frame.text, note: "echo that no message waits for", kind: "push" };
+      return { text: frame.text, note: "unexpected echo", kind: "push" };
     case "keepalive":
       return { text: "", note: "keep-alive", kind: "push" };
   }
 }
 
-function scrollToEnd(log: HTMLElement | null, isAtEnd: boolean): void {
-  if (log && isAtEnd) {
+function scrollToEnd(log: HTMLElement | null, wasAtEnd: boolean): void {
+  if (log && wasAtEnd) {
     log.scrollTop = log.scrollHeight;
   }
 }

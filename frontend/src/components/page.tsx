@@ -7,7 +7,7 @@ interface PageProps {
   subtitle?: ReactNode;
   /** Shown at the right of the title. */
   aside?: ReactNode;
-  /** Take the whole window instead of a column as wide as a form. */
+  /** Use the full width of the window instead of the width of a form. */
   isWide?: boolean;
   children: ReactNode;
 }

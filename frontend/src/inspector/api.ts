@@ -1,4 +1,4 @@
-/** The inspector's HTTP interface. Its addresses are relative, so the page works behind any path. */
+/** A client of the inspector's HTTP API. Its URLs are relative, so that the page works behind any path. */
 
 import { type Facts, isObject, toList, toNumber, toObject, toText } from "./json";
 
@@ -16,7 +16,7 @@ export interface Connection {
 }
 
 export interface ConnectionPage {
-  /** The newest first; no more than the server's limit. */
+  /** The newest first, up to the server's limit. */
   readonly connections: readonly Connection[];
   /** How many match the search. */
   readonly total: number;
@@ -34,11 +34,11 @@ export interface Entry {
 
 export const EVENTS_URL = "api/events";
 
-export function traceUrl(traceId: string): string {
+export function makeTraceUrl(traceId: string): string {
   return `api/traces/${encodeURIComponent(traceId)}`;
 }
 
-/** The server answered, but not with what the page asked for. */
+/** The server answered with an error, or without a JSON object. */
 export class ApiError extends Error {
   override readonly name = "ApiError";
 

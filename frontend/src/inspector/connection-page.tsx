@@ -5,7 +5,7 @@ import type { End } from "./end";
 import { formatCount, formatDuration } from "./format";
 import { nameIds } from "./ids";
 import type { TimelineState } from "./journal";
-import { revealHidden } from "./json";
+import { escapeHiddenCharacters } from "./json";
 import { Time } from "./list-page";
 import type { Reason } from "./reasons";
 import { formatRoute } from "./route";
@@ -14,7 +14,7 @@ import { nameCloseCode } from "./sentences";
 import { buildTimeline, type Step } from "./timeline";
 
 const SHOWN_STEPS = 200;
-/** Of one timeline, at the server. */
+/** The server's limit for the entries of one timeline. */
 const MAX_ENTRIES = 1000;
 const ANNOUNCE_MS = 10_000;
 
@@ -23,7 +23,7 @@ interface ConnectionPageProps {
   /** undefined before the journal has begun to load it. */
   timeline: TimelineState | undefined;
   summary: Connection | undefined;
-  /** To return to. */
+  /** The search to return to. */
   search: string;
 }
 
@@ -39,12 +39,12 @@ export function ConnectionPage({ id, timeline, summary, search }: ConnectionPage
       </p>
       <div className="connection-head">
         <h2 ref={heading} tabIndex={-1}>
-          Connection <code>{revealHidden(id)}</code>
+          Connection <code>{escapeHiddenCharacters(id)}</code>
         </h2>
         <CopyButton name="Connection id" text={id} />
       </div>
       {problem !== undefined && <ProblemNotice problem={problem} hasEntries={entries !== undefined} />}
-      {entries && <Story id={id} entries={entries} summary={summary} />}
+      {entries && <ConnectionDetails id={id} entries={entries} summary={summary} />}
     </>
   );
 }
@@ -56,19 +56,19 @@ function ProblemNotice({ problem, hasEntries }: { problem: string; hasEntries: b
   return (
     <p className="nothing">
       {hasEntries
-        ? "The local run does not know this connection any more. This is what the page knew."
+        ? "The local run does not know this connection any more. The page shows what it loaded before."
         : "The journal has no connection with this id. It keeps the latest 20,000 steps of this local run."}
     </p>
   );
 }
 
-interface StoryProps {
+interface ConnectionDetailsProps {
   id: string;
   entries: readonly Entry[];
   summary: Connection | undefined;
 }
 
-function Story({ id, entries, summary }: StoryProps) {
+function ConnectionDetails({ id, entries, summary }: ConnectionDetailsProps) {
   const { steps, openedAt, end } = useMemo(() => buildTimeline(id, entries), [id, entries]);
   const [shown, setShown] = useState(SHOWN_STEPS);
   const announcement = useAnnouncement(steps.length, end);
@@ -81,7 +81,7 @@ function Story({ id, entries, summary }: StoryProps) {
       <EndCard end={end} openedAt={openedAt}>
         {user !== undefined && (
           <Fact name="User">
-            <code>{revealHidden(user)}</code> <CopyButton name="User" text={user} />
+            <code>{escapeHiddenCharacters(user)}</code> <CopyButton name="User" text={user} />
           </Fact>
         )}
         {openedAt !== undefined && (
@@ -120,7 +120,7 @@ function Story({ id, entries, summary }: StoryProps) {
   );
 }
 
-/** The answer that most readers come for: whether, why and when the connection ended. */
+/** Whether, why and when the connection ended, which is what most readers look for. */
 function EndCard({ end, openedAt, children }: { end: End; openedAt: number | undefined; children: ReactNode }) {
   const { state, title, tone, at, reason, meaning, code } = end;
   return (
@@ -153,14 +153,14 @@ function Fact({ name, children }: { name: string; children: ReactNode }) {
 export function ReasonLine({ reason: { text, code, source } }: { reason: Reason }) {
   return (
     <p className="reason">
-      <strong>Reason:</strong> {revealHidden(text)}
+      <strong>Reason:</strong> {escapeHiddenCharacters(text)}
       {code !== undefined && code !== text && (
         <>
           {" "}
-          (<code>{revealHidden(code)}</code>)
+          (<code>{escapeHiddenCharacters(code)}</code>)
         </>
       )}{" "}
-      <span className="source">from {revealHidden(source)}</span>
+      <span className="source">from {escapeHiddenCharacters(source)}</span>
     </p>
   );
 }
@@ -169,7 +169,7 @@ interface StepProps {
   step: Step;
   connectionId: string;
   origin: number;
-  /** After the step. */
+  /** Shown after the step. */
   children: ReactNode;
 }
 

@@ -2,7 +2,7 @@ import { useEffect, useState } from "react";
 
 const SHOWN_MS = 2000;
 
-/** Copies an id. */
+/** A button that copies an id. */
 export function CopyButton({ name, text }: { name: string; text: string }) {
   const [result, setResult] = useState<string>();
 

@@ -3,7 +3,7 @@
 import type { Entry } from "./api";
 import { shorten, toNumber, toText } from "./json";
 import type { Reason } from "./reasons";
-import { describeCause, nameCaller, type Tone, titleHandshake } from "./sentences";
+import { describeCause, makeHandshakeTitle, nameCaller, type Tone } from "./sentences";
 import { type Step, walk } from "./timeline";
 
 export interface End {
@@ -18,25 +18,25 @@ export interface End {
 }
 
 export function explainEnd(entries: readonly Entry[], steps: readonly Step[]): End {
-  const ended = entries.find(({ kind }) => kind === "end");
+  const end = entries.find(({ kind }) => kind === "end");
   const decision = entries.find(({ kind }) => kind === "decision");
   const status = toNumber(decision?.facts.status);
   if (decision && status !== undefined && status !== 101) {
-    const { text: title, tone } = titleHandshake(decision.facts);
+    const { text: title, tone } = makeHandshakeTitle(decision.facts);
     return { ...NOT_ENDED, state: "refused", title, tone, at: decision.at, reason: findStep(steps, decision)?.reason };
   }
-  if (ended) {
-    const { text, tone, meaning } = describeCause(toText(ended.facts.cause));
+  if (end) {
+    const { text, tone, meaning } = describeCause(toText(end.facts.cause));
     const closer = entries.filter(({ kind, facts }) => kind === "management" && facts.method === "DELETE").at(-1);
-    const caller = ended.facts.cause === "@connections DELETE" ? nameCaller(closer?.facts.caller) : undefined;
+    const caller = end.facts.cause === "@connections DELETE" ? nameCaller(closer?.facts.caller) : undefined;
     return {
       state: "ended",
       title: caller ? `${text}, called by ${shorten(caller)}` : text,
       tone,
-      at: ended.at,
-      reason: findStep(steps, ended)?.reason,
+      at: end.at,
+      reason: findStep(steps, end)?.reason,
       meaning,
-      code: toText(ended.facts.code),
+      code: toText(end.facts.code),
     };
   }
   return decision ? { ...NOT_ENDED, state: "live", title: "Open, live", tone: "good" } : NOT_ENDED;

@@ -6,21 +6,21 @@ const DAY_AND_CLOCK = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", 
 export function formatDuration(seconds: number): string {
   const milliseconds = seconds * 1000;
   if (milliseconds < 9.95) {
-    return `${trim(milliseconds.toFixed(1))} ms`;
+    return `${removeTrailingZeros(milliseconds.toFixed(1))} ms`;
   }
   if (milliseconds < 999.5) {
     return `${milliseconds.toFixed(0)} ms`;
   }
   if (seconds < 59.95) {
-    return `${trim(seconds.toFixed(seconds < 9.995 ? 2 : 1))} s`;
+    return `${removeTrailingZeros(seconds.toFixed(seconds < 9.995 ? 2 : 1))} s`;
   }
   const whole = Math.round(seconds);
   return whole < 3600
-    ? `${Math.floor(whole / 60)} min ${pad(whole % 60)} s`
-    : `${Math.floor(whole / 3600)} h ${pad(Math.floor(whole / 60) % 60)} min`;
+    ? `${Math.floor(whole / 60)} min ${padToTwoDigits(whole % 60)} s`
+    : `${Math.floor(whole / 3600)} h ${padToTwoDigits(Math.floor(whole / 60) % 60)} min`;
 }
 
-/** Return the time since the start of the connection. Clocks of two processes may differ a little, so it can be negative. */
+/** Return the time since the start of the connection. It is negative if two processes' clocks differ. */
 export function formatOffset(seconds: number): string {
   const size = Math.abs(seconds);
   const text = size >= 0.9995 && size < 59.9995 ? `${size.toFixed(3)} s` : formatDuration(size);
@@ -42,10 +42,10 @@ export function formatCount(count: number): string {
   return count.toLocaleString("en");
 }
 
-function trim(digits: string): string {
+function removeTrailingZeros(digits: string): string {
   return digits.includes(".") ? digits.replace(/\.?0+$/, "") : digits;
 }
 
-function pad(number: number): string {
+function padToTwoDigits(number: number): string {
   return String(number).padStart(2, "0");
 }

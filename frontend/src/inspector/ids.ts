@@ -29,7 +29,7 @@ export function nameIds(connectionId: string, { keys, kind }: Entry): NamedId[] 
   });
 }
 
-/** Return the trace id of a row, by which its documents can be saved. */
-export function traceIdOf({ entry, documents }: Row): string | undefined {
+/** Return the trace id of a row, with which its trace can be downloaded. */
+export function findTraceId({ entry, documents }: Row): string | undefined {
   return toText(documents?.[0]?.trace_id) ?? entry.keys.find((key) => TRACE_ID.test(key));
 }

@@ -12,7 +12,7 @@ export function Inspector({ journal }: { journal: Journal }) {
   const route = useRoute();
   const search = route.page === "list" ? route.search : undefined;
   const id = route.page === "connection" ? route.id : undefined;
-  const [searches, setSearches] = useState(0);
+  const [searchCount, setSearchCount] = useState(0);
   const lastSearch = useRef("");
   const lastId = useRef<string>(undefined);
 
@@ -28,7 +28,7 @@ export function Inspector({ journal }: { journal: Journal }) {
       journal.closeTimeline();
     } else {
       lastId.current = id;
-      journal.open(id);
+      journal.openTimeline(id);
     }
     document.title = id === undefined ? "Inspector" : `${id} | Inspector`;
   }, [journal, id]);
@@ -43,7 +43,7 @@ export function Inspector({ journal }: { journal: Journal }) {
           route={route}
           onOpen={(found) => {
             navigate({ page: "connection", id: found });
-            setSearches((count) => count + 1);
+            setSearchCount((count) => count + 1);
           }}
         />
         <Stream state={state} journal={journal} />
@@ -51,10 +51,10 @@ export function Inspector({ journal }: { journal: Journal }) {
       </header>
       <main>
         {id === undefined ? (
-          <ListPage list={list} cameFrom={lastId.current} />
+          <ListPage list={list} previousId={lastId.current} />
         ) : (
           <ConnectionPage
-            key={`${searches} ${id}`} // a search for the connection that is shown brings the focus there, too
+            key={`${searchCount} ${id}`} // each search mounts the page again, which moves the focus to its heading
             id={id}
             timeline={timeline?.id === id ? timeline : undefined}
             summary={list.connections.find((connection) => connection.id === id)}
@@ -118,7 +118,7 @@ function Stream({ state: { stream }, journal }: { state: JournalState; journal: 
   );
 }
 
-/** Why the page does not change any more. */
+/** The reason why the page gets no updates any more. */
 function Notice({ state: { stream, list, lastLiveAt } }: { state: JournalState }) {
   return (
     <div role="status" className="notice-area">
@@ -131,7 +131,7 @@ function Notice({ state: { stream, list, lastLiveAt } }: { state: JournalState }
         stream === "lost" && (
           <p className="banner">
             The local run has ended
-            {lastLiveAt === undefined ? ". " : `. This page shows what it knew at ${formatTime(lastLiveAt)}. `}
+            {lastLiveAt === undefined ? ". " : `. This page shows the state at ${formatTime(lastLiveAt)}. `}
             It continues by itself when you start <code>make up</code> again.
           </p>
         )

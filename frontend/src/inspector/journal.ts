@@ -1,10 +1,10 @@
-/** What the page knows of the journal: the list, one timeline, and whether changes arrive. */
+/** The state of the inspector: the list of connections, one timeline, and whether updates arrive. */
 
 import { ApiError, type Connection, type ConnectionPage, type Entry, fetchConnections, fetchTimeline } from "./api";
 import { LiveEvents, type StreamState } from "./live-events";
 import { chooseConnection } from "./route";
 
-/** Why the page has no answer: the server does not know the connection, is no inspector, or is not there. */
+/** Why a request failed: the server does not know the connection, is not an inspector, or cannot be reached. */
 export type Problem = "unknown" | "no journal" | "unreachable";
 
 export interface ListState extends ConnectionPage {
@@ -22,13 +22,13 @@ export interface TimelineState {
 
 export interface JournalState {
   readonly stream: StreamState;
-  /** Unix seconds of the last sign of life. */
+  /** When the server sent something last, in Unix seconds. */
   readonly lastLiveAt: number | undefined;
   readonly list: ListState;
   readonly timeline: TimelineState | undefined;
 }
 
-/** Least time between two requests for the list that follow changes, and between two for the timeline. */
+/** The minimum time between two refreshes of the list after changes, and between two of the timeline. */
 export const REFRESH_MS = 1000;
 
 const INITIAL: JournalState = {
@@ -61,7 +61,7 @@ export class Journal {
     this.events.connect();
   }
 
-  /** Close the stream, for a tab that nobody sees: browsers allow six connections to one server. */
+  /** Close the stream, because the tab is hidden: browsers allow six connections to one server. */
   stop(): void {
     this.events.close();
   }
@@ -76,7 +76,7 @@ export class Journal {
     this.events.connect();
   }
 
-  /** Show the connections that match, soon. */
+  /** Load the connections that match. */
   setSearch(search: string): void {
     if (search !== this.search || this.state.list.search === undefined) {
       this.search = search;
@@ -84,7 +84,7 @@ export class Journal {
     }
   }
 
-  /** Search now; return the connection that the search means, if it means one. */
+  /** Search, and return the id of the connection to open, if any. */
   async find(search: string): Promise<string | undefined> {
     this.search = search;
     const page = await this.loadList();
@@ -92,7 +92,7 @@ export class Journal {
   }
 
   /** Show the timeline of a connection. */
-  open(id: string): void {
+  openTimeline(id: string): void {
     if (this.state.timeline?.id !== id) {
       this.set({ timeline: { id, entries: undefined, problem: undefined } });
       void this.loadTimeline();
@@ -106,13 +106,13 @@ export class Journal {
   private changeStream(stream: StreamState): void {
     this.set({ stream, ...(stream === "live" && { lastLiveAt: Date.now() / 1000 }) });
     if (stream === "live") {
-      // What has changed before is not in the stream.
+      // The stream does not contain earlier changes.
       void this.loadList();
       void this.loadTimeline();
     }
   }
 
-  /** Take over changed connections. */
+  /** Replace changed connections in the list, and refresh what the change may affect. */
   private merge(changed: readonly Connection[]): void {
     this.set({ lastLiveAt: Date.now() / 1000 });
     const { list, timeline } = this.state;
@@ -158,7 +158,7 @@ export class Journal {
     }
     const answer = await fetchTimeline(id).then(
       (entries) => ({ entries, problem: undefined }),
-      (error: unknown) => ({ problem: problemOfTimeline(error) }),
+      (error: unknown) => ({ problem: classifyTimelineError(error) }),
     );
     const { timeline } = this.state;
     if (timeline?.id === id) {
@@ -174,14 +174,14 @@ export class Journal {
   }
 }
 
-function problemOfTimeline(error: unknown): Problem {
+function classifyTimelineError(error: unknown): Problem {
   if (!(error instanceof ApiError)) {
     return "unreachable";
   }
   return error.status === 404 ? "unknown" : "no journal";
 }
 
-/** Runs a task at once, but leaves at least REFRESH_MS, and three times what the task took, before the next run. */
+/** Runs a task at once. Waits REFRESH_MS before the next run, or three times the task's duration if that is longer. */
 class Throttle {
   private isBusy = false;
   private isRequested = false;

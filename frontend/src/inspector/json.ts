@@ -1,4 +1,4 @@
-/** Reading and showing JSON values whose shape nobody promises: events, answers, log records, messages of clients. */
+/** Read and show JSON values of unknown shape: events, answers, log records, clients' messages. */
 
 export type Facts = Readonly<Record<string, unknown>>;
 
@@ -10,7 +10,7 @@ export function toObject(value: unknown): Facts {
   return isObject(value) ? value : {};
 }
 
-/** Return a text that is not empty, or a number as text. */
+/** Return a text that is not empty, or a number as text; undefined for any other value. */
 export function toText(value: unknown): string | undefined {
   if (typeof value === "number") {
     return String(value);
@@ -36,11 +36,11 @@ const MAX_DEPTH = 64;
 /** Return JSON with line breaks and indentation. A text that is itself an object or array in JSON is shown as that. */
 export function formatJson(value: unknown): string {
   const compact = typeof value === "string" ? value : compactJson(value);
-  if (!/^\s*[[{]/.test(compact) || nesting(compact) > MAX_DEPTH) {
-    return revealHidden(compact);
+  if (!/^\s*[[{]/.test(compact) || measureNesting(compact) > MAX_DEPTH) {
+    return escapeHiddenCharacters(compact);
   }
   const parsed = parse(compact);
-  return revealHidden(parsed === undefined ? compact : JSON.stringify(parsed, undefined, 2));
+  return escapeHiddenCharacters(parsed === undefined ? compact : JSON.stringify(parsed, undefined, 2));
 }
 
 function compactJson(value: unknown): string {
@@ -51,8 +51,12 @@ function compactJson(value: unknown): string {
   }
 }
 
-/** Return how deeply a JSON text is nested, or more. The indentation of 16,000 nested lists would have 500 MB. */
-function nesting(text: string): number {
+/**
+ * Return how deeply a JSON text is nested. Brackets within strings count, too, so the result may be too high.
+ *
+ * Deep nesting must not be indented: the indentation of 16,000 nested lists would have 500 MB.
+ */
+function measureNesting(text: string): number {
   let depth = 0;
   let deepest = 0;
   for (const character of text) {
@@ -67,20 +71,20 @@ function nesting(text: string): number {
 }
 
 /**
- * Replace control characters and those that change the direction of text by their codes.
+ * Escape control characters, and characters that change the direction of text.
  *
- * A client's text could otherwise show as another text than was sent.
+ * Otherwise a client's text could look different from what was sent.
  */
-export function revealHidden(text: string): string {
+export function escapeHiddenCharacters(text: string): string {
   return text.replace(/(?![\n\t])[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu, (character) => {
     const code = character.codePointAt(0) ?? 0;
     return `\\u${code.toString(16).padStart(4, "0")}`;
   });
 }
 
-/** Return the text as one line of at most so many characters. */
+/** Return the text as one line of at most `limit` characters. */
 export function shorten(text: string, limit = 160): string {
-  const line = revealHidden(text.replace(/\s+/g, " ").trim());
+  const line = escapeHiddenCharacters(text.replace(/\s+/g, " ").trim());
   const characters = Array.from(line.slice(0, limit * 2 + 2));
   return characters.length > limit ? `${characters.slice(0, limit).join("")}…` : characters.join("");
 }

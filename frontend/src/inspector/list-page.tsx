@@ -2,25 +2,25 @@ import { memo, useEffect, useState } from "react";
 import type { Connection } from "./api";
 import { formatCount, formatIso, formatTime } from "./format";
 import type { ListState } from "./journal";
-import { revealHidden } from "./json";
+import { escapeHiddenCharacters } from "./json";
 import { formatRoute } from "./route";
 
 interface ListPageProps {
   list: ListState;
-  /** The connection whose timeline the reader comes from. */
-  cameFrom: string | undefined;
+  /** The connection whose timeline was shown before. */
+  previousId: string | undefined;
 }
 
 /** The connections that match the search, the newest first. */
-export function ListPage({ list, cameFrom }: ListPageProps) {
+export function ListPage({ list, previousId }: ListPageProps) {
   const { search, connections } = list;
   const count = describeCount(list);
   const announcement = useAnnouncedCount(search, count);
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: the focus returns once, when the list comes back
   useEffect(() => {
-    if (cameFrom !== undefined && document.activeElement === document.body) {
-      document.getElementById(linkId(cameFrom))?.focus();
+    if (previousId !== undefined && document.activeElement === document.body) {
+      document.getElementById(makeLinkId(previousId))?.focus();
     }
   }, []);
 
@@ -33,7 +33,7 @@ export function ListPage({ list, cameFrom }: ListPageProps) {
         {announcement}
       </p>
       {search !== undefined && connections.length === 0 ? (
-        <Empty list={list} />
+        <EmptyList list={list} />
       ) : (
         connections.length > 0 && <ConnectionTable connections={connections} />
       )}
@@ -51,7 +51,7 @@ export function describeCount({ search, connections, total }: ListState): string
   return search === "" ? formatCount(total) : `${formatCount(total)} found`;
 }
 
-/** Announce the count when the search has changed, and not at every new connection. */
+/** Announce the count when the search has changed, but not at every new connection. */
 function useAnnouncedCount(search: string | undefined, count: string): string {
   const [announcement, setAnnouncement] = useState("");
   // biome-ignore lint/correctness/useExhaustiveDependencies: a count that changes by itself is not announced
@@ -59,7 +59,7 @@ function useAnnouncedCount(search: string | undefined, count: string): string {
   return announcement;
 }
 
-function Empty({ list: { search, problem } }: { list: ListState }) {
+function EmptyList({ list: { search, problem } }: { list: ListState }) {
   if (problem !== undefined) {
     return null; // the notice above says why
   }
@@ -67,7 +67,7 @@ function Empty({ list: { search, problem } }: { list: ListState }) {
     <p className="nothing">
       {search ? (
         <>
-          Nothing has the id <code>{revealHidden(search)}</code>. The journal keeps the latest 20,000 steps.
+          Nothing has the id <code>{escapeHiddenCharacters(search)}</code>. The journal keeps the latest 20,000 steps.
         </>
       ) : (
         "No connection yet. Connect with the page or with a client of your own, and it appears here."
@@ -109,13 +109,17 @@ const ConnectionRow = memo(function ConnectionRow({ connection }: { connection: 
   return (
     <tr data-state={state}>
       <th scope="row">
-        <a id={linkId(id)} href={formatRoute({ page: "connection", id })}>
-          <code>{revealHidden(id)}</code>
+        <a id={makeLinkId(id)} href={formatRoute({ page: "connection", id })}>
+          <code>{escapeHiddenCharacters(id)}</code>
         </a>
       </th>
       <td className="state-cell">{text}</td>
       <td className="user" data-label="User" data-empty={userId === undefined}>
-        {userId === undefined ? <None /> : <code title={revealHidden(userId)}>{revealHidden(userId)}</code>}
+        {userId === undefined ? (
+          <None />
+        ) : (
+          <code title={escapeHiddenCharacters(userId)}>{escapeHiddenCharacters(userId)}</code>
+        )}
       </td>
       <td className="opened" data-label="Opened">
         <Time at={openedAt} />
@@ -126,7 +130,7 @@ const ConnectionRow = memo(function ConnectionRow({ connection }: { connection: 
         ) : (
           <>
             <Time at={endedAt} />
-            {cause !== undefined && <span className="cause"> {revealHidden(cause)}</span>}
+            {cause !== undefined && <span className="cause"> {escapeHiddenCharacters(cause)}</span>}
           </>
         )}
       </td>
@@ -158,6 +162,6 @@ function None() {
   return <span className="none">–</span>;
 }
 
-function linkId(id: string): string {
+function makeLinkId(id: string): string {
   return `connection-${id}`;
 }

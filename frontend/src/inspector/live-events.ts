@@ -1,4 +1,4 @@
-/** The stream of changes, which connects again by itself. */
+/** The stream of changed connections, which reconnects by itself. */
 
 import { type Connection, EVENTS_URL, parseConnections } from "./api";
 import { parseObject } from "./json";
@@ -6,8 +6,8 @@ import { parseObject } from "./json";
 /**
  * - `connecting`: the first attempt.
  * - `live`: changes arrive.
- * - `lost`: nobody answers, so the local run has ended; attempts go on.
- * - `paused`: the reader wants the page to stand still.
+ * - `lost`: the server does not answer, because the local run has ended; it keeps retrying.
+ * - `paused`: the reader has paused the updates.
  */
 export type StreamState = "connecting" | "live" | "lost" | "paused";
 
@@ -22,7 +22,8 @@ export interface LiveEventsOptions {
 /**
  * Server-sent events with reconnect.
  *
- * EventSource gives up at an HTTP error, and browsers differ at a refused connection. So each attempt is a new one.
+ * EventSource does not reconnect after an HTTP error, and browsers differ after a refused connection. So each attempt
+ * creates a new EventSource.
  */
 export class LiveEvents {
   private source: EventSource | undefined;
@@ -31,7 +32,7 @@ export class LiveEvents {
 
   constructor(private readonly options: LiveEventsOptions) {}
 
-  /** Connect now, also in place of a later attempt. */
+  /** Connect now, and cancel the next scheduled attempt. */
   connect(): void {
     this.close();
     const source = new EventSource(EVENTS_URL);
@@ -51,7 +52,7 @@ export class LiveEvents {
     };
   }
 
-  /** Close the stream and stop trying. */
+  /** Close the stream and stop retrying. */
   close(): void {
     clearTimeout(this.timer);
     this.source?.close();

@@ -1,7 +1,7 @@
-/** What the reason codes in the functions' log records mean. A code that is not here is shown as it is. */
+/** The meaning of the reason codes in the functions' log records. A code that is not listed is shown unchanged. */
 
 const MEANINGS: Record<string, string> = {
-  missing_origin: "the client sent no Origin header, and the stack asks for one",
+  missing_origin: "the client sent no Origin header, and the stack requires one",
   origin_not_allowed: "the page's origin is not among the allowed origins",
   missing_token: "the client sent no token",
   exceeded_size: "the token is too long",

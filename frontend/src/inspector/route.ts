@@ -1,4 +1,4 @@
-/** What the page shows, as the part of its address after `#`. */
+/** The page's route, which is the fragment of its URL. */
 
 import type { ConnectionPage } from "./api";
 
@@ -18,12 +18,13 @@ export function parseRoute(hash: string): Route {
 
 export function formatRoute(route: Route): string {
   if (route.page === "connection") {
-    return CONNECTION + encodeURIComponent(route.id).replaceAll("%3D", "="); // ids end with it, and it may stay
+    // Ids end with "=", which a fragment may contain.
+    return CONNECTION + encodeURIComponent(route.id).replaceAll("%3D", "=");
   }
   return route.search === "" ? "#/" : `#/?${new URLSearchParams({ search: route.search })}`;
 }
 
-/** Return the connection that a search means: the one with this id, or the only match. */
+/** Return the id of the connection to open after a search: the one with exactly this id, or the only match. */
 export function chooseConnection(search: string, { connections, total }: ConnectionPage): string | undefined {
   const exact = connections.find(({ id }) => id === search.trim());
   return (exact ?? (total === 1 ? connections[0] : undefined))?.id;

@@ -1,8 +1,8 @@
 import { useState } from "react";
 import { CopyButton } from "./copy-button";
 import { formatDuration, formatIso, formatOffset } from "./format";
-import { nameIds, traceIdOf } from "./ids";
-import { formatJson, revealHidden } from "./json";
+import { findTraceId, nameIds } from "./ids";
+import { escapeHiddenCharacters, formatJson } from "./json";
 import { describeEntry } from "./sentences";
 import type { Row } from "./timeline";
 import { layOut } from "./waterfall";
@@ -34,7 +34,7 @@ export function RowView({ row, connectionId, origin }: RowProps) {
         {isOpen && (
           <div className="details">
             {waterfall ? (
-              <WaterfallTable waterfall={waterfall} traceId={traceIdOf(row)} />
+              <WaterfallTable waterfall={waterfall} traceId={findTraceId(row)} />
             ) : (
               sentence.blocks.map(({ label, value }) => (
                 <section key={label} aria-label={label}>
@@ -76,7 +76,7 @@ function Ids({ row, connectionId }: { row: Row; connectionId: string }) {
           <div key={id}>
             <dt>{name}</dt>
             <dd>
-              <code>{revealHidden(id)}</code> <CopyButton name={name} text={id} />
+              <code>{escapeHiddenCharacters(id)}</code> <CopyButton name={name} text={id} />
             </dd>
           </div>
         ))}

@@ -3,12 +3,12 @@ import type { Journal } from "./journal";
 import type { Route } from "./route";
 import { navigate, replaceRoute } from "./use-route";
 
-const TYPING_MS = 250;
+const TYPING_PAUSE_MS = 250;
 
 interface SearchFormProps {
   journal: Journal;
   route: Route;
-  /** A search means this connection. */
+  /** Called with the connection that the search has found. */
   onOpen(id: string): void;
 }
 
@@ -20,8 +20,8 @@ export function SearchForm({ journal, route, onOpen }: SearchFormProps) {
   const shown = route.page === "list" ? route.search : "";
   const [text, setText] = useState(shown);
 
-  useEffect(() => setText(shown), [shown]); // the back button, or a link
-  useEffect(() => focusBySlash(field.current as HTMLInputElement), []);
+  useEffect(() => setText(shown), [shown]); // the back button or a link may change the search
+  useEffect(() => focusOnSlash(field.current as HTMLInputElement), []);
   useEffect(() => () => clearTimeout(timer.current), []);
 
   function show(search: string) {
@@ -33,10 +33,10 @@ export function SearchForm({ journal, route, onOpen }: SearchFormProps) {
     }
   }
 
-  function type(value: string) {
+  function handleTyping(value: string) {
     setText(value);
     clearTimeout(timer.current);
-    timer.current = setTimeout(() => show(value.trim()), TYPING_MS);
+    timer.current = setTimeout(() => show(value.trim()), TYPING_PAUSE_MS);
   }
 
   async function submit() {
@@ -55,7 +55,7 @@ export function SearchForm({ journal, route, onOpen }: SearchFormProps) {
       return;
     }
     if (route.page === "list") {
-      show(search); // so that the back button returns to what was found
+      show(search); // so that the back button returns to the results
     }
     setText("");
     onOpen(found);
@@ -82,7 +82,7 @@ export function SearchForm({ journal, route, onOpen }: SearchFormProps) {
           enterKeyHint="search"
           aria-keyshortcuts="/"
           aria-describedby={`${id}-hint`}
-          onChange={(event) => type(event.target.value)}
+          onChange={(event) => handleTyping(event.target.value)}
         />
         <p className="hint" id={`${id}-hint`}>
           Connection, request, trace or user id. <span className="keys">Press / to search, Enter to open.</span>
@@ -92,7 +92,7 @@ export function SearchForm({ journal, route, onOpen }: SearchFormProps) {
   );
 }
 
-function focusBySlash(field: HTMLInputElement): () => void {
+function focusOnSlash(field: HTMLInputElement): () => void {
   const listen = (event: KeyboardEvent) => {
     const isTyping = event.target instanceof HTMLElement && event.target.matches("input, textarea, select");
     if (event.key === "/" && !event.ctrlKey && !event.metaKey && !event.altKey && !isTyping) {

@@ -1,4 +1,4 @@
-/** The journal's entries in plain words. Everything in them may come from a stranger: it is text and stays text. */
+/** Describe the journal's entries in plain words. Their content is untrusted, and is only shown as text. */
 
 import type { Entry } from "./api";
 import { formatDuration } from "./format";
@@ -58,13 +58,13 @@ export function describeCause(cause: string | undefined): { text: string; tone: 
   return known ?? { text: `Closed: ${shorten(cause)}`, tone: "plain" };
 }
 
-/** Return the sentence for an entry by itself. */
+/** Return the sentence for one entry. */
 export function describeEntry(entry: Entry): Sentence {
-  const describe = Object.hasOwn(DESCRIBE, entry.kind) ? DESCRIBE[entry.kind] : undefined;
+  const describe = Object.hasOwn(DESCRIBERS, entry.kind) ? DESCRIBERS[entry.kind] : undefined;
   return describe?.(entry.facts) ?? { text: shorten(entry.kind), tone: "plain", blocks: collectBlocks(entry.facts) };
 }
 
-const DESCRIBE: Record<string, (facts: Facts) => Sentence> = {
+const DESCRIBERS: Record<string, (facts: Facts) => Sentence> = {
   handshake: describeHandshake,
   invocation: describeInvocation,
   decision: describeDecision,
@@ -94,7 +94,7 @@ function describeInvocation(facts: Facts): Sentence {
     ...collectBlocks(toObject(facts.answer), ["policyDocument", "Policy"]),
   ];
   const role = isAuthorizer(facts) ? "as the authorizer" : `for ${shorten(toText(facts.purpose) ?? "no route")}`;
-  const duration = durationOf(facts);
+  const duration = getDuration(facts);
   const error = describeError(facts);
   if (error !== undefined) {
     const after = duration === undefined ? "" : ` after ${formatDuration(duration)}`;
@@ -127,7 +127,7 @@ export function isAuthorizer(facts: Facts): boolean {
 }
 
 /** Return how long an invocation took; undefined while it is running. */
-export function durationOf(facts: Facts): number | undefined {
+export function getDuration(facts: Facts): number | undefined {
   const [start, end] = [toNumber(facts.startedAt), toNumber(facts.endedAt)];
   return start === undefined || end === undefined ? undefined : Math.max(0, end - start);
 }
@@ -155,14 +155,14 @@ function describeDecision(facts: Facts): Sentence {
   }
   const body = toText(facts.body);
   return {
-    text: `API Gateway answered ${status ?? "?"}${body ? `: ${quote(messageOf(body))}` : ""}`,
+    text: `API Gateway answered ${status ?? "?"}${body ? `: ${quote(findMessage(body))}` : ""}`,
     tone: "error",
     blocks,
   };
 }
 
 /** Return the title of a handshake's step. */
-export function titleHandshake(decision: Facts | undefined): { text: string; tone: Tone } {
+export function makeHandshakeTitle(decision: Facts | undefined): { text: string; tone: Tone } {
   if (decision === undefined) {
     return { text: "Handshake, not decided yet", tone: "plain" };
   }
@@ -181,7 +181,7 @@ function describeMessage(facts: Facts): Sentence {
   };
 }
 
-/** What became of a message. */
+/** The outcome of a message. */
 export interface Outcome {
   /** Seconds until the function ended; undefined while it is running. */
   readonly duration?: number | undefined;
@@ -190,7 +190,10 @@ export interface Outcome {
 }
 
 /** Return the title of a message's step. */
-export function titleMessage(message: Facts, { duration, error, isRunning }: Outcome): { text: string; tone: Tone } {
+export function makeMessageTitle(
+  message: Facts,
+  { duration, error, isRunning }: Outcome,
+): { text: string; tone: Tone } {
   const route = toText(message.routeKey);
   const subject = route ? `Message on route ${shorten(route)}` : "Message without a route";
   if (error !== undefined) {
@@ -211,7 +214,7 @@ const SENDERS: Record<string, string> = {
 function describeFrame(facts: Facts): Sentence {
   const from = toText(facts.from) ?? "";
   const sender = Object.hasOwn(SENDERS, from) ? SENDERS[from] : shorten(from);
-  const error = errorOfFrame(facts);
+  const error = findFrameError(facts);
   const body = error ?? toText(facts.body);
   return {
     text: `Sent to the client${sender ? ` by ${sender}` : ""}: ${body ? quote(body) : "an empty frame"}`,
@@ -221,7 +224,7 @@ function describeFrame(facts: Facts): Sentence {
 }
 
 /** Return the text of an error frame; undefined for any other frame. */
-export function errorOfFrame(facts: Facts): string | undefined {
+export function findFrameError(facts: Facts): string | undefined {
   const { error, message, requestId } = parseObject(facts.body);
   const isError = facts.from === "gateway" || toText(error) !== undefined || toText(requestId) !== undefined;
   return isError ? (toText(message) ?? toText(error)) : undefined;
@@ -298,12 +301,12 @@ function describeLog(facts: Facts): Sentence {
 }
 
 function describeTrace(facts: Facts): Sentence {
-  const name = toText(documentOf(facts).name);
+  const name = toText(getDocument(facts).name);
   return { text: `Trace${name ? ` of ${shorten(name)}` : ""}`, tone: "plain", blocks: collectBlocks(facts) };
 }
 
 /** Return the X-Ray document of a `trace` entry: the facts themselves, or their only member. */
-export function documentOf(facts: Facts): Facts {
+export function getDocument(facts: Facts): Facts {
   return isObject(facts.document) ? facts.document : facts;
 }
 
@@ -337,7 +340,7 @@ function describeEnd(facts: Facts): Sentence {
 }
 
 /** Return the title of the end's step. */
-export function titleEnd(facts: Facts): { text: string; tone: Tone } {
+export function makeEndTitle(facts: Facts): { text: string; tone: Tone } {
   const { text, tone } = describeCause(toText(facts.cause));
   return { text, tone };
 }
@@ -350,8 +353,8 @@ function collectBlocks(facts: Facts, ...labels: [name: string, label: string][])
   });
 }
 
-/** Return the message in an answer of API Gateway, which IAM writes with a capital; the whole text of any other. */
-function messageOf(body: string): string {
+/** Return the message in the body of an answer, whose key IAM capitalizes; the whole body if it has none. */
+function findMessage(body: string): string {
   const { message, Message } = parseObject(body);
   return toText(message) ?? toText(Message) ?? body;
 }

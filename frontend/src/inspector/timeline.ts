@@ -1,5 +1,5 @@
 /**
- * The timeline of a connection: steps in order, each with what belongs to it.
+ * The timeline of a connection: steps in order, each with the entries that belong to it.
  *
  * The journal joins entries by ids. An invocation belongs to the handshake or message with the same request id of API
  * Gateway. A log line, an AWS call and a trace belong to the invocation with which they share the most ids.
@@ -12,14 +12,14 @@ import { findReason, type Reason } from "./reasons";
 import {
   describeEntry,
   describeError,
-  documentOf,
-  errorOfFrame,
+  findFrameError,
+  getDocument,
   isAuthorizer,
+  makeEndTitle,
+  makeHandshakeTitle,
+  makeMessageTitle,
   nameCaller,
   type Tone,
-  titleEnd,
-  titleHandshake,
-  titleMessage,
 } from "./sentences";
 
 export interface Row {
@@ -57,7 +57,7 @@ interface Draft {
 
 export function buildTimeline(connectionId: string, entries: readonly Entry[]): Timeline {
   const ordered = entries
-    .map((entry) => ({ entry, at: startOf(entry) }))
+    .map((entry) => ({ entry, at: findStart(entry) }))
     .sort((one, other) => one.at - other.at)
     .map(({ entry }) => entry);
   const drafts = joinEntries(connectionId, ordered);
@@ -71,22 +71,22 @@ export function buildTimeline(connectionId: string, entries: readonly Entry[]): 
 }
 
 function joinEntries(connectionId: string, entries: readonly Entry[]): Draft[] {
-  const makeRow = rowMaker();
+  const makeRow = createRowMaker();
   const drafts: Draft[] = [];
   const byRequest = new Map<string, Draft>();
-  const ownKeys = (entry: Entry) => entry.keys.filter((key) => key !== connectionId);
-  const begin = (entry: Entry, row: Row): Draft => {
+  const listOtherKeys = (entry: Entry) => entry.keys.filter((key) => key !== connectionId);
+  const beginStep = (entry: Entry, row: Row): Draft => {
     const draft = { key: row.key, at: row.at, head: entry, rows: [row] };
     drafts.push(draft);
     return draft;
   };
 
-  // What happens to a connection begins a step.
+  // A handshake, a message and the end of the connection begin a step.
   const rest: Entry[] = [];
   for (const entry of entries) {
     if (entry.kind === "handshake" || entry.kind === "message" || entry.kind === "end") {
-      const draft = begin(entry, makeRow(entry));
-      for (const key of ownKeys(entry)) {
+      const draft = beginStep(entry, makeRow(entry));
+      for (const key of listOtherKeys(entry)) {
         byRequest.set(key, draft);
       }
     } else {
@@ -96,14 +96,14 @@ function joinEntries(connectionId: string, entries: readonly Entry[]): Draft[] {
   const end = drafts.find(({ head }) => head.kind === "end");
   const handshake = drafts.find(({ head }) => head.kind === "handshake");
   const findStep = (entry: Entry) =>
-    ownKeys(entry)
+    listOtherKeys(entry)
       .map((key) => byRequest.get(key))
       .find((draft) => draft !== undefined);
 
-  /** Put a row where it belongs; a row that belongs nowhere is a step of its own. Return the rows around it. */
+  /** Add a row to `rows`, or begin a step with it if there are none. Return the rows that it was added to. */
   const attach = (row: Row, rows: Row[] | undefined): Row[] => {
     rows?.push(row);
-    return rows ?? begin(row.entry, row).rows;
+    return rows ?? beginStep(row.entry, row).rows;
   };
 
   // An invocation belongs to the step of its request.
@@ -114,43 +114,44 @@ function joinEntries(connectionId: string, entries: readonly Entry[]): Draft[] {
     const step = findStep(entry) ?? (entry.facts.purpose === "$disconnect" ? end : undefined);
     attach(row, step?.rows);
     invocations.push(row);
-    for (const key of ownKeys(entry)) {
+    for (const key of listOtherKeys(entry)) {
       const sharing = byKey.get(key) ?? [];
       sharing.push(row);
       byKey.set(key, sharing);
     }
   }
 
-  // The others belong to an invocation, to a step, or to the connection alone.
+  // Other entries belong to an invocation, to a step, or only to the connection.
   const running = new RunningInvocations(invocations);
   const traces = new Map<string, Row>();
-  let called: { at: number; rows: Row[] } | undefined; // the latest call of @connections
+  let lastCall: { at: number; rows: Row[] } | undefined; // of @connections
   for (const entry of rest.filter(({ kind }) => kind !== "invocation")) {
-    const trace = entry.kind === "trace" ? traces.get(traceKey(entry)) : undefined;
+    const trace = entry.kind === "trace" ? traces.get(getTraceKey(entry)) : undefined;
     if (trace) {
-      trace.documents?.push(documentOf(entry.facts));
+      trace.documents?.push(getDocument(entry.facts));
       continue;
     }
     const row = makeRow(entry);
     switch (entry.kind) {
       case "trace":
-        traces.set(traceKey(entry), row);
-        attach(row, findOwner(ownKeys(entry), byKey)?.children);
+        traces.set(getTraceKey(entry), row);
+        attach(row, findOwner(listOtherKeys(entry), byKey)?.children);
         break;
       case "log":
       case "call":
-        attach(row, findOwner(ownKeys(entry), byKey)?.children ?? findStep(entry)?.rows);
+        attach(row, findOwner(listOtherKeys(entry), byKey)?.children ?? findStep(entry)?.rows);
         break;
       case "management":
-        called = {
+        lastCall = {
           at: entry.at,
-          rows: attach(row, (findOwner(ownKeys(entry), byKey) ?? running.find(entry))?.children),
+          rows: attach(row, (findOwner(listOtherKeys(entry), byKey) ?? running.find(entry))?.children),
         };
         break;
       case "frame": {
-        // A frame that was sent by a call of @connections stands beside the call.
-        const isOfCall = entry.facts.from === "@connections" && called && entry.at - called.at < SAME_CALL_SECONDS;
-        attach(row, findStep(entry)?.rows ?? (isOfCall ? called?.rows : undefined));
+        // A frame that a call of @connections sent belongs beside the call.
+        const isSentByCall =
+          entry.facts.from === "@connections" && lastCall && entry.at - lastCall.at < SAME_CALL_SECONDS;
+        attach(row, findStep(entry)?.rows ?? (isSentByCall ? lastCall?.rows : undefined));
         break;
       }
       default:
@@ -164,20 +165,20 @@ function joinEntries(connectionId: string, entries: readonly Entry[]): Draft[] {
 }
 
 /** Make rows with keys that stay the same when entries are added, so that open details stay open. */
-function rowMaker(): (entry: Entry) => Row {
+function createRowMaker(): (entry: Entry) => Row {
   const seen = new Map<string, number>();
   return (entry) => {
     const name = `${entry.kind} ${entry.at} ${entry.keys.join(" ")}`;
     const count = seen.get(name) ?? 0;
     seen.set(name, count + 1);
-    const row: Row = { key: `${name} ${count}`, entry, at: startOf(entry), children: [] };
-    return entry.kind === "trace" ? { ...row, documents: [documentOf(entry.facts)] } : row;
+    const row: Row = { key: `${name} ${count}`, entry, at: findStart(entry), children: [] };
+    return entry.kind === "trace" ? { ...row, documents: [getDocument(entry.facts)] } : row;
   };
 }
 
 /** Return when an entry begins. An invocation and a trace are recorded when they end. */
-function startOf({ at, kind, facts }: Entry): number {
-  return toNumber(kind === "trace" ? documentOf(facts).start_time : facts.startedAt) ?? at;
+function findStart({ at, kind, facts }: Entry): number {
+  return toNumber(kind === "trace" ? getDocument(facts).start_time : facts.startedAt) ?? at;
 }
 
 function sortRows(rows: Row[]): void {
@@ -188,7 +189,7 @@ function sortRows(rows: Row[]): void {
   }
 }
 
-/** Return the invocation that shares the most ids; of several the last one. */
+/** Return the invocation that shares the most ids; if there are several, the last of them. */
 function findOwner(keys: readonly string[], byKey: ReadonlyMap<string, readonly Row[]>): Row | undefined {
   const shared = new Map<Row, number>();
   for (const key of new Set(keys)) {
@@ -229,32 +230,37 @@ class RunningInvocations {
   }
 }
 
-function traceKey(entry: Entry): string {
-  return toText(documentOf(entry.facts).trace_id) ?? entry.keys.join(" ");
+function getTraceKey(entry: Entry): string {
+  return toText(getDocument(entry.facts).trace_id) ?? entry.keys.join(" ");
 }
 
 function finishStep({ key, at, head, rows }: Draft): Step {
   const all = [...walk(rows)];
-  const { text, tone } = titleStep(head, at, all);
+  const { text, tone } = makeStepTitle(head, at, all);
   const reason = findReason(head, all);
   const isRepeated = reason && text.endsWith(`: ${shorten(reason.text)}`);
   return { key, at, title: text, tone, reason: isRepeated ? undefined : reason, rows };
 }
 
-function titleStep(head: Entry, at: number, rows: readonly Row[]): { text: string; tone: Tone } {
+function makeStepTitle(head: Entry, at: number, rows: readonly Row[]): { text: string; tone: Tone } {
   switch (head.kind) {
     case "handshake":
-      return titleHandshake(rows.find(({ entry }) => entry.kind === "decision")?.entry.facts);
+      return makeHandshakeTitle(rows.find(({ entry }) => entry.kind === "decision")?.entry.facts);
     case "message": {
-      const ran = rows.find(({ entry }) => entry.kind === "invocation");
-      const failure = rows.find(({ entry }) => entry.kind === "frame" && errorOfFrame(entry.facts) !== undefined);
-      const error = (ran && describeError(ran.entry.facts)) ?? (failure && errorOfFrame(failure.entry.facts));
-      const endedAt = toNumber(head.facts.endedAt) ?? (ran && toNumber(ran.entry.facts.endedAt));
+      const invocation = rows.find(({ entry }) => entry.kind === "invocation");
+      const failure = rows.find(({ entry }) => entry.kind === "frame" && findFrameError(entry.facts) !== undefined);
+      const error =
+        (invocation && describeError(invocation.entry.facts)) ?? (failure && findFrameError(failure.entry.facts));
+      const endedAt = toNumber(head.facts.endedAt) ?? (invocation && toNumber(invocation.entry.facts.endedAt));
       const duration = endedAt === undefined ? undefined : Math.max(0, endedAt - at);
-      return titleMessage(head.facts, { duration, error, isRunning: ran !== undefined && endedAt === undefined });
+      return makeMessageTitle(head.facts, {
+        duration,
+        error,
+        isRunning: invocation !== undefined && endedAt === undefined,
+      });
     }
     case "end":
-      return titleEnd(head.facts);
+      return makeEndTitle(head.facts);
     default: {
       const title = Object.hasOwn(OTHER_TITLES, head.kind) ? OTHER_TITLES[head.kind] : undefined;
       return { text: title ?? shorten(head.kind), tone: describeEntry(head).tone };
@@ -262,7 +268,7 @@ function titleStep(head: Entry, at: number, rows: readonly Row[]): { text: strin
   }
 }
 
-/** Titles of entries that belong to no handshake, message or end. */
+/** Titles of steps that begin with another entry than a handshake, a message or an end. */
 const OTHER_TITLES: Record<string, string> = {
   invocation: "Invocation",
   decision: "Decision about the handshake",
@@ -273,7 +279,7 @@ const OTHER_TITLES: Record<string, string> = {
   trace: "Trace",
 };
 
-/** Yield rows with all that is in them. */
+/** Yield the rows and all their descendants. */
 export function* walk(rows: readonly Row[]): Generator<Row> {
   for (const row of rows) {
     yield row;

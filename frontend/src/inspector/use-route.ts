@@ -7,12 +7,12 @@ export function useRoute(): Route {
   return parseRoute(useSyncExternalStore(subscribe, () => location.hash));
 }
 
-/** Show something else; the browser's back button returns from it. */
+/** Go to a route, and keep the current one in the browser's history. */
 export function navigate(route: Route): void {
   location.hash = formatRoute(route);
 }
 
-/** Show something else in place of what is shown. */
+/** Go to a route, and replace the current one in the browser's history. */
 export function replaceRoute(route: Route): void {
   history.replaceState(null, "", formatRoute(route));
   dispatchEvent(new HashChangeEvent("hashchange"));

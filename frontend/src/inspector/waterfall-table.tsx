@@ -1,4 +1,4 @@
-import { traceUrl } from "./api";
+import { makeTraceUrl } from "./api";
 import { formatDuration, formatOffset } from "./format";
 import { shorten } from "./json";
 import type { Waterfall } from "./waterfall";
@@ -44,7 +44,7 @@ export function WaterfallTable({ waterfall, traceId }: { waterfall: Waterfall; t
       )}
       {traceId !== undefined && (
         <p>
-          <a href={traceUrl(traceId)} download={`trace-${traceId}.json`}>
+          <a href={makeTraceUrl(traceId)} download={`trace-${traceId}.json`}>
             Save the trace as JSON
           </a>
         </p>

@@ -1,5 +1,5 @@
 /**
- * The arithmetic of a trace's waterfall.
+ * The layout of a trace's waterfall.
  *
  * https://docs.aws.amazon.com/xray/latest/devguide/xray-api-segmentdocuments.html
  */
@@ -52,7 +52,7 @@ export function layOut(documents: readonly unknown[]): Waterfall {
   const placed = new Set<string>();
   const place = (segment: Segment, depth: number) => {
     if (placed.has(segment.id)) {
-      return; // parents that form a circle
+      return; // its parents form a cycle
     }
     placed.add(segment.id);
     spans.push(makeSpan(segment, depth, first, duration));
@@ -64,14 +64,9 @@ export function layOut(documents: readonly unknown[]): Waterfall {
     place(root, 0);
   }
   for (const segment of all) {
-    place(segment, 0); // only segments of a circle are left
+    place(segment, 0); // only segments of a cycle are left
   }
   return { spans, duration };
-}
-
-/** Return the trace id of a segment document. */
-export function findTraceId(document: unknown): string | undefined {
-  return toText(toObject(document).trace_id);
 }
 
 function collectSegments(documents: readonly unknown[]): Map<string, Segment> {
@@ -119,8 +114,8 @@ function groupByParent(all: readonly Segment[], known: ReadonlyMap<string, Segme
 }
 
 function makeSpan({ id, start, end, document }: Segment, depth: number, first: number, duration: number): Span {
-  const percent = (seconds: number) => (duration > 0 ? (seconds / duration) * 100 : 0);
-  const width = duration > 0 ? percent((end ?? first + duration) - start) : 100;
+  const toPercent = (seconds: number) => (duration > 0 ? (seconds / duration) * 100 : 0);
+  const width = duration > 0 ? toPercent((end ?? first + duration) - start) : 100;
   const shown = Math.min(100, Math.max(MIN_WIDTH, width));
   return {
     id,
@@ -130,7 +125,7 @@ function makeSpan({ id, start, end, document }: Segment, depth: number, first: n
     duration: end === undefined ? undefined : end - start,
     hasFailed: document.error === true || document.fault === true || document.throttle === true,
     note: describeNote(document),
-    bar: { left: Math.min(percent(start - first), 100 - shown), width: shown },
+    bar: { left: Math.min(toPercent(start - first), 100 - shown), width: shown },
   };
 }
 
