@@ -29,7 +29,7 @@ from tests.container.deployment.surroundings import (
     remove_new_tags,
 )
 from tests.fixtures import ROOT
-from tests.fixtures.engine import docker, unavailable
+from tests.fixtures.engine import docker, skip_or_fail
 
 STACK = "WebSocketCognito"
 SECOND = "Second"
@@ -81,7 +81,7 @@ def surroundings(
     images: None, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Surroundings]:
     if shutil.which("docker-registry") is None:
-        unavailable(pytestconfig, "there is no docker-registry: install one, e.g. Debian's package of that name")
+        skip_or_fail(pytestconfig, "there is no docker-registry: install one, e.g. Debian's package of that name")
     folder = tmp_path_factory.mktemp("deployment")
     with ExitStack() as stack:
         aws_url = stack.enter_context(local_aws(folder))
