@@ -64,7 +64,7 @@ class LeakDetector:
         cognito = self.page.local_run.settings["userPoolEndpoint"]
         requests = (each for each in self.requests if each.url != cognito)
         texts = (f"{each.url} {each.headers} {each.post_data}" for each in requests)
-        return self.canary.hits({**self.evidence, "requests": "\n".join(texts), "console": "\n".join(console)})
+        return self.canary.find({**self.evidence, "requests": "\n".join(texts), "console": "\n".join(console)})
 
 
 async def run_session(local_run: LocalRun, context: BrowserContext, monkeypatch: pytest.MonkeyPatch) -> LeakDetector:
