@@ -1,6 +1,6 @@
-"""JWKS endpoints that misbehave: three tables, each row with what the endpoint sends and what a client then gets.
+"""JWKS endpoints that misbehave: three tables of what the endpoint sends and what a client then gets.
 
-A client gets `Allow`, `Deny`, or an error, whose message ends with the text in the row; API Gateway answers 500 for it.
+A client gets `Allow`, `Deny`, or an error whose message ends with the text in the row. API Gateway answers 500 to an error.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from tests.fixtures.network import Answer, LoopbackHandler, LoopbackServer, Request
 
-TICK_SECONDS = 0.01  # between two octets of a drip, and between two looks at whether the client is still there
-PATIENCE_SECONDS = 8.0  # less than the function's timeout: then it is the server that hangs up
+TICK_SECONDS = 0.01  # the interval between bytes that drip, and between checks for the client
+PATIENCE_SECONDS = 8.0  # shorter than the function's timeout, so that the server ends the download
 RESET = struct.pack("ii", 1, 0)  # for SO_LINGER: close with an RST
 
 Chaos = Callable[["ChaosServer"], Iterable[bytes]]
-"""Yields all that the server sends for a request, with the status line; b"" waits for the client to hang up."""
+"""Yields all bytes of a response, with the status line; b"" only checks that the client is still connected."""
 Table = dict[str, tuple[Chaos, str | tuple[str, ...]]]
 
 
 class Keys(NamedTuple):
-    signing: RSAKey  # the user pool's
-    rotated: RSAKey  # the user pool's next one
+    signing: RSAKey  # the user pool's key
+    rotated: RSAKey  # the user pool's next key
     attacker: RSAKey
     weak: RSAKey  # 1024 bits
     curve: ECKey
@@ -41,9 +41,9 @@ class Keys(NamedTuple):
 
 
 class ChaosServer(LoopbackServer):
-    """An endpoint whose behaviour `turn` replaces at any time; its redirects lead to `elsewhere`."""
+    """A JWKS endpoint. `switch_to` replaces its behaviour at any time; its redirects lead to `elsewhere`."""
 
-    daemon_threads = False  # none outlives the test
+    daemon_threads = False  # `server_close` joins them, so that none outlives the test
 
     def __init__(self, keys: Keys, elsewhere: str) -> None:
         super().__init__(Answer())
@@ -51,17 +51,17 @@ class ChaosServer(LoopbackServer):
         self.keys = keys
         self.elsewhere = elsewhere
         self.chaos: Chaos = good
-        self.released = threading.Event()  # ends all that hangs or drips
+        self.released = threading.Event()  # ends the behaviours that hang or drip
         self.connections: set[ChaosHandler] = set()  # the open ones
         self._accepting = threading.Event()
         self._accepting.set()
         self._queue: list[socket.socket] = []
 
-    def turn(self, chaos: Chaos) -> None:
+    def switch_to(self, chaos: Chaos) -> None:
         self.chaos = chaos
-        if chaos is never_accepting:
+        if chaos is never_accept:
             self._accepting.clear()
-            self.socket.listen(0)  # one connection may queue up, then the kernel answers no more
+            self.socket.listen(0)  # one connection fills the queue, then the kernel answers no SYN
             self._queue.append(socket.create_connection(("127.0.0.1", self.server_port)))
         else:
             while self._queue:
@@ -84,7 +84,7 @@ class ChaosServer(LoopbackServer):
 
     def __exit__(self, *exception: object) -> None:
         self.released.set()
-        self.turn(silence)
+        self.switch_to(send_nothing)
         super().__exit__(*exception)
 
 
@@ -106,21 +106,21 @@ class ChaosHandler(LoopbackHandler):
         try:
             for octets in self.server.chaos(self.server):
                 self.send(octets)
-        except ConnectionError:  # the client's, or the chaos itself
+        except ConnectionError:  # raised by the client's abort, or by the behaviour itself
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self.connection.close()
 
     def send(self, octets: bytes) -> None:
-        """Send, and raise ConnectionError once the client has hung up, also if nothing can be sent."""
+        """Send. Raise ConnectionError when the client has closed, even if nothing can be sent."""
         while octets:
             try:
                 octets = octets[self.connection.send(octets) :]
             except BlockingIOError:
-                self.expect_client()
+                self.check_client()
                 time.sleep(TICK_SECONDS)
-        self.expect_client()
+        self.check_client()
 
-    def expect_client(self) -> None:
+    def check_client(self) -> None:
         with suppress(BlockingIOError):
             if not self.connection.recv(1, socket.MSG_PEEK):
                 raise ConnectionAbortedError
@@ -133,228 +133,256 @@ class ChaosHandler(LoopbackHandler):
 # Answers
 
 
-def http(body: bytes = b"", status: int = 200, *lines: str) -> bytes:
-    """Return an answer with these header lines, or with a Content-Length."""
+def build_response(body: bytes = b"", status: int = 200, *lines: str) -> bytes:
+    """Return a response with these header lines, by default a Content-Length."""
     head = [f"HTTP/1.1 {status} Chaos", *(lines or [f"Content-Length: {len(body)}"])]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
-def say(octets: bytes, *, hang_up: bool = False) -> Chaos:
-    """Send this; then the client must hang up, as after a good answer, unless the server does."""
+def answer_with(octets: bytes, *, hang_up: bool = False) -> Chaos:
+    """Send bytes, then wait until the client closes, or close with `hang_up`."""
 
-    def said(server: ChaosServer) -> Iterator[bytes]:
+    def send(server: ChaosServer) -> Iterator[bytes]:
         yield octets
         if not hang_up:
             yield from server.wait()
 
-    return said
+    return send
 
 
-def jwk(key: RSAKey | ECKey | OctKey, *, private: bool = False, **changes: object) -> dict[str, object]:
+def build_jwk(key: RSAKey | ECKey | OctKey, *, private: bool = False, **changes: object) -> dict[str, object]:
     return {**key.as_dict(private=private), **changes}
 
 
 def publish(jwks: Callable[[Keys], list[Any]]) -> Chaos:
-    return lambda server: say(http(json.dumps({"keys": jwks(server.keys)}).encode()))(server)
+    return lambda server: answer_with(build_response(json.dumps({"keys": jwks(server.keys)}).encode()))(server)
 
 
-good = publish(lambda keys: [jwk(keys.signing)])
+good = publish(lambda keys: [build_jwk(keys.signing)])
 
 
-def odd(**changes: object) -> Chaos:
-    """Publish the user pool's key and the attacker's, both with these members."""
-    return publish(lambda keys: [{**jwk(key), **changes} for key in (keys.signing, keys.attacker)])
+def publish_with(**changes: object) -> Chaos:
+    """Publish the user pool's key and the attacker's with these members."""
+    return publish(lambda keys: [{**build_jwk(key), **changes} for key in (keys.signing, keys.attacker)])
 
 
-def same_kid(jwks: Callable[[Keys], list[dict[str, object]]]) -> Chaos:
-    """Publish these, all with the `kid` of the user pool's key."""
+def publish_with_same_kid(jwks: Callable[[Keys], list[dict[str, object]]]) -> Chaos:
+    """Publish keys, all with the `kid` of the user pool's key."""
     return publish(lambda keys: [{**each, "kid": keys.signing.kid} for each in jwks(keys)])
 
 
-def spoil(spoilt: Callable[[bytes], bytes], *, hang_up: bool = False) -> Chaos:
-    """Send what a function makes of the good JWK Set."""
+def publish_changed(change: Callable[[bytes], bytes], *, hang_up: bool = False) -> Chaos:
+    """Send what `change` returns for the good JWK Set."""
 
-    def said(server: ChaosServer) -> Iterable[bytes]:
-        jwks = json.dumps({"keys": [jwk(server.keys.signing)]}).encode()
-        return say(spoilt(jwks), hang_up=hang_up)(server)
+    def send(server: ChaosServer) -> Iterable[bytes]:
+        jwks = json.dumps({"keys": [build_jwk(server.keys.signing)]}).encode()
+        return answer_with(change(jwks), hang_up=hang_up)(server)
 
-    return said
+    return send
 
 
-def chunk(size: str) -> Chaos:
-    """Send the good JWK Set as a chunk that gives another size."""
-    return spoil(lambda jwks: b"%b\r\n%b\r\n%b\r\n0\r\n\r\n" % (CHUNKED, size.encode(), jwks))
+def send_chunk(size: str) -> Chaos:
+    """Send the good JWK Set as a chunk with this size field."""
+    return publish_changed(lambda jwks: b"%b\r\n%b\r\n%b\r\n0\r\n\r\n" % (CHUNKED, size.encode(), jwks))
 
 
 def redirect(status: int) -> Chaos:
-    return lambda server: say(http(b"", status, f"Location: {server.elsewhere}", "Content-Length: 0"))(server)
+    return lambda server: answer_with(
+        build_response(b"", status, f"Location: {server.elsewhere}", "Content-Length: 0")
+    )(server)
 
 
 # Behaviour
 
 
-def silence(server: ChaosServer) -> Iterator[bytes]:
+def send_nothing(server: ChaosServer) -> Iterator[bytes]:
     yield from server.wait()
 
 
-def never_accepting(server: ChaosServer) -> Iterable[bytes]:
-    """Never run: `turn` fills the queue of the listening socket."""
+def never_accept(server: ChaosServer) -> Iterable[bytes]:
+    """Do nothing. `switch_to` recognizes this function, and fills the queue of the listening socket."""
     return ()
 
 
-def slow(seconds: float, then: Chaos) -> Chaos:
-    def said(server: ChaosServer) -> Iterator[bytes]:
+def delay(seconds: float, then: Chaos) -> Chaos:
+    def send(server: ChaosServer) -> Iterator[bytes]:
         server.released.wait(seconds)
         yield from then(server)
 
-    return said
+    return send
 
 
 def drip(start: bytes, octets: bytes) -> Chaos:
-    """Send the start at once, then the octets one by one, again and again."""
+    """Send `start` at once, then repeat `octets`, one byte at a time."""
 
-    def said(server: ChaosServer) -> Iterator[bytes]:
+    def send(server: ChaosServer) -> Iterator[bytes]:
         yield start
         for octet, _ in zip(cycle(octets), server.ticks(), strict=False):
             yield bytes([octet])
 
-    return said
+    return send
 
 
 def flood(start: bytes, octets: bytes) -> Chaos:
-    """Send the octets again and again, as fast as possible."""
+    """Send `start`, then repeat `octets` as fast as possible."""
 
-    def said(server: ChaosServer) -> Iterator[bytes]:
+    def send(server: ChaosServer) -> Iterator[bytes]:
         yield start
         for _ in server.ticks(0):
             yield octets * 100
 
-    return said
+    return send
 
 
 def reset(start: bytes) -> Chaos:
-    def said(server: ChaosServer) -> Iterator[bytes]:
+    def send(server: ChaosServer) -> Iterator[bytes]:
         yield start
         raise ConnectionResetError
 
-    return said
+    return send
 
 
 # The tables
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n"
-LAST = OK + b"Connection: close\r\n"
-LAST_CHUNKED = CHUNKED + b"Connection: close\r\n"
+OK_AND_CLOSE = OK + b"Connection: close\r\n"
+CHUNKED_AND_CLOSE = CHUNKED + b"Connection: close\r\n"
 NO_JSON, NO_TEXT, TOO_DEEP = (
     f"malformed: {name}" for name in ("JSONDecodeError", "UnicodeDecodeError", "RecursionError")
 )
 NO_KEY = "the JWKS has no RSA signature key"
 TOO_LONG = "sent over 65536 bytes"
-SHORT_SECONDS = 0.2  # for a download that never ends
+SHORT_SECONDS = 0.2  # the timeout for downloads that never end
 TIMEOUT = f" did not answer completely within {SHORT_SECONDS} s"
-GARBAGE = random.Random(1).randbytes(2048)  # noqa: S311 - the same each time
+GARBAGE = random.Random(1).randbytes(2048)  # noqa: S311 - must be the same in each run
 
 SOUND: Table = {
     "good": (good, "Allow"),
-    "new key beside the old": (publish(lambda keys: [jwk(keys.rotated), jwk(keys.signing)]), "Allow"),
-    "new key only": (publish(lambda keys: [jwk(keys.rotated)]), "Deny"),
-    "slower than a connection may be": (slow(1.5, good), "Allow"),
+    "new key beside the old": (publish(lambda keys: [build_jwk(keys.rotated), build_jwk(keys.signing)]), "Allow"),
+    "new key only": (publish(lambda keys: [build_jwk(keys.rotated)]), "Deny"),
+    "slower than a connection may be": (delay(1.5, good), "Allow"),
     "in pieces": (
-        spoil(lambda jwks: b"%b\r\n1\r\n{\r\n%x\r\n%b\r\n0\r\n\r\n" % (CHUNKED, len(jwks) - 1, jwks[1:])),
+        publish_changed(lambda jwks: b"%b\r\n1\r\n{\r\n%x\r\n%b\r\n0\r\n\r\n" % (CHUNKED, len(jwks) - 1, jwks[1:])),
         "Allow",
     ),
     "called text": (
-        spoil(lambda jwks: http(jwks, 200, "Content-Type: text/plain", f"Content-Length: {len(jwks)}")),
+        publish_changed(
+            lambda jwks: build_response(jwks, 200, "Content-Type: text/plain", f"Content-Length: {len(jwks)}")
+        ),
         "Allow",
     ),
-    "65536 bytes": (spoil(lambda jwks: http(jwks.ljust(65536))), "Allow"),
+    "65536 bytes": (publish_changed(lambda jwks: build_response(jwks.ljust(65536))), "Allow"),
     "32 keys": (
-        publish(lambda keys: [jwk(keys.signing, kid=f"{n}") for n in range(31)] + [jwk(keys.signing)]),
+        publish(lambda keys: [build_jwk(keys.signing, kid=f"{n}") for n in range(31)] + [build_jwk(keys.signing)]),
         "Allow",
     ),
-    "same key twice": (publish(lambda keys: [jwk(keys.signing)] * 2), "Allow"),
-    "bad key, then good": (same_kid(lambda keys: [jwk(keys.curve), jwk(keys.signing)]), "Allow"),
-    "good key, then bad": (same_kid(lambda keys: [jwk(keys.signing), jwk(keys.attacker, use="enc")]), "Allow"),
-    "kid in other case": (publish(lambda keys: [jwk(keys.signing, kid=str(keys.signing.kid).swapcase())]), "Deny"),
-    "not only keys": (publish(lambda keys: [None, 7, [], "key", {}, jwk(keys.signing)]), "Allow"),
+    "same key twice": (publish(lambda keys: [build_jwk(keys.signing)] * 2), "Allow"),
+    "bad key, then good": (
+        publish_with_same_kid(lambda keys: [build_jwk(keys.curve), build_jwk(keys.signing)]),
+        "Allow",
+    ),
+    "good key, then bad": (
+        publish_with_same_kid(lambda keys: [build_jwk(keys.signing), build_jwk(keys.attacker, use="enc")]),
+        "Allow",
+    ),
+    "kid in other case": (
+        publish(lambda keys: [build_jwk(keys.signing, kid=str(keys.signing.kid).swapcase())]),
+        "Deny",
+    ),
+    "not only keys": (publish(lambda keys: [None, 7, [], "key", {}, build_jwk(keys.signing)]), "Allow"),
 }
 FAULTY: Table = {
-    **{f"{status}": (say(http(b"", status)), f"answered {status}") for status in (204, 403, 404, 500, 503)},
+    **{
+        f"{status}": (answer_with(build_response(b"", status)), f"answered {status}")
+        for status in (204, 403, 404, 500, 503)
+    },
     **{f"redirect {status}": (redirect(status), f"answered {status}") for status in (301, 302, 303, 307, 308)},
-    "part of the content": (spoil(lambda jwks: http(jwks, 206)), "answered 206"),
-    "keys in an error": (spoil(lambda jwks: http(jwks, 500)), "answered 500"),
-    "error page": (say(http(b"<html><title>Sorry</title></html>")), NO_JSON),
-    "error object": (say(http(b'{"message": "Sorry"}')), "malformed: KeyError"),
-    "empty": (say(http()), NO_JSON),
-    "no keys": (say(http(b'{"keys": []}')), NO_KEY),
-    "NaN for keys": (say(http(b'{"keys": NaN}')), "malformed: TypeError"),
-    "5000 digits": (say(http(b'{"keys": %s}' % (b"9" * 5000))), "malformed: ValueError"),
-    "deep nesting": (say(http(b"[" * 60_000)), TOO_DEEP),
-    "deep kid": (say(http(b'{"keys": [{"kid": %s' % (b"[" * 60_000))), TOO_DEEP),
-    "garbage": (say(http(GARBAGE)), NO_TEXT),
-    "truncated": (spoil(lambda jwks: http(jwks[:-9])), NO_JSON),
-    "two sets": (spoil(lambda jwks: http(jwks * 2)), NO_JSON),
-    "gzip, unasked": (spoil(lambda jwks: http(gzip.compress(jwks))), NO_TEXT),
-    "65537 bytes": (spoil(lambda jwks: http(jwks.ljust(65537))), TOO_LONG),
-    "endless body": (flood(LAST + b"\r\n", b" "), TOO_LONG),
+    "part of the content": (publish_changed(lambda jwks: build_response(jwks, 206)), "answered 206"),
+    "keys in an error": (publish_changed(lambda jwks: build_response(jwks, 500)), "answered 500"),
+    "error page": (answer_with(build_response(b"<html><title>Sorry</title></html>")), NO_JSON),
+    "error object": (answer_with(build_response(b'{"message": "Sorry"}')), "malformed: KeyError"),
+    "empty": (answer_with(build_response()), NO_JSON),
+    "no keys": (answer_with(build_response(b'{"keys": []}')), NO_KEY),
+    "NaN for keys": (answer_with(build_response(b'{"keys": NaN}')), "malformed: TypeError"),
+    "5000 digits": (answer_with(build_response(b'{"keys": %s}' % (b"9" * 5000))), "malformed: ValueError"),
+    "deep nesting": (answer_with(build_response(b"[" * 60_000)), TOO_DEEP),
+    "deep kid": (answer_with(build_response(b'{"keys": [{"kid": %s' % (b"[" * 60_000))), TOO_DEEP),
+    "garbage": (answer_with(build_response(GARBAGE)), NO_TEXT),
+    "truncated": (publish_changed(lambda jwks: build_response(jwks[:-9])), NO_JSON),
+    "two sets": (publish_changed(lambda jwks: build_response(jwks * 2)), NO_JSON),
+    "gzip, unasked": (publish_changed(lambda jwks: build_response(gzip.compress(jwks))), NO_TEXT),
+    "65537 bytes": (publish_changed(lambda jwks: build_response(jwks.ljust(65537))), TOO_LONG),
+    "endless body": (flood(OK_AND_CLOSE + b"\r\n", b" "), TOO_LONG),
     "endless chunks": (flood(CHUNKED + b"\r\n", b"8\r\n        \r\n"), TOO_LONG),
     "endless chunk size": (flood(CHUNKED + b"\r\n1;", b"x"), "LineTooLong"),
-    "33 keys": (publish(lambda keys: [jwk(keys.signing, kid=f"{n}") for n in range(33)]), "over 32 keys"),
-    "length too short": (spoil(lambda jwks: http(jwks, 200, "Content-Length: 99")), NO_JSON),
-    "cut short": (  # either, by Python's version
-        spoil(lambda jwks: http(jwks[:-9], 200, f"Content-Length: {len(jwks)}"), hang_up=True),
+    "33 keys": (publish(lambda keys: [build_jwk(keys.signing, kid=f"{n}") for n in range(33)]), "over 32 keys"),
+    "length too short": (publish_changed(lambda jwks: build_response(jwks, 200, "Content-Length: 99")), NO_JSON),
+    "cut short": (  # depends on the version of Python
+        publish_changed(lambda jwks: build_response(jwks[:-9], 200, f"Content-Length: {len(jwks)}"), hang_up=True),
         (NO_JSON, "IncompleteRead"),
     ),
-    "chunk without size": (chunk("zz"), "IncompleteRead"),
-    "chunk too short": (chunk("9"), "IncompleteRead"),
-    "chunk of negative size": (chunk("-5"), ": ValueError"),
-    "elliptic curve": (same_kid(lambda keys: [jwk(keys.curve)]), NO_KEY),
-    "elliptic curve, called RSA": (same_kid(lambda keys: [jwk(keys.curve, kty="RSA")]), NO_KEY),
-    "symmetric": (same_kid(lambda keys: [jwk(keys.secret, private=True)]), NO_KEY),
-    "RSA, called symmetric": (odd(kty="oct"), NO_KEY),
-    "use=enc": (odd(use="enc"), NO_KEY),
-    **{f"alg={alg}": (odd(alg=alg), NO_KEY) for alg in ("RS512", "PS256", "HS256", "none", None)},
-    "1024 bits": (same_kid(lambda keys: [jwk(keys.weak)]), NO_KEY),
-    "e=1": (odd(e="AQ"), NO_KEY),
-    "e=65536": (odd(e="AQAA"), NO_KEY),
-    "e=null": (odd(e=None), NO_KEY),
-    "n=NaN": (odd(n=math.nan), NO_KEY),
-    "n=!": (odd(n="!"), NO_KEY),
-    **{f"kid={kid}": (odd(kid=kid), NO_KEY) for kid in (None, 7, "", ["signing1example="])},
-    "private key": (publish(lambda keys: [jwk(keys.signing, private=True)]), NO_KEY),  # so anybody may have signed
-    "private exponent": (publish(lambda keys: [jwk(keys.signing, d=jwk(keys.signing, private=True)["d"])]), NO_KEY),
-    "private prime": (publish(lambda keys: [jwk(keys.signing, p=jwk(keys.signing, private=True)["p"])]), NO_KEY),
-    "key_ops=sign": (odd(key_ops=["sign"]), NO_KEY),
-    "key_ops=7": (odd(key_ops=7), NO_KEY),
-    "two keys of a kid": (same_kid(lambda keys: [jwk(keys.signing), jwk(keys.attacker)]), NO_KEY),
-    "two keys of a kid, bad first": (same_kid(lambda keys: [jwk(keys.attacker), jwk(keys.signing)]), NO_KEY),
-    "hangs up": (say(b"", hang_up=True), "RemoteDisconnected"),
+    "chunk without size": (send_chunk("zz"), "IncompleteRead"),
+    "chunk too short": (send_chunk("9"), "IncompleteRead"),
+    "chunk of negative size": (send_chunk("-5"), ": ValueError"),
+    "elliptic curve": (publish_with_same_kid(lambda keys: [build_jwk(keys.curve)]), NO_KEY),
+    "elliptic curve, called RSA": (publish_with_same_kid(lambda keys: [build_jwk(keys.curve, kty="RSA")]), NO_KEY),
+    "symmetric": (publish_with_same_kid(lambda keys: [build_jwk(keys.secret, private=True)]), NO_KEY),
+    "RSA, called symmetric": (publish_with(kty="oct"), NO_KEY),
+    "use=enc": (publish_with(use="enc"), NO_KEY),
+    **{f"alg={alg}": (publish_with(alg=alg), NO_KEY) for alg in ("RS512", "PS256", "HS256", "none", None)},
+    "1024 bits": (publish_with_same_kid(lambda keys: [build_jwk(keys.weak)]), NO_KEY),
+    "e=1": (publish_with(e="AQ"), NO_KEY),
+    "e=65536": (publish_with(e="AQAA"), NO_KEY),
+    "e=null": (publish_with(e=None), NO_KEY),
+    "n=NaN": (publish_with(n=math.nan), NO_KEY),
+    "n=!": (publish_with(n="!"), NO_KEY),
+    **{f"kid={kid}": (publish_with(kid=kid), NO_KEY) for kid in (None, 7, "", ["signing1example="])},
+    "private key": (publish(lambda keys: [build_jwk(keys.signing, private=True)]), NO_KEY),  # anybody can sign with it
+    "private exponent": (
+        publish(lambda keys: [build_jwk(keys.signing, d=build_jwk(keys.signing, private=True)["d"])]),
+        NO_KEY,
+    ),
+    "private prime": (
+        publish(lambda keys: [build_jwk(keys.signing, p=build_jwk(keys.signing, private=True)["p"])]),
+        NO_KEY,
+    ),
+    "key_ops=sign": (publish_with(key_ops=["sign"]), NO_KEY),
+    "key_ops=7": (publish_with(key_ops=7), NO_KEY),
+    "two keys of a kid": (
+        publish_with_same_kid(lambda keys: [build_jwk(keys.signing), build_jwk(keys.attacker)]),
+        NO_KEY,
+    ),
+    "two keys of a kid, bad first": (
+        publish_with_same_kid(lambda keys: [build_jwk(keys.attacker), build_jwk(keys.signing)]),
+        NO_KEY,
+    ),
+    "hangs up": (answer_with(b"", hang_up=True), "RemoteDisconnected"),
     "reset": (reset(b""), "ConnectionResetError"),
     "reset in the head": (reset(OK + b"Content-Le"), "ConnectionResetError"),
     "reset in the body": (reset(OK + b'Content-Length: 99\r\n\r\n{"ke'), "ConnectionResetError"),
-    "HTTP/0.9": (spoil(lambda jwks: jwks, hang_up=True), "BadStatusLine"),
-    "HTTP/2.0": (spoil(lambda jwks: http(jwks).replace(b"/1.1", b"/2.0", 1)), "UnknownProtocol"),
-    "no status": (say(b"HTTP/1.1 OK\r\n\r\n"), "BadStatusLine"),
+    "HTTP/0.9": (publish_changed(lambda jwks: jwks, hang_up=True), "BadStatusLine"),
+    "HTTP/2.0": (publish_changed(lambda jwks: build_response(jwks).replace(b"/1.1", b"/2.0", 1)), "UnknownProtocol"),
+    "no status": (answer_with(b"HTTP/1.1 OK\r\n\r\n"), "BadStatusLine"),
     "header flood": (flood(OK, b"X-Flood: 1\r\n"), "HTTPException"),
     "endless header": (flood(OK + b"X-Flood: ", b"1"), "LineTooLong"),
 }
 UNENDING: Table = {
-    "never accepts": (never_accepting, TIMEOUT),
-    "never answers": (silence, TIMEOUT),
-    "head without end": (say(OK), TIMEOUT),
-    "body without end": (say(OK + b'Content-Length: 99\r\n\r\n{"keys": ['), TIMEOUT),
-    "last body without end": (say(LAST + b'\r\n{"keys": ['), TIMEOUT),
-    "length too long": (spoil(lambda jwks: http(jwks, 200, "Content-Length: 9999")), TIMEOUT),
+    "never accepts": (never_accept, TIMEOUT),
+    "never answers": (send_nothing, TIMEOUT),
+    "head without end": (answer_with(OK), TIMEOUT),
+    "body without end": (answer_with(OK + b'Content-Length: 99\r\n\r\n{"keys": ['), TIMEOUT),
+    "last body without end": (answer_with(OK_AND_CLOSE + b'\r\n{"keys": ['), TIMEOUT),
+    "length too long": (publish_changed(lambda jwks: build_response(jwks, 200, "Content-Length: 9999")), TIMEOUT),
     "status drips": (drip(b"", OK), TIMEOUT),
     "head drips": (drip(OK, b"X"), TIMEOUT),
     "body drips": (drip(OK + b"Content-Length: 9999\r\n\r\n", b" "), TIMEOUT),
-    "last body drips": (drip(LAST + b"\r\n", b" "), TIMEOUT),
+    "last body drips": (drip(OK_AND_CLOSE + b"\r\n", b" "), TIMEOUT),
     "chunk size drips": (drip(CHUNKED + b"\r\n1;", b"x"), TIMEOUT),
     "trailer drips": (drip(CHUNKED + b"\r\n0\r\n", b"X: 1\r\n"), TIMEOUT),
     "trailer flood": (flood(CHUNKED + b"\r\n0\r\n", b"X: 1\r\n"), TIMEOUT),
-    "last chunk size drips": (drip(LAST_CHUNKED + b"\r\n1;", b"x"), TIMEOUT),
-    "last trailer drips": (drip(LAST_CHUNKED + b"\r\n0\r\n", b"X: 1\r\n"), TIMEOUT),
-    "last trailer flood": (flood(LAST_CHUNKED + b"\r\n0\r\n", b"X: 1\r\n"), TIMEOUT),
+    "last chunk size drips": (drip(CHUNKED_AND_CLOSE + b"\r\n1;", b"x"), TIMEOUT),
+    "last trailer drips": (drip(CHUNKED_AND_CLOSE + b"\r\n0\r\n", b"X: 1\r\n"), TIMEOUT),
+    "last trailer flood": (flood(CHUNKED_AND_CLOSE + b"\r\n0\r\n", b"X: 1\r\n"), TIMEOUT),
     "100 Continue flood": (flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), TIMEOUT),
 }

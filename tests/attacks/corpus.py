@@ -1,8 +1,8 @@
-"""Every attack on the authorizer by family, and what is sound and must not be taken for one.
+"""All attacks on the authorizer by family, and sound tokens and events that it must allow.
 
-Project Wycheproof's vectors for JWS come in no package: what they try (algorithm confusion, a key in the header, other
-spellings of base64url, segments too many or too few, keys for something else) is written here with keys of this run.
-Its RSA vectors come in one, see `test_wycheproof`.
+No package has Project Wycheproof's vectors for JWS. The families repeat what these vectors try with keys of this run:
+algorithm confusion, a key in the header, non-canonical base64url, too many or too few segments, keys for another use.
+`test_wycheproof` has its RSA vectors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TOKENS: dict[str, list[Forgery]] = {
     "date": tokens.DATE,
     "other claim": tokens.OTHER_CLAIM,
 }
-# These tokens are also offered as a subprotocol, where they must be treated as in the query string.
+# These tokens are also offered as a subprotocol, and must get the same answer as in the query string.
 ALSO_OFFERED = {
     "alg-none",
     "alg-hs256-with-pem",

@@ -1,4 +1,4 @@
-"""What a row of the corpus says, and the event that API Gateway sends for it; no JOSE library takes part."""
+"""Describe a case of the corpus, and build the event that API Gateway sends for it, without a JOSE library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fixtures.events import Event, load_event
 
 ALLOW, ERROR = "Allow", "error"
 ABSENT = object()  # drops a member; None is JSON's null
-TOKEN = "{token}"  # in a handshake: the client's ID token
+TOKEN = "{token}"  # stands for the client's ID token in a handshake
 SUBPROTOCOLS = "Sec-WebSocket-Protocol"
 ORIGIN = "https://app.example.com"
 ORIGINS = f"{ORIGIN},{ORIGIN}:8443"
@@ -27,7 +27,7 @@ Pairs = Mapping[str, object] | Sequence[tuple[str, object]]
 
 
 class Configuration(NamedTuple):
-    """The authorizer's variables, and what a client sends that it allows."""
+    """The authorizer's variables, and the query and headers of a client that it then allows."""
 
     variables: Mapping[str, str]
     query: Pairs
@@ -50,8 +50,8 @@ class Pool(NamedTuple):
     """The user pool under attack.
 
     Attributes:
-        keys: by name. "signing" signs ID tokens, "attacker" is not published, the JWK Set has all others too.
-        attacker_url: where the attacker publishes a key.
+        keys: the keys by name. "signing" signs ID tokens. The JWK Set has all keys except "attacker".
+        attacker_url: the server where the attacker publishes a key.
     """
 
     keys: Mapping[str, RSAKey]
@@ -63,18 +63,19 @@ Change = Callable[[Pool, str], str | bytes]
 
 @dataclass(frozen=True)
 class Forgery:
-    """An ID token, by what differs from one that the user pool issues now.
+    """An ID token, described by its differences from one that the user pool issues now.
 
     Attributes:
-        expected: the reason in the log for which it is denied, or ALLOW.
-        claims: replace Cognito's. A value that depends on the time or the pool is a function of the pool.
-        header: the same for the header.
-        key: the name of the key that signs, whose `kid` the header has.
-        signature: makes the signature, from the pool and the signing input.
-        header_json: replaces the JSON of the header; MEMBERS in it stands for the members.
-        payload_json: the same for the claims.
-        encode_header: makes the segment of the JSON, without padding.
-        sent: is sent instead of the token. The braces in it stand for the token, its segments, and those of a token that
+        expected: the logged reason of the Deny, or ALLOW.
+        claims: replace Cognito's claims. A value that depends on the time or the pool is a function of the pool.
+        header: replaces members of the header in the same way.
+        key: the name of the signing key. The header has its `kid`.
+        signature: computes the signature from the pool and the signing input.
+        header_json: replaces the JSON of the header. MEMBERS in it stands for the members.
+        payload_json: replaces the JSON of the claims in the same way.
+        encode_header: encodes the JSON of the header, by default as base64url.
+        encode_payload: encodes the JSON of the claims.
+        sent: is sent instead of the token. Names in braces stand for the token, its segments, and those of a token that
             the user pool issued to another user.
     """
 
@@ -92,42 +93,44 @@ class Forgery:
     encode_payload: Callable[[bytes], str] = base64url
     sent: str | Change = TOKEN
 
-    def token(self, pool: Pool) -> str:
+    def build_token(self, pool: Pool) -> str:
         key = pool.keys[self.key]
-        header = change({"kid": key.kid, "alg": "RS256"}, self.header, pool)
-        claims = change(cognito_claims(), self.claims, pool)
+        header = apply_changes({"kid": key.kid, "alg": "RS256"}, self.header, pool)
+        claims = apply_changes(cognito_claims(), self.claims, pool)
         segments = [
             self.encode_header(fill_json(self.header_json, header, pool)),
             self.encode_payload(fill_json(self.payload_json, claims, pool)),
         ]
         signing_input = ".".join(segments).encode()
-        segments.append(base64url(self.signature(pool, signing_input) if self.signature else rs256(key, signing_input)))
+        segments.append(
+            base64url(self.signature(pool, signing_input) if self.signature else sign_rs256(key, signing_input))
+        )
         token = ".".join(segments)
         if callable(self.sent):
             return str(self.sent(pool, token))
         if self.sent == TOKEN:
             return token
-        other = VICTIM.token(pool)
+        other = VICTIM.build_token(pool)
         names = ("header", "payload", "signature", "other_header", "other_payload", "other_signature")
         return self.sent.format(
             token=token, other=other, **dict(zip(names, [*segments, *other.split(".")], strict=True))
         )
 
-    def event(self, pool: Pool) -> Any:
-        """Return the event of a client that sends the token where the configuration wants it."""
-        return Handshake(self.name, self.expected, self.configuration).event_with(self.token(pool))
+    def build_event(self, pool: Pool) -> Any:
+        """Return the event of a client that sends the token where the configuration expects it."""
+        return Handshake(self.name, self.expected, self.configuration).build_event_with(self.build_token(pool))
 
 
 @dataclass(frozen=True)
 class Handshake:
-    """An opening handshake with a sound token, by what differs from one that the configuration allows.
+    """An opening handshake with a sound token, described by its differences from one that the configuration allows.
 
     Attributes:
-        expected: the reason in the log for which it is denied, ALLOW, or ERROR.
-        query: the parameters, instead of those that the configuration wants; pairs if a name is repeated.
-        headers: the same for the headers, besides those that browsers send.
-        members: replace those of the event that API Gateway makes of all this.
-        instead: is sent instead of the event.
+        expected: the logged reason of the Deny, or ALLOW, or ERROR.
+        query: replaces the configuration's query parameters; pairs if a name is repeated.
+        headers: replace the configuration's headers; pairs if a name is repeated. A browser's headers are always sent.
+        members: replace members of the event that API Gateway sends for this query and these headers.
+        instead: replaces the whole event.
     """
 
     name: str
@@ -139,16 +142,16 @@ class Handshake:
     members: Members = field(default_factory=dict)
     instead: object = ABSENT
 
-    def event(self, pool: Pool) -> Any:
-        return self.event_with(SOUND_TOKEN.token(pool))
+    def build_event(self, pool: Pool) -> Any:
+        return self.build_event_with(SOUND_TOKEN.build_token(pool))
 
-    def event_with(self, token: object) -> Any:
+    def build_event_with(self, token: object) -> Any:
         """Return the event with this token in place of TOKEN."""
         if self.instead is not ABSENT:
             return put_token(self.instead, token)
         sound = CONFIGURATIONS[self.configuration]
-        query, all_query = as_api_gateway_sends(sound.query if self.query is None else self.query)
-        headers, all_headers = as_api_gateway_sends(sound.headers if self.headers is None else self.headers)
+        query, all_query = build_maps(sound.query if self.query is None else self.query)
+        headers, all_headers = build_maps(sound.headers if self.headers is None else self.headers)
         event = load_event("authorizer")
         event |= {
             "queryStringParameters": query,
@@ -165,20 +168,20 @@ SOUND_TOKEN = Forgery("sound", ALLOW)
 VICTIM = Forgery("victim", ALLOW, claims={"sub": "victim"})
 
 
-def event_with_token(token: object, **members: object) -> Event:
-    """Return the event of a client that sends this in the query string, with these members."""
-    event: Event = Handshake("", ALLOW).event_with(token)
+def build_event_with_token(token: object, **members: object) -> Event:
+    """Return the event of a client that sends the token in the query string; members replace the event's."""
+    event: Event = Handshake("", ALLOW).build_event_with(token)
     return event | members
 
 
-def as_api_gateway_sends(pairs: Pairs) -> tuple[dict[str, object], dict[str, list[object]]]:
-    """Return the map that has the last value of each name, and the map that has all values of each name."""
+def build_maps(pairs: Pairs) -> tuple[dict[str, object], dict[str, list[object]]]:
+    """Return API Gateway's two maps: with the last value of each name, and with all values of each name."""
     pairs = [*pairs.items()] if isinstance(pairs, Mapping) else pairs
     return dict(pairs), {name: [value for each, value in pairs if each == name] for name, _ in pairs}
 
 
 def put_token(value: Any, token: Any) -> Any:
-    """Replace TOKEN in all text within a value, and call the functions in it with the token."""
+    """Replace TOKEN in all strings within a value, and each function with its result for the token."""
     if callable(value):
         return value(token)
     if isinstance(value, dict):
@@ -190,7 +193,7 @@ def put_token(value: Any, token: Any) -> Any:
     return value.replace(TOKEN, token) if isinstance(value, str) else value
 
 
-def change(members: Members, changes: Members, pool: Pool) -> dict[str, object]:
+def apply_changes(members: Members, changes: Members, pool: Pool) -> dict[str, object]:
     values = {name: value(pool) if callable(value) else value for name, value in {**members, **changes}.items()}
     return {name: value for name, value in values.items() if value is not ABSENT}
 
@@ -202,10 +205,10 @@ def fill_json(template: str | bytes | Change, members: Members, pool: Pool) -> b
     return octets.replace(b"MEMBERS", text[1:-1].encode())
 
 
-def rs256(key: RSAKey, message: bytes) -> bytes:
-    return private(key).sign(message, PKCS1v15(), SHA256())
+def sign_rs256(key: RSAKey, message: bytes) -> bytes:
+    return get_private_key(key).sign(message, PKCS1v15(), SHA256())
 
 
-def private(key: RSAKey) -> RSAPrivateKey:
+def get_private_key(key: RSAKey) -> RSAPrivateKey:
     assert key.private_key is not None
     return key.private_key

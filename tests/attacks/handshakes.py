@@ -1,6 +1,6 @@
-"""Opening handshakes with a sound token, by what differs from one that the configuration allows.
+"""Opening handshakes with a sound token, described by their differences from one that the configuration allows.
 
-Some are events that API Gateway never sends; these must end in an error, or in an Allow only for a sound token.
+Some are events that API Gateway never sends. They must cause an error, or an Allow only for a sound token.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from tests.attacks.forgery import ABSENT, ALLOW, ERROR, IN_QUERY, ORIGIN, SUBPROTOCOLS, TOKEN, Handshake
 from tests.fixtures.events import load_event
 
-Changes = dict[str, dict[str, Any]]  # by name: the arguments of a Handshake
+Changes = dict[str, dict[str, Any]]  # the arguments of a Handshake, by name
 
 EVIL = "https://evil.example"
 NOT_MAPS: dict[str, object] = {"true": True, "number": 1, "text": "idToken", "list": ["idToken"]}

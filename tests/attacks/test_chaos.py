@@ -1,4 +1,4 @@
-"""A JWKS endpoint that misbehaves: forged tokens stay denied, valid ones stay allowed while the last good keys serve."""
+"""A JWKS endpoint misbehaves. Forged tokens stay denied; valid ones stay allowed while a cached key serves."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ from tests.attacks.chaos import (
     Chaos,
     ChaosServer,
     Keys,
+    answer_with,
+    build_response,
     good,
-    http,
-    never_accepting,
-    say,
+    never_accept,
 )
-from tests.attacks.signatures import SHA256_PREFIX, emsa
+from tests.attacks.signatures import SHA256_PREFIX, encode_emsa
 from tests.fixtures.emulator import Emulate, Emulator
 from tests.fixtures.events import EventFactory, load_event
-from tests.fixtures.functions import AUTHORIZER, Clock, effect
+from tests.fixtures.functions import AUTHORIZER, Clock, get_effect
 from tests.fixtures.network import LoopbackServer, free_port
 from tests.fixtures.tls import Certificate, TlsServer
-from tests.fixtures.tokens import JWKS_ENDPOINT, Sign, key_set, new_key
+from tests.fixtures.tokens import JWKS_ENDPOINT, Sign, build_key_set, generate_key
 
 pytestmark = pytest.mark.filterwarnings("ignore:Key size should be:joserfc.errors.SecurityWarning")
 
 PATIENCE_SECONDS = 5.0
 RETRY_SECONDS, COOLDOWN_SECONDS, STALE_SECONDS, EXPIRED_SECONDS = 1, 10, 3600, 86400
-outage = say(http(b"", 503))
+outage = answer_with(build_response(b"", 503))
 
 Ending = str | tuple[str, ...]
-EVERY = [pytest.param(*row, id=name) for name, row in (SOUND | FAULTY | UNENDING).items()]
+ALL_ROWS = [pytest.param(*row, id=name) for name, row in (SOUND | FAULTY | UNENDING).items()]
 
 
 @pytest.fixture(scope="module")
 def keys(signing_key: RSAKey, other_key: RSAKey) -> Keys:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        weak = new_key("weak3example=", 1024)
+        weak = generate_key("weak3example=", 1024)
     curve = ECKey.generate_key("P-256", parameters={"kid": "curve4example="})
     secret = OctKey.generate_key(256, parameters={"kid": "secret5example="})
-    return Keys(signing_key, other_key, new_key("attacker6example="), weak, curve, secret)
+    return Keys(signing_key, other_key, generate_key("attacker6example="), weak, curve, secret)
 
 
 @pytest.fixture(scope="module")
-def forged(keys: Keys, sign: Sign) -> list[str]:
+def forged_tokens(keys: Keys, sign: Sign) -> list[str]:
     """Return tokens that must be denied with every JWK Set."""
     named = {"kid": keys.signing.kid}
     attacker = RSAKey.import_key(keys.attacker.as_pem(private=True))
@@ -74,7 +74,7 @@ def forged(keys: Keys, sign: Sign) -> list[str]:
         "HS256": keys.secret,
     }
     signing_input = sign().rpartition(".")[0]
-    encoded = emsa(SHA256_PREFIX + sha256(signing_input.encode()).digest(), 256)
+    encoded = encode_emsa(SHA256_PREFIX + sha256(signing_input.encode()).digest(), 256)
     return [
         sign(key=keys.attacker),
         sign(key=keys.attacker, header=named),
@@ -90,15 +90,15 @@ def forged(keys: Keys, sign: Sign) -> list[str]:
 
 @pytest.fixture
 def server(keys: Keys) -> Iterator[ChaosServer]:
-    """Return the user pool's JWKS endpoint, whose redirects must not be followed."""
-    with LoopbackServer(key_set(keys.attacker)) as elsewhere:
+    """Start the user pool's JWKS endpoint. Fail if a redirect is followed."""
+    with LoopbackServer(build_key_set(keys.attacker)) as elsewhere:
         with ChaosServer(keys, elsewhere.url) as server:
             yield server
         assert elsewhere.requests == []
 
 
 class Environment:
-    """The authorizer in a new execution environment with a clock that tests move."""
+    """The authorizer in a new execution environment, with a clock that tests set."""
 
     def __init__(self, authorizer: Any, server: ChaosServer, monkeypatch: pytest.MonkeyPatch) -> None:
         self.authorizer = authorizer
@@ -112,29 +112,29 @@ class Environment:
         settings = self.authorizer.Settings.read({**AUTHORIZER, JWKS_ENDPOINT: url})
         self._handler = self.authorizer.Authorizer(settings, self.clock)
 
-    def limit(self, total: float, *, refresh: float = 60.0, connect: float = 1.4) -> None:
-        """Set how long a download may take."""
+    def set_timeouts(self, total: float, *, refresh: float = 60.0, connect: float = 1.4) -> None:
+        """Set the timeouts of a download."""
         limits = {"JWKS_SECONDS": total, "JWKS_REFRESH_SECONDS": refresh, "JWKS_CONNECT_SECONDS": connect}
         for name, seconds in limits.items():
             self._monkeypatch.setattr(self.authorizer, name, seconds)
 
-    def turn(self, chaos: Chaos, ending: Ending) -> None:
-        """Replace what the server does, and shorten the timeout of a download that never ends."""
+    def switch_to(self, chaos: Chaos, ending: Ending) -> None:
+        """Replace the server's behaviour, and set a short timeout if the download never ends."""
         if TIMEOUT in ending:
-            self.limit(SHORT_SECONDS, refresh=SHORT_SECONDS)
+            self.set_timeouts(SHORT_SECONDS, refresh=SHORT_SECONDS)
         else:
-            self.limit(3.0, refresh=3.0)
-        self.server.turn(chaos)
+            self.set_timeouts(3.0, refresh=3.0)
+        self.server.switch_to(chaos)
 
     def connect(self, token: str) -> str:
         """Return what a client with this token gets: Allow, Deny, or the message of the error."""
         try:
-            return effect(self._handler(load_event("authorizer", queryStringParameters={"idToken": token}), None))
+            return get_effect(self._handler(load_event("authorizer", queryStringParameters={"idToken": token}), None))
         except self.authorizer.KeySetUnavailable as error:
             return str(error)
 
-    def leftovers(self) -> list[str]:
-        """Wait until no download has a thread or a connection, and return those that remain."""
+    def find_leftovers(self) -> list[str]:
+        """Wait until all threads and connections of downloads have ended; return those that remain after the timeout."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             new_threads = set(threading.enumerate()) - self._before
@@ -150,57 +150,57 @@ def environment(imported_authorizer: ModuleType, server: ChaosServer, monkeypatc
     return Environment(imported_authorizer, server, monkeypatch)
 
 
-def material(keys: Keys) -> list[str]:
+def list_key_material(keys: Keys) -> list[str]:
     members = [value for key in keys for value in key.as_dict(private=True).values()]
     return [member for member in members if isinstance(member, str) and len(member) > 40]
 
 
-# Each chaos
+# Each behaviour
 
 
-@pytest.mark.parametrize(("chaos", "ending"), EVERY)
+@pytest.mark.parametrize(("chaos", "ending"), ALL_ROWS)
 def test_cold_start_downloads_once_and_uses_only_sound_keys(
     environment: Environment,
     sign: Sign,
-    forged: list[str],
+    forged_tokens: list[str],
     caplog: pytest.LogCaptureFixture,
     *,
     chaos: Chaos,
     ending: Ending,
 ) -> None:
-    environment.turn(chaos, ending)
-    assert "Allow" not in map(environment.connect, forged)
+    environment.switch_to(chaos, ending)
+    assert "Allow" not in map(environment.connect, forged_tokens)
     assert environment.connect(sign()).endswith(ending)
-    assert len(environment.server.requests) == (chaos is not never_accepting)
-    assert environment.leftovers() == []
+    assert len(environment.server.requests) == (chaos is not never_accept)
+    assert environment.find_leftovers() == []
 
     logged = [vars(record) for record in caplog.records]
     errors = [str(record["reason"]) for record in logged if record["message"] == "key set unavailable"]
     assert {error.endswith(ending) for error in errors} == (set() if ending in {"Allow", "Deny"} else {True})
-    assert [member for member in material(environment.server.keys) if member in str(logged)] == []
+    assert [member for member in list_key_material(environment.server.keys) if member in str(logged)] == []
 
-    environment.turn(good, "Allow")
+    environment.switch_to(good, "Allow")
     environment.clock.now += COOLDOWN_SECONDS
     assert environment.connect(sign()) == "Allow"
-    assert "Allow" not in map(environment.connect, forged)
+    assert "Allow" not in map(environment.connect, forged_tokens)
 
 
-@pytest.mark.parametrize(("chaos", "ending"), EVERY)
+@pytest.mark.parametrize(("chaos", "ending"), ALL_ROWS)
 def test_last_good_keys_serve_until_they_expire(
-    environment: Environment, sign: Sign, forged: list[str], chaos: Chaos, ending: Ending
+    environment: Environment, sign: Sign, forged_tokens: list[str], chaos: Chaos, ending: Ending
 ) -> None:
     assert environment.connect(sign()) == "Allow"
 
-    environment.turn(chaos, ending)
+    environment.switch_to(chaos, ending)
     environment.clock.now += STALE_SECONDS
     assert environment.connect(sign()) == ("Deny" if ending == "Deny" else "Allow")
-    assert "Allow" not in map(environment.connect, forged)
+    assert "Allow" not in map(environment.connect, forged_tokens)
 
     environment.clock.now += EXPIRED_SECONDS - STALE_SECONDS
     assert environment.connect(sign()).endswith(ending)
-    assert "Allow" not in map(environment.connect, forged)
+    assert "Allow" not in map(environment.connect, forged_tokens)
 
-    environment.turn(good, "Allow")
+    environment.switch_to(good, "Allow")
     environment.clock.now += COOLDOWN_SECONDS
     assert environment.connect(sign()) == "Allow"
 
@@ -209,20 +209,20 @@ def test_last_good_keys_serve_until_they_expire(
 
 
 def is_connecting_to(port: int) -> bool:
-    """Return whether some socket has sent a SYN to this port and waits for the answer: TCP_SYN_SENT of proc(5)."""
+    """Return whether a socket has sent a SYN to this port and has no answer: state TCP_SYN_SENT in /proc/net/tcp."""
     connections = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(remote.endswith(f":{port:04X}") and state == "02" for _, _, remote, state, *_ in connections)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells that it lost a SYN")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc/net/tcp, which shows a lost SYN")
 def test_lost_syn_is_repeated_in_time(environment: Environment, server: ChaosServer, sign: Sign) -> None:
     """Linux drops a SYN while the queue of the listening socket is full, and repeats it after a second."""
-    server.turn(never_accepting)
+    server.switch_to(never_accept)
     with ThreadPoolExecutor(1) as pool:
         user = pool.submit(environment.connect, sign())
         while not is_connecting_to(server.server_port):
             assert not user.done()
-        server.turn(good)
+        server.switch_to(good)
 
         assert user.result(PATIENCE_SECONDS) == "Allow"
 
@@ -232,10 +232,10 @@ Resolve = Callable[..., None]
 
 @pytest.fixture
 def resolve_to(server: ChaosServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolve]:
-    """Resolve each host to so many addresses where no connection is accepted, and then to so many good ones."""
+    """Return a function that makes each host resolve to some dead addresses, then to some good ones."""
     resolve = socket.getaddrinfo
     with ChaosServer(server.keys, server.elsewhere) as dead:
-        dead.turn(never_accepting)
+        dead.switch_to(never_accept)
 
         def patch(*, dead_addresses: int, good_addresses: int = 0) -> None:
             def resolve_all(_: str, port: int, *arguments: Any, **options: Any) -> Any:
@@ -260,16 +260,16 @@ def test_address_that_never_answers_leaves_time_for_the_next(
 @pytest.mark.parametrize(
     ("addresses", "seconds", "ending"),
     [(2, 60.0, ": TimeoutError"), (5, SHORT_SECONDS, TIMEOUT)],
-    ids=["each in its time", "not in the time for all"],
+    ids=["each address has its timeout", "all share the timeout of the download"],
 )
 def test_host_whose_addresses_never_answer_is_an_error(
     environment: Environment, resolve_to: Resolve, sign: Sign, *, addresses: int, seconds: float, ending: str
 ) -> None:
     resolve_to(dead_addresses=addresses)
-    environment.limit(seconds, connect=0.1)
+    environment.set_timeouts(seconds, connect=0.1)
 
     assert environment.connect(sign()).endswith(ending)
-    assert environment.leftovers() == []
+    assert environment.find_leftovers() == []
 
 
 def test_port_without_a_server_is_an_error(environment: Environment, sign: Sign) -> None:
@@ -292,7 +292,7 @@ def test_keys_are_not_downloaded_from_a_server_with_a_wrong_certificate(
     written = certificate.write(tmp_path / "server.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(written))
 
-    with TlsServer(key_set(environment.server.keys.signing), written) as server:
+    with TlsServer(build_key_set(environment.server.keys.signing), written) as server:
         environment.download_from(server.url)
         assert environment.connect(sign()).endswith(": SSLCertVerificationError")
 
@@ -304,20 +304,20 @@ def test_handshake_may_take_longer_than_a_tcp_connection(
 ) -> None:
     certificate = Certificate().write(tmp_path / "server.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    environment.limit(60.0, connect=0.1)
+    environment.set_timeouts(60.0, connect=0.1)
 
-    with TlsServer(key_set(environment.server.keys.signing), certificate, delay_seconds=0.3) as server:
+    with TlsServer(build_key_set(environment.server.keys.signing), certificate, delay_seconds=0.3) as server:
         environment.download_from(server.url)
         assert environment.connect(sign()) == "Allow"
 
 
 def test_handshake_that_never_ends_is_aborted(environment: Environment, sign: Sign) -> None:
-    environment.limit(SHORT_SECONDS)
+    environment.set_timeouts(SHORT_SECONDS)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         environment.download_from(f"https://127.0.0.1:{mute.getsockname()[1]}")
 
         assert environment.connect(sign()).endswith(TIMEOUT)
-        assert environment.leftovers() == []
+        assert environment.find_leftovers() == []
 
 
 # In Lambda's runtime
@@ -332,16 +332,16 @@ class Runtime:
         self._started = time.monotonic()
 
     def connect(self, token: str) -> str:
-        """Return the same as `Environment.connect`; an error other than KeySetUnavailable fails the test."""
+        """Return the same as `Environment.connect`. Fail at errors other than KeySetUnavailable."""
         status, answer = self._authorizer.invoke(self._event(queryStringParameters={"idToken": token}))
         assert status == 200, answer
         if "errorType" not in answer:
-            return effect(answer)
+            return get_effect(answer)
         assert answer["errorType"] == "KeySetUnavailable", answer
         return str(answer["errorMessage"])
 
-    def most_downloads(self, cooldown: float = COOLDOWN_SECONDS) -> int:
-        """Return how many are right: one for valid users, for others one at once and one after each cooldown."""
+    def count_allowed_downloads(self, cooldown: float = COOLDOWN_SECONDS) -> int:
+        """Return the maximum: one download for valid users, one at once for others, one more after each cooldown."""
         return 2 + int((time.monotonic() - self._started) / cooldown)
 
     def log(self) -> str:
@@ -368,19 +368,19 @@ def runtime(emulate: Emulate, server: ChaosServer, authorizer_event: EventFactor
         "never answers",
     ],
 )
-def test_runtime_gets_an_answer_whatever_is_published(
-    runtime: Runtime, server: ChaosServer, sign: Sign, forged: list[str], name: str
+def test_runtime_answers_while_the_endpoint_misbehaves(
+    runtime: Runtime, server: ChaosServer, sign: Sign, forged_tokens: list[str], name: str
 ) -> None:
     chaos, ending = (SOUND | FAULTY | UNENDING)[name]
-    server.turn(chaos)
+    server.switch_to(chaos)
 
-    assert "Allow" not in map(runtime.connect, forged)
+    assert "Allow" not in map(runtime.connect, forged_tokens)
     assert runtime.connect(sign()).endswith(" within 3 s" if ending == TIMEOUT else ending)
-    assert 1 <= len(server.requests) <= runtime.most_downloads(RETRY_SECONDS)
-    assert [member for member in material(server.keys) if member in runtime.log()] == []
+    assert 1 <= len(server.requests) <= runtime.count_allowed_downloads(RETRY_SECONDS)
+    assert [member for member in list_key_material(server.keys) if member in runtime.log()] == []
 
 
-def test_runtime_makes_one_download_for_many_users_and_one_in_a_cooldown_for_strangers(
+def test_runtime_downloads_once_for_known_keys_and_once_a_cooldown_for_unknown_ones(
     runtime: Runtime, server: ChaosServer, sign: Sign
 ) -> None:
     """The init phase downloads nothing."""
@@ -394,21 +394,21 @@ def test_runtime_makes_one_download_for_many_users_and_one_in_a_cooldown_for_str
     for number in range(100):
         stranger = sign(header={"kid": f"unknown {number}"})
         assert [runtime.connect(stranger), runtime.connect(user)] == ["Deny", "Allow"]
-    assert len(server.requests) <= runtime.most_downloads()
+    assert len(server.requests) <= runtime.count_allowed_downloads()
 
 
 def test_runtime_recovers_from_an_outage_and_follows_a_rotation(
     runtime: Runtime, server: ChaosServer, keys: Keys, sign: Sign
 ) -> None:
-    """After a real second."""
-    server.turn(outage)
+    """Recover after the retry interval of one real second."""
+    server.switch_to(outage)
     assert runtime.connect(sign()).endswith("answered 503")
 
-    server.turn(SOUND["new key beside the old"][0])
+    server.switch_to(SOUND["new key beside the old"][0])
     while (outcome := runtime.connect(sign())) != "Allow":
         assert outcome.endswith("answered 503")
         assert len(server.requests) == 1
         time.sleep(0.2)
 
-    assert 2 == len(server.requests) <= runtime.most_downloads()
+    assert 2 == len(server.requests) <= runtime.count_allowed_downloads()
     assert [runtime.connect(sign(key=key)) for key in (keys.rotated, keys.attacker)] == ["Allow", "Deny"]

@@ -1,4 +1,4 @@
-"""The corpus against the authorizer: all cases in this process, one of each family in Lambda's runtime."""
+"""Run the corpus against the authorizer: all cases in this process, one of each family in Lambda's runtime."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DENY = (
     '{"principalId": "anonymous", "policyDocument": {"Version": "2012-10-17", "Statement": [{"Action": '
     f'"execute-api:Invoke", "Effect": "Deny", "Resource": "{METHOD_ARN}"}}]}}, "context": {{}}}}'
 )
-# All other reasons are found before a key is looked up, except for a payload that is not JSON.
+# Reasons that need a key. All others are found before a key is looked up, except for a payload that is not JSON.
 REASONS_AFTER_LOOK_UP = (
     "unknown_kid",
     "bad_signature",
@@ -36,8 +36,8 @@ REASONS_AFTER_LOOK_UP = (
 pytestmark = pytest.mark.filterwarnings("ignore:Key size should be:joserfc.errors.SecurityWarning")
 
 
-def verdict(answer: Any) -> str:
-    """Return "Deny" for the one right Deny, "Allow" for an Allow of what was asked, the answer itself for any other."""
+def get_verdict(answer: Any) -> str:
+    """Return "Deny" for the exact expected Deny, "Allow" for an Allow of this method only, else the answer's repr."""
     if json.dumps(answer) == DENY:
         return "Deny"
     if not isinstance(answer, dict) or set(answer) != {"principalId", "policyDocument", "context"}:
@@ -47,19 +47,19 @@ def verdict(answer: Any) -> str:
     return ALLOW if statements == allowed and answer["context"]["userId"] == answer["principalId"] else repr(answer)
 
 
-def needs_a_key(case: Case) -> bool:
+def is_key_needed(case: Case) -> bool:
     is_payload = case.name.removeprefix("offer-").startswith("payload-json-")
     return is_payload or case.expected.startswith(REASONS_AFTER_LOOK_UP)
 
 
 @pytest.fixture(autouse=True)
-def no_request_reaches_the_attacker(attacker: LoopbackServer) -> Iterator[None]:
-    """Follow no `jku`, `x5u`, `kid` or `iss` to the attacker's server."""
+def fail_on_requests_to_the_attacker(attacker: LoopbackServer) -> Iterator[None]:
+    """Fail a test in which the authorizer follows a `jku`, `x5u`, `kid` or `iss` to the attacker's server."""
     yield
     assert attacker.requests == []
 
 
-def test_corpus_has_all_its_cases_and_each_has_its_own_name() -> None:
+def test_corpus_is_complete_and_its_names_are_unique() -> None:
     assert len(FORGED) >= 1015
     assert len(SOUND) >= 72
     assert len(IMPOSSIBLE) >= 33
@@ -72,35 +72,35 @@ def test_corpus_has_all_its_cases_and_each_has_its_own_name() -> None:
 
 @pytest.fixture
 def authorize(imported_authorizer: ModuleType, published: LoopbackServer) -> Any:
-    """Return the answer of a new execution environment to the case's event."""
+    """Return a function that sends a case's event to a new execution environment and returns the answer."""
     published.requests.clear()
 
-    def answer(case: Case, pool: Pool) -> Any:
+    def authorize_case(case: Case, pool: Pool) -> Any:
         environ = {**AUTHORIZER, **CONFIGURATIONS[case.configuration].variables, JWKS_ENDPOINT: published.url}
         handler = imported_authorizer.Authorizer(imported_authorizer.Settings.read(environ))
-        return handler(case.event(pool), None)
+        return handler(case.build_event(pool), None)
 
-    return answer
+    return authorize_case
 
 
 @pytest.mark.parametrize("case", FORGED, ids=attrgetter("name"))
-def test_forged_is_denied_for_its_reason(
+def test_forged_case_is_denied_with_its_reason(
     authorize: Any, pool: Pool, published: LoopbackServer, caplog: pytest.LogCaptureFixture, case: Case
 ) -> None:
     answer = authorize(case, pool)
 
     assert [vars(record).get("reason") for record in caplog.records] == [case.expected]
-    assert verdict(answer) == "Deny"
-    assert [request.path for request in published.requests] == [JWKS_PATH] * needs_a_key(case)
+    assert get_verdict(answer) == "Deny"
+    assert [request.path for request in published.requests] == [JWKS_PATH] * is_key_needed(case)
 
 
 @pytest.mark.parametrize("case", SOUND, ids=attrgetter("name"))
-def test_sound_is_allowed(authorize: Any, pool: Pool, case: Case) -> None:
-    assert verdict(authorize(case, pool)) == ALLOW
+def test_sound_case_is_allowed(authorize: Any, pool: Pool, case: Case) -> None:
+    assert get_verdict(authorize(case, pool)) == ALLOW
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE, ids=attrgetter("name"))
-def test_what_api_gateway_never_sends_is_an_error(authorize: Any, pool: Pool, case: Case) -> None:
+def test_event_that_api_gateway_never_sends_is_an_error(authorize: Any, pool: Pool, case: Case) -> None:
     with pytest.raises((AttributeError, LookupError, TypeError, ValueError)):
         authorize(case, pool)
 
@@ -108,7 +108,7 @@ def test_what_api_gateway_never_sends_is_an_error(authorize: Any, pool: Pool, ca
 # In Lambda's runtime
 
 
-def sample(configuration: str) -> list[Case]:
+def pick_sample(configuration: str) -> list[Case]:
     """Return the first case of each family in this configuration."""
     in_configuration = (
         [case for case in family if case.configuration == configuration] for family in FAMILIES.values()
@@ -117,14 +117,16 @@ def sample(configuration: str) -> list[Case]:
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_runtime_changes_nothing(emulate: Emulate, pool: Pool, published: LoopbackServer, configuration: str) -> None:
+def test_answers_are_the_same_in_the_runtime(
+    emulate: Emulate, pool: Pool, published: LoopbackServer, configuration: str
+) -> None:
     published.requests.clear()
-    cases = sample(configuration)
+    cases = pick_sample(configuration)
     environ = {**AUTHORIZER, **CONFIGURATIONS[configuration].variables, JWKS_ENDPOINT: published.url}
 
     with emulate("authorizer", environ) as authorizer:
         verdicts = {case.name: invoke(authorizer, case, pool) for case in cases}
-        records = authorizer.records("connection rejected", at_least=[*verdicts.values()].count("Deny"))
+        records = authorizer.wait_for_records("connection rejected", at_least=[*verdicts.values()].count("Deny"))
 
     reasons = {record.get("connectionId"): record["reason"] for record in records}
     outcomes = {name: reasons.get(name) if verdict == "Deny" else verdict for name, verdict in verdicts.items()}
@@ -133,9 +135,9 @@ def test_runtime_changes_nothing(emulate: Emulate, pool: Pool, published: Loopba
 
 
 def invoke(authorizer: Emulator, case: Case, pool: Pool) -> str:
-    """Return the verdict; the connection of a forged event has the name of the case, so that the log has it too."""
-    event = case.event(pool)
+    """Return the verdict. A forged event has the case's name as connection id, by which the log line is found."""
+    event = case.build_event(pool)
     if case.expected not in (ALLOW, ERROR):
         event["requestContext"]["connectionId"] = case.name
     _, answer = authorizer.invoke(event)
-    return ERROR if isinstance(answer, dict) and "errorType" in answer else verdict(answer)
+    return ERROR if isinstance(answer, dict) and "errorType" in answer else get_verdict(answer)

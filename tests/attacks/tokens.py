@@ -1,4 +1,4 @@
-"""Forged ID tokens, by what differs from a sound one, and odd ones that are sound."""
+"""Forged ID tokens, described by their differences from a sound one, and unusual ones that are sound."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.attacks.signatures import (
     OTHER_ALGORITHMS,
     PUBLIC_SECRETS,
     SHA256_PREFIX,
-    constant,
-    jwk,
-    mac,
+    get_jwk,
+    return_constant,
     set_trailing_bits,
     sign_digest_info,
+    sign_mac,
 )
 
 # Algorithm: RFC 8725 sections 2.1, 3.1 and 3.2
@@ -72,14 +72,26 @@ ALGORITHM = [
         for alg, sign in OTHER_ALGORITHMS.items()
     ],
     *[
-        Forgery(f"alg-hs256-with-{secret}", "unsupported_algorithm", header={"alg": "HS256"}, signature=mac(secret))
+        Forgery(
+            f"alg-hs256-with-{secret}", "unsupported_algorithm", header={"alg": "HS256"}, signature=sign_mac(secret)
+        )
         for secret in PUBLIC_SECRETS
     ],
-    Forgery("alg-hs384-with-pem", "unsupported_algorithm", header={"alg": "HS384"}, signature=mac("pem", "sha384")),
-    Forgery("alg-hs512-with-pem", "unsupported_algorithm", header={"alg": "HS512"}, signature=mac("pem", "sha512")),
-    Forgery("alg-none-with-one-octet", "unsupported_algorithm", header={"alg": "none"}, signature=constant(b"\0")),
-    Forgery("signature-empty-and-alg-none", "unsupported_algorithm", header={"alg": "none"}, signature=constant(b"")),
-    Forgery("alg-es256-of-zeros", "unsupported_algorithm", header={"alg": "ES256"}, signature=constant(bytes(64))),
+    Forgery(
+        "alg-hs384-with-pem", "unsupported_algorithm", header={"alg": "HS384"}, signature=sign_mac("pem", "sha384")
+    ),
+    Forgery(
+        "alg-hs512-with-pem", "unsupported_algorithm", header={"alg": "HS512"}, signature=sign_mac("pem", "sha512")
+    ),
+    Forgery(
+        "alg-none-with-one-octet", "unsupported_algorithm", header={"alg": "none"}, signature=return_constant(b"\0")
+    ),
+    Forgery(
+        "signature-empty-and-alg-none", "unsupported_algorithm", header={"alg": "none"}, signature=return_constant(b"")
+    ),
+    Forgery(
+        "alg-es256-of-zeros", "unsupported_algorithm", header={"alg": "ES256"}, signature=return_constant(bytes(64))
+    ),
     Forgery("alg-capitalized-only", "unsupported_algorithm", header={"alg": ABSENT, "Alg": "RS256"}),
     Forgery("header-empty", "unsupported_algorithm", header_json="{}"),
 ]
@@ -123,23 +135,23 @@ HEADERS: dict[str, dict[str, object]] = {
 }
 
 
-def attacker_keys(pool: Pool) -> str:
+def get_attacker_url(pool: Pool) -> str:
     return f"{pool.attacker_url}/jwks.json"
 
 
-def attacker_jwk(pool: Pool) -> dict[str, object]:
-    return jwk(pool, "kty", "n", "e", key="attacker")
+def get_attacker_jwk(pool: Pool) -> dict[str, object]:
+    return get_jwk(pool, "kty", "n", "e", key="attacker")
 
 
 ATTACKER_HEADERS: dict[str, dict[str, Any]] = {
-    "jku-of-the-attacker": {"key": "attacker", "header": {"jku": attacker_keys}},
-    "jku-of-the-attacker-and-kid-of-the-pool": {"key": "attacker", "header": {"kid": KID, "jku": attacker_keys}},
-    "x5u-of-the-attacker": {"key": "attacker", "header": {"x5u": attacker_keys}},
-    "x5u-of-the-attacker-and-kid-of-the-pool": {"key": "attacker", "header": {"kid": KID, "x5u": attacker_keys}},
+    "jku-of-the-attacker": {"key": "attacker", "header": {"jku": get_attacker_url}},
+    "jku-of-the-attacker-and-kid-of-the-pool": {"key": "attacker", "header": {"kid": KID, "jku": get_attacker_url}},
+    "x5u-of-the-attacker": {"key": "attacker", "header": {"x5u": get_attacker_url}},
+    "x5u-of-the-attacker-and-kid-of-the-pool": {"key": "attacker", "header": {"kid": KID, "x5u": get_attacker_url}},
     "x5c-of-the-attacker": {"key": "attacker", "header": {"kid": KID, "x5c": ["MIIDQjCCAiqgAwIBAgIGATz"]}},
-    "jwk-of-the-attacker": {"key": "attacker", "header": {"kid": KID, "jwk": attacker_jwk}},
-    "jwk-of-the-attacker-without-kid": {"key": "attacker", "header": {"kid": ABSENT, "jwk": attacker_jwk}},
-    "jwk-of-the-pool": {"header": {"jwk": lambda pool: jwk(pool, "kty", "n", "e")}},
+    "jwk-of-the-attacker": {"key": "attacker", "header": {"kid": KID, "jwk": get_attacker_jwk}},
+    "jwk-of-the-attacker-without-kid": {"key": "attacker", "header": {"kid": ABSENT, "jwk": get_attacker_jwk}},
+    "jwk-of-the-pool": {"header": {"jwk": lambda pool: get_jwk(pool, "kty", "n", "e")}},
     "jku-with-the-pool-as-userinfo": {
         "header": {"jku": lambda pool: pool.attacker_url.replace("//", "//cognito-idp.us-east-1.amazonaws.com@")}
     },
@@ -227,7 +239,7 @@ KEY_ID = [
     *[Forgery(f"kid-{name}", "malformed_kid", header={"kid": kid}) for name, kid in MALFORMED_KIDS.items()],
     Forgery("kid-absent", "missing_kid", header={"kid": ABSENT}),
     Forgery("kid-null", "missing_kid", header={"kid": None}),
-    Forgery("key-at-the-attackers-url", "unknown_kid", key="attacker", header={"kid": attacker_keys}),
+    Forgery("key-at-the-attackers-url", "unknown_kid", key="attacker", header={"kid": get_attacker_url}),
     Forgery("key-on-a-curve", "unknown_kid", header={"kid": "elliptic"}),
     Forgery("key-of-a-secret", "unknown_kid", header={"kid": "symmetric"}),
     Forgery("key-of-the-attacker", "unknown_kid", key="attacker"),
@@ -251,19 +263,19 @@ HEADER_JSON = json.dumps({"kid": KID, "alg": "RS256"})
 JWE_HEADER = base64url(b'{"alg":"RSA-OAEP","enc":"A256GCM","cty":"JWT"}')
 
 
-def json_serialization(token: str) -> dict[str, str]:
+def to_json_serialization(token: str) -> dict[str, str]:
     return dict(zip(("protected", "payload", "signature"), token.split("."), strict=True))
 
 
 def pad(octets: bytes, *, over: int) -> bytes:
-    """Add white space until so many bytes are left over of groups of three, and so bits of the last character."""
+    """Add white space until the length modulo 3 is `over`, which sets the unused bits of the last character."""
     return octets.ljust(len(octets) + (over - len(octets)) % 3)
 
 
-def of_length(characters: int) -> Forgery:
+def build_token_of_length(characters: int) -> Forgery:
     """Return a signed token of this length, with white space in its header if base64url has no such length."""
     header = HEADER_JSON
-    room = characters - len(base64url(header.encode())) - len("..") - 342  # of a signature of 2048 bits
+    room = characters - len(base64url(header.encode())) - len("..") - 342  # the length of a 2048-bit signature
     if room % 4 == 1:
         header += " "
         room = characters - len(base64url(header.encode())) - len("..") - 342
@@ -275,7 +287,7 @@ def of_length(characters: int) -> Forgery:
     )
 
 
-# What is sent instead of the token.
+# Texts that are sent instead of the token.
 MALFORMED_TOKENS: dict[str, str | Callable[[Pool, str], str]] = {
     "one-segment": "{header}",
     "four-segments": "{token}.AAAA",
@@ -289,9 +301,9 @@ MALFORMED_TOKENS: dict[str, str | Callable[[Pool, str], str]] = {
     "empty-header": ".{payload}.{signature}",
     "dot-before": ".{token}",
     "dot-after": "{token}.",
-    "jws-json-flattened": lambda _, token: json.dumps(json_serialization(token)),
-    "jws-json-general": lambda _, token: json.dumps({"payload": "e30", "signatures": [json_serialization(token)]}),
-    "jwk": lambda pool, _: json.dumps(jwk(pool)),
+    "jws-json-flattened": lambda _, token: json.dumps(to_json_serialization(token)),
+    "jws-json-general": lambda _, token: json.dumps({"payload": "e30", "signatures": [to_json_serialization(token)]}),
+    "jwk": lambda pool, _: json.dumps(get_jwk(pool)),
     "word": "hello",
     "digits": "123456",
     "claims-in-clear": lambda *_: json.dumps(cognito_claims()),
@@ -350,8 +362,8 @@ STRUCTURE = [
         Forgery(f"structure-payload-{name}", "malformed_token", encode_payload=encode)
         for name, encode in MALFORMED_PAYLOAD_SEGMENTS.items()
     ],
-    of_length(MAX_TOKEN_CHARACTERS + 1),
-    of_length(65536),
+    build_token_of_length(MAX_TOKEN_CHARACTERS + 1),
+    build_token_of_length(65536),
     *[Forgery(f"structure-of-{name}", "exceeded_size", sent=sent) for name, sent in TOO_LONG.items()],
     *[
         Forgery(f"structure-header-of-{size}-octets", "exceeded_size", header_json=HEADER_JSON.ljust(size))
@@ -487,7 +499,9 @@ JSON_PAYLOAD = [
         "malformed_token",
         encode_payload=lambda payload: base64url(pad(payload, over=0)).lower(),
     ),
-    Forgery("payload-json-nested-jwt", "malformed_token", payload_json=lambda pool, _: Forgery("", "").token(pool)),
+    Forgery(
+        "payload-json-nested-jwt", "malformed_token", payload_json=lambda pool, _: Forgery("", "").build_token(pool)
+    ),
     Forgery("payload-json-empty-object", "missing_claim.iss", payload_json="{}"),
 ]
 
@@ -612,8 +626,8 @@ NO_DATE: dict[str, object] = {
 }
 
 
-def after_now(seconds: float) -> Callable[[Pool], float]:
-    """Count from the second in which the token is made."""
+def count_from_now(seconds: float) -> Callable[[Pool], float]:
+    """Return a function that adds seconds to the time at which the token is built."""
     return lambda _: int(time.time()) + seconds
 
 
@@ -622,20 +636,20 @@ EXPIRED: dict[str, object] = {
     "minus-zero": -0.0,
     "one": 1,
     "tiny": 5e-324,
-    "now": after_now(0),
-    "a-second-ago": after_now(-1),
-    "a-fraction-ago": after_now(-0.5),
-    "in-the-leeway": after_now(-4),
-    "an-hour-ago": after_now(-3600),
+    "now": count_from_now(0),
+    "a-second-ago": count_from_now(-1),
+    "a-fraction-ago": count_from_now(-0.5),
+    "in-the-leeway": count_from_now(-4),
+    "an-hour-ago": count_from_now(-3600),
     "of-the-year-2001": 1_000_000_000,
     "in-minutes": lambda _: int(time.time() + 3600) // 60,
 }
 NOT_YET: dict[str, object] = {
-    "in-a-minute": after_now(60),
-    "in-a-minute-and-a-fraction": after_now(60.5),
-    "in-an-hour": after_now(3600),
-    "after-exp": after_now(7200),
-    "in-a-year": after_now(31_536_000),
+    "in-a-minute": count_from_now(60),
+    "in-a-minute-and-a-fraction": count_from_now(60.5),
+    "in-an-hour": count_from_now(3600),
+    "after-exp": count_from_now(7200),
+    "in-a-year": count_from_now(31_536_000),
     "negative": -1,
 }
 WRONG_DATES: dict[str, dict[str, object]] = {
@@ -644,7 +658,7 @@ WRONG_DATES: dict[str, dict[str, object]] = {
     "nbf": NO_DATE | NOT_YET | {"null": None},
     "auth_time": NO_DATE | {"null": None, "negative": -1},
 }
-# As Cognito writes it, with `aud` only if the app asked for a resource.
+# The claims of Cognito's access token. It has `aud` only if the app asked for a resource.
 ACCESS_TOKEN: dict[str, object] = {
     "aud": ABSENT,
     "email": ABSENT,
@@ -679,7 +693,7 @@ DATE = [
         for name, value in values.items()
     ],
     *[
-        # JSON has such a number, and a float has not.
+        # A number that is valid JSON, but too large for a float.
         Forgery(
             f"{claim}-infinite",
             f"invalid_claim.{claim}",
@@ -750,7 +764,7 @@ GROUP = [
     Forgery("group-last", ALLOW, configuration="group", claims={"cognito:groups": ["Admins", 1, None, "Chatters"]}),
 ]
 
-# Sound tokens: if everything was denied, the forgeries would prove nothing
+# Sound tokens. They show that the authorizer does not deny everything
 
 SOUND_CLAIMS: dict[str, dict[str, object]] = {
     "issuer-updated": {"iss": ISSUER.replace("cognito-idp", "issuer-cognito-idp")},
@@ -760,11 +774,11 @@ SOUND_CLAIMS: dict[str, dict[str, object]] = {
     "groups": {"cognito:groups": ["Admins"], "cognito:roles": ["arn:aws:iam::123456789012:role/admin"]},
     "client-id-of-another": {"client_id": ANOTHER_CLIENT, "azp": ANOTHER_CLIENT},
     "exp-with-fraction": {"exp": lambda _: time.time() + 60.25},
-    "exp-in-a-minute": {"exp": after_now(60)},
+    "exp-in-a-minute": {"exp": count_from_now(60)},
     "exp-at-the-end-of-the-year-9999": {"exp": 253402300799},
-    "nbf-past": {"nbf": after_now(-60)},
+    "nbf-past": {"nbf": count_from_now(-60)},
     "nbf-zero": {"nbf": 0},
-    "clock-a-little-ahead": {"iat": after_now(3), "nbf": after_now(3), "auth_time": after_now(3)},
+    "clock-a-little-ahead": {"iat": count_from_now(3), "nbf": count_from_now(3), "auth_time": count_from_now(3)},
     "without-iat": {"iat": ABSENT},
     "without-auth-time": {"auth_time": ABSENT},
     "sub-of-255-characters": {"sub": "s" * 255},
@@ -804,8 +818,8 @@ SOUND = [
     Forgery("sound-kid-of-128-characters", ALLOW, key="long-kid"),
     Forgery("sound-kid-of-one-character", ALLOW, key="short-kid"),
     Forgery("sound-kid-like-a-path", ALLOW, key="path-kid"),
-    replace(of_length(MAX_TOKEN_CHARACTERS - 1), name="sound-of-8191-characters", expected=ALLOW),
-    replace(of_length(MAX_TOKEN_CHARACTERS), name="sound-of-8192-characters", expected=ALLOW),
+    replace(build_token_of_length(MAX_TOKEN_CHARACTERS - 1), name="sound-of-8191-characters", expected=ALLOW),
+    replace(build_token_of_length(MAX_TOKEN_CHARACTERS), name="sound-of-8192-characters", expected=ALLOW),
     Forgery(
         "sound-encoded-by-hand",
         ALLOW,

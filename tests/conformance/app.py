@@ -1,10 +1,10 @@
-"""The conformance pack's APIs, one stack each. To run the pack against AWS:
+"""The conformance pack's APIs, each in a stack. Run the pack against AWS:
 
 npx cdk deploy --all --app ".venv/bin/python -m tests.conformance.app" --outputs-file outputs.json
 pytest tests/conformance --outputs outputs.json
 npx cdk destroy --all --app ".venv/bin/python -m tests.conformance.app"
 
-Destroy them after the run: everybody who knows an endpoint can make its function do what a client says.
+Destroy the stacks after the run: everybody who knows an endpoint can run scripts in its function.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ THROTTLE = apigatewayv2.ThrottleSettings(rate_limit=100, burst_limit=100)
 
 
 class Probe(ImageFunction):
-    """The scripted function. `seconds` is its timeout."""
+    """The function that runs clients' scripts. `seconds` is its timeout."""
 
     def __init__(self, scope: Construct, id_: str, *, seconds: int = 10) -> None:
         super().__init__(
@@ -46,7 +46,7 @@ class Probe(ImageFunction):
 
 
 class ConformanceStack(cdk.Stack):
-    """One WebSocket API with one stage. One probe serves all routes, except routes with a function of their own."""
+    """A WebSocket API with one stage. One probe serves all routes, except those that are added with their own function."""
 
     def __init__(
         self,

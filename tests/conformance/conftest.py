@@ -1,15 +1,15 @@
-"""Tests how API Gateway's WebSocket APIs behave, as docs/api-gateway.md says, against any endpoint.
+"""Test against any endpoint that WebSocket APIs behave as docs/api-gateway.md says.
 
 pytest tests/conformance                                   the local gateway, as `make up` starts it
 pytest tests/conformance -k process                        the same without images, which need a Docker engine
 pytest tests/conformance --outputs outputs.json            AWS, after the deployment that app.py describes
-pytest tests/conformance --endpoint wss://… --query idToken=…    any endpoint: what does not depend on its function
+pytest tests/conformance --endpoint wss://… --query idToken=…    any endpoint: the cases that do not need our function
 
-Each test's id has the id of its row in docs/api-gateway.md and the row's mark. The local gateway must behave as every
-row says. Elsewhere an assumed row cannot fail: a difference is reported as a skipped test, with what was observed.
+Each test's id has the id of its row in docs/api-gateway.md and the row's mark. The local gateway must behave as all rows
+say. Elsewhere a difference from an assumed row is no failure: the test is skipped, and its reason is the observation.
 
-Every case runs once with functions in processes, because the gateway's behaviour does not depend on how a function is
-launched. The cases in ALSO_WITH_IMAGES run with images too: one or two for each place where the launch could matter.
+All cases run with functions in processes, because the gateway's behaviour does not depend on how a function is launched.
+The cases in ALSO_WITH_IMAGES run with images too: one or two for each behaviour that the launch could change.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ALSO_WITH_IMAGES = {
     "post-many-clients",
 }
 MARKERS = {
-    "case(row)": "the row of docs/api-gateway.md that the test is about",
+    "case(row)": "the row of docs/api-gateway.md that the test checks",
     "probe": "needs the pack's function behind the endpoint",
     "template": "needs an API of app.py other than the main one",
     "patience": "waits until a limit ends a connection",
@@ -87,13 +87,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def is_elsewhere(config: pytest.Config) -> bool:
-    """Return whether the cases run against an endpoint; its options are unknown when pytest starts in another folder."""
+    """Return whether the cases run against an endpoint. Its options are unknown if pytest starts in another folder."""
     return bool(config.getoption("endpoint", None) or config.getoption("outputs", None))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "target" in metafunc.fixturenames:
-        row = row_of(metafunc.definition)
+        row = get_row(metafunc.definition)
         targets = ["process", "image"] if row.id in ALSO_WITH_IMAGES else ["process"]
         if is_elsewhere(metafunc.config):
             targets = ["endpoint"]
@@ -101,7 +101,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("target", targets, ids=ids, indirect=True, scope="session")
 
 
-def row_of(item: pytest.Item) -> Row:
+def get_row(item: pytest.Item) -> Row:
     marker = item.get_closest_marker("case")
     assert marker, f"{item.name} runs against a gateway, so it must cite its row by @case"
     row: Row = marker.args[0]
@@ -130,14 +130,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def loopback_only(request: pytest.FixtureRequest) -> None:
-    """Keep the network closed as for every test, unless the endpoint may be anywhere."""
+    """Block network access as in all tests, except for cases that run against an endpoint."""
     if not is_elsewhere(request.config):
         request.getfixturevalue("loopback_only")
 
 
 @pytest.fixture(scope="session")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the synthesized templates."""
+    """Synthesize the templates; return their folder."""
     folder = tmp_path_factory.mktemp("templates")
     run_app(shlex.join([sys.executable, "-m", "tests.conformance.app"]), ROOT, folder)
     return folder
@@ -145,7 +145,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def target(request: pytest.FixtureRequest) -> str:
-    """What the case runs against: the local gateway with functions in a `process` or an `image`, or an `endpoint`."""
+    """Return the kind of gateway: the local one with functions in a `process` or an `image`, or an `endpoint`."""
     if request.param == "image":
         request.getfixturevalue("engine")
     return str(request.param)
@@ -157,7 +157,7 @@ def deployment(
 ) -> Iterator[Deployment]:
     found: Deployment
     if target == "endpoint":
-        found = Endpoints.of(request.config)
+        found = Endpoints.read(request.config)
     else:
         found = LocalDeployment(target, request.getfixturevalue("templates"), tmp_path_factory.mktemp(target))
     yield found
@@ -172,52 +172,52 @@ async def opened() -> AsyncIterator[AsyncExitStack]:
 
 @pytest.fixture
 def gateway(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """Any stage, with any function."""
-    return Gateway(deployment.any_stage(), opened)
+    """Return any stage, with any function."""
+    return Gateway(deployment.get_any_stage(), opened)
 
 
 @pytest.fixture
 def main(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """The main API: it routes by `action`, and its authorizer needs `token` in the query string."""
-    return Gateway(deployment.stage("ConformanceMain"), opened)
+    """Return the main API: it routes by `action`, and its authorizer needs `token` in the query string."""
+    return Gateway(deployment.get_stage("ConformanceMain"), opened)
 
 
 @pytest.fixture
 def bare(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """An API without `$connect` and `$default`; it routes by `service` and `name`."""
-    return Gateway(deployment.stage("ConformanceBare"), opened)
+    """Return an API without `$connect` and `$default`; it routes by `service` and `name`."""
+    return Gateway(deployment.get_stage("ConformanceBare"), opened)
 
 
 @pytest.fixture
 def guarded(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """An API with two identity sources and a stage variable; it routes by a nested member."""
-    return Gateway(deployment.stage("ConformanceGuarded"), opened)
+    """Return an API with two identity sources and a stage variable; it routes by a nested member."""
+    return Gateway(deployment.get_stage("ConformanceGuarded"), opened)
 
 
 @pytest.fixture
 def open_(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """An API whose authorizer has no identity sources and whose function has 3 s; it routes by a list."""
-    return Gateway(deployment.stage("ConformanceOpen"), opened)
+    """Return an API whose authorizer has no identity sources and whose function times out after 3 s; it routes by a list."""
+    return Gateway(deployment.get_stage("ConformanceOpen"), opened)
 
 
 @pytest.fixture
 def throttled(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """A stage with five requests a second, two at once; every message takes the same route."""
-    return Gateway(deployment.stage("ConformanceThrottled"), opened)
+    """Return a stage with a throttle of five requests a second and a burst of two; all messages take one route."""
+    return Gateway(deployment.get_stage("ConformanceThrottled"), opened)
 
 
 @pytest.fixture
 def unpermitted(deployment: Deployment, opened: AsyncExitStack) -> Gateway:
-    """An API that may not invoke the function of `$connect`."""
-    return Gateway(deployment.stage("ConformanceUnpermitted"), opened)
+    """Return an API that may not invoke the function of `$connect`."""
+    return Gateway(deployment.get_stage("ConformanceUnpermitted"), opened)
 
 
 @pytest.fixture
 def limits(deployment: Deployment) -> Limited:
-    return deployment.limited()
+    return deployment.get_limited()
 
 
 @pytest.fixture
 def limited(limits: Limited, opened: AsyncExitStack) -> Gateway:
-    """The main API, with time limits that a test can wait for."""
+    """Return the main API with time limits that a test can wait for."""
     return Gateway(limits.stage, opened)

@@ -1,4 +1,4 @@
-"""Reads the rows of docs/api-gateway.md, which the cases cite by id."""
+"""Read the rows of docs/api-gateway.md, which the cases cite by id."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ContractError(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """A behaviour of API Gateway, how sure it is, and who says so."""
+    """A behaviour of API Gateway. The mark says how certain it is, the source who says so."""
 
     id: str
     behaviour: str
@@ -28,7 +28,7 @@ class Row:
 
     @property
     def is_in_pack(self) -> bool:
-        """Whether a case must test it; other rows say why not."""
+        """Return whether a case must test the row. Other rows say why not."""
         return "Not in the pack: " not in self.behaviour
 
 

@@ -1,4 +1,4 @@
-"""The stages that the cases run against: local gateways that are started here, or existing endpoints."""
+"""Provide the stages for the cases: start local gateways, or use existing endpoints."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ IMAGES = Path(__file__).resolve().parent / "images"
 READY = re.compile(r"^WebSocket +(?P<url>ws://[^\s?]+)\S*$.*Ctrl-C ends everything\.", re.DOTALL | re.MULTILINE)
 START_SECONDS = 300.0  # the image may have to be built
 STOP_SECONDS = 30.0
-IDLE_SECONDS, CONNECTION_SECONDS = 2.0, 5.0  # of the gateway with short limits
+IDLE_SECONDS, CONNECTION_SECONDS = 2.0, 5.0  # the limits of the gateway with short limits
 
-# The query and headers that a client of each stack must send, and a message that selects a route with a probe.
+# For each stack: the query and headers that a client must send, and a message that selects a route with a probe.
 STACKS: dict[str, dict[str, Any]] = {
     "ConformanceMain": {"query": (("token", "abc"),)},
     "ConformanceBare": {"message": {"service": "chat", "name": "send"}},
@@ -54,15 +54,15 @@ class Limited:
 
 
 class Deployment(Protocol):
-    """What the tests run against. A test is skipped if it needs a stage that is missing."""
+    """Provides stages. A test is skipped if its stage is missing."""
 
-    def stage(self, name: str) -> Stage: ...
+    def get_stage(self, name: str) -> Stage: ...
 
-    def any_stage(self) -> Stage:
+    def get_any_stage(self) -> Stage:
         """Return a stage for tests that do not depend on the function."""
         ...
 
-    def limited(self) -> Limited:
+    def get_limited(self) -> Limited:
         """Return a stage with time limits that a test can wait for."""
         ...
 
@@ -72,12 +72,12 @@ class Deployment(Protocol):
 # Local gateways
 
 
-def local_session() -> boto3.Session:
+def create_local_session() -> boto3.Session:
     return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
 
 
 class Up:
-    """A `python -m local up` in a process of its own."""
+    """A `python -m local up` in a child process."""
 
     def __init__(self, template: Path, functions: str, output: Path, *options: str) -> None:
         self.output = output
@@ -86,8 +86,8 @@ class Up:
         with output.open("wb") as file:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
 
-    def url(self) -> str | None:
-        """Wait for the URL that it prints when it is ready; return None if it ends instead."""
+    def wait_for_url(self) -> str | None:
+        """Wait until `up` is ready; return the URL that it prints, or None if it ended instead."""
         deadline = time.monotonic() + START_SECONDS
         while self.process.poll() is None and time.monotonic() < deadline:
             printed = READY.search(self.output.read_text())
@@ -97,57 +97,57 @@ class Up:
         return None
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
+        """Send Ctrl-C."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
 
-    def ended(self) -> int:
+    def wait_until_ended(self) -> int:
         try:
             return self.process.wait(STOP_SECONDS)
         finally:
             self.process.kill()
 
-    def complaints(self) -> list[str]:
-        """Return the tracebacks in its output, without those of functions."""
+    def find_tracebacks(self) -> list[str]:
+        """Return the tracebacks in the output, except those of functions."""
         lines = self.output.read_text().splitlines()
         return [line for line in lines if "Traceback" in line and not line.startswith("  function.")]
 
 
 @dataclass
 class LocalDeployment:
-    """One `up` for each stack, started when a test needs it."""
+    """Starts an `up` for each stack when the first test needs it."""
 
     functions: str
     templates: Path
     folder: Path
     _ups: dict[tuple[str, ...], tuple[Up, Stage | None]] = field(default_factory=dict)
 
-    def stage(self, name: str, *options: str) -> Stage:
+    def get_stage(self, name: str, *options: str) -> Stage:
         key = (name, *options)
         if key not in self._ups:
             output = self.folder / f"{name}-{len(self._ups)}.txt"
             up = Up(self.templates / f"{name}.template.json", self.functions, output, *options)
-            url = up.url()
-            self._ups[key] = up, Stage(url, "us-east-1", local_session(), **STACKS[name]) if url else None
+            url = up.wait_for_url()
+            self._ups[key] = up, Stage(url, "us-east-1", create_local_session(), **STACKS[name]) if url else None
         up, stage = self._ups[key]
         if stage is None:
             pytest.fail(f"{name} could not be started:\n{up.output.read_text()}", pytrace=False)
         return stage
 
-    def any_stage(self) -> Stage:
-        return self.stage("ConformanceMain")
+    def get_any_stage(self) -> Stage:
+        return self.get_stage("ConformanceMain")
 
-    def limited(self) -> Limited:
+    def get_limited(self) -> Limited:
         limits = ("--idle-limit", str(IDLE_SECONDS), "--connection-limit", str(CONNECTION_SECONDS))
-        return Limited(self.stage("ConformanceMain", *limits), IDLE_SECONDS, CONNECTION_SECONDS)
+        return Limited(self.get_stage("ConformanceMain", *limits), IDLE_SECONDS, CONNECTION_SECONDS)
 
     def stop(self) -> None:
         for up, stage in self._ups.values():
             up.interrupt()
             if stage:
                 stage.close()
-        ended = [(up.ended(), up.complaints(), stage) for up, stage in self._ups.values()]
-        started = [(status, complaints) for status, complaints, stage in ended if stage]
+        ended = [(up.wait_until_ended(), up.find_tracebacks(), stage) for up, stage in self._ups.values()]
+        started = [(status, tracebacks) for status, tracebacks, stage in ended if stage]
         assert started == [(0, [])] * len(started)
 
 
@@ -156,14 +156,14 @@ class LocalDeployment:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Existing stages by name, for example in AWS; `main` may have another function than ours."""
+    """Existing stages, for example in AWS. `main` may have another function than the pack's."""
 
     stages: dict[str, Stage]
     main: Stage
     slow: bool
 
     @classmethod
-    def of(cls, config: pytest.Config) -> Endpoints:
+    def read(cls, config: pytest.Config) -> Endpoints:
         given = config.getoption("query")
         query = tuple((name, value) for name, _, value in (each.partition("=") for each in given))
         file = config.getoption("outputs")
@@ -171,12 +171,12 @@ class Endpoints:
         session = boto3.Session(profile_name=config.getoption("profile"))
         region = config.getoption("region")
         stages = {
-            name: stage_at(outputs[name]["Endpoint"], region, session, **settings)
+            name: build_stage(outputs[name]["Endpoint"], region, session, **settings)
             for name, settings in STACKS.items()
             if name in outputs
         }
         if endpoint := config.getoption("endpoint"):
-            main = stage_at(endpoint, region, session, query=query)
+            main = build_stage(endpoint, region, session, query=query)
             probed = dataclasses.replace(main, query=(*STACKS["ConformanceMain"]["query"], *query))
             if has_probe(probed):
                 main = stages["ConformanceMain"] = probed
@@ -186,34 +186,34 @@ class Endpoints:
             pytest.fail("--outputs has no ConformanceMain", pytrace=False)
         return cls(stages, main, slow=config.getoption("slow"))
 
-    def stage(self, name: str) -> Stage:
+    def get_stage(self, name: str) -> Stage:
         if name not in self.stages:
             pytest.skip(f"needs stack {name} of tests/conformance/app.py: see --outputs")
         return self.stages[name]
 
-    def any_stage(self) -> Stage:
+    def get_any_stage(self) -> Stage:
         return self.main
 
-    def limited(self) -> Limited:
+    def get_limited(self) -> Limited:
         if not self.slow:
             pytest.skip("takes ten minutes or two hours: see --slow")
-        return Limited(self.stage("ConformanceMain"), idle_seconds=600, connection_seconds=7200)
+        return Limited(self.get_stage("ConformanceMain"), idle_seconds=600, connection_seconds=7200)
 
     def stop(self) -> None:
         """Leave the endpoints running."""
 
 
-def stage_at(url: str, region: str | None, session: boto3.Session, **settings: Any) -> Stage:
+def build_stage(url: str, region: str | None, session: boto3.Session, **settings: Any) -> Stage:
     host = urlsplit(url).hostname or ""
     named = re.search(r"\.execute-api\.([a-z0-9-]+)\.", host)
     if is_loopback(host):
-        session = local_session()
+        session = create_local_session()
     region = region or (named[1] if named else session.region_name or "us-east-1")
     return Stage(url.rstrip("/"), region, session, **settings)
 
 
 def has_probe(stage: Stage) -> bool:
-    """Return whether the pack's probe serves the stage."""
+    """Return whether the pack's function serves the stage."""
     script = {**stage.message, "do": {"steps": [["post", "self", "here is a probe"]]}}
     try:
         with connect(f"{stage.url}?{urlencode(stage.query)}", open_timeout=PATIENCE_SECONDS) as peer:

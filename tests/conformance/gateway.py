@@ -1,4 +1,4 @@
-"""Clients of a deployed stage, an observer of their events, and calls of `@connections`."""
+"""Connect clients to a stage, observe their events, and call `@connections`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
-PATIENCE_SECONDS = 20.0  # a wait that takes longer has failed
+PATIENCE_SECONDS = 20.0  # a timeout: the waits of a test that succeeds are shorter
 POLL_SECONDS = 0.02
 HANDSHAKE = (
     ("Connection", "Upgrade"),
@@ -57,7 +57,8 @@ class Stage:
 
     Attributes:
         url: `wss://…/stage`.
-        query: parameters that every client must send; `headers` are headers that every client must send.
+        query: parameters that all clients must send.
+        headers: headers that all clients must send.
         message: a message that selects a route with a probe behind it.
     """
 
@@ -78,7 +79,7 @@ class Stage:
 
     @cached_property
     def management(self) -> Any:
-        """A boto3 client of `@connections` that does not retry."""
+        """Return a boto3 client of `@connections` that does not retry."""
         return self.session.client(
             "apigatewaymanagementapi",
             endpoint_url=self.callback_url,
@@ -113,9 +114,9 @@ class Client:
         await self.socket.send(message)
 
     async def do(self, *steps: Sequence[Any], message: Mapping[str, Any] | None = None, **ending: Any) -> None:
-        """Send a message that makes the probe take these steps, and then return (`returns`) or raise (`raises`).
+        """Send a message that makes the probe take these steps, then return (`returns`) or raise (`raises`).
 
-        `repeats` says how often the body of the returned answer is repeated.
+        `repeats` is the number of times that the returned answer contains its body.
         """
         script: dict[str, Any] = {"steps": steps}
         script |= {name.removesuffix("s"): value for name, value in ending.items()}
@@ -150,12 +151,12 @@ class Client:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def ping(self, payload: bytes) -> None:
-        """Send a ping; return when its pong has come."""
+        """Send a ping and wait for its pong."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             await (await self.socket.ping(payload))
 
     async def wait_closed(self, seconds: float = PATIENCE_SECONDS) -> tuple[int | None, str | None]:
-        """Wait for the connection's end; return close code and reason."""
+        """Wait until the connection is closed; return close code and reason."""
         async with asyncio.timeout(seconds):
             await self.socket.wait_closed()
         return self.socket.close_code, self.socket.close_reason
@@ -166,7 +167,7 @@ class Client:
 
 
 class Observer(Client):
-    """A client to which the probe posts every event of other connections."""
+    """A client to which the probe posts all events of other connections."""
 
     def __init__(self, socket: ClientConnection, stage: Stage) -> None:
         super().__init__(socket, stage)
@@ -182,7 +183,7 @@ class Observer(Client):
         """Return the next report of the authorizer (`authorizer`) or of a route; keep reports of other kinds."""
         skipped: list[dict[str, Any]] = []
         report = await self.next_report()
-        while kind_of(report["event"]) != kind:
+        while get_kind(report["event"]) != kind:
             skipped.append(report)
             report = await self.next_report()
         self._skipped.extendleft(reversed(skipped))
@@ -198,12 +199,12 @@ class Observer(Client):
         return event
 
 
-def kind_of(event: Event) -> str:
+def get_kind(event: Event) -> str:
     return "authorizer" if event.get("type") == "REQUEST" else str(event["requestContext"]["routeKey"])
 
 
 class Gateway:
-    """A stage as one test uses it: connections that it opens are closed after the test."""
+    """A stage for one test. The connections that it opens are closed after the test."""
 
     def __init__(self, stage: Stage, opened: AsyncExitStack) -> None:
         self.stage = stage
@@ -222,7 +223,7 @@ class Gateway:
     ) -> str:
         """Return the stage's URL, with the probe's scripts for the authorizer, `$connect` and `$disconnect`."""
         scripts = {"authorizer": authorizer, "connect": connect, "disconnect": disconnect}
-        parameters = [*(self.stage.query if with_identity else ()), *pairs(query)]
+        parameters = [*(self.stage.query if with_identity else ()), *list_pairs(query)]
         parameters += [("observer", observer)] if observer else []
         parameters += [(name, encode(script)) for name, script in scripts.items() if script]
         return f"{self.stage.url}{path}{'?' if parameters else ''}{urlencode(parameters)}"
@@ -251,20 +252,20 @@ class Gateway:
         self, query: Parameters, headers: Parameters, options: Mapping[str, Any], rest: Mapping[str, Any]
     ) -> ClientConnection:
         fixed = self.stage.headers if rest.get("with_identity", True) else ()
-        sent = [*fixed, *pairs(headers)]
+        sent = [*fixed, *list_pairs(headers)]
         socket = await connect(
             self.url(query, **rest),
             additional_headers=sent,
             open_timeout=PATIENCE_SECONDS,
             ping_interval=None,
             close_timeout=1,
-            **{"max_queue": None, **options},  # unread messages are not in the way of a close frame
+            **{"max_queue": None, **options},  # with a limit, unread messages would hide a close frame
         )
         self._opened.push_async_callback(socket.close)
         return socket
 
     async def expect_refusal(self, query: Parameters = (), **rest: Any) -> Answer:
-        """Connect; return the response, which must refuse the handshake."""
+        """Send a handshake that must be refused; return the response."""
         with pytest.raises(InvalidStatus) as refusal:
             await self.open(query, **rest)
         response = refusal.value.response
@@ -279,16 +280,16 @@ class Gateway:
             return refusal.response.status_code
 
     async def handshake_head(self, url: str, headers: Parameters) -> str:
-        """Send a handshake with the headers of RFC 6455 and these; return the head of the response."""
+        """Send a handshake; `headers` replace or extend those of RFC 6455. Return the head of the response."""
         parts = urlsplit(url)
         secure = ssl.create_default_context() if parts.scheme == "wss" else None
         port = parts.port or (443 if secure else 80)
         reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=secure)
         self._opened.callback(writer.close)
-        given = {name.lower() for name, _ in pairs(headers)}
+        given = {name.lower() for name, _ in list_pairs(headers)}
         kept = [(name, value) for name, value in [("Host", parts.netloc), *HANDSHAKE] if name.lower() not in given]
         lines = [f"GET {parts.path}?{parts.query} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in [*kept, *pairs(headers)]]
+        lines += [f"{name}: {value}" for name, value in [*kept, *list_pairs(headers)]]
         writer.write("\r\n".join([*lines, "", ""]).encode())
         async with asyncio.timeout(PATIENCE_SECONDS):
             return (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -313,8 +314,8 @@ class Gateway:
     async def request(
         self, method: str, path: str, body: bytes | None = None, *, signed: bool = False, headers: Parameters = ()
     ) -> Answer:
-        """Send an HTTP request to this path of the stage's host, without encoding it."""
-        return await asyncio.to_thread(self._request, method, path, body, signed, dict(pairs(headers)))
+        """Send an HTTP request to a path on the stage's host. The path is sent without further encoding."""
+        return await asyncio.to_thread(self._request, method, path, body, signed, dict(list_pairs(headers)))
 
     def _request(self, method: str, path: str, body: bytes | None, signed: bool, headers: dict[str, str]) -> Answer:
         parts = urlsplit(self.stage.callback_url)
@@ -337,5 +338,5 @@ class Gateway:
             connection.close()
 
 
-def pairs(parameters: Parameters) -> list[tuple[str, str]]:
+def list_pairs(parameters: Parameters) -> list[tuple[str, str]]:
     return [*parameters.items()] if isinstance(parameters, Mapping) else [*parameters]

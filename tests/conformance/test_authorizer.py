@@ -1,4 +1,4 @@
-"""The Lambda authorizer: when it is invoked, what its answers do, and where its context appears."""
+"""The Lambda authorizer: when it is invoked, how its answers are evaluated, and which events have its context."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def statement(effect: str = "Allow", resource: Any = "{methodArn}", action: Any 
 
 
 def policy(*statements: Any) -> Script:
-    """An authorizer's script; `{methodArn}` and `{stage}` stand for this connection's."""
+    """Return a script whose policy has these statements. `{methodArn}` and `{stage}` stand for the connection's."""
     return {"answer": {"policyDocument": {"Version": "2012-10-17", "Statement": statements}}}
 
 
 async def first_authorizer_event(gateway: Gateway, observer: Observer, its_id: str) -> Event:
-    """Connect once more, then return the first event that the observer has seen."""
+    """Connect once more; return the first event that the observer gets, which shows that there was none before."""
     await gateway.open({"again": "yes"}, observer=its_id)
     return await observer.next()
 
@@ -160,7 +160,7 @@ async def test_single_statement_needs_no_list(main: Gateway) -> None:
 
 
 async def assert_forbidden(main: Gateway, *statements: Any) -> None:
-    """Connect with this policy; the answer must be 403, and `$connect` must not run."""
+    """Connect with this policy, and assert that the answer is 403 and that `$connect` was not invoked."""
     observer, its_id = await main.observer()
 
     refusal = await main.expect_refusal(observer=its_id, authorizer=policy(*statements))
@@ -312,7 +312,7 @@ async def test_authorizer_that_takes_too_long_gets_500(open_: Gateway) -> None:
 
 
 async def contexts(main: Gateway, authorizer: Script) -> list[dict[str, Any]]:
-    """`requestContext.authorizer` of a connection's three events, without what makes it observable."""
+    """Return `requestContext.authorizer` of a connection's three events, without the observer's id."""
     observer, its_id = await main.observer()
     client = await main.open(observer=its_id, authorizer=authorizer)
     await client.send("hello")

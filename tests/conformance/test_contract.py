@@ -1,4 +1,4 @@
-"""docs/api-gateway.md and the cases agree. These tests start no gateway."""
+"""Check that docs/api-gateway.md and the cases agree. These tests start no gateway."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ADDRESSES = dict(re.findall(r"^\[(.+)\]: (\S+)$", TEXT, re.MULTILINE))
 REFERENCE = re.compile(r"\[([^\]]+)\](?![\[(:])")
 
 
-def references(source: str) -> list[str]:
+def find_references(source: str) -> list[str]:
     """Return the names of the links in a source: `name` for both `[name]` and `[text][name]`."""
     return REFERENCE.findall(source)
 
@@ -38,11 +38,11 @@ def test_rows_that_are_not_in_the_pack_have_no_case() -> None:
 def test_documented_and_captured_rows_link_their_source() -> None:
     rows = read_rows().values()
 
-    assert [row.id for row in rows if row.mark != "assumed" and not references(row.source)] == []
+    assert [row.id for row in rows if row.mark != "assumed" and not find_references(row.source)] == []
 
 
 def test_every_link_of_a_source_has_an_address_and_every_address_is_used() -> None:
-    used = {name for row in read_rows().values() for name in references(row.source)}
+    used = {name for row in read_rows().values() for name in find_references(row.source)}
 
     assert used == ADDRESSES.keys()
 

@@ -1,4 +1,4 @@
-"""The events of functions: exactly their members, and the values."""
+"""The events of functions: their exact members, and the values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Events = dict[str, Event]
 
 
 async def life(gateway: Gateway, **how: Any) -> Events:
-    """Connect, send a message, close; return the events by kind."""
+    """Connect, send a message and close; return the events by kind."""
     observer, its_id = await gateway.observer()
     client = await gateway.open(observer=its_id, **how)
     events = {kind: await observer.event(kind) for kind in KINDS[:2]}

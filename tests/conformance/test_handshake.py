@@ -72,7 +72,7 @@ async def test_longer_url_is_refused(gateway: Gateway) -> None:
 
 
 def padding(gateway: Gateway, characters: int) -> str:
-    """Return text that makes the URL this long, counted with `wss` as on AWS."""
+    """Return text that makes the URL this long. The length is counted with `wss`, as on AWS."""
     return "x" * (characters - len(gateway.url({"pad": ""}).replace("ws://", "wss://")))
 
 

@@ -39,7 +39,7 @@ def body_of(method: str) -> bytes | None:
 
 
 async def closed_id(gateway: Gateway) -> str:
-    """Return the id of a connection that has just been closed."""
+    """Open and close a connection; return its id."""
     client = await gateway.open()
     connection_id = await client.id()
     await client.socket.close()

@@ -19,14 +19,14 @@ TIMED_OUT = "Endpoint request timed out"
 
 
 async def assert_error_frame(client: Client, message: str) -> None:
-    """The next frame must be this error frame, byte for byte."""
+    """Assert that the next frame is this error frame, byte for byte."""
     frame = await client.receive()
     request_id = json.loads(frame)["requestId"]
     assert frame == f'{{"message": "{message}", "connectionId":"{await client.id()}", "requestId":"{request_id}"}}'
 
 
 async def assert_silence(client: Client) -> None:
-    """The next frame must be the answer to a message that is sent now."""
+    """Assert that no frame is waiting: the next one is the answer to a message that is sent now."""
     await client.do(["post", "self", "the next frame"])
     assert await client.receive() == "the next frame"
 

@@ -1,4 +1,4 @@
-"""docker-bake.hcl: how buildx resolves it, how a deployment uses it, and the built images."""
+"""docker-bake.hcl as buildx resolves it, its use by a deployment, and the built images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Deploy = Callable[[str, str], subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def bake(buildx: None) -> Bake:
-    """Return how to resolve the bake file by buildx, with only these variables set."""
+    """Return a function that resolves the bake file by buildx, with only the given variables."""
 
     def resolve(*targets: str, **variables: str) -> Json:
         environ = {name: value for name, value in os.environ.items() if name not in VARIABLES} | variables
@@ -47,7 +47,7 @@ def parse_settings(listed: list[Any]) -> list[dict[str, str]]:
     ]
 
 
-def test_every_image_has_the_one_platform_that_is_committed(bake: Bake) -> None:
+def test_all_images_have_only_the_committed_platform(bake: Bake) -> None:
     """https://docs.aws.amazon.com/lambda/latest/dg/images-create.html: Lambda takes no multi-architecture images."""
     targets = bake(*EVERYTHING, PLATFORM="linux/arm64")["target"]
 
@@ -100,7 +100,7 @@ def test_unusable_base_image_is_an_error_that_names_the_rule(base_without_pip: s
     assert "BASE_IMAGE cannot be used: it has no pip, which installs the packages." in baked.stderr
 
 
-def test_default_group_is_what_is_shipped(bake: Bake) -> None:
+def test_default_group_has_the_shipped_images(bake: Bake) -> None:
     resolved = bake()
 
     assert resolved["target"].keys() == set(FUNCTIONS)
@@ -108,14 +108,14 @@ def test_default_group_is_what_is_shipped(bake: Bake) -> None:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_emulator_goes_on_top_of_the_functions_own_image(bake: Bake, function: str) -> None:
+def test_emulator_is_added_to_the_functions_own_image(bake: Bake, function: str) -> None:
     target = bake("rie")["target"][f"{function}-rie"]
 
     assert target["contexts"]["function"] == f"target:{function}"
     assert target["tags"] == [f"{function}:rie"]
 
 
-def test_certificates_are_a_secret_of_the_build_and_no_argument(bake: Bake, tmp_path: Path) -> None:
+def test_certificates_are_a_secret_of_the_build_and_not_an_argument(bake: Bake, tmp_path: Path) -> None:
     bundle = tmp_path / "corporate.pem"
     bundle.touch()
     without, with_certificates = bake()["target"], bake(CA_FILE=str(bundle))["target"]
@@ -148,7 +148,7 @@ def test_image_starts_lambdas_runtime_by_an_absolute_path(function: str) -> None
 
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_image_names_nobody_as_its_user(function: str) -> None:
+def test_image_has_the_user_nobody(function: str) -> None:
     """Docker runs the image as this user, but Lambda as another one."""
     assert inspect(f"{function}:dev")["Config"]["User"] == "65534:65534"
 
@@ -175,7 +175,7 @@ def test_emulator_adds_one_layer_to_the_shipped_image(function: str) -> None:
 
 
 @pytest.mark.usefixtures("images")
-def test_image_is_the_same_to_the_bit_when_built_again_from_nothing() -> None:
+def test_build_without_cache_gives_the_same_image() -> None:
     again = docker("buildx", "bake", "--no-cache", "--load", "--set=authorizer.tags=authorizer:again", "authorizer")
     assert again.returncode == 0, again.stderr
 
@@ -187,7 +187,7 @@ def test_image_is_the_same_to_the_bit_when_built_again_from_nothing() -> None:
 
 @pytest.fixture
 def deploy(images: None, tmp_path: Path) -> Iterator[Deploy]:
-    """Run the CDK CLI's build command in its output folder, for a template of this platform, with another tag."""
+    """Return a function that runs the CDK CLI's build command for a template with a platform, with another tag."""
 
     def run(function: str, platform: str) -> subprocess.CompletedProcess[str]:
         baked = BakeTarget.read(function)
@@ -204,23 +204,23 @@ def test_deployment_builds_the_image_that_was_tested(deploy: Deploy, function: s
     deployed = deploy(function, BakeTarget.read(function).platform)
 
     assert deployed.stdout == f"{function}:deployed\n", deployed.stderr
-    assert f"{function}:deployed: linux/" in deployed.stderr  # the first words of its report
+    assert f"{function}:deployed: linux/" in deployed.stderr  # the report begins so
     assert inspect(f"{function}:deployed")["Id"] == inspect(f"{function}:dev")["Id"]
 
 
-def test_deployment_refuses_an_image_of_another_platform_than_the_templates(deploy: Deploy) -> None:
+def test_deployment_refuses_an_image_with_another_platform_than_the_template(deploy: Deploy) -> None:
     deployed = deploy("authorizer", "linux/s390x")
 
     assert (deployed.returncode, deployed.stdout) == (1, "")
     assert "but the function is linux/s390x" in deployed.stderr
 
 
-# What the CDK CLI runs, with stubs instead of Docker and of the image's report
+# The command that the CDK CLI runs, with stubs instead of Docker and the image report
 
 
 @pytest.fixture
 def stubs(tmp_path: Path) -> Path:
-    """Return a folder with stubs: `docker` prints its folder and arguments, and `python` refuses every image."""
+    """Create a folder with stubs: `docker` prints its folder and arguments, and `python` refuses each image."""
     folder = tmp_path / "stubs"
     folder.mkdir()
     for name, script in {"docker": 'pwd -P; echo "$@"', "python": "echo refused; exit 1"}.items():
@@ -236,9 +236,9 @@ def run_with_stubs(stubs: Path, command: list[str], cwd: Path, **environ: str) -
 
 
 @pytest.mark.parametrize(("link", "folder"), [("link", "a/b/folder"), ("a/b/link", "folder")])
-@pytest.mark.parametrize("shell_believes", ["link", "folder"])
-def test_deployment_builds_in_the_project_where_the_output_folder_is_a_link(
-    stubs: Path, tmp_path: Path, link: str, folder: str, shell_believes: str
+@pytest.mark.parametrize("shell_reports", ["link", "folder"])
+def test_deployment_builds_in_the_project_if_the_output_folder_is_a_link(
+    stubs: Path, tmp_path: Path, link: str, folder: str, shell_reports: str
 ) -> None:
     """For example, /tmp is a link on macOS. A shell resolves `..` by PWD, if PWD is a path of its folder."""
     names = {"link": tmp_path / link, "folder": tmp_path / folder}
@@ -247,12 +247,12 @@ def test_deployment_builds_in_the_project_where_the_output_folder_is_a_link(
     names["link"].symlink_to(names["folder"])
     command = BakeTarget.read("authorizer").build_command(outdir=str(names["link"]))
 
-    deployed = run_with_stubs(stubs, command, cwd=names["link"], PWD=str(names[shell_believes]))
+    deployed = run_with_stubs(stubs, command, cwd=names["link"], PWD=str(names[shell_reports]))
 
     assert deployed.stderr.startswith(f"{ROOT}\nbuildx bake ")
 
 
-def test_deployment_does_not_publish_what_the_report_refuses(stubs: Path, tmp_path: Path) -> None:
+def test_deployment_does_not_publish_an_image_that_the_report_refuses(stubs: Path, tmp_path: Path) -> None:
     deployed = run_with_stubs(stubs, BakeTarget.read("authorizer").build_command(outdir=str(tmp_path)), cwd=tmp_path)
 
     assert (deployed.returncode, deployed.stdout) == (1, "")

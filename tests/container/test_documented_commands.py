@@ -62,7 +62,7 @@ def run_block(block: str) -> list[Any]:
 
 
 @pytest.mark.usefixtures("images")
-def test_curl_lines_are_answered_as_the_page_shows() -> None:
+def test_curl_lines_get_the_answers_in_the_document() -> None:
     blocks = BLOCK.findall((ROOT / "docs" / "functions.md").read_text())
     assert "docker buildx bake rie\n" in blocks  # the fixture has run it
 

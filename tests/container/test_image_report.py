@@ -1,4 +1,4 @@
-"""Which real images `make image-report` and a deployment refuse."""
+"""`make image-report` and a deployment refuse images that Lambda cannot run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_both_images_pass(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture
-def loaded(engine: None, tmp_path: Path) -> Iterator[str]:
-    """Load an image into the engine with every kind of entry that Lambda may refuse to unpack."""
+def refused_image(engine: None, tmp_path: Path) -> Iterator[str]:
+    """Load an image into the engine that has each kind of entry that Lambda may refuse to unpack."""
     archive = Archive()
     layer = [
         folder("opt"),
@@ -56,11 +56,11 @@ def loaded(engine: None, tmp_path: Path) -> Iterator[str]:
     docker("image", "rm", "refused:test")
 
 
-def test_image_in_the_engine_is_refused_for_all_that_is_wrong_with_it(
-    loaded: str, capsys: pytest.CaptureFixture[str]
+def test_image_in_the_engine_is_refused_with_all_reasons(
+    refused_image: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as failure:
-        main([loaded, "--platform=linux/arm64"])
+        main([refused_image, "--platform=linux/arm64"])
 
     assert "refused:test: linux/amd64, user root, " in capsys.readouterr().out
     heading, *refusals = str(failure.value.code).splitlines()
@@ -70,7 +70,7 @@ def test_image_in_the_engine_is_refused_for_all_that_is_wrong_with_it(
         ["it is linux/amd64", "/opt/b is a hard link", "/opt/null is a device node", "/srv/c comes before or without"],
         strict=True,
     ):
-        assert refusal.startswith(loaded)
+        assert refusal.startswith(refused_image)
         assert reason in refusal
 
 

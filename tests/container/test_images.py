@@ -1,4 +1,4 @@
-"""What can be tested only in the built images: files, permissions, programs, bytecode."""
+"""Files, permissions, programs and bytecode of the built images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-# Every file and folder of an image, without those of the kernel and the engine.
+# Finds all files and folders of an image, except those of the kernel and the engine.
 WALK = """
 import os, stat
 everything = [
@@ -39,8 +39,8 @@ def run_python(image: str, code: str, *options: str) -> str:
     return ran.stdout.strip()
 
 
-def test_docker_runs_the_function_as_nobody(function: str) -> None:
-    """Lambda runs it as another user."""
+def test_docker_runs_the_function_as_the_user_nobody(function: str) -> None:
+    """Lambda uses another user."""
     assert run_python(f"{function}:dev", "import os; print(os.getuid(), os.getgid())") == "65534 65534"
 
 
@@ -67,19 +67,19 @@ print([path for path in [os.getcwd(), *sys.path] if os.path.exists(path) and os.
 
 
 def test_function_can_write_to_tmp_only(function: str) -> None:
-    """This holds even if the file system is not read-only, as it is on Lambda."""
+    """Test without a read-only file system, which Lambda has."""
     code = WALK + "print([path for path in there if path != '/tmp' and os.access(path, os.W_OK)])"
 
     assert run_python(f"{function}:dev", code) == "[]"
 
 
-def test_nothing_runs_as_another_user(function: str) -> None:
+def test_no_program_runs_as_another_user(function: str) -> None:
     code = WALK + "print([path for path in there if os.lstat(path).st_mode & (stat.S_ISUID | stat.S_ISGID)])"
 
     assert run_python(f"{function}:dev", code) == "[]"
 
 
-def test_python_has_the_same_path_for_every_base_image(function: str) -> None:
+def test_python_has_the_same_path_with_each_base_image(function: str) -> None:
     assert run_python(f"{function}:dev", "import sys; print(sys.executable)") == "/usr/local/bin/python"
 
 
@@ -98,14 +98,14 @@ def test_no_shell_can_be_started(function: str) -> None:
     assert (started.returncode, started.stdout) == (127, "")  # 127: there is no such file
 
 
-def test_nothing_more_can_be_installed(function: str) -> None:
+def test_image_has_no_pip(function: str) -> None:
     code = "from importlib.util import find_spec; print([name for name in ('pip', 'ensurepip') if find_spec(name)])"
 
     assert run_python(f"{function}:dev", code) == "[]"
 
 
-def test_task_root_holds_the_handler_and_the_locked_packages_and_nothing_else(function: str) -> None:
-    """There are no tests, no sources of extension modules, and no bytecode without its source."""
+def test_task_root_has_only_the_handler_and_the_locked_packages(function: str) -> None:
+    """Find also packages' tests, sources of extension modules, and bytecode without its source."""
     code = f"""
 import json
 from importlib.metadata import distributions
@@ -125,11 +125,11 @@ print(json.dumps([
 """
     requirements = (ROOT / "images" / function / "requirements.txt").read_text()
     locked = set(re.findall(r"^([a-z0-9-]+)==(\S+)", requirements, re.MULTILINE))
-    packages, strangers, superfluous = json.loads(run_python(f"{function}:dev", code))
+    packages, unknown, superfluous = json.loads(run_python(f"{function}:dev", code))
 
     # Vulnerability scanners find every package by its metadata, even one whose files were left out.
     assert {(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in packages} == locked
-    assert strangers == superfluous == []
+    assert unknown == superfluous == []
 
 
 def test_task_root_is_not_larger_than_its_limit(function: str) -> None:
@@ -143,8 +143,8 @@ print(sum(os.lstat(path).st_blocks for path in paths) * 512)
     assert int(run_python(f"{function}:dev", code)) <= limits_mb[function] * 1e6
 
 
-def test_function_finds_its_code_compiled(function: str) -> None:
-    """A read-only image could never keep what Python compiles at a cold start."""
+def test_all_code_of_the_function_is_compiled(function: str) -> None:
+    """In a read-only image Python would compile it again at each cold start."""
     code = f"""
 import pathlib
 from importlib.util import cache_from_source
@@ -156,7 +156,7 @@ print([str(path) for path in sources if not pathlib.Path(cache_from_source(path)
 
 
 def test_python_never_checks_the_bytecode_of_its_imports(function: str) -> None:
-    """This includes the standard library, of which python:slim has no bytecode. PEP 552 defines the flags."""
+    """Check also the standard library, of which python:slim has no bytecode. PEP 552 defines the flags."""
     code = f"""
 import os, sys
 os.environ.update({json.dumps({"AWS_REGION": "us-east-1", **AUTHORIZER, **WEBSOCKET})})
@@ -178,7 +178,7 @@ def test_emulator_is_not_shipped(function: str) -> None:
 
 @pytest.fixture
 def published(function: str) -> Iterator[Emulator]:
-    """Run the image with the emulator as docs/functions.md does, but without any writable path, not even /tmp."""
+    """Run the image with the emulator as docs/functions.md does, but without a writable path, not even /tmp."""
     variables = {"AWS_DEFAULT_REGION": "us-east-1", **AUTHORIZER, **WEBSOCKET}
     settings = ["--read-only", "--publish=127.0.0.1::8080", *[f"--env={n}={value}" for n, value in variables.items()]]
     started = docker("run", "--detach", *settings, f"{function}:rie")
@@ -193,13 +193,13 @@ def published(function: str) -> Iterator[Emulator]:
         docker("rm", "--force", container)
 
 
-def test_image_serves_without_any_writable_path(function: str, published: Emulator) -> None:
+def test_image_serves_without_a_writable_path(function: str, published: Emulator) -> None:
     connect_without_token_or_authorizer = {
         "methodArn": "arn:aws:execute-api:us-east-1:123456789012:abcdef123/prod/$connect",
         "requestContext": {"routeKey": "$connect", "connectionId": "L0SM9cOFvHcCIhw="},
     }
-    sign_of_life = {"authorizer": {"principalId": "anonymous"}, "websocket": {"errorType": "KeyError"}}
+    expected = {"authorizer": {"principalId": "anonymous"}, "websocket": {"errorType": "KeyError"}}
 
     _, answer = published.invoke(connect_without_token_or_authorizer)
 
-    assert sign_of_life[function].items() <= answer.items()
+    assert expected[function].items() <= answer.items()

@@ -1,4 +1,4 @@
-"""What Lambda's runtime answers if a variable of a function is missing or malformed."""
+"""Lambda's runtime answers with an error if a variable of a function is missing or malformed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.fixtures.engine import docker
 
 pytestmark = pytest.mark.usefixtures("images")
 
-MARK = b"this-is-only-in-the-certificates-of-the-build"
+MARKER = b"this-is-only-in-the-certificates-of-the-build"
 # Each pattern begins with literal characters, which makes the search fast.
 SECRETS = [
     re.compile(pattern)
@@ -28,7 +28,7 @@ SECRETS = [
         rb"github_pat_\w{22}",
         rb"npm_[A-Za-z0-9]{36}",
         rb"pypi-AgE[\w-]{20}",
-        MARK,
+        MARKER,
     )
 ]
 
@@ -64,10 +64,10 @@ def read_files(archive: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 @pytest.fixture(scope="module")
-def marked(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Build the authorizer without cache, with a mark in the certificates of the build."""
+def marked_image(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Build the authorizer without cache, with a marker in the certificates of the build."""
     bundle = tmp_path_factory.mktemp("certificates") / "bundle.pem"
-    bundle.write_bytes(Path(os.environ.get("CA_FILE") or certifi.where()).read_bytes() + b"\n" + MARK + b"\n")
+    bundle.write_bytes(Path(os.environ.get("CA_FILE") or certifi.where()).read_bytes() + b"\n" + MARKER + b"\n")
     command = ["buildx", "bake", "--no-cache", "--load", "authorizer"]
     baked = docker(*command, TAG="marked", CA_FILE=str(bundle), BUILDX_BAKE_ENTITLEMENTS_FS="0")
     assert baked.returncode == 0, baked.stderr
@@ -75,19 +75,19 @@ def marked(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     docker("image", "rm", "authorizer:marked")
 
 
-def test_no_layer_holds_a_secret(marked: str, tmp_path: Path) -> None:
-    assert find_secrets(tmp_path / "images.tar", marked, "authorizer:dev", "websocket:dev") == []
+def test_no_layer_has_a_secret(marked_image: str, tmp_path: Path) -> None:
+    assert find_secrets(tmp_path / "images.tar", marked_image, "authorizer:dev", "websocket:dev") == []
 
 
-def test_certificates_of_the_build_do_not_change_the_image(marked: str) -> None:
-    inspected = docker("image", "inspect", "--format={{.Id}}", marked, "authorizer:dev")
+def test_certificates_of_the_build_do_not_change_the_image(marked_image: str) -> None:
+    inspected = docker("image", "inspect", "--format={{.Id}}", marked_image, "authorizer:dev")
     again, shipped = inspected.stdout.split()
 
     assert again == shipped
 
 
 PLANTED = [
-    MARK,
+    MARKER,
     b"AKIA" + b"Q" * 16,
     b"-----BEGIN RSA PRIVATE KEY-----\n" + b"A" * 64,
     b"eyJraWQiOiJhIn0.eyJzdWIiOiJhIn0.",
@@ -97,8 +97,8 @@ PLANTED = [
 
 
 @pytest.fixture
-def careless(tmp_path: Path) -> Iterator[str]:
-    """Build the authorizer with secrets in a file that a later layer hides, and with one in a variable."""
+def image_with_secrets(tmp_path: Path) -> Iterator[str]:
+    """Build the authorizer with secrets in a file that a later layer replaces, and with one in a variable."""
     (tmp_path / "secrets").write_bytes(b"\n".join(PLANTED[:-1]))
     (tmp_path / "nothing").touch()
     variable = PLANTED[-1].decode()
@@ -114,8 +114,8 @@ ENV TOKEN={variable}
     docker("image", "rm", "authorizer:careless")
 
 
-def test_planted_secrets_are_found(careless: str, tmp_path: Path) -> None:
-    found = find_secrets(tmp_path / "image.tar", careless)
+def test_planted_secrets_are_found(image_with_secrets: str, tmp_path: Path) -> None:
+    found = find_secrets(tmp_path / "image.tar", image_with_secrets)
 
     assert {secret for _, secret in found} == {*PLANTED}
     assert {secret for name, secret in found if name == "var/task/settings"} == {*PLANTED[:-1]}

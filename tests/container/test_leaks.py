@@ -1,6 +1,6 @@
-"""No log, error, trace, table, answer or image contains a token or a part of one.
+"""No log, error, trace, table, answer or image contains a token or a part of a token.
 
-The tests use marked tokens in every way and search for them. Planted leaks show that the search finds a leak.
+The tests send marked tokens in every way and search for them. Planted leaks show that the search works.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from local.lambda_.processes import Processes
 from tests.fixtures import ROOT
 from tests.fixtures.emulator import PATIENCE_SECONDS, RunFunction, run_process
 from tests.fixtures.engine import docker
-from tests.fixtures.gateway import DESK, sign_request
+from tests.fixtures.gateway import ADMINISTRATOR_KEYS, sign_request
 from tests.fixtures.leaks import (
     BROKEN,
-    CASES,
+    BUILD_CASES,
     DENIED,
     FULL,
     HANGS,
-    LAST,
+    LAST_EVENT,
     VARIABLES,
     Canary,
     Case,
     Evidence,
-    Mint,
-    Service,
-    Stage,
+    FakeServices,
+    RecordingGateway,
+    TokenFactory,
     run_behind_emulator,
     run_with_traces,
 )
@@ -70,38 +70,38 @@ def canary() -> Canary:
 
 
 @pytest.fixture
-def mint(canary: Canary, sign: Sign, signing_key: RSAKey, other_key: RSAKey) -> Mint:
-    return Mint(canary, sign, signing_key, other_key)
+def token_factory(canary: Canary, sign: Sign, signing_key: RSAKey, other_key: RSAKey) -> TokenFactory:
+    return TokenFactory(canary, sign, signing_key, other_key)
 
 
 @pytest.fixture
-def service(signing_key: RSAKey) -> Iterator[Service]:
-    with Service(signing_key) as server:
+def services(signing_key: RSAKey) -> Iterator[FakeServices]:
+    with FakeServices(signing_key) as server:
         yield server
 
 
 @pytest.fixture
-def as_process(tmp_path: Path) -> RunFunction:
+def run_as_process(tmp_path: Path) -> RunFunction:
     return partial(run_process, log=tmp_path / "log")
 
 
-# Functions: what they log, answer and store, their errors and traces
+# Functions: logs, answers, errors, calls and traces
 
 
 @dataclass(frozen=True)
 class Collector:
-    """Runs a function with each of its cases, with one log format and level, and collects the evidence."""
+    """Runs a function's cases with a log format and level, and collects the evidence."""
 
-    way: Callable[..., Evidence]
+    run: Callable[..., Evidence]
     log_format: str
     level: str
     run_function: RunFunction
-    service: Service
+    services: FakeServices
 
     def __call__(self, function: str, cases: list[Case], **variables: str) -> Evidence:
         log = {"AWS_LAMBDA_LOG_FORMAT": self.log_format, "AWS_LAMBDA_LOG_LEVEL": self.level}
-        environ = VARIABLES[function] | self.service.environment | log | variables
-        return self.way(self.run_function, function, environ, cases, self.service)
+        environ = VARIABLES[function] | self.services.environment | log | variables
+        return self.run(self.run_function, function, environ, cases, self.services)
 
 
 @pytest.fixture(
@@ -113,16 +113,16 @@ class Collector:
     ],
     ids=lambda param: "-".join(getattr(each, "__name__", each) for each in param),
 )
-def collect(request: pytest.FixtureRequest, run_function: RunFunction, service: Service) -> Collector:
-    way, log_format, level = request.param
-    return Collector(way, log_format, level, run_function, service)
+def collect(request: pytest.FixtureRequest, run_function: RunFunction, services: FakeServices) -> Collector:
+    run, log_format, level = request.param
+    return Collector(run, log_format, level, run_function, services)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_authorizer_tells_nobody_the_token(collect: Collector, mint: Mint, mode: str) -> None:
-    evidence = collect("authorizer", CASES["authorizer"](mint), CREDENTIAL_MODE=mode)
+def test_authorizer_does_not_leak_the_token(collect: Collector, token_factory: TokenFactory, mode: str) -> None:
+    evidence = collect("authorizer", BUILD_CASES["authorizer"](token_factory), CREDENTIAL_MODE=mode)
 
-    assert mint.canary.hits(evidence) == []
+    assert token_factory.canary.find(evidence) == []
     assert all(evidence.values())
     assert evidence["answers"].count("Allow") == 1
     if (collect.log_format, mode) == ("JSON", "subprotocol"):
@@ -131,42 +131,42 @@ def test_authorizer_tells_nobody_the_token(collect: Collector, mint: Mint, mode:
         assert every_reason <= set(re.findall(r'"reason": "([^"]+)"', evidence["log"]))
 
 
-def test_authorizer_without_keys_tells_nobody_the_token(collect: Collector, mint: Mint) -> None:
-    evidence = collect("authorizer", [Case(case.event, BROKEN) for case in CASES["authorizer"](mint)])
+def test_authorizer_without_keys_does_not_leak_the_token(collect: Collector, token_factory: TokenFactory) -> None:
+    evidence = collect("authorizer", [Case(case.event, BROKEN) for case in BUILD_CASES["authorizer"](token_factory)])
 
-    assert mint.canary.hits(evidence) == []
+    assert token_factory.canary.find(evidence) == []
     assert "KeySetUnavailable" in evidence["answers"]
     assert "Allow" not in evidence["answers"]
 
 
-def test_websocket_function_tells_nobody_the_token(collect: Collector, mint: Mint) -> None:
-    evidence = collect("websocket", CASES["websocket"](mint))
+def test_websocket_function_does_not_leak_the_token(collect: Collector, token_factory: TokenFactory) -> None:
+    evidence = collect("websocket", BUILD_CASES["websocket"](token_factory))
 
-    assert mint.canary.hits(evidence) == []
+    assert token_factory.canary.find(evidence) == []
     assert all(evidence.values())
     assert "DynamoDB_20120810.PutItem" in evidence["calls"]
     for answer in ("429", "ClientError", "AttributeError", "KeyError", "TypeError"):
         assert answer in evidence["answers"]
 
 
-@pytest.mark.parametrize("function", CASES)
-def test_function_that_times_out_tells_nobody_the_token(
-    run_function: RunFunction, service: Service, mint: Mint, function: str
+@pytest.mark.parametrize("function", BUILD_CASES)
+def test_function_that_times_out_does_not_leak_the_token(
+    run_function: RunFunction, services: FakeServices, token_factory: TokenFactory, function: str
 ) -> None:
-    event = CASES[function](mint)[0].event
+    event = BUILD_CASES[function](token_factory)[0].event
 
-    def until_it_waits_for_an_answer() -> Iterator[Case]:
-        while not service.requests:  # until then the init phase has used up the time
+    def repeat_until_a_request() -> Iterator[Case]:
+        while not services.requests:  # before that, the init phase uses up the timeout
             yield Case(event, HANGS)
 
-    environ = VARIABLES[function] | service.environment | {"AWS_LAMBDA_FUNCTION_TIMEOUT": "2"}
-    evidence = run_behind_emulator(run_function, function, environ, until_it_waits_for_an_answer(), service)
+    environ = VARIABLES[function] | services.environment | {"AWS_LAMBDA_FUNCTION_TIMEOUT": "2"}
+    evidence = run_behind_emulator(run_function, function, environ, repeat_until_a_request(), services)
 
-    assert mint.canary.hits(evidence) == []
+    assert token_factory.canary.find(evidence) == []
     assert "Task timed out" in evidence["answers"]
 
 
-# The gateway: what it logs and what its clients get, with the functions behind it
+# The gateway with both functions: its logs, and what its clients receive
 
 
 @pytest.fixture(scope="session")
@@ -187,7 +187,7 @@ def template(request: pytest.FixtureRequest, templates: dict[str, Path]) -> Temp
 
 @pytest.fixture(params=["process", "image"])
 def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Launcher:
-    """Return what runs the functions."""
+    """Create what runs the functions."""
     if request.param == "image":
         request.getfixturevalue("images")
         return Containers()
@@ -195,37 +195,39 @@ def launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Launcher:
 
 
 Launcher = Containers | Processes
-MakeStage = Callable[[Launcher], Stage]
-Hear = Callable[[Stage], Evidence]
+MakeGateway = Callable[[Launcher], RecordingGateway]
+CollectEvidence = Callable[[RecordingGateway], Evidence]
 
 
 @pytest.fixture
-def stage(template: Template, service: Service) -> MakeStage:
-    return lambda launcher: Stage(template, launcher, service)
+def make_gateway(template: Template, services: FakeServices) -> MakeGateway:
+    return lambda launcher: RecordingGateway(template, launcher, services)
 
 
 @pytest.fixture
-def hear(caplog: pytest.LogCaptureFixture) -> Hear:
-    """Return how to collect all that a gateway has sent and logged so far, the debug log included."""
+def collect_evidence(caplog: pytest.LogCaptureFixture) -> CollectEvidence:
+    """Return a function that collects what a gateway has sent and logged so far, including the debug log."""
     caplog.set_level(logging.DEBUG)
 
-    def collect(stage: Stage) -> Evidence:
+    def collect(gateway: RecordingGateway) -> Evidence:
         logs: dict[str, list[str]] = {}
         for record in caplog.records:
             if record.name != "websockets.client":  # the test's own client knows the token
                 logs.setdefault(f"log of {record.name}", []).append(f"{caplog.handler.format(record)} {vars(record)}")
-        said = {"clients": stage.got, "answers": stage.answers, "calls": [stage.service.calls]}
-        return {place: "\n".join(lines) for place, lines in (said | logs).items()}
+        sent = {"clients": gateway.received, "answers": gateway.answers, "calls": [gateway.services.calls]}
+        return {place: "\n".join(lines) for place, lines in (sent | logs).items()}
 
     return collect
 
 
-async def test_gateway_tells_nobody_the_token(launcher: Launcher, stage: MakeStage, mint: Mint, hear: Hear) -> None:
-    async with stage(launcher) as running:
-        await use_gateway(running, mint)
+async def test_gateway_does_not_leak_the_token(
+    launcher: Launcher, make_gateway: MakeGateway, token_factory: TokenFactory, collect_evidence: CollectEvidence
+) -> None:
+    async with make_gateway(launcher) as running:
+        await use_gateway(running, token_factory)
 
-    evidence = hear(running)
-    assert mint.canary.hits(evidence) == []
+    evidence = collect_evidence(running)
+    assert token_factory.canary.find(evidence) == []
     assert all(evidence.values())
     assert {
         "log of function.authorizer",
@@ -234,44 +236,49 @@ async def test_gateway_tells_nobody_the_token(launcher: Launcher, stage: MakeSta
     } <= evidence.keys()
 
 
-async def use_gateway(stage: Stage, mint: Mint) -> None:
-    """Make the gateway give every kind of answer."""
-    stage.service.fault = BROKEN
-    assert await stage.open(mint.valid()) == 500  # the keys cannot be downloaded
-    stage.service.fault = None
-    await stage.restart("authorizer")
+async def use_gateway(gateway: RecordingGateway, token_factory: TokenFactory) -> None:
+    """Make the gateway send each kind of answer."""
+    gateway.services.fault = BROKEN
+    assert await gateway.connect_or_get_status(token_factory.sign_valid()) == 500  # the keys cannot be downloaded
+    gateway.services.fault = None
+    await gateway.restart("authorizer")
 
-    peer = await stage.opened(mint.valid())
+    peer = await gateway.connect(token_factory.sign_valid())
     exp = int(time.time()) + 3
-    expiring = await stage.opened(mint.valid(exp=exp))
-    assert await stage.say(peer, "hello") == {"message": "hello"}
-    await get_refused(stage, mint)
-    await call_back(stage, mint.valid())
-    async with stage.hanging("websocket"):
-        assert await stage.open(mint.valid()) == 504
+    expiring = await gateway.connect(token_factory.sign_valid(exp=exp))
+    assert await gateway.send(peer, "hello") == {"message": "hello"}
+    await send_invalid_requests(gateway, token_factory)
+    await call_management_api(gateway, token_factory.sign_valid())
+    async with gateway.hang("websocket"):
+        assert await gateway.connect_or_get_status(token_factory.sign_valid()) == 504
 
     await asyncio.sleep(max(0.0, exp - time.time()))
-    assert (await stage.say(expiring, "still there?"))["error"] == "token_expired"
-    assert await stage.closed(expiring) == 1000
+    assert (await gateway.send(expiring, "still there?"))["error"] == "token_expired"
+    assert await gateway.wait_until_closed(expiring) == 1000
 
-    stage.iam.sessions.clear()  # so that no function may post from now on
-    assert (await stage.say(peer, "hello"))["message"] == "Internal server error"
-    await peer.close(4000, mint.canary.marker)  # the reason is in the `$disconnect` event
-    peer = await stage.opened(mint.valid())
-    await stage.server.stop()
-    assert await stage.closed(peer) == 1001
+    gateway.iam.sessions.clear()  # functions may not post from now on
+    assert (await gateway.send(peer, "hello"))["message"] == "Internal server error"
+    await peer.close(4000, token_factory.canary.marker)  # the reason is in the `$disconnect` event
+    peer = await gateway.connect(token_factory.sign_valid())
+    await gateway.server.stop()
+    assert await gateway.wait_until_closed(peer) == 1001
 
 
-async def get_refused(stage: Stage, mint: Mint) -> None:
-    """Make the gateway refuse a handshake or a request in every way."""
-    token, marker = mint.valid(), mint.canary.marker
-    assert await stage.open(token, omit_identity_source=True) == 401
-    for forged in (mint.token(), mint.valid(exp=1), mint.valid(aud=marker), mint.token(key=mint.other_key, sub=marker)):
-        assert await stage.open(forged) == 403
+async def send_invalid_requests(gateway: RecordingGateway, token_factory: TokenFactory) -> None:
+    """Make the gateway refuse handshakes and requests with each of its statuses."""
+    token, marker = token_factory.sign_valid(), token_factory.canary.marker
+    assert await gateway.connect_or_get_status(token, omit_identity_source=True) == 401
+    for forged in (
+        token_factory.sign_marked(),
+        token_factory.sign_valid(exp=1),
+        token_factory.sign_valid(aud=marker),
+        token_factory.sign_marked(key=token_factory.other_key, sub=marker),
+    ):
+        assert await gateway.connect_or_get_status(forged) == 403
     for status, fault in ((502, BROKEN), (502, DENIED), (429, FULL)):
-        stage.service.fault = fault
-        assert await stage.open(token) == status
-    stage.service.fault = None
+        gateway.services.fault = fault
+        assert await gateway.connect_or_get_status(token) == status
+    gateway.services.fault = None
 
     offer = f"Host: localhost\nSec-WebSocket-Protocol: echo.v1, idToken.{token}"
     request = f"GET /prod?idToken={token} HTTP/1.1\n{offer}"
@@ -294,56 +301,56 @@ async def get_refused(stage: Stage, mint: Mint) -> None:
         (400, f"{request.replace('1.1', token)}\nConnection: close"),
         (400, f"{token}\n{offer}\nConnection: close"),
     ):
-        assert (head, await stage.ask(head)) == (head, status)
+        assert (head, await gateway.send_request(head)) == (head, status)
 
 
-async def call_back(stage: Stage, token: str) -> None:
-    """Call `@connections` in every way, with a token in the calls, for a connection that was opened with the token."""
-    peer = await stage.opened(token)
+async def call_management_api(gateway: RecordingGateway, token: str) -> None:
+    """Get each status of `@connections`, for a connection whose token the calls contain too."""
+    peer = await gateway.connect(token)
     path = "/prod/@connections"
-    there = f"{path}/{stage.connection_id}"
+    there = f"{path}/{gateway.connection_id}"
     for status, call, caller, body in (
         (403, f"POST {there}", None, b"no signature"),
         (403, f"POST {there}", Credentials("AKIDEXAMPLE", "secret"), b"of nobody"),
         (403, f"POST {there}", Credentials("test", "secret"), b"signed wrongly"),
-        (403, f"GET {there}", stage.function, b""),
-        (403, f"PUT {there}", DESK, b"no such call"),
-        (400, f"POST {path}/none", DESK, b"no connection's id"),
-        (400, f"POST {there}", DESK, b"\xff"),
-        (410, f"POST {path}/G0neOFvHcCIhwAA=", DESK, b"to nobody"),
-        (413, f"POST {there}", DESK, bytes(128 * 1024 + 1)),
-        (200, f"GET {there}", DESK, b""),
-        (200, f"POST {there}", DESK, b"news"),
-        (204, f"DELETE {there}", DESK, b""),
+        (403, f"GET {there}", gateway.function_credentials, b""),
+        (403, f"PUT {there}", ADMINISTRATOR_KEYS, b"no such call"),
+        (400, f"POST {path}/none", ADMINISTRATOR_KEYS, b"no connection's id"),
+        (400, f"POST {there}", ADMINISTRATOR_KEYS, b"\xff"),
+        (410, f"POST {path}/G0neOFvHcCIhwAA=", ADMINISTRATOR_KEYS, b"to nobody"),
+        (413, f"POST {there}", ADMINISTRATOR_KEYS, bytes(128 * 1024 + 1)),
+        (200, f"GET {there}", ADMINISTRATOR_KEYS, b""),
+        (200, f"POST {there}", ADMINISTRATOR_KEYS, b"news"),
+        (204, f"DELETE {there}", ADMINISTRATOR_KEYS, b""),
     ):
         signed = sign_request(call, body, caller) if caller else [f"Authorization: Bearer {token}"]
         other = f"Cookie: idToken={token}\nHost: localhost\nConnection: close"
         head = "\n".join([f"{call} HTTP/1.1", other, *signed])
-        assert (call, body, await stage.ask(head, body)) == (call, body, status)
+        assert (call, body, await gateway.send_request(head, body)) == (call, body, status)
     assert await peer.recv() == "news"
-    assert await stage.closed(peer) == 1000
+    assert await gateway.wait_until_closed(peer) == 1000
 
 
-# The local system as its users run it
+# The local run as its users start it
 
 
-SRP = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
+IGNORE_SRP_WARNING = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 
 
-@SRP
+@IGNORE_SRP_WARNING
 @pytest.mark.parametrize("mode", MODES)
-def test_local_system_leaves_the_token_nowhere(
+def test_local_run_does_not_leak_the_token(
     mode: str, templates: dict[str, Path], canary: Canary, tmp_path: Path
 ) -> None:
     evidence = run_up_and_collect(tmp_path, mode, canary, "--template", f"{templates[mode]}")
 
-    assert canary.hits(evidence) == []
+    assert canary.find(evidence) == []
     assert {"aws.log", "up.json"} <= {Path(place).name for place in evidence}
     assert "connection rejected" in evidence["terminal"]
 
 
 def run_up_and_collect(folder: Path, mode: str, canary: Canary, *arguments: str) -> Evidence:
-    """Run `up` and connect clients with a token of its Cognito. Return its output, files, tables, and the answers."""
+    """Run `up` and connect clients with its Cognito's tokens. Return its output, files, tables and answers."""
     checkout = copy_project(folder / "project")
     with run_up(checkout, *arguments) as up:
         facts = up.state
@@ -372,7 +379,7 @@ def connect_clients(port: int, mode: str, token: str, canary: Canary) -> str:
     forged = canary.mark(f"{token[:-100]}{token[-100:].swapcase()}")
     (other,) = {*MODES} - {mode}
     with connect(**build_options(port, mode, token)) as phone, connect(**build_options(port, mode, token)) as laptop:
-        got = [phone.response, laptop.response]
+        responses = [phone.response, laptop.response]
         for status, refused in (
             (429, build_options(port, mode, token)),
             (403, build_options(port, mode, forged)),
@@ -380,11 +387,11 @@ def connect_clients(port: int, mode: str, token: str, canary: Canary) -> str:
         ):
             with pytest.raises(InvalidStatus) as refusal:
                 connect(**refused)
-            got.append(refusal.value.response)
-            assert got[-1].status_code == status
+            responses.append(refusal.value.response)
+            assert responses[-1].status_code == status
         phone.send("hello")
         echo = phone.recv(PATIENCE_SECONDS)
-    return f"{echo!r} {got}"
+    return f"{echo!r} {responses}"
 
 
 def build_options(port: int, mode: str, token: str) -> dict[str, Any]:
@@ -405,8 +412,8 @@ def read_files(folder: Path) -> Evidence:
 
 # Access logs
 
-# The variables that the stack may log. Except the address, none contains anything that the client sent.
-LOGGED = {
+# The variables that the stack may log. The client sends none of them; sourceIp is its address.
+ALLOWED_VARIABLES = {
     "$context.requestId",
     "$context.requestTime",
     "$context.eventType",
@@ -429,10 +436,10 @@ LOGGED = {
 
 
 def find_unlisted(log_format: str) -> set[str]:
-    return set(re.findall(r"\$[^\s\"',;|)}\]]*", log_format)) - LOGGED
+    return set(re.findall(r"\$[^\s\"',;|)}\]]*", log_format)) - ALLOWED_VARIABLES
 
 
-def test_access_log_has_nothing_that_could_be_the_token(template: Template) -> None:
+def test_access_log_has_no_variable_that_could_contain_the_token(template: Template) -> None:
     (stage,) = (each for each in template.resources.values() if each["Type"] == "AWS::ApiGatewayV2::Stage")
     properties = stage["Properties"]
 
@@ -461,18 +468,18 @@ def test_variable_planted_in_the_access_log_is_found(variable: str) -> None:
 
 
 @pytest.fixture
-def build_folder(canary: Canary, mint: Mint, tmp_path: Path) -> Path:
-    """Copy the sources of the images, and add files with a token, some of them in build contexts."""
+def build_folder(canary: Canary, token_factory: TokenFactory, tmp_path: Path) -> Path:
+    """Copy the images' sources; add files with a token beside and inside the build contexts."""
     shutil.copytree(ROOT / "images", tmp_path / "images")
     shutil.copy(ROOT / "docker-bake.hcl", tmp_path)
     for name in ("token", "images/.env", "images/authorizer/.env", "images/websocket/token.txt"):
-        (tmp_path / name).write_text(f"ID_TOKEN={mint.valid()}\n")
+        (tmp_path / name).write_text(f"ID_TOKEN={token_factory.sign_valid()}\n")
     return tmp_path
 
 
-def build(folder: Path, mint: Mint, *arguments: str, **environ: str) -> None:
+def build(folder: Path, token_factory: TokenFactory, *arguments: str, **environ: str) -> None:
     """Run `docker buildx` with tokens in the environment."""
-    tokens = {name: mint.valid() for name in ("ID_TOKEN", "TOKEN", "AWS_SESSION_TOKEN")}
+    tokens = {name: token_factory.sign_valid() for name in ("ID_TOKEN", "TOKEN", "AWS_SESSION_TOKEN")}
     command = ["docker", "buildx", *arguments]
     built = subprocess.run(
         command, cwd=folder, env=os.environ | tokens | environ, capture_output=True, text=True, check=False
@@ -482,7 +489,7 @@ def build(folder: Path, mint: Mint, *arguments: str, **environ: str) -> None:
 
 @contextmanager
 def save_images(*images: str) -> Iterator[dict[str, bytes]]:
-    """Save images; yield their layers, configurations with histories, and manifests, by name. Then remove the images."""
+    """Save images; yield their layers, manifests, and configurations with histories, by name. Then remove the images."""
     try:
         archive = subprocess.run(["docker", "save", *images], capture_output=True, check=True).stdout
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
@@ -496,12 +503,14 @@ def decompress(octets: bytes) -> bytes:
     return gzip.decompress(octets) if octets.startswith(b"\x1f\x8b") else octets
 
 
-def test_token_beside_the_build_does_not_get_into_an_image(build_folder: Path, mint: Mint, engine: None) -> None:
-    tag = f"canary-{mint.canary.marker[:8]}"
-    build(build_folder, mint, "bake", "--load", "default", TAG=tag)
+def test_token_in_the_build_folder_is_not_copied_into_an_image(
+    build_folder: Path, token_factory: TokenFactory, engine: None
+) -> None:
+    tag = f"canary-{token_factory.canary.marker[:8]}"
+    build(build_folder, token_factory, "bake", "--load", "default", TAG=tag)
 
     with save_images(f"authorizer:{tag}", f"websocket:{tag}") as contents:
-        assert [name for name, octets in contents.items() if mint.canary.is_in(octets)] == []
+        assert [name for name, octets in contents.items() if token_factory.canary.is_in(octets)] == []
         assert b"awslambdaric" in b"".join(contents.values())
 
 
@@ -509,24 +518,26 @@ def test_token_beside_the_build_does_not_get_into_an_image(build_folder: Path, m
     "line",
     ["COPY images/.env /var/task/.env", "LABEL token={token}", "ENV TOKEN={token}", "COPY images /images"],
 )
-def test_token_planted_in_an_image_is_found(build_folder: Path, mint: Mint, engine: None, line: str) -> None:
-    tag = f"planted:{mint.canary.marker[:8]}"
-    lines = ["FROM scratch", "COPY docker-bake.hcl /", line.format(token=mint.valid()), ""]
+def test_token_planted_in_an_image_is_found(
+    build_folder: Path, token_factory: TokenFactory, engine: None, line: str
+) -> None:
+    tag = f"planted:{token_factory.canary.marker[:8]}"
+    lines = ["FROM scratch", "COPY docker-bake.hcl /", line.format(token=token_factory.sign_valid()), ""]
     (build_folder / "Dockerfile").write_text("\n".join(lines))
-    build(build_folder, mint, "build", "--load", f"--tag={tag}", ".")
+    build(build_folder, token_factory, "build", "--load", f"--tag={tag}", ".")
 
     with save_images(tag) as contents:
-        assert [name for name, octets in contents.items() if mint.canary.is_in(octets)] != []
+        assert [name for name, octets in contents.items() if token_factory.canary.is_in(octets)] != []
 
 
-# Planted leaks, which the tests above must find
+# Planted leaks show that the tests above can fail
 
 ID_TOKEN = 'event["queryStringParameters"]["idToken"]'
 OFFERED = 'event["headers"]["Sec-WebSocket-Protocol"].split(", ")[-1]'
 
 
 class Leak(NamedTuple):
-    """Code that is inserted at the beginning of a handler, and the place to which it leaks the token."""
+    """Code to insert at the start of a handler, and the place to which the code leaks the token."""
 
     place: str
     function: str
@@ -539,9 +550,9 @@ Plant = Callable[[Leak], Path]
 
 @pytest.fixture
 def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
-    """Return how to copy the functions' sources with a leak, which `emulator` then runs."""
+    """Return a function that copies the functions' sources, inserts a leak, and makes `emulator` run the copy."""
 
-    def copy_with(leak: Leak) -> Path:
+    def copy_with_leak(leak: Leak) -> Path:
         sources = shutil.copytree(ROOT / "images", tmp_path / "images")
         (tmp_path / ".local").symlink_to(ROOT / ".local")
         module = sources / leak.function / f"{leak.function}.py"
@@ -551,10 +562,10 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
         monkeypatch.setattr("tests.fixtures.emulator.ROOT", tmp_path)
         return sources
 
-    return copy_with
+    return copy_with_leak
 
 
-def places(hits: list[str]) -> list[str]:
+def list_places(hits: list[str]) -> list[str]:
     return [hit.partition(":")[0] for hit in hits]
 
 
@@ -577,14 +588,14 @@ def places(hits: list[str]) -> list[str]:
     ids=lambda leak: f"{leak.place} of {leak.function}",
 )
 def test_leak_planted_in_a_function_is_found(
-    plant: Plant, as_process: RunFunction, service: Service, mint: Mint, leak: Leak
+    plant: Plant, run_as_process: RunFunction, services: FakeServices, token_factory: TokenFactory, leak: Leak
 ) -> None:
     plant(leak)
-    collect = Collector(run_with_traces, leak.log_format, "DEBUG", as_process, service)
+    collect = Collector(run_with_traces, leak.log_format, "DEBUG", run_as_process, services)
 
-    evidence = collect(leak.function, [CASES[leak.function](mint)[0], Case(LAST)])
+    evidence = collect(leak.function, [BUILD_CASES[leak.function](token_factory)[0], Case(LAST_EVENT)])
 
-    assert leak.place in places(mint.canary.hits(evidence))
+    assert leak.place in list_places(token_factory.canary.find(evidence))
 
 
 @pytest.mark.parametrize(
@@ -610,17 +621,17 @@ def test_leak_planted_in_a_function_is_found(
 )
 @pytest.mark.parametrize("template", ["subprotocol"], indirect=True)
 async def test_leak_planted_behind_the_gateway_is_found(
-    plant: Plant, stage: MakeStage, mint: Mint, hear: Hear, leak: Leak
+    plant: Plant, make_gateway: MakeGateway, token_factory: TokenFactory, collect_evidence: CollectEvidence, leak: Leak
 ) -> None:
     sources = plant(leak)
-    async with stage(Processes(sources, sources.parent / "snapshots")) as running:
-        await running.open(mint.valid())
+    async with make_gateway(Processes(sources, sources.parent / "snapshots")) as running:
+        await running.connect_or_get_status(token_factory.sign_valid())
 
-    assert leak.place in places(mint.canary.hits(hear(running)))
+    assert leak.place in list_places(token_factory.canary.find(collect_evidence(running)))
 
 
-@SRP
-def test_leak_planted_in_the_local_system_is_found(
+@IGNORE_SRP_WARNING
+def test_leak_planted_in_the_local_run_is_found(
     plant: Plant, templates: dict[str, Path], canary: Canary, tmp_path: Path
 ) -> None:
     stored = f'dynamodb.put_item(TableName=settings.connection_table, Item={{"connectionId": {{"S": "planted"}}, "token": {{"S": {ID_TOKEN}}}}})'
@@ -629,4 +640,4 @@ def test_leak_planted_in_the_local_system_is_found(
 
     evidence = run_up_and_collect(tmp_path, "querystring", canary, *arguments)
 
-    assert places(canary.hits(evidence)) == ["tables", "terminal"]
+    assert list_places(canary.find(evidence)) == ["tables", "terminal"]

@@ -1,4 +1,4 @@
-"""A function in its image when a DNS query is lost."""
+"""Run a function in its image while DNS queries are lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.fixtures.engine import docker
 from tests.fixtures.functions import AUTHORIZER
 
-# In the container, a DNS server that drops the first query of each address family, and the JWKS host that it names.
+# Runs in the container: a DNS server that drops the first query of each address family, and the JWKS host.
 DOWNLOAD = """
 import http.server, socket, threading
 import authorizer

@@ -1,4 +1,4 @@
-"""The root certificates that the authorizer's image trusts, and when it loads them."""
+"""The authorizer's image trusts the root certificates in one folder, and loads them only when it needs them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def download(url: str, *options: str) -> subprocess.CompletedProcess[str]:
     return docker("run", "--rm", "--network=host", *options, *environ, *command)
 
 
-def test_tls_connection_is_trusted_by_a_root_certificate_in_the_folder_only(tmp_path: Path) -> None:
+def test_tls_connection_needs_a_root_certificate_in_the_folder(tmp_path: Path) -> None:
     tls = make_tls(tmp_path)
     server = LoopbackServer(Answer(body=[b"keys"]))
     server.socket = tls.context.wrap_socket(server.socket, server_side=True)

@@ -1,4 +1,4 @@
-"""botocore in the websocket image, whose service data is trimmed, does what the complete botocore does."""
+"""botocore with trimmed service data, in the websocket image, behaves as the complete botocore."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def in_image(images: None) -> Run:
-    """Run code in the image, and return the JSON that it prints."""
+def run_in_image(images: None) -> Run:
+    """Return a function that runs code in the image and returns the JSON that the code prints."""
 
     def run(code: str, *arguments: str, **environ: str) -> Any:
         variables = [f"--env={name}={value}" for name, value in (EXECUTION_ENVIRONMENT | environ).items()]
@@ -40,18 +40,18 @@ def in_image(images: None) -> Run:
     return run
 
 
-def in_process(code: str, *arguments: str, **environ: str) -> Any:
-    """Run code with the same packages, complete, and return the JSON that it prints."""
+def run_in_process(code: str, *arguments: str, **environ: str) -> Any:
+    """Run code with the complete botocore of the same version; return the JSON that the code prints."""
     assert COMPLETE.exists(), f"{COMPLETE} is missing, run `make setup`"
     command = [str(COMPLETE), "-c", code, *arguments]
     variables = {"PATH": os.defpath} | EXECUTION_ENVIRONMENT | environ
     return json.loads(subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout)
 
 
-def test_packages_are_the_same_version(in_image: Run) -> None:
+def test_packages_are_the_same_version(run_in_image: Run) -> None:
     code = "import botocore, json; print(json.dumps(botocore.__version__))"
 
-    assert in_image(code) == in_process(code)
+    assert run_in_image(code) == run_in_process(code)
 
 
 def test_handler_calls_only_operations_that_the_image_keeps() -> None:
@@ -103,7 +103,7 @@ CONDITION: dict[str, Any] = {
 
 
 class Example(NamedTuple):
-    """A call of an operation, with as much of its shapes as fits, and what the service answers."""
+    """The parameters of a call, which use many of the operation's shapes, and the service's answer."""
 
     parameters: dict[str, Any]
     answer: dict[str, Any]
@@ -162,11 +162,11 @@ ERRORS: list[tuple[str, int, str, dict[str, Any]]] = [
     ("PostToConnection", 413, "PayloadTooLargeException", {"message": "too large"}),
     ("PostToConnection", 429, "LimitExceededException", {"message": "too many"}),
 ]
-NAMED_IN_NO_MODEL = {"ValidationException"}
+WITHOUT_EXCEPTION_CLASS = {"ValidationException"}
 
 
 class Services(LoopbackServer):
-    """Gives the answer whose number is the first segment of the request's path."""
+    """Answers a request with the answer whose number is the first segment of the path."""
 
     def __init__(self, answers: list[Answer]) -> None:
         super().__init__(Answer())
@@ -176,14 +176,14 @@ class Services(LoopbackServer):
         return self.answers[int(request.path.split("/")[1])]
 
 
-def answer(status: int, body: dict[str, Any], **headers: str) -> Answer:
+def build_answer(status: int, body: dict[str, Any], **headers: str) -> Answer:
     content = json.dumps(body).encode()
     lines = {"Content-Type": "application/x-amz-json-1.0", "Content-Length": str(len(content)), **headers}
     return Answer(status, headers=lines, body=[content])
 
 
-def call(run: Run, operations: list[str], answers: list[Answer]) -> tuple[Any, Any]:
-    """Return what the operations return or raise, and the requests that they send."""
+def call_operations(run: Run, operations: list[str], answers: list[Answer]) -> tuple[Any, Any]:
+    """Call operations with `run`; return their results or errors, and the requests that they send."""
     calls = [(SERVICE_OF[operation], operation, EXAMPLES[operation].parameters) for operation in operations]
     with Services(answers) as services:
         results = run(CALLS, services.url, json.dumps(calls), AWS_MAX_ATTEMPTS="2", AWS_RETRY_MODE="standard")
@@ -191,31 +191,35 @@ def call(run: Run, operations: list[str], answers: list[Answer]) -> tuple[Any, A
     return results, requests
 
 
-def test_every_operation_in_use_sends_and_returns_the_same(in_image: Run) -> None:
+def test_operations_send_and_return_the_same(run_in_image: Run) -> None:
     operations = list(SERVICE_OF)
-    answers = [answer(200, EXAMPLES[operation].answer) for operation in operations]
+    answers = [build_answer(200, EXAMPLES[operation].answer) for operation in operations]
 
-    results, requests = call(in_image, operations, answers)
+    results, requests = call_operations(run_in_image, operations, answers)
 
     for operation, (status, retries, result) in zip(operations, results, strict=True):
         members = {name[0].upper() + name[1:] for name in EXAMPLES[operation].answer}
         assert (operation, status, retries, result.keys()) == (operation, 200, 0, members)
     assert len(requests) == len(operations)
-    assert (results, requests) == call(in_process, operations, answers)
+    assert (results, requests) == call_operations(run_in_process, operations, answers)
 
 
-def test_every_error_raises_the_same_exception_after_as_many_retries(in_image: Run) -> None:
+def test_errors_raise_the_same_exceptions_after_the_same_retries(run_in_image: Run) -> None:
     operations = [operation for operation, *_ in ERRORS]
     answers = [
-        answer(status, {"__type": f"com.amazonaws#{code}", **body}, **{"x-amzn-ErrorType": code})
+        build_answer(status, {"__type": f"com.amazonaws#{code}", **body}, **{"x-amzn-ErrorType": code})
         for _, status, code, body in ERRORS
     ]
 
-    results, requests = call(in_image, operations, answers)
+    results, requests = call_operations(run_in_image, operations, answers)
 
     for (_, status, code, _), (returned, _, error) in zip(ERRORS, results, strict=True):
-        assert (returned, error["Error"]["Code"], error["is named"]) == (status, code, code not in NAMED_IN_NO_MODEL)
-    assert (results, requests) == call(in_process, operations, answers)
+        assert (returned, error["Error"]["Code"], error["is named"]) == (
+            status,
+            code,
+            code not in WITHOUT_EXCEPTION_CLASS,
+        )
+    assert (results, requests) == call_operations(run_in_process, operations, answers)
 
 
 # Endpoints
@@ -268,10 +272,10 @@ DOMAINS = {
 @pytest.mark.parametrize(
     "environ", [{}, {"AWS_ACCOUNT_ID": "123456789012"}], ids=["no account", "endpoints of an account"]
 )
-def test_every_region_of_every_partition_has_the_same_endpoint(in_image: Run, environ: dict[str, str]) -> None:
-    found = in_image(ENDPOINTS, **environ)
+def test_all_regions_of_all_partitions_have_the_same_endpoints(run_in_image: Run, environ: dict[str, str]) -> None:
+    found = run_in_image(ENDPOINTS, **environ)
 
-    assert found == in_process(ENDPOINTS, **environ)
+    assert found == run_in_process(ENDPOINTS, **environ)
     host = f"{environ['AWS_ACCOUNT_ID']}.ddb" if environ else "dynamodb"
     assert found["dynamodb eu-central-1"][0] == f"https://{host}.eu-central-1.amazonaws.com/"
     assert len(found["partitions"]) == len(DOMAINS)

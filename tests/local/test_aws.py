@@ -21,7 +21,7 @@ from local.aws.users import Users
 from local.cloudformation.template import Template
 from local.errors import CommandError, LaunchError, TemplateError
 from tests.fixtures.gateway import PATIENCE_SECONDS
-from tests.fixtures.processes import alive, descendants
+from tests.fixtures.processes import find_descendants, find_running
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 
@@ -255,15 +255,15 @@ def states(folder: Path) -> list[Path]:
 
 async def test_stop_ends_the_process_and_removes_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    others = descendants(os.getpid()).keys()
+    others = find_descendants(os.getpid()).keys()
     aws = LocalAws(log=tmp_path / "log")
     await aws.start()
-    processes = descendants(os.getpid()).keys() - others
+    processes = find_descendants(os.getpid()).keys() - others
     kept = states(tmp_path)
 
     await aws.stop()
 
-    assert (len(processes), alive(processes)) == (2, [])  # ministack and its reaper
+    assert (len(processes), find_running(processes)) == (2, [])  # ministack and its reaper
     assert len(kept) == 1
     assert states(tmp_path) == []
 

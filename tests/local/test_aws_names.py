@@ -17,7 +17,7 @@ import pytest
 from local.aws.endpoint import AwsEndpoint, parse_host_name
 from local.aws.iam import Iam, Role, Session, Statement
 from local.aws.resolver import sitecustomize
-from tests.fixtures.gateway import Gateway, Serve, received
+from tests.fixtures.gateway import Gateway, Serve, receive
 from tests.fixtures.network import Answer, LoopbackServer
 from tests.fixtures.runtime import MakeRuntime, Runtime
 
@@ -160,7 +160,7 @@ async def test_every_client_gets_the_keys_from_the_local_cognito(desk: Desk) -> 
 
 
 async def test_boto3_posts_to_the_stage_by_the_name_in_its_event(desk: Desk) -> None:
-    peer, connection_id = await desk.gateway.connected()
+    peer, connection_id = await desk.gateway.connect_with_id()
 
     status = await desk.do(
         "by_boto3",
@@ -171,14 +171,14 @@ async def test_boto3_posts_to_the_stage_by_the_name_in_its_event(desk: Desk) -> 
     )
 
     assert status == 200
-    assert await received(peer) == "hello"
+    assert await receive(peer) == "hello"
 
 
 @pytest.mark.parametrize("client", ["websockets", "asyncio_websockets"])
 async def test_function_is_a_client_of_its_own_api(desk: Desk, client: str) -> None:
     asked = asyncio.create_task(desk.do(f"by_{client}", url=f"wss://{API}/prod"))
-    connected = await desk.gateway.functions.event("$connect")
-    message = await desk.gateway.functions.event("$default")
+    connected = await desk.gateway.functions.wait_for_event("$connect")
+    message = await desk.gateway.functions.wait_for_event("$default")
     peer = desk.gateway.server.connections.get(connected["requestContext"]["connectionId"])
     assert peer
 

@@ -10,20 +10,20 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from local.apigateway import sockets
-from tests.fixtures.gateway import Dial, Gateway, RawClient, Serve, received
+from tests.fixtures.gateway import Dial, Gateway, RawClient, Serve, receive
 from tests.fixtures.hostile import (
-    answer,
     call,
-    dripping,
-    eventually,
+    check_unharmed,
     half_close,
-    heard,
-    peak_memory,
+    measure_peak_memory,
     post,
+    read_status,
+    read_until_closed,
     reset,
+    send_and_read,
+    send_repeatedly,
     serves,
-    status,
-    unharmed,
+    wait_until,
 )
 
 SOON = 0.2  # seconds, for limits that a test waits to pass
@@ -39,13 +39,15 @@ async def gateway(
     monkeypatch.setattr(sockets, "REQUEST_SECONDS", SOON)
     monkeypatch.setattr(sockets, "CLOSE_SECONDS", SOON)
     gateway = await serve()
-    async with unharmed(gateway, caplog):
+    async with check_unharmed(gateway, caplog):
         yield gateway
 
 
 async def next_post(gateway: Gateway, dial: Dial, connection_id: str) -> int | None:
     """Return the status of a valid call."""
-    return status(await answer(gateway, dial, post(connection_id, CLOSE + b"Content-Length: 4\r\n", b"next")))
+    return read_status(
+        await send_and_read(gateway, dial, post(connection_id, CLOSE + b"Content-Length: 4\r\n", b"next"))
+    )
 
 
 async def test_any_other_connection_id_is_a_bad_request_that_quotes_it(gateway: Gateway, dial: Dial) -> None:
@@ -61,10 +63,10 @@ async def test_any_other_connection_id_is_a_bad_request_that_quotes_it(gateway: 
         "x" * 3000: "x" * 3000,
     }
     for sent, quoted in ids.items():
-        said = await answer(gateway, dial, call("GET", sent, CLOSE))
+        said = await send_and_read(gateway, dial, call("GET", sent, CLOSE))
 
         head, _, body = said.partition(b"\r\n\r\n")
-        assert status(head) == 400
+        assert read_status(head) == 400
         assert b"Set-Cookie" not in head
         assert json.loads(body) == {"message": f"Invalid connectionId: {quoted}"}
 
@@ -96,54 +98,54 @@ BROKEN: dict[str, tuple[bytes, bytes, int]] = {
 async def test_broken_body_is_refused_and_not_delivered(
     gateway: Gateway, dial: Dial, headers: bytes, body: bytes, expected: int
 ) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     async with peer:
-        broken = await answer(gateway, dial, post(connection_id, headers, body))
+        broken = await send_and_read(gateway, dial, post(connection_id, headers, body))
 
-        assert status(broken) == expected
+        assert read_status(broken) == expected
         assert await next_post(gateway, dial, connection_id) == 200
-        assert await received(peer) == "next"
+        assert await receive(peer) == "next"
 
 
 async def test_client_that_asks_before_it_sends_is_told_to(gateway: Gateway, dial: Dial) -> None:
     """RFC 9110 section 10.1.1."""
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     async with peer:
         whole = post(connection_id, b"Expect: 100-continue\r\nContent-Length: 5\r\n", b"hello")
         client = await dial(gateway.port, whole.removesuffix(b"hello"))
         interim = await client.read_head()
         client.writer.write(b"hello")
 
-        assert (status(interim), status(await client.read_head())) == (100, 200)
-        assert await received(peer) == "hello"
+        assert (read_status(interim), read_status(await client.read_head())) == (100, 200)
+        assert await receive(peer) == "hello"
 
 
 async def test_chunk_that_is_broken_later_is_refused(gateway: Gateway, dial: Dial) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     async with peer:
         client = await dial(gateway.port, post(connection_id, CHUNKED, b"5\r\nhello\r\n"))
-        async with dripping(client, b"z"):
-            assert status(await heard(client)) in {400, 408}
+        async with send_repeatedly(client, b"z"):
+            assert read_status(await read_until_closed(client)) in {400, 408}
 
 
 async def test_slow_body_times_out(gateway: Gateway, dial: Dial) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     async with peer:
         client = await dial(gateway.port, post(connection_id, b"Content-Length: 100000\r\n"))
-        async with dripping(client, b"x"):
-            assert status(await heard(client)) == 408
+        async with send_repeatedly(client, b"x"):
+            assert read_status(await read_until_closed(client)) == 408
 
 
 async def test_body_without_end_is_refused_and_not_kept(gateway: Gateway, dial: Dial) -> None:
     chunk = b"8000\r\n" + bytes(0x8000) + b"\r\n"
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     async with peer:
         client = await dial(gateway.port, post(connection_id, CHUNKED))
-        with peak_memory() as peak:
-            async with dripping(client, chunk, 0):
-                said = await heard(client)
+        with measure_peak_memory() as peak:
+            async with send_repeatedly(client, chunk, 0):
+                said = await read_until_closed(client)
 
-    assert status(said) == 413
+    assert read_status(said) == 413
     assert peak() < 4_000_000
 
 
@@ -154,14 +156,14 @@ async def test_body_without_end_is_refused_and_not_kept(gateway: Gateway, dial: 
 async def test_client_that_leaves_within_a_body_is_forgotten(
     gateway: Gateway, dial: Dial, leave: Callable[[RawClient], None], headers: bytes, body: bytes
 ) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     async with peer:
         client = await dial(gateway.port, post(connection_id, headers, body))
-        await eventually(lambda: gateway.server._http.connections)
+        await wait_until(lambda: gateway.server._http.connections)
 
         leave(client)
 
-        assert await heard(client) == b""
+        assert await read_until_closed(client) == b""
 
 
 @pytest.mark.parametrize(
@@ -180,23 +182,25 @@ async def test_client_that_leaves_within_a_body_is_forgotten(
 )
 async def test_request_cannot_be_smuggled_behind_another(gateway: Gateway, dial: Dial, headers: bytes) -> None:
     """RFC 9112 section 11.2."""
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     async with peer:
         smuggled = b"0\r\n\r\n" + post(connection_id, b"Content-Length: 8\r\n", b"smuggled")
-        said = await answer(gateway, dial, post(connection_id, headers, smuggled))
+        said = await send_and_read(gateway, dial, post(connection_id, headers, smuggled))
 
-        assert (status(said), said.count(b"HTTP/1.")) == (400, 1)
+        assert (read_status(said), said.count(b"HTTP/1.")) == (400, 1)
         assert await next_post(gateway, dial, connection_id) == 200
-        assert await received(peer) == "next"
+        assert await receive(peer) == "next"
 
 
 async def test_pipelined_requests_are_answered_in_turn(gateway: Gateway, dial: Dial) -> None:
     """RFC 9112 section 9.3.2. Requests behind a malformed one are not answered."""
-    peer, connection_id = await gateway.connected(user_agent_header=None)
+    peer, connection_id = await gateway.connect_with_id(user_agent_header=None)
     async with peer:
         gets = b"".join(call("GET", each) for each in [connection_id, "x", "y", connection_id] * 50)
-        good = statuses(await answer(gateway, dial, gets + b"GET / HTTP/1.1\r\nHost: localhost\r\n" + CLOSE + b"\r\n"))
-        *before, last = statuses(await answer(gateway, dial, gets + b"garbage\r\n\r\n" + gets))
+        good = statuses(
+            await send_and_read(gateway, dial, gets + b"GET / HTTP/1.1\r\nHost: localhost\r\n" + CLOSE + b"\r\n")
+        )
+        *before, last = statuses(await send_and_read(gateway, dial, gets + b"garbage\r\n\r\n" + gets))
 
     expected = [200, 400, 400, 200] * 50
     assert good == [*expected, 403]
@@ -211,7 +215,7 @@ def statuses(answers: bytes) -> list[int]:
 async def test_client_that_reads_no_answers_is_not_waited_for(gateway: Gateway, dial: Dial) -> None:
     client = await dial(gateway.port)
     client.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is a socket's
-    async with dripping(client, b"GET /prod HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000, 0):
-        await eventually(lambda: client.writer.transport.get_write_buffer_size() > 0)
+    async with send_repeatedly(client, b"GET /prod HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000, 0):
+        await wait_until(lambda: client.writer.transport.get_write_buffer_size() > 0)
         assert await serves(gateway)
     reset(client)

@@ -25,17 +25,17 @@ from tests.fixtures.hostile import (
     RSV2,
     RSV3,
     TEXT,
+    check_unharmed,
     close_frame,
-    dripping,
-    eventually,
     frame,
     half_close,
-    heard,
     hold,
-    peak_memory,
+    measure_peak_memory,
+    open_websocket,
+    read_until_closed,
     reset,
-    unharmed,
-    upgraded,
+    send_repeatedly,
+    wait_until,
 )
 
 DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
@@ -47,7 +47,7 @@ SOON = 0.05  # seconds, for time limits that a test waits for
 async def gateway(serve: Serve, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Gateway]:
     """A gateway with our three routes; the test fails if it is harmed."""
     gateway = await serve()
-    async with unharmed(gateway, caplog):
+    async with check_unharmed(gateway, caplog):
         yield gateway
 
 
@@ -97,12 +97,12 @@ async def test_wrong_frame_fails_the_connection_without_a_reason(
     gateway: Gateway, dial: Dial, sent: bytes, code: int
 ) -> None:
     """RFC 6455 sections 5 to 8."""
-    client = await upgraded(gateway, dial)
+    client = await open_websocket(gateway, dial)
 
     client.writer.write(sent)
 
-    assert await heard(client) == close_frame(code)
-    assert await gateway.disconnect_event() == (code, "")
+    assert await read_until_closed(client) == close_frame(code)
+    assert await gateway.wait_for_disconnect() == (code, "")
     assert "$default" not in gateway.functions.invoked
 
 
@@ -126,35 +126,35 @@ async def test_wrongly_compressed_message_fails_the_connection_and_uses_little_m
     gateway: Gateway, dial: Dial, sent: bytes, code: int
 ) -> None:
     """RFC 7692 sections 6 and 7."""
-    client = await upgraded(gateway, dial, DEFLATE)
+    client = await open_websocket(gateway, dial, DEFLATE)
 
-    with peak_memory() as peak:
+    with measure_peak_memory() as peak:
         client.writer.write(sent)
-        said = await heard(client)
+        said = await read_until_closed(client)
 
     assert said == close_frame(code)
     assert peak() < 2_000_000
 
 
 async def test_message_of_endless_empty_fragments_is_too_large(gateway: Gateway, dial: Dial) -> None:
-    client = await upgraded(gateway, dial)
+    client = await open_websocket(gateway, dial)
     client.writer.write(frame(TEXT, fin=False))
 
-    with peak_memory() as peak:
-        async with dripping(client, frame(CONTINUATION, fin=False) * 1000, 0):
-            said = await heard(client)
+    with measure_peak_memory() as peak:
+        async with send_repeatedly(client, frame(CONTINUATION, fin=False) * 1000, 0):
+            said = await read_until_closed(client)
 
     assert said == close_frame(1009)
     assert peak() < 10_000_000
 
 
 async def test_close_frame_within_a_message_ends_the_connection(gateway: Gateway, dial: Dial) -> None:
-    client = await upgraded(gateway, dial)
+    client = await open_websocket(gateway, dial)
 
     client.writer.write(frame(TEXT, b"x", fin=False) + frame(CLOSE, b"\x03\xe8"))
 
-    assert await heard(client) in {close_frame(1000), close_frame(1002)}
-    assert await gateway.disconnect_event() == (1000, "")
+    assert await read_until_closed(client) in {close_frame(1000), close_frame(1002)}
+    assert await gateway.wait_for_disconnect() == (1000, "")
 
 
 @pytest.mark.parametrize("sent", [frame(CLOSE), frame(0x3), HANDSHAKE, frame(TEXT, b"\xff"), frame(BINARY)], ids=repr)
@@ -162,9 +162,9 @@ async def test_wrong_frame_before_the_101_ends_the_connection(gateway: Gateway, 
     """RFC 6455 section 4.1: a client waits for the 101."""
     client = await dial(gateway.port, HANDSHAKE + sent)
 
-    await heard(client)
+    await read_until_closed(client)
 
-    code, _ = await gateway.disconnect_event()
+    code, _ = await gateway.wait_for_disconnect()
     assert code in {1002, 1003, 1005, 1006, 1007}
     assert "$default" not in gateway.functions.invoked
 
@@ -174,7 +174,7 @@ async def test_wrong_frame_before_the_101_ends_the_connection(gateway: Gateway, 
 
 async def test_unusual_frames_are_understood(gateway: Gateway, dial: Dial) -> None:
     """RFC 6455 sections 5.4 to 5.6: empty fragments, control frames within a message, unsolicited pongs."""
-    client = await upgraded(gateway, dial)
+    client = await open_websocket(gateway, dial)
     message = [
         frame(PONG, b"unasked"),
         frame(TEXT, b"", fin=False),
@@ -186,10 +186,10 @@ async def test_unusual_frames_are_understood(gateway: Gateway, dial: Dial) -> No
 
     client.writer.write(b"".join(message) + frame(TEXT) + frame(CLOSE, struct.pack("!H", 4999) + b"bye"))
 
-    assert await heard(client) == b"\x8a\x06within" + b"\x88\x05\x13\x87bye"
-    bodies = [(await gateway.functions.event("$default"))["body"] for _ in range(2)]
+    assert await read_until_closed(client) == b"\x8a\x06within" + b"\x88\x05\x13\x87bye"
+    bodies = [(await gateway.functions.wait_for_event("$default"))["body"] for _ in range(2)]
     assert bodies == ["café", ""]
-    assert await gateway.disconnect_event() == (4999, "bye")
+    assert await gateway.wait_for_disconnect() == (4999, "bye")
 
 
 # Random input
@@ -198,20 +198,20 @@ async def test_unusual_frames_are_understood(gateway: Gateway, dial: Dial) -> No
 @pytest.mark.parametrize("seed", range(25))
 @pytest.mark.parametrize("extension", [b"", DEFLATE], ids=["", "deflate"])
 async def test_random_bytes_do_no_harm(gateway: Gateway, dial: Dial, seed: int, extension: bytes) -> None:
-    client = await upgraded(gateway, dial, extension)
+    client = await open_websocket(gateway, dial, extension)
 
     client.writer.write(random.Random(seed).randbytes(5000))  # noqa: S311 - not a secret
     half_close(client)
-    await heard(client)
+    await read_until_closed(client)
 
-    code, _ = await gateway.disconnect_event()
+    code, _ = await gateway.wait_for_disconnect()
     assert code in {1002, 1003, 1006, 1007, 1009}
 
 
 @pytest.mark.parametrize("seed", range(50))
 @pytest.mark.parametrize("extension", [b"", DEFLATE], ids=["", "deflate"])
 async def test_random_frames_do_no_harm(gateway: Gateway, dial: Dial, seed: int, extension: bytes) -> None:
-    client = await upgraded(gateway, dial, extension)
+    client = await open_websocket(gateway, dial, extension)
     dice = random.Random(seed)  # noqa: S311 - not a secret
 
     def some_frame() -> bytes:
@@ -222,9 +222,9 @@ async def test_random_frames_do_no_harm(gateway: Gateway, dial: Dial, seed: int,
 
     client.writer.write(b"".join(some_frame() for _ in range(20)))
     half_close(client)
-    await heard(client)
+    await read_until_closed(client)
 
-    code, _ = await gateway.disconnect_event()
+    code, _ = await gateway.wait_for_disconnect()
     assert code in {1000, 1002, 1003, 1005, 1006, 1007, 1009}
 
 
@@ -240,13 +240,13 @@ async def test_random_frames_do_no_harm(gateway: Gateway, dial: Dial, seed: int,
 async def test_client_that_leaves_at_any_moment_is_disconnected(
     gateway: Gateway, dial: Dial, leave: Callable[[RawClient], None], sent: bytes
 ) -> None:
-    client = await upgraded(gateway, dial)
+    client = await open_websocket(gateway, dial)
     client.writer.write(sent)
 
     leave(client)
-    await heard(client)
+    await read_until_closed(client)
 
-    assert await gateway.disconnect_event() == (1006, "")
+    assert await gateway.wait_for_disconnect() == (1006, "")
     assert "$default" not in gateway.functions.invoked
 
 
@@ -259,14 +259,14 @@ async def test_client_that_leaves_while_its_message_is_answered_is_disconnected(
     gateway: Gateway, dial: Dial, leave: Callable[[RawClient], None], code: int
 ) -> None:
     may_answer = hold(gateway, "$default")
-    client = await upgraded(gateway, dial)
+    client = await open_websocket(gateway, dial)
     client.writer.write(frame(TEXT, b"hello"))
-    await gateway.functions.event("$default")
+    await gateway.functions.wait_for_event("$default")
 
     leave(client)
-    await heard(client)
+    await read_until_closed(client)
 
-    assert await gateway.disconnect_event() == (code, "")
+    assert await gateway.wait_for_disconnect() == (code, "")
     may_answer.set()
 
 
@@ -303,8 +303,8 @@ async def test_client_that_does_not_close_is_cut(
     monkeypatch.setattr(sockets, "CLOSE_SECONDS", SOON)
     client = await stay(gateway, dial, sent)
 
-    async with dripping(client, drip):
-        await eventually(lambda: not gateway.server._sockets)
+    async with send_repeatedly(client, drip):
+        await wait_until(lambda: not gateway.server._sockets)
         assert gateway.server._sockets == set()
 
 

@@ -18,16 +18,16 @@ from tests.fixtures.apis import OUR_ROUTES, api
 from tests.fixtures.gateway import HANDSHAKE, Dial, Gateway, RawClient, Serve
 from tests.fixtures.hostile import (
     NO_LINGER,
-    answer,
-    dripping,
-    eventually,
+    check_unharmed,
     half_close,
-    heard,
     hold,
+    read_status,
+    read_until_closed,
     reset,
+    send_and_read,
+    send_repeatedly,
     serves,
-    status,
-    unharmed,
+    wait_until,
 )
 
 SOON = 0.05  # seconds, for time limits that a test waits for
@@ -39,7 +39,7 @@ UPGRADE = HANDSHAKE.removesuffix(b"\r\n")  # for another header to follow
 async def gateway(serve: Serve, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Gateway]:
     """A gateway whose authorizer is always invoked; the test fails if it is harmed."""
     gateway = await serve(api(*OUR_ROUTES, identity_sources=()))
-    async with unharmed(gateway, caplog):
+    async with check_unharmed(gateway, caplog):
         yield gateway
 
 
@@ -88,14 +88,14 @@ async def test_malformed_head_is_refused_or_cut_and_invokes_no_function(
     gateway: Gateway, dial: Dial, sent: bytes, expected: int | None
 ) -> None:
     """RFC 9112 sections 2 to 5, RFC 6455 section 4.2.1."""
-    assert status(await answer(gateway, dial, sent)) == expected
+    assert read_status(await send_and_read(gateway, dial, sent)) == expected
     assert gateway.functions.invoked == []
 
 
 async def test_tls_is_cut_at_once_and_the_log_says_why(
     gateway: Gateway, dial: Dial, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert await answer(gateway, dial, b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + bytes(200)) == b""
+    assert await send_and_read(gateway, dial, b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03" + bytes(200)) == b""
     assert "a client speaks TLS" in caplog.text
 
 
@@ -120,11 +120,11 @@ async def test_tls_is_cut_at_once_and_the_log_says_why(
 )
 async def test_odd_target_is_refused(gateway: Gateway, dial: Dial, target: bytes, expected: int) -> None:
     """RFC 9112 section 3.2."""
-    plain = await answer(gateway, dial, b"GET %s HTTP/1.1\r\n%s" % (target, CLOSE))
-    upgrade = await answer(gateway, dial, HANDSHAKE.replace(b"/prod", target))
+    plain = await send_and_read(gateway, dial, b"GET %s HTTP/1.1\r\n%s" % (target, CLOSE))
+    upgrade = await send_and_read(gateway, dial, HANDSHAKE.replace(b"/prod", target))
 
-    assert status(plain) == expected
-    assert status(upgrade) == 403
+    assert read_status(plain) == expected
+    assert read_status(upgrade) == 403
     assert gateway.functions.invoked == []
 
 
@@ -132,13 +132,13 @@ async def test_odd_target_is_refused(gateway: Gateway, dial: Dial, target: bytes
 async def test_too_large_head_is_431(gateway: Gateway, dial: Dial, start: bytes) -> None:
     sent = start + b"X: " + b"x" * sockets.MAX_HEAD_BYTES + b"\r\n" + CLOSE
 
-    assert status(await answer(gateway, dial, sent)) == 431
+    assert read_status(await send_and_read(gateway, dial, sent)) == 431
 
 
 @pytest.mark.parametrize("rest", [b" HTTP/1.1\r\n" + CLOSE, HANDSHAKE.removeprefix(b"GET /prod")], ids=["plain", "ws"])
 async def test_too_long_url_is_414(gateway: Gateway, dial: Dial, rest: bytes) -> None:
     """API Gateway's limit is 4096 characters."""
-    assert status(await answer(gateway, dial, b"GET /prod?x=" + b"x" * 4096 + rest)) == 414
+    assert read_status(await send_and_read(gateway, dial, b"GET /prod?x=" + b"x" * 4096 + rest)) == 414
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ async def test_head_that_does_not_end_is_cut(
     monkeypatch.setattr(sockets, "REQUEST_SECONDS", SOON)
     client = await dial(gateway.port, sent)
 
-    async with dripping(client, drip):
-        assert status(await heard(client)) in {None, 400, 426}
+    async with send_repeatedly(client, drip):
+        assert read_status(await read_until_closed(client)) in {None, 400, 426}
     assert gateway.functions.invoked == []
 
 
@@ -170,11 +170,11 @@ async def test_next_head_on_a_connection_has_a_time_limit_too(
 ) -> None:
     monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", SOON)
     gateway = await serve()
-    async with unharmed(gateway, caplog):
+    async with check_unharmed(gateway, caplog):
         client = await dial(gateway.port, b"GET /prod HTTP/1.1\r\nHost: localhost\r\n\r\nGET /")
 
-        async with dripping(client, b"x"):
-            assert status(await heard(client)) == 426
+        async with send_repeatedly(client, b"x"):
+            assert read_status(await read_until_closed(client)) == 426
 
 
 # Connections
@@ -196,7 +196,7 @@ async def test_thousands_of_silent_connections_do_not_keep_others_out(
     monkeypatch.setattr(sockets, "REQUEST_SECONDS", 600.0)
     for _ in range(0, many_files, 50):
         await asyncio.gather(*(dial(gateway.port) for _ in range(50)))
-    await eventually(lambda: len(gateway.server._unselected) >= many_files)
+    await wait_until(lambda: len(gateway.server._unselected) >= many_files)
 
     assert await serves(gateway)
     assert len(gateway.server._unselected) >= many_files
@@ -222,11 +222,11 @@ async def test_client_that_leaves_within_its_head_is_forgotten(
     gateway: Gateway, dial: Dial, leave: Leave, sent: bytes
 ) -> None:
     client = await dial(gateway.port, sent)
-    await eventually(lambda: gateway.server._unselected)
+    await wait_until(lambda: gateway.server._unselected)
 
     leave(client)
 
-    assert await heard(client) == b""
+    assert await read_until_closed(client) == b""
     assert gateway.functions.invoked == []
 
 
@@ -245,10 +245,10 @@ async def test_client_that_leaves_during_its_handshake_is_disconnected(
 ) -> None:
     may_answer = hold(gateway, route)
     client = await dial(gateway.port, HANDSHAKE)
-    await gateway.functions.event(route)
+    await gateway.functions.wait_for_event(route)
 
     leave(client)
-    await heard(client)
+    await read_until_closed(client)
     may_answer.set()
 
-    assert await gateway.disconnect_event() == (1006, "")
+    assert await gateway.wait_for_disconnect() == (1006, "")

@@ -19,9 +19,18 @@ from websockets.sync.client import connect
 
 from local.aws.clients import client
 from tests.fixtures import ROOT
-from tests.fixtures.make_up import ENVIRONMENT, START_SECONDS, STOP_SECONDS, Checkout, Up, ours, run_up, wait_until
+from tests.fixtures.make_up import (
+    ENVIRONMENT,
+    START_SECONDS,
+    STOP_SECONDS,
+    Checkout,
+    Up,
+    build_arguments,
+    run_up,
+    wait_until,
+)
 from tests.fixtures.network import free_port
-from tests.fixtures.processes import alive
+from tests.fixtures.processes import find_running
 from tests.fixtures.templates import function, parts
 from tests.fixtures.terminal import Terminal
 
@@ -73,7 +82,7 @@ def test_up_says_where_it_listens_the_page_first(up: Up) -> None:
 
 
 def test_inspector_answers_where_it_is_said_to_be(up: Up) -> None:
-    answer = urllib3.request("GET", f"{up.address('Inspector')}/api/connections")
+    answer = urllib3.request("GET", f"{up.find_address('Inspector')}/api/connections")
 
     assert (answer.status, answer.json().keys()) == (200, {"connections", "total"})
 
@@ -81,7 +90,7 @@ def test_inspector_answers_where_it_is_said_to_be(up: Up) -> None:
 def test_page_has_the_settings_of_the_system(up: Up) -> None:
     known = up.state
 
-    page, settings = (urllib3.request("GET", f"{up.address('Page')}{path}") for path in ("/", "/config.json"))
+    page, settings = (urllib3.request("GET", f"{up.find_address('Page')}{path}") for path in ("/", "/config.json"))
 
     assert page.data.decode() == "<!doctype html><title>Stand-in</title>"
     assert (
@@ -98,7 +107,7 @@ def test_page_has_the_settings_of_the_system(up: Up) -> None:
 def test_mail_of_a_sign_up_is_printed(up: Up) -> None:
     known = up.state
 
-    client("cognito-idp", up.address("AWS")).sign_up(
+    client("cognito-idp", up.find_address("AWS")).sign_up(
         ClientId=known["app_client_id"], Username="jane@example.com", Password="correct-Horse-battery-1"
     )
 
@@ -114,14 +123,14 @@ def test_printed_token_line_prints_a_token_of_the_user(up: Up) -> None:
     line = re.search(r"^Token +(.+?) {2,}", up.printed, re.MULTILINE)
     assert line is not None
 
-    pasted = up.checkout.paste(line[1])
+    pasted = up.checkout.run_shell(line[1])
 
     assert (pasted.returncode, pasted.stderr) == (0, "")
     assert claims(pasted.stdout)["email"] == "ada@example.com"
 
 
 def test_printed_handshake_line_shows_the_refusal(up: Up) -> None:
-    pasted = up.checkout.paste(up.line("curl -i"))
+    pasted = up.checkout.run_shell(up.find_command("curl -i"))
 
     assert pasted.returncode == 0
     assert pasted.stdout.startswith("HTTP/1.1 401 Unauthorized")
@@ -140,12 +149,12 @@ def test_printed_wscat_and_post_lines_work_together(up: Up) -> None:
 
 def use_lines(up: Up) -> None:
     """Pastes the wscat line into a terminal and the post line into another."""
-    with Terminal(up.line("npx wscat"), up.checkout.root, ENVIRONMENT) as wscat:
+    with Terminal(up.find_command("npx wscat"), up.checkout.root, ENVIRONMENT) as wscat:
         wscat.expect("Connected")
         wscat.type("hello\n")
         wscat.expect('{"message": "hello"}')
 
-        posted = up.checkout.paste(up.line("make -s post"))
+        posted = up.checkout.run_shell(up.find_command("make -s post"))
 
         assert (posted.returncode, posted.stderr) == (0, "")
         assert posted.stdout.startswith("posted 18 bytes to connection ")
@@ -160,7 +169,7 @@ def test_no_other_line_is_printed_to_paste(up: Up) -> None:
 
 
 def test_second_up_on_the_same_port_says_that_the_first_runs_and_leaves_it_alone(up: Up) -> None:
-    second = up.checkout.run("up", *ours(up.port))
+    second = up.checkout.run("up", *build_arguments(up.port))
 
     assert (second.returncode, second.stdout) == (1, "")
     runs = f"`make up` already runs on port {up.port}, with pid {up.command.process.pid}: end it, or start another "
@@ -172,8 +181,8 @@ def test_second_up_on_the_same_port_says_that_the_first_runs_and_leaves_it_alone
 def test_user_who_was_added_by_make_gets_tokens_by_make(up: Up) -> None:
     flags = f"LOCAL_FLAGS=--port={up.port}"
 
-    added = up.checkout.paste(f"make -s user EMAIL=bob@example.com GROUP='admins editors' {flags}")
-    token = up.checkout.paste(f"make -s token EMAIL=bob@example.com {flags}")
+    added = up.checkout.run_shell(f"make -s user EMAIL=bob@example.com GROUP='admins editors' {flags}")
+    token = up.checkout.run_shell(f"make -s token EMAIL=bob@example.com {flags}")
 
     assert (added.returncode, added.stderr) == (0, "")
     assert added.stdout == (
@@ -185,7 +194,7 @@ def test_user_who_was_added_by_make_gets_tokens_by_make(up: Up) -> None:
 
 
 def test_email_in_the_environment_is_ignored(up: Up) -> None:
-    asked = up.checkout.paste(f"EMAIL=me@example.com make -s token LOCAL_FLAGS=--port={up.port}")
+    asked = up.checkout.run_shell(f"EMAIL=me@example.com make -s token LOCAL_FLAGS=--port={up.port}")
 
     assert claims(asked.stdout)["email"] == "ada@example.com"
 
@@ -194,7 +203,7 @@ def test_email_in_the_environment_is_ignored(up: Up) -> None:
 def test_message_of_make_is_posted_as_it_was_written(up: Up, text: str) -> None:
     token = up.run("token").stdout.strip()
     with connect(f"ws://127.0.0.1:{up.port}/prod?idToken={token}", proxy=None) as peer:
-        posted = up.checkout.paste(f"make -s post LOCAL_FLAGS=--port={up.port} MESSAGE={shlex.quote(text)}")
+        posted = up.checkout.run_shell(f"make -s post LOCAL_FLAGS=--port={up.port} MESSAGE={shlex.quote(text)}")
 
         assert (posted.returncode, posted.stderr) == (0, "")
         assert peer.recv(STOP_SECONDS) == text
@@ -222,13 +231,13 @@ def test_interrupt_ends_up_in_order(up: Up) -> None:
 
     assert status == 0
     assert len(processes) >= 3  # the local AWS and two functions
-    assert alive(processes) == []
+    assert find_running(processes) == []
     assert not up.checkout.state(up.port).exists()
     assert "Traceback" not in up.command.output.read_text()
 
 
 def test_interrupt_prints_the_unused_grants(checkout: Checkout) -> None:
-    command = checkout.start("up", *ours(free_port()))
+    command = checkout.start("up", *build_arguments(free_port()))
     command.wait_for("Ctrl-C ends everything.")
 
     assert command.interrupt() == 0
@@ -248,7 +257,7 @@ def test_lines_printed_for_a_token_out_of_the_url_work_too(checkout: Checkout) -
     with run_up(checkout, "--context", "credential=subprotocol") as up:
         assert f"WebSocket   ws://127.0.0.1:{up.port}/prod\n" in up.printed
         use_lines(up)
-        assert up.checkout.paste(up.line("curl -i")).stdout.startswith("HTTP/1.1 401 Unauthorized")
+        assert up.checkout.run_shell(up.find_command("curl -i")).stdout.startswith("HTTP/1.1 401 Unauthorized")
 
 
 def test_printed_lines_use_the_origin_and_group_of_the_context(checkout: Checkout) -> None:
@@ -272,7 +281,7 @@ def test_command_that_needs_up_says_so(checkout: Checkout, command: str) -> None
 def test_up_whose_terminal_is_closed_ends_in_order(checkout: Checkout, line: str) -> None:
     """If make leads the session, only make gets SIGHUP, and waits for `up`."""
     port = free_port()
-    command = shlex.join([".venv/bin/python", "-m", "local", "up", *ours(port)])
+    command = shlex.join([".venv/bin/python", "-m", "local", "up", *build_arguments(port)])
     with Terminal(line.format(command), checkout.root, ENVIRONMENT) as terminal:
         terminal.expect("Ctrl-C ends everything.", START_SECONDS)
         state = json.loads(checkout.state(port).read_text())
@@ -280,13 +289,13 @@ def test_up_whose_terminal_is_closed_ends_in_order(checkout: Checkout, line: str
         terminal.close()
 
     assert len(state["children"]) >= 3  # the local AWS and two functions
-    assert alive([state["pid"], *map(int, state["children"])]) == []
+    assert find_running([state["pid"], *map(int, state["children"])]) == []
     assert not checkout.state(port).exists()
 
 
 def test_up_that_was_killed_is_noticed_and_does_not_block_the_next(checkout: Checkout) -> None:
     port, aws_port = free_port(), free_port()
-    arguments = ("up", *ours(port), f"--aws-port={aws_port}")
+    arguments = ("up", *build_arguments(port), f"--aws-port={aws_port}")
     killed = checkout.start(*arguments)
     killed.wait_for("Ctrl-C ends everything.")
     killed.process.kill()
@@ -305,7 +314,7 @@ def test_up_that_was_killed_is_noticed_and_does_not_block_the_next(checkout: Che
 
 @pytest.mark.parametrize("module", ["local.paths", "botocore", "local.system"])
 def test_interrupt_of_the_imports_prints_no_traceback(checkout: Checkout, module: str) -> None:
-    command = [".venv/bin/python", "-X", "importtime", "-m", "local", "up", *ours(free_port())]
+    command = [".venv/bin/python", "-X", "importtime", "-m", "local", "up", *build_arguments(free_port())]
     with subprocess.Popen(command, cwd=checkout.root, env=ENVIRONMENT, stderr=PIPE, text=True) as process:
         assert process.stderr
         for line in process.stderr:
@@ -345,7 +354,7 @@ def test_other_template_gets_the_instructions_that_apply(checkout: Checkout) -> 
 def test_stack_that_cannot_be_synthesized_says_why(checkout: Checkout) -> None:
     """No process is left, because none is started before the synthesis."""
     (checkout.root / "infra" / "app.py").write_text("raise SystemExit('no such policy')\n")
-    command = checkout.start("up", *ours(free_port()))
+    command = checkout.start("up", *build_arguments(free_port()))
 
     status = command.process.wait(START_SECONDS)
 
@@ -380,7 +389,7 @@ def test_demo_shows_every_step_and_leaves_nothing(checkout: Checkout, contexts: 
     assert ("1 connection found" in printed) == ("maxConnectionsPerUser=1" in contexts)
     assert "Everything works" in printed
     assert len(processes) >= 3  # the local AWS and two functions
-    assert alive(processes) == []
+    assert find_running(processes) == []
 
 
 def test_demo_that_is_ended_during_its_start_leaves_nothing_and_says_so(checkout: Checkout) -> None:
@@ -391,7 +400,7 @@ def test_demo_that_is_ended_during_its_start_leaves_nothing_and_says_so(checkout
     command.process.terminate()
 
     assert command.process.wait(STOP_SECONDS) == 130
-    assert alive(processes) == []
+    assert find_running(processes) == []
     assert "Traceback" not in command.output.read_text()
 
 

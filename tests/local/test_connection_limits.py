@@ -15,7 +15,7 @@ from local.apigateway.events import Event
 from local.apigateway.limits import Limits
 from local.lambda_.invocation import Invocation
 from tests.fixtures.apis import api
-from tests.fixtures.gateway import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, Serve, closed, received
+from tests.fixtures.gateway import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, Serve, receive, wait_until_closed
 
 GOING_AWAY = (1001, "Going away")
 LONG_SECONDS = 600.0
@@ -42,7 +42,7 @@ async def limited(
 
 async def chat(peer: ClientConnection) -> None:
     await peer.send("hello")
-    assert await received(peer) == "hello"
+    assert await receive(peer) == "hello"
 
 
 async def ping(peer: ClientConnection) -> None:
@@ -62,10 +62,10 @@ async def repeat(activity: Activity) -> None:
 
 async def test_idle_connection_is_closed(serve: Serve) -> None:
     gateway = await limited(serve, idle_seconds=SHORT_SECONDS)
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
 
-    assert await closed(peer) == GOING_AWAY
-    assert await gateway.disconnect_event() == GOING_AWAY
+    assert await wait_until_closed(peer) == GOING_AWAY
+    assert await gateway.wait_for_disconnect() == GOING_AWAY
     assert gateway.server.connections.get(connection_id) is None
 
 
@@ -74,11 +74,11 @@ async def test_every_idle_connection_is_closed(serve: Serve) -> None:
 
     first = await gateway.connect()
     second = await gateway.connect()
-    ends = [await closed(first), await closed(second)]
+    ends = [await wait_until_closed(first), await wait_until_closed(second)]
     third = await gateway.connect()
 
-    assert [*ends, await closed(third)] == [GOING_AWAY] * 3
-    assert [await gateway.disconnect_event() for _ in range(3)] == [GOING_AWAY] * 3
+    assert [*ends, await wait_until_closed(third)] == [GOING_AWAY] * 3
+    assert [await gateway.wait_for_disconnect() for _ in range(3)] == [GOING_AWAY] * 3
 
 
 async def outlasts_an_idle_one(gateway: Gateway, peer: ClientConnection, activity: Activity) -> bool:
@@ -100,12 +100,12 @@ async def test_client_that_sends_messages_is_not_idle(serve: Serve) -> None:
 
 async def test_client_that_is_posted_to_is_not_idle(serve: Serve) -> None:
     gateway = await limited(serve, idle_seconds=IDLE_SECONDS)
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     management = gateway.management
 
     async def post() -> None:
         await asyncio.to_thread(management.post_to_connection, ConnectionId=connection_id, Data=b"news")
-        assert await received(peer) == "news"
+        assert await receive(peer) == "news"
 
     assert await outlasts_an_idle_one(gateway, peer, post)
 
@@ -117,18 +117,18 @@ async def test_client_that_only_pings_is_idle(serve: Serve) -> None:
     with pytest.raises(ConnectionClosed):
         await repeat(lambda: ping(peer))
 
-    assert await closed(peer) == GOING_AWAY
+    assert await wait_until_closed(peer) == GOING_AWAY
 
 
 async def test_client_about_which_get_connection_is_called_is_idle(serve: Serve) -> None:
     gateway = await limited(serve, idle_seconds=SHORT_SECONDS)
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     management = gateway.management
 
     with pytest.raises(management.exceptions.GoneException):
         await repeat(lambda: asyncio.to_thread(management.get_connection, ConnectionId=connection_id))
 
-    assert await closed(peer) == GOING_AWAY
+    assert await wait_until_closed(peer) == GOING_AWAY
 
 
 # The connection limit
@@ -141,8 +141,8 @@ async def test_connection_with_traffic_ends_at_its_limit_too(serve: Serve) -> No
     with pytest.raises(ConnectionClosed):
         await repeat(lambda: chat(peer))
 
-    assert await closed(peer) == GOING_AWAY
-    assert await gateway.disconnect_event() == GOING_AWAY
+    assert await wait_until_closed(peer) == GOING_AWAY
+    assert await gateway.wait_for_disconnect() == GOING_AWAY
 
 
 async def test_client_that_is_not_idle_ends_at_the_connection_limit(serve: Serve) -> None:
@@ -153,8 +153,8 @@ async def test_client_that_is_not_idle_ends_at_the_connection_limit(serve: Serve
     assert await outlasts_an_idle_one(gateway, peer, lambda: chat(peer))
     with pytest.raises(ConnectionClosed):
         await repeat(lambda: chat(peer))
-    assert await closed(peer) == GOING_AWAY
-    assert await gateway.disconnect_event() == GOING_AWAY
+    assert await wait_until_closed(peer) == GOING_AWAY
+    assert await gateway.wait_for_disconnect() == GOING_AWAY
 
 
 # Clients that do not answer the close frame
@@ -175,7 +175,7 @@ async def test_client_that_does_not_answer_the_close_frame_is_dropped(
     await client.read_head()
 
     assert await client.read_all() == b"\x88\x0c\x03\xe9Going away"
-    assert await gateway.disconnect_event() == GOING_AWAY
+    assert await gateway.wait_for_disconnect() == GOING_AWAY
 
 
 async def test_deleted_client_that_does_not_answer_the_close_frame_is_dropped(
@@ -183,12 +183,12 @@ async def test_deleted_client_that_does_not_answer_the_close_frame_is_dropped(
 ) -> None:
     client = await dial(gateway.port, HANDSHAKE)
     await client.read_head()
-    connection_id = (await gateway.functions.event("$connect"))["requestContext"]["connectionId"]
+    connection_id = (await gateway.functions.wait_for_event("$connect"))["requestContext"]["connectionId"]
 
     await asyncio.to_thread(gateway.management.delete_connection, ConnectionId=connection_id)
 
     assert await client.read_all() == b"\x88\x1c\x03\xe8Connection Closed Normally"
-    assert await gateway.disconnect_event() == (1000, "Connection Closed Normally")
+    assert await gateway.wait_for_disconnect() == (1000, "Connection Closed Normally")
 
 
 async def test_post_to_a_connection_that_is_due_gets_410(serve: Serve, dial: Dial) -> None:
@@ -196,7 +196,7 @@ async def test_post_to_a_connection_that_is_due_gets_410(serve: Serve, dial: Dia
     gateway = await limited(serve, idle_seconds=SHORT_SECONDS)
     client = await dial(gateway.port, HANDSHAKE)
     await client.read_head()
-    connection_id = (await gateway.functions.event("$connect"))["requestContext"]["connectionId"]
+    connection_id = (await gateway.functions.wait_for_event("$connect"))["requestContext"]["connectionId"]
     async with asyncio.timeout(PATIENCE_SECONDS):
         await client.reader.readexactly(len(b"\x88\x0c\x03\xe9Going away"))
 

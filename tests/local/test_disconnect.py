@@ -12,7 +12,7 @@ from local.apigateway import sockets
 from local.apigateway.events import Event
 from local.lambda_.invocation import Invocation
 from tests.fixtures.apis import api
-from tests.fixtures.gateway import HANDSHAKE, PATIENCE_SECONDS, Dial, Functions, Gateway, Serve, closed
+from tests.fixtures.gateway import HANDSHAKE, PATIENCE_SECONDS, Dial, Functions, Gateway, Serve, wait_until_closed
 
 CLOSE_WITHOUT_A_CODE = b"\x88\x80mask"  # RFC 6455 section 5.5.1: a masked close frame without a payload
 KEEP_ALIVE = b"GET /prod HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -29,7 +29,7 @@ async def test_code_and_reason_are_those_of_the_client(gateway: Gateway, code: i
 
     await peer.close(code, reason)
 
-    assert await gateway.disconnect_event() == (code, reason)
+    assert await gateway.wait_for_disconnect() == (code, reason)
 
 
 async def test_close_frame_without_a_code_means_1005(gateway: Gateway, dial: Dial) -> None:
@@ -39,7 +39,7 @@ async def test_close_frame_without_a_code_means_1005(gateway: Gateway, dial: Dia
     client.writer.write(CLOSE_WITHOUT_A_CODE)
     await client.read_all()
 
-    assert await gateway.disconnect_event() == (1005, "Client-side close frame status not set")
+    assert await gateway.wait_for_disconnect() == (1005, "Client-side close frame status not set")
 
 
 @pytest.mark.parametrize("way", ["reset", "end of file"])
@@ -52,16 +52,16 @@ async def test_lost_tcp_connection_means_1006(gateway: Gateway, dial: Dial, way:
     else:
         client.writer.write_eof()
 
-    assert await gateway.disconnect_event() == (1006, "")
+    assert await gateway.wait_for_disconnect() == (1006, "")
 
 
 async def test_deleted_connection_means_1000(gateway: Gateway) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
 
     await asyncio.to_thread(gateway.management.delete_connection, ConnectionId=connection_id)
 
-    assert await closed(peer) == (1000, "Connection Closed Normally")
-    assert await gateway.disconnect_event() == (1000, "Connection Closed Normally")
+    assert await wait_until_closed(peer) == (1000, "Connection Closed Normally")
+    assert await gateway.wait_for_disconnect() == (1000, "Connection Closed Normally")
 
 
 async def test_stop_closes_connections_with_1001(gateway: Gateway) -> None:
@@ -69,8 +69,8 @@ async def test_stop_closes_connections_with_1001(gateway: Gateway) -> None:
 
     await gateway.server.stop()
 
-    assert await closed(peer) == (1001, "Going away")
-    assert await gateway.disconnect_event() == (1001, "Going away")
+    assert await wait_until_closed(peer) == (1001, "Going away")
+    assert await gateway.wait_for_disconnect() == (1001, "Going away")
 
 
 async def test_connection_is_removed_without_a_disconnect_route(serve: Serve) -> None:
@@ -89,7 +89,7 @@ async def test_failed_disconnect_route_has_no_effect(gateway: Gateway) -> None:
 
     for _ in range(2):
         await (await gateway.connect()).close()
-        await gateway.disconnect_event()
+        await gateway.wait_for_disconnect()
 
 
 async def test_id_time_and_identity_are_the_same_in_all_events(gateway: Gateway) -> None:
@@ -98,7 +98,8 @@ async def test_id_time_and_identity_are_the_same_in_all_events(gateway: Gateway)
     await peer.close()
 
     contexts = [
-        (await gateway.functions.event(route))["requestContext"] for route in ("$connect", "$default", "$disconnect")
+        (await gateway.functions.wait_for_event(route))["requestContext"]
+        for route in ("$connect", "$default", "$disconnect")
     ]
     facts = [[context[name] for name in ("connectionId", "connectedAt", "identity")] for context in contexts]
     assert facts == [facts[0]] * 3
@@ -121,7 +122,7 @@ async def leave_during_connect(gateway: Gateway, dial: Dial, answer: Invocation)
     gone = asyncio.Event()
     answer_after(gone, answer, gateway.functions, "$connect")
     client = await dial(gateway.port, HANDSHAKE)
-    await gateway.functions.event("$connect")
+    await gateway.functions.wait_for_event("$connect")
     client.writer.transport.abort()
     await client.writer.wait_closed()
     gone.set()
@@ -130,7 +131,7 @@ async def leave_during_connect(gateway: Gateway, dial: Dial, answer: Invocation)
 async def test_client_that_leaves_during_connect_is_disconnected(gateway: Gateway, dial: Dial) -> None:
     await leave_during_connect(gateway, dial, OK)
 
-    assert await gateway.disconnect_event() == (1006, "")
+    assert await gateway.wait_for_disconnect() == (1006, "")
     assert len(gateway.server.connections) == 0
 
 
@@ -192,10 +193,10 @@ def answer_slowly(gateway: Gateway, *routes: str) -> list[tuple[str, str]]:
 
 async def test_stop_waits_for_messages_and_for_disconnect(gateway: Gateway) -> None:
     ended = answer_slowly(gateway, "$default", "$disconnect")
-    peers = [await gateway.connected() for _ in range(2)]
+    peers = [await gateway.connect_with_id() for _ in range(2)]
     for peer, _ in peers:
         await peer.send("hello")
-        await gateway.functions.event("$default")
+        await gateway.functions.wait_for_event("$default")
 
     await stop(gateway)
 
@@ -207,7 +208,7 @@ async def test_stop_during_a_handshake_runs_its_disconnect(gateway: Gateway, dia
     stopping = asyncio.Event()
     answer_after(stopping, OK, gateway.functions, "$connect")
     client = await dial(gateway.port, HANDSHAKE)
-    event = await gateway.functions.event("$connect")
+    event = await gateway.functions.wait_for_event("$connect")
 
     async def answer_now() -> None:
         stopping.set()
@@ -250,7 +251,7 @@ async def test_stop_does_not_wait_for_a_client_that_does_not_answer(gateway: Gat
 
     await stop(gateway)
 
-    assert await gateway.disconnect_event() == (1001, "Going away")
+    assert await gateway.wait_for_disconnect() == (1001, "Going away")
 
 
 async def test_stop_leaves_no_task(serve: Serve, dial: Dial) -> None:

@@ -16,19 +16,19 @@ from tests.fixtures.gateway import PATIENCE_SECONDS, Dial, Gateway, RawClient, S
 from tests.fixtures.hostile import (
     PING,
     TEXT,
-    dripping,
-    eventually,
+    check_unharmed,
     frame,
     half_close,
-    heard,
     hold,
-    peak_memory,
+    measure_peak_memory,
+    open_websocket,
     post,
+    read_status,
+    read_until_closed,
     reset,
+    send_repeatedly,
     serves,
-    status,
-    unharmed,
-    upgraded,
+    wait_until,
 )
 
 SOON = 0.05  # seconds, for time limits that a test waits for
@@ -47,14 +47,14 @@ async def gateway(
     """A gateway with few messages in flight and a two-way route; the test fails if it is harmed."""
     monkeypatch.setattr(server, "MAX_IN_FLIGHT", IN_FLIGHT)
     gateway = await serve(api(*OUR_ROUTES, "echo", routes={"echo": {"two_way": True}}))
-    async with unharmed(gateway, caplog):
+    async with check_unharmed(gateway, caplog):
         yield gateway
 
 
 async def connect_deaf(gateway: Gateway, dial: Dial) -> tuple[RawClient, ClientSocket, str]:
     """Return a client that does not read, the gateway's socket, and the connection's id."""
-    client = await upgraded(gateway, dial)
-    connection_id = (await gateway.functions.event("$connect"))["requestContext"]["connectionId"]
+    client = await open_websocket(gateway, dial)
+    connection_id = (await gateway.functions.wait_for_event("$connect"))["requestContext"]["connectionId"]
     client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
     client.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is a socket's
     peer = gateway.server.connections.get(connection_id)
@@ -67,27 +67,27 @@ async def connect_deaf(gateway: Gateway, dial: Dial) -> tuple[RawClient, ClientS
 
 async def test_messages_over_the_limit_in_flight_wait_and_none_is_lost(gateway: Gateway, dial: Dial) -> None:
     may_answer = hold(gateway, "$default")
-    client = await upgraded(gateway, dial)
+    client = await open_websocket(gateway, dial)
     client.writer.write(b"".join(frame(TEXT, b"%d" % number) for number in range(500)))
-    await eventually(lambda: gateway.functions.invoked.count("$default") == IN_FLIGHT)
+    await wait_until(lambda: gateway.functions.invoked.count("$default") == IN_FLIGHT)
 
     assert await serves(gateway)
     assert gateway.functions.invoked.count("$default") == IN_FLIGHT + 1
 
     may_answer.set()
-    bodies = [(await gateway.functions.event("$default"))["body"] for _ in range(500 - IN_FLIGHT)]
+    bodies = [(await gateway.functions.wait_for_event("$default"))["body"] for _ in range(500 - IN_FLIGHT)]
     assert bodies[-1] == "499"
 
 
 async def test_flood_of_large_messages_uses_little_memory(gateway: Gateway, dial: Dial) -> None:
     may_answer = hold(gateway, "$default")
-    client = await upgraded(gateway, dial)
+    client = await open_websocket(gateway, dial)
     large = frame(TEXT, b"x" * 32_768)
 
-    with peak_memory() as peak:
-        async with dripping(client, large, 0):
-            await eventually(lambda: gateway.functions.invoked.count("$default") == IN_FLIGHT)
-            await eventually(lambda: client.writer.transport.get_write_buffer_size() > len(large))
+    with measure_peak_memory() as peak:
+        async with send_repeatedly(client, large, 0):
+            await wait_until(lambda: gateway.functions.invoked.count("$default") == IN_FLIGHT)
+            await wait_until(lambda: client.writer.transport.get_write_buffer_size() > len(large))
             assert await serves(gateway)
 
     assert peak() < 5_000_000
@@ -103,13 +103,13 @@ async def test_stop_does_not_handle_messages_that_wait(
     gateway = await serve(in_turn=in_turn)
     begun = 1 if in_turn else IN_FLIGHT
     may_answer = hold(gateway, "$default")
-    client = await upgraded(gateway, dial)
+    client = await open_websocket(gateway, dial)
     client.writer.write(MESSAGES)
-    await eventually(lambda: gateway.functions.invoked.count("$default") == begun)
+    await wait_until(lambda: gateway.functions.invoked.count("$default") == begun)
 
     async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as tasks:
         tasks.create_task(gateway.server.stop())
-        await eventually(lambda: not gateway.server._server.is_serving())
+        await wait_until(lambda: not gateway.server._server.is_serving())
         may_answer.set()
 
     assert gateway.functions.invoked.count("$default") == begun
@@ -117,14 +117,14 @@ async def test_stop_does_not_handle_messages_that_wait(
 
 async def test_client_that_leaves_during_its_flood_is_disconnected(gateway: Gateway, dial: Dial) -> None:
     may_answer = hold(gateway, "echo")
-    client = await upgraded(gateway, dial)
-    async with dripping(client, MESSAGES, 0):
-        await eventually(lambda: gateway.functions.invoked.count("echo") == IN_FLIGHT)
+    client = await open_websocket(gateway, dial)
+    async with send_repeatedly(client, MESSAGES, 0):
+        await wait_until(lambda: gateway.functions.invoked.count("echo") == IN_FLIGHT)
 
     reset(client)
     may_answer.set()
 
-    assert await gateway.disconnect_event() == (1006, "")
+    assert await gateway.wait_for_disconnect() == (1006, "")
 
 
 # Clients that do not read
@@ -138,8 +138,8 @@ async def test_gateway_does_not_read_from_a_client_that_does_not_read(
     gateway.functions.behaviour["echo"] = ECHO
     client, peer, _ = await connect_deaf(gateway, dial)
 
-    async with dripping(client, flood, 0):
-        await eventually(lambda: peer._unread_timer)
+    async with send_repeatedly(client, flood, 0):
+        await wait_until(lambda: peer._unread_timer)
         assert await serves(gateway)
 
     assert not peer.transport.is_reading()
@@ -147,10 +147,10 @@ async def test_gateway_does_not_read_from_a_client_that_does_not_read(
     assert len(gateway.server._tasks) < 2 * IN_FLIGHT
 
     client.writer.transport.resume_reading()  # type: ignore[attr-defined] # it is a socket's
-    hearing = asyncio.create_task(heard(client))
-    await eventually(lambda: not peer._unread_timer and client.writer.transport.get_write_buffer_size() == 0)
+    hearing = asyncio.create_task(read_until_closed(client))
+    await wait_until(lambda: not peer._unread_timer and client.writer.transport.get_write_buffer_size() == 0)
     client.writer.write(frame(TEXT, b"good again"))
-    while (await gateway.functions.event("$default"))["body"] != "good again":
+    while (await gateway.functions.wait_for_event("$default"))["body"] != "good again":
         pass
     client.writer.write_eof()
     await hearing
@@ -162,8 +162,8 @@ async def test_client_that_does_not_read_for_too_long_is_cut(
     monkeypatch.setattr(sockets, "UNREAD_SECONDS", SOON)
     client, _, _ = await connect_deaf(gateway, dial)
 
-    async with dripping(client, PINGS, 0):
-        assert await gateway.disconnect_event() == (1006, "")
+    async with send_repeatedly(client, PINGS, 0):
+        assert await gateway.wait_for_disconnect() == (1006, "")
 
 
 async def test_stop_does_not_wait_for_a_client_that_does_not_read(
@@ -173,8 +173,8 @@ async def test_stop_does_not_wait_for_a_client_that_does_not_read(
     gateway = await serve()
     client, peer, _ = await connect_deaf(gateway, dial)
 
-    async with dripping(client, PINGS, 0):
-        await eventually(lambda: peer._unread_timer)
+    async with send_repeatedly(client, PINGS, 0):
+        await wait_until(lambda: peer._unread_timer)
         async with asyncio.timeout(PATIENCE_SECONDS):
             await gateway.server.stop()
 
@@ -187,7 +187,7 @@ async def test_posts_to_a_client_that_does_not_read_are_refused_until_it_reads(g
     call = post(connection_id, b"Connection: close\r\nContent-Length: 131072\r\n", b"x" * 131_072)
     delivered = 0
 
-    while (code := status(await heard(await dial(gateway.port, call)))) == 200:
+    while (code := read_status(await read_until_closed(await dial(gateway.port, call)))) == 200:
         delivered += 1
     unsent = peer.transport.get_write_buffer_size()
 
@@ -197,17 +197,17 @@ async def test_posts_to_a_client_that_does_not_read_are_refused_until_it_reads(g
     async with asyncio.timeout(PATIENCE_SECONDS):
         messages = await client.reader.readexactly(delivered * (131_072 + 10))
     assert messages.count(b"x") == delivered * 131_072
-    assert status(await heard(await dial(gateway.port, call))) == 200
+    assert read_status(await read_until_closed(await dial(gateway.port, call))) == 200
 
 
 async def test_client_that_closes_with_unread_posts_is_disconnected(gateway: Gateway, dial: Dial) -> None:
     client, peer, connection_id = await connect_deaf(gateway, dial)
     call = post(connection_id, b"Connection: close\r\nContent-Length: 131072\r\n", b"x" * 131_072)
     while peer.transport.get_write_buffer_size() == 0:
-        assert status(await heard(await dial(gateway.port, call))) == 200
+        assert read_status(await read_until_closed(await dial(gateway.port, call))) == 200
 
     half_close(client)
     client.writer.transport.resume_reading()  # type: ignore[attr-defined] # it is a socket's
-    await heard(client)
+    await read_until_closed(client)
 
-    assert await gateway.disconnect_event() == (1006, "")
+    assert await gateway.wait_for_disconnect() == (1006, "")

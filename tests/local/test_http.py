@@ -22,7 +22,7 @@ from local.aws.clients import client
 from local.aws.iam import ADMINISTRATOR
 from local.ids import make_id
 from local.lambda_.invocation import Invocation
-from tests.fixtures.gateway import DESK, HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, received, request
+from tests.fixtures.gateway import ADMINISTRATOR_KEYS, HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, receive, request
 
 MANY = 10_000  # posts that no socket's buffers would hold
 FRAME_HEAD = b"\x81\x7f\0\0\0\0\0\x02\0\0"  # RFC 6455 section 5.2: a text frame of 128 KB
@@ -59,63 +59,63 @@ def code(error: ClientError) -> tuple[str, int]:
 
 @pytest.mark.parametrize("message", ["hello", "こんにちは 👋", '{"a": 1}', ""])
 async def test_posted_bytes_reach_the_client_as_text(gateway: Gateway, message: str) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
 
     assert await post(gateway, connection_id, message.encode()) == 200
-    assert await received(peer) == message
+    assert await receive(peer) == message
 
 
 async def test_post_reaches_its_connection_only(gateway: Gateway) -> None:
-    peers = [await gateway.connected() for _ in range(2)]
+    peers = [await gateway.connect_with_id() for _ in range(2)]
 
     for peer, connection_id in peers:
         await post(gateway, connection_id, f"for {connection_id}".encode())
-        assert await received(peer) == f"for {connection_id}"
+        assert await receive(peer) == f"for {connection_id}"
 
 
 async def test_post_of_128_kb_is_delivered(gateway: Gateway) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
 
     assert await post(gateway, connection_id, b"x" * 131_072) == 200
-    assert await received(peer) == "x" * 131_072
+    assert await receive(peer) == "x" * 131_072
 
 
 async def test_larger_post_is_refused_and_the_client_stays_connected(gateway: Gateway) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
 
     error = await failure(gateway, "post_to_connection", connection_id, Data=b"x" * 131_073)
     await post(gateway, connection_id, b"next")
 
     assert code(error) == ("PayloadTooLargeException", 413)
-    assert await received(peer) == "next"
+    assert await receive(peer) == "next"
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"hello \xe3\x81", "hello".encode("utf-16")], ids=repr)
 async def test_post_that_is_not_utf_8_is_refused_and_the_client_stays_connected(gateway: Gateway, data: bytes) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
 
     error = await failure(gateway, "post_to_connection", connection_id, Data=data)
     await post(gateway, connection_id, b"next")
 
     assert code(error) == ("BadRequestException", 400)
-    assert await received(peer) == "next"
+    assert await receive(peer) == "next"
 
 
 async def test_post_to_a_client_that_does_not_read_is_refused_until_it_reads(gateway: Gateway, dial: Dial) -> None:
     client = await dial(gateway.port, HANDSHAKE)
     await client.read_head()
-    connection_id = (await gateway.functions.event("$connect"))["requestContext"]["connectionId"]
+    connection_id = (await gateway.functions.wait_for_event("$connect"))["requestContext"]["connectionId"]
     line = f"POST /prod/@connections/{connection_id}"
 
     posted = 0
-    while (answer := await request(dial, gateway, line, body=b"x" * 131_072, caller=DESK))[0] == 200:
+    while (answer := await request(dial, gateway, line, body=b"x" * 131_072, caller=ADMINISTRATOR_KEYS))[0] == 200:
         posted += 1
         assert posted < MANY, "everything was taken"
     status, headers, _ = answer
     async with asyncio.timeout(PATIENCE_SECONDS):
         for _ in range(posted):
             await client.reader.readexactly(len(FRAME_HEAD) + 131_072)
-    again, *_ = await request(dial, gateway, line, body=b"read", caller=DESK)
+    again, *_ = await request(dial, gateway, line, body=b"read", caller=ADMINISTRATOR_KEYS)
 
     assert (status, headers["x-amzn-errortype"]) == (429, "LimitExceededException")
     assert again == 200
@@ -141,11 +141,11 @@ async def test_gateway_never_posts_to_a_client_that_is_not_yet_connected(gateway
 
 
 async def test_connection_is_described(gateway: Gateway) -> None:
-    peer, connection_id = await gateway.connected(user_agent_header="phone/1.0")
+    peer, connection_id = await gateway.connect_with_id(user_agent_header="phone/1.0")
     before = await call(gateway, "get_connection", connection_id)
 
     await peer.send("hello")
-    await gateway.functions.event("$default")
+    await gateway.functions.wait_for_event("$default")
     after = await call(gateway, "get_connection", connection_id)
 
     assert before["Identity"] == {"SourceIp": "127.0.0.1", "UserAgent": "phone/1.0"}
@@ -154,9 +154,11 @@ async def test_connection_is_described(gateway: Gateway) -> None:
 
 
 async def test_description_is_the_documented_json(gateway: Gateway, dial: Dial) -> None:
-    _, connection_id = await gateway.connected(user_agent_header=None)
+    _, connection_id = await gateway.connect_with_id(user_agent_header=None)
 
-    status, headers, body = await request(dial, gateway, f"GET /prod/@connections/{connection_id}", caller=DESK)
+    status, headers, body = await request(
+        dial, gateway, f"GET /prod/@connections/{connection_id}", caller=ADMINISTRATOR_KEYS
+    )
 
     assert (status, headers["content-type"].partition(";")[0]) == (200, "application/json")
     described = json.loads(body)
@@ -169,13 +171,13 @@ async def test_description_is_the_documented_json(gateway: Gateway, dial: Dial) 
 async def test_traffic_in_either_direction_is_activity(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, activity: str
 ) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     later = time.time() + 60
     monkeypatch.setattr(connections, "time", SimpleNamespace(time=lambda: later, monotonic=time.monotonic))
 
     if activity == "message":
         await peer.send("hello")
-        await gateway.functions.event("$default")
+        await gateway.functions.wait_for_event("$default")
     else:
         await post(gateway, connection_id, b"hello")
 
@@ -184,10 +186,10 @@ async def test_traffic_in_either_direction_is_activity(
 
 
 async def test_deleted_connection_is_gone(gateway: Gateway) -> None:
-    _, connection_id = await gateway.connected()
+    _, connection_id = await gateway.connect_with_id()
 
     answer = await call(gateway, "delete_connection", connection_id)
-    await gateway.disconnect_event()
+    await gateway.wait_for_disconnect()
 
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == 204
     assert code(await failure(gateway, "get_connection", connection_id)) == GONE
@@ -196,7 +198,7 @@ async def test_deleted_connection_is_gone(gateway: Gateway) -> None:
 async def test_deleted_connection_is_gone_before_its_client_has_answered(gateway: Gateway, dial: Dial) -> None:
     client = await dial(gateway.port, HANDSHAKE)
     await client.read_head()
-    connection_id = (await gateway.functions.event("$connect"))["requestContext"]["connectionId"]
+    connection_id = (await gateway.functions.wait_for_event("$connect"))["requestContext"]["connectionId"]
 
     await call(gateway, "delete_connection", connection_id)
 
@@ -217,14 +219,16 @@ async def test_unknown_connection_is_gone(gateway: Gateway, operation: str, para
 
 @pytest.mark.parametrize(("operation", "parameters"), OPERATIONS)
 async def test_closed_connection_is_gone(gateway: Gateway, operation: str, parameters: dict[str, bytes]) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     await peer.close()
 
     assert code(await failure(gateway, operation, connection_id, **parameters)) == GONE
 
 
 async def test_gone_response_has_a_header_and_no_body(gateway: Gateway, dial: Dial) -> None:
-    status, headers, body = await request(dial, gateway, f"GET /prod/@connections/{make_id()}", caller=DESK)
+    status, headers, body = await request(
+        dial, gateway, f"GET /prod/@connections/{make_id()}", caller=ADMINISTRATOR_KEYS
+    )
 
     assert (status, headers["x-amzn-errortype"], body) == (410, "GoneException", b"")
 
@@ -239,7 +243,7 @@ async def test_malformed_connection_id_is_a_bad_request(gateway: Gateway, connec
 
 @pytest.mark.parametrize("operation", ["POST", "GET", "DELETE"])
 async def test_call_without_a_signature_is_forbidden(gateway: Gateway, dial: Dial, operation: str) -> None:
-    _, connection_id = await gateway.connected()
+    _, connection_id = await gateway.connect_with_id()
 
     status, headers, body = await request(dial, gateway, f"{operation} /prod/@connections/{connection_id}")
 
@@ -250,7 +254,7 @@ async def test_call_without_a_signature_is_forbidden(gateway: Gateway, dial: Dia
 
 async def test_call_with_a_wrong_signature_is_forbidden(gateway: Gateway, dial: Dial) -> None:
     """With a message in lower case, https://github.com/agilord/aws_client/issues/440."""
-    _, connection_id = await gateway.connected()
+    _, connection_id = await gateway.connect_with_id()
     wrong = Credentials(ADMINISTRATOR, "wrong")
 
     status, headers, body = await request(
@@ -268,28 +272,28 @@ async def test_call_with_a_wrong_signature_is_forbidden(gateway: Gateway, dial: 
 async def test_both_spellings_of_the_path_are_understood(
     gateway: Gateway, dial: Dial, spelling: str, escaped: bool
 ) -> None:
-    _, connection_id = await gateway.connected()
+    _, connection_id = await gateway.connect_with_id()
     last = quote(connection_id) if escaped else connection_id
 
-    status, *_ = await request(dial, gateway, f"GET /prod/{spelling}/{last}", caller=DESK)
+    status, *_ = await request(dial, gateway, f"GET /prod/{spelling}/{last}", caller=ADMINISTRATOR_KEYS)
 
     assert status == 200
 
 
 async def test_every_answer_has_a_request_id_of_its_own(gateway: Gateway, dial: Dial) -> None:
-    _, connection_id = await gateway.connected()
+    _, connection_id = await gateway.connect_with_id()
     path = f"/prod/@connections/{connection_id}"
     calls = [
         (f"GET {path}", 403, None),
-        (f"PUT {path}", 403, DESK),
-        ("GET /dev", 403, DESK),
-        ("GET /prod", 426, DESK),
-        (f"GET {path}x", 400, DESK),
-        (f"GET /prod/@connections/{make_id()}", 410, DESK),
-        (f"GET {path}", 200, DESK),
-        (f"POST {path}", 200, DESK),
-        (f"DELETE {path}", 204, DESK),
-        (f"POST {path}", 410, DESK),
+        (f"PUT {path}", 403, ADMINISTRATOR_KEYS),
+        ("GET /dev", 403, ADMINISTRATOR_KEYS),
+        ("GET /prod", 426, ADMINISTRATOR_KEYS),
+        (f"GET {path}x", 400, ADMINISTRATOR_KEYS),
+        (f"GET /prod/@connections/{make_id()}", 410, ADMINISTRATOR_KEYS),
+        (f"GET {path}", 200, ADMINISTRATOR_KEYS),
+        (f"POST {path}", 200, ADMINISTRATOR_KEYS),
+        (f"DELETE {path}", 204, ADMINISTRATOR_KEYS),
+        (f"POST {path}", 410, ADMINISTRATOR_KEYS),
     ]
 
     answers = [await request(dial, gateway, line, caller=caller) for line, _, caller in calls]
@@ -299,15 +303,15 @@ async def test_every_answer_has_a_request_id_of_its_own(gateway: Gateway, dial: 
 
 
 async def test_unknown_operation_is_forbidden(gateway: Gateway, dial: Dial) -> None:
-    _, connection_id = await gateway.connected()
+    _, connection_id = await gateway.connect_with_id()
 
-    status, *_ = await request(dial, gateway, f"PUT /prod/@connections/{connection_id}", caller=DESK)
+    status, *_ = await request(dial, gateway, f"PUT /prod/@connections/{connection_id}", caller=ADMINISTRATOR_KEYS)
 
     assert status == 403
 
 
 async def test_call_on_another_stage_is_forbidden(gateway: Gateway) -> None:
-    _, connection_id = await gateway.connected()
+    _, connection_id = await gateway.connect_with_id()
     elsewhere = client("apigatewaymanagementapi", f"http://127.0.0.1:{gateway.port}/dev")
 
     with pytest.raises(ClientError) as error:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fixtures import ROOT
 from tests.fixtures.events import load_event
-from tests.fixtures.functions import AUTHORIZER, EXECUTION_ENVIRONMENT, effect
+from tests.fixtures.functions import AUTHORIZER, EXECUTION_ENVIRONMENT, get_effect
 from tests.fixtures.network import LoopbackServer, free_port
 from tests.fixtures.tokens import JWKS_ENDPOINT, Sign
 
@@ -47,7 +47,7 @@ def connect(token: str, jwks: LoopbackServer, **environ: str) -> tuple[str, set[
     )
     assert ran.returncode == 0, ran.stderr
     loaded = re.findall(r"^import time:.*\| +([\w.]+)$", ran.stderr, re.MULTILINE)
-    return effect(json.loads(ran.stdout)), set(loaded)
+    return get_effect(json.loads(ran.stdout)), set(loaded)
 
 
 @pytest.mark.parametrize("environ", [{}, {"_X_AMZN_TRACE_ID": TRACE_ID.format(False)}], ids=["untraced", "unsampled"])

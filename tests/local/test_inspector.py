@@ -26,7 +26,7 @@ from local.progress import Progress
 from local.system import Options, run_system
 from local.traces import TraceListener
 from tests.fixtures.apis import api
-from tests.fixtures.gateway import PATIENCE_SECONDS, Listen, received
+from tests.fixtures.gateway import PATIENCE_SECONDS, Listen, receive
 from tests.fixtures.runtime import MakeRuntime
 
 ADA, BOB = "AAAAAAAAAAAAAAA=", "BBBBBBBBBBBBBBA="
@@ -370,7 +370,7 @@ async def test_credential_is_in_no_answer_of_the_inspector(
         long = ("x" * 30_000, "x" * 2_700 + token + "y" * 20_000, "y" * 30_000)  # fragments: a frame has its limit
         for message in ("hello", "fail", token, json.dumps({"token": token}), long):
             await peer.send(message)
-            await received(peer)
+            await receive(peer)
         (summary,) = journal.find()[0]
         server.connections.get(summary["id"]).send(b"pushed")  # type: ignore[union-attr]
         await peer.close(4000, token[:100])
@@ -413,7 +413,7 @@ async def test_connection_of_our_own_stack_is_told_from_handshake_to_end(
         token = await asyncio.to_thread(system.users.get_id_token, "ada@example.com", password)
         async with connect(**build_handshake(system, token)) as peer:
             await peer.send("hello")
-            await received(peer)
+            await receive(peer)
         (summary,) = journal.find()[0]
         await until_disconnected(journal, summary["id"])
         url = f"{system.inspector_url}/api/connections/{quote(summary['id'])}"

@@ -15,7 +15,7 @@ from local.lambda_.invocation import Invocation
 from local.lambda_.runner import InitError
 from local.lambda_.runtime_process import LOG_LINE_BYTES, RuntimeProcess
 from local.processes import is_running
-from tests.fixtures.runtime import PATIENT, Gate, MakeRuntime
+from tests.fixtures.runtime import WAITING_HANDLER, Gate, MakeRuntime
 
 ECHO = """
 import os
@@ -53,7 +53,7 @@ async def test_started_function_has_one_environment_that_waits(make_runtime: Mak
 
     await runtime.start()
 
-    assert len(runtime.alive) == 1
+    assert len(runtime.running) == 1
     answer = (await runtime.invoke("hello")).answer
     assert answer == [runtime.processes[0].pid, "hello"]
 
@@ -129,7 +129,7 @@ async def test_init_phase_has_its_limit(make_runtime: MakeRuntime, monkeypatch: 
         await runtime.start()
 
     await runtime.stop()
-    assert runtime.alive == []
+    assert runtime.running == []
 
 
 async def test_function_that_cannot_be_launched_says_why(
@@ -192,7 +192,7 @@ async def test_failure_is_in_the_result_and_the_next_invocation_works(
     assert failed.error == error
     assert message in failed.message
     assert not failed.timed_out
-    assert worked.answer in runtime.alive
+    assert worked.answer in runtime.running
 
 
 async def test_environment_outlives_an_exception_but_not_a_crash(make_runtime: MakeRuntime) -> None:
@@ -213,7 +213,7 @@ async def test_invocation_over_its_time_fails_and_the_next_one_works(make_runtim
     assert timed_out.timed_out
     assert re.fullmatch(r"[0-9a-f-]{36} Task timed out after 1\.00 seconds", timed_out.message)
     assert worked.answer == runtime.processes[1].pid
-    assert runtime.alive == [worked.answer]
+    assert runtime.running == [worked.answer]
 
 
 async def test_line_of_any_length_may_be_logged(make_runtime: MakeRuntime) -> None:
@@ -228,12 +228,12 @@ async def test_line_of_any_length_may_be_logged(make_runtime: MakeRuntime) -> No
 
 
 async def test_two_invocations_run_at_once_and_a_third_waits(make_runtime: MakeRuntime, gate: Gate) -> None:
-    runtime = make_runtime(PATIENT, concurrency=2)
+    runtime = make_runtime(WAITING_HANDLER, concurrency=2)
 
     invocations = [asyncio.create_task(runtime.invoke(gate.port)) for _ in range(3)]
-    (one, way_of_one), (two, way_of_two) = await gate.next(), await gate.next()
+    (one, way_of_one), (two, way_of_two) = await gate.wait_for_handler(), await gate.wait_for_handler()
     way_of_two.close()
-    third, way_of_third = await gate.next()
+    third, way_of_third = await gate.wait_for_handler()
     way_of_one.close()
     way_of_third.close()
 
@@ -244,17 +244,17 @@ async def test_two_invocations_run_at_once_and_a_third_waits(make_runtime: MakeR
 
 
 async def test_abandoned_invocation_ends_like_any_other(make_runtime: MakeRuntime, gate: Gate) -> None:
-    runtime = make_runtime(PATIENT, concurrency=1)
+    runtime = make_runtime(WAITING_HANDLER, concurrency=1)
     given_up = [asyncio.create_task(runtime.invoke(gate.port)) for _ in range(2)]  # one runs, the other waits in line
-    pid, way = await gate.next()
+    pid, way = await gate.wait_for_handler()
 
     for invocation in given_up:
         invocation.cancel()
     way.close()
-    _, way = await gate.next()
+    _, way = await gate.wait_for_handler()
     way.close()
     worked = asyncio.create_task(runtime.invoke(gate.port))
-    _, way = await gate.next()
+    _, way = await gate.wait_for_handler()
     way.close()
 
     assert (await worked).answer == pid
@@ -322,9 +322,11 @@ async def test_invocation_whose_environment_cannot_start_fails_while_others_work
     make_runtime: MakeRuntime, gate: Gate, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
-    runtime = make_runtime(f"import pathlib\nassert not pathlib.Path({str(broken)!r}).exists(), 'broken'\n{PATIENT}")
+    runtime = make_runtime(
+        f"import pathlib\nassert not pathlib.Path({str(broken)!r}).exists(), 'broken'\n{WAITING_HANDLER}"
+    )
     working = asyncio.create_task(runtime.invoke(gate.port))
-    pid, way = await gate.next()
+    pid, way = await gate.wait_for_handler()
 
     broken.touch()
     failed = await runtime.invoke(gate.port)
@@ -335,15 +337,15 @@ async def test_invocation_whose_environment_cannot_start_fails_while_others_work
 
 
 async def test_stop_ends_every_process(make_runtime: MakeRuntime, gate: Gate) -> None:
-    runtime = make_runtime(PATIENT)
+    runtime = make_runtime(WAITING_HANDLER)
     invocations = [asyncio.create_task(runtime.invoke(gate.port)) for _ in range(3)]
-    await gate.next()
-    await gate.next()
+    await gate.wait_for_handler()
+    await gate.wait_for_handler()
 
     await runtime.stop()
 
     assert len(runtime.processes) == 2
-    assert runtime.alive == []
+    assert runtime.running == []
     errors = [(await invocation).error for invocation in invocations]
     assert errors == ["Runtime.ExitError", "Runtime.ExitError", "Runtime.Stopped"]
 
@@ -357,7 +359,7 @@ async def test_stop_ends_a_process_that_ignores_the_request(
 
     await runtime.stop()
 
-    assert runtime.alive == []
+    assert runtime.running == []
 
 
 async def test_stop_ends_a_process_that_is_just_being_launched(make_runtime: MakeRuntime) -> None:
@@ -377,7 +379,7 @@ async def test_stop_ends_a_process_that_is_just_being_launched(make_runtime: Mak
     asyncio.get_running_loop().call_soon(may_launch.set)  # after stop() has begun
 
     await stopping
-    assert runtime.alive == []
+    assert runtime.running == []
     await asyncio.gather(starting, return_exceptions=True)
 
 

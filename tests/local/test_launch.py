@@ -19,7 +19,7 @@ from local.lambda_.containers import LABEL, Containers, has_engine
 from local.lambda_.processes import Processes
 from tests.fixtures.apis import function
 from tests.fixtures.gateway import PATIENCE_SECONDS
-from tests.fixtures.processes import alive
+from tests.fixtures.processes import find_running
 
 Engine = Callable[[str], None]
 
@@ -295,7 +295,7 @@ async def test_build_ends_with_the_local_run(containers: Containers, engine: Eng
 
     pid = int((tmp_path / "pid").read_text())
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while alive([pid]):
+        while find_running([pid]):
             await asyncio.sleep(0.01)
 
 

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from local.apigateway.events import Event
 from local.lambda_.invocation import Invocation
 from tests.fixtures.apis import OUR_ROUTES, api
-from tests.fixtures.gateway import PATIENCE_SECONDS, Behaviour, Gateway, Serve, closed, received
+from tests.fixtures.gateway import PATIENCE_SECONDS, Behaviour, Gateway, Serve, receive, wait_until_closed
 
 FRAME = 32 * 1024
 MESSAGE = 128 * 1024
@@ -28,7 +28,7 @@ async def test_message_arrives_at_its_route_unchanged(serve: Serve) -> None:
     for message in messages:
         await peer.send(message)
 
-    events = [await gateway.functions.event(route) for route in ("send", "$default", "$default")]
+    events = [await gateway.functions.wait_for_event(route) for route in ("send", "$default", "$default")]
     assert [event["body"] for event in events] == messages
 
 
@@ -45,26 +45,26 @@ async def test_message_arrives_at_its_route_unchanged(serve: Serve) -> None:
 async def test_client_gets_an_error_frame_for_a_failed_message_and_stays_connected(
     gateway: Gateway, answer: Invocation, message: str
 ) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     gateway.functions.behaviour["$default"] = answer
 
     for _ in range(2):
         await peer.send("hello")
-        event = await gateway.functions.event("$default")
+        event = await gateway.functions.wait_for_event("$default")
         ids = f'"connectionId":"{connection_id}", "requestId":"{event["requestContext"]["requestId"]}"'
-        assert await received(peer) == f'{{"message": "{message}", {ids}}}'
+        assert await receive(peer) == f'{{"message": "{message}", {ids}}}'
 
 
 async def test_message_without_a_route_is_forbidden_and_the_client_stays_connected(serve: Serve) -> None:
     gateway = await serve(api("$connect", "send"))
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
 
     await peer.send("hello")
-    frame = await received(peer)
+    frame = await receive(peer)
     await peer.send('{"action": "send"}')
 
     assert frame.startswith(f'{{"message": "Forbidden", "connectionId":"{connection_id}", "requestId":"')
-    assert (await gateway.functions.event("send"))["body"] == '{"action": "send"}'
+    assert (await gateway.functions.wait_for_event("send"))["body"] == '{"action": "send"}'
 
 
 async def test_client_gets_an_error_frame_after_the_time_limit_of_the_route(serve: Serve) -> None:
@@ -74,7 +74,7 @@ async def test_client_gets_an_error_frame_after_the_time_limit_of_the_route(serv
 
     await peer.send("hello")
 
-    assert (await received(peer)).startswith('{"message": "Endpoint request timed out", "connectionId":"')
+    assert (await receive(peer)).startswith('{"message": "Endpoint request timed out", "connectionId":"')
 
 
 # Replies
@@ -111,7 +111,7 @@ async def test_two_way_route_sends_its_body(two_way: Gateway, answer: dict[str, 
 
     for _ in range(2):
         await peer.send(ASK)
-        assert await received(peer) == sent
+        assert await receive(peer) == sent
 
 
 @pytest.mark.parametrize("status", [200, 500])
@@ -121,10 +121,10 @@ async def test_one_way_route_sends_nothing(two_way: Gateway, status: int) -> Non
     peer = await two_way.connect()
 
     await peer.send("hello")
-    await two_way.functions.event("$default")
+    await two_way.functions.wait_for_event("$default")
     await peer.send(ASK)
 
-    assert await received(peer) == "for the client"
+    assert await receive(peer) == "for the client"
 
 
 @pytest.mark.parametrize(
@@ -144,12 +144,12 @@ async def test_failed_two_way_route_sends_only_an_error_frame(two_way: Gateway, 
     peer = await two_way.connect()
 
     await peer.send(ASK)
-    frame = await received(peer)
+    frame = await receive(peer)
     two_way.functions.behaviour["ask"] = Invocation({"statusCode": 200, "body": "works"})
     await peer.send(ASK)
 
     assert frame.startswith('{"message": "Internal server error", "connectionId":"')
-    assert await received(peer) == "works"
+    assert await receive(peer) == "works"
 
 
 async def test_reply_goes_to_the_connection_of_its_message(two_way: Gateway) -> None:
@@ -157,12 +157,12 @@ async def test_reply_goes_to_the_connection_of_its_message(two_way: Gateway) -> 
         return Invocation({"statusCode": 200, "body": event["requestContext"]["connectionId"]})
 
     two_way.functions.behaviour["ask"] = own_id
-    peers = [await two_way.connected() for _ in range(2)]
+    peers = [await two_way.connect_with_id() for _ in range(2)]
 
     for peer, _ in peers:
         await peer.send(ASK)
 
-    assert [await received(peer) for peer, _ in peers] == [connection_id for _, connection_id in peers]
+    assert [await receive(peer) for peer, _ in peers] == [connection_id for _, connection_id in peers]
 
 
 async def test_body_of_a_two_way_connect_route_is_not_sent(serve: Serve) -> None:
@@ -174,7 +174,7 @@ async def test_body_of_a_two_way_connect_route_is_not_sent(serve: Serve) -> None
 
     await peer.send("hello")
 
-    assert await received(peer) == "answered"
+    assert await receive(peer) == "answered"
 
 
 # Order
@@ -198,7 +198,7 @@ async def test_message_does_not_wait_for_the_previous_one(gateway: Gateway) -> N
     await peer.send("first")
     await peer.send("second")
 
-    bodies = [(await gateway.functions.event("$default"))["body"] for _ in range(2)]
+    bodies = [(await gateway.functions.wait_for_event("$default"))["body"] for _ in range(2)]
     may_end.set()
     assert bodies == ["first", "second"]
 
@@ -211,9 +211,9 @@ async def test_replies_may_come_in_another_order_than_their_messages(serve: Serv
 
     await peer.send("first")
     await peer.send("second")
-    answers = [await received(peer)]
+    answers = [await receive(peer)]
     may_end.set()
-    answers.append(await received(peer))
+    answers.append(await receive(peer))
 
     assert answers == ["second", "first"]
 
@@ -237,7 +237,7 @@ async def test_in_turn_a_message_waits_for_the_previous_one(serve: Serve) -> Non
     may_end.set()
 
     assert before == ["$default"]
-    assert [await received(peer), await received(peer)] == ["first", "second"]
+    assert [await receive(peer), await receive(peer)] == ["first", "second"]
 
 
 async def test_in_turn_messages_of_other_connections_do_not_wait(serve: Serve) -> None:
@@ -247,12 +247,12 @@ async def test_in_turn_messages_of_other_connections_do_not_wait(serve: Serve) -
     peer, other = await gateway.connect(), await gateway.connect()
 
     await peer.send("first")
-    await gateway.functions.event("$default")
+    await gateway.functions.wait_for_event("$default")
     await other.send("second")
 
-    assert await received(other) == "second"
+    assert await receive(other) == "second"
     may_end.set()
-    assert await received(peer) == "first"
+    assert await receive(peer) == "first"
 
 
 # Limits
@@ -265,7 +265,7 @@ async def test_frame_up_to_32_kb_is_delivered(gateway: Gateway, compression: Any
 
     await peer.send("x" * size)
 
-    assert (await gateway.functions.event("$default"))["body"] == "x" * size
+    assert (await gateway.functions.wait_for_event("$default"))["body"] == "x" * size
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
@@ -274,8 +274,8 @@ async def test_larger_frame_closes_the_connection(gateway: Gateway, compression:
 
     await peer.send("x" * (FRAME + 1))
 
-    assert await closed(peer) == (1009, "")
-    assert await gateway.disconnect_event() == (1009, "")
+    assert await wait_until_closed(peer) == (1009, "")
+    assert await gateway.wait_for_disconnect() == (1009, "")
     assert "$default" not in gateway.functions.invoked
 
 
@@ -285,7 +285,7 @@ async def test_message_up_to_128_kb_is_delivered(gateway: Gateway, compression: 
 
     await peer.send(["x" * FRAME] * 4)
 
-    assert (await gateway.functions.event("$default"))["body"] == "x" * MESSAGE
+    assert (await gateway.functions.wait_for_event("$default"))["body"] == "x" * MESSAGE
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
@@ -294,7 +294,7 @@ async def test_larger_message_closes_the_connection(gateway: Gateway, compressio
 
     await peer.send([*["x" * FRAME] * 4, "x"])
 
-    assert await closed(peer) == (1009, "")
+    assert await wait_until_closed(peer) == (1009, "")
     assert "$default" not in gateway.functions.invoked
 
 
@@ -303,7 +303,7 @@ async def test_size_of_a_frame_is_that_of_its_bytes(gateway: Gateway) -> None:
 
     await peer.send("é" * (FRAME // 2 + 1))
 
-    assert await closed(peer) == (1009, "")
+    assert await wait_until_closed(peer) == (1009, "")
 
 
 async def test_binary_message_closes_the_connection(gateway: Gateway) -> None:
@@ -311,8 +311,8 @@ async def test_binary_message_closes_the_connection(gateway: Gateway) -> None:
 
     await peer.send(b"hello")
 
-    assert await closed(peer) == (1003, "")
-    assert await gateway.disconnect_event() == (1003, "")
+    assert await wait_until_closed(peer) == (1003, "")
+    assert await gateway.wait_for_disconnect() == (1003, "")
     assert "$default" not in gateway.functions.invoked
 
 
@@ -322,8 +322,8 @@ async def test_text_that_is_not_utf_8_closes_the_connection(gateway: Gateway) ->
 
     await peer.send(base64.b64decode("/w=="), text=True)
 
-    assert await closed(peer) == (1007, "")
-    assert await gateway.disconnect_event() == (1007, "")
+    assert await wait_until_closed(peer) == (1007, "")
+    assert await gateway.wait_for_disconnect() == (1007, "")
     assert "$default" not in gateway.functions.invoked
 
 
@@ -348,8 +348,8 @@ async def test_client_that_left_gets_no_error_frame(gateway: Gateway) -> None:
     peer = await gateway.connect()
     await peer.send("hello")
     await peer.close()
-    await gateway.disconnect_event()
+    await gateway.wait_for_disconnect()
     gone.set()
 
     with pytest.raises(ConnectionClosed):
-        await received(peer)
+        await receive(peer)

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from local.apigateway import sockets
-from tests.fixtures.gateway import DESK, HANDSHAKE, Dial, Gateway, RawClient, request
+from tests.fixtures.gateway import ADMINISTRATOR_KEYS, HANDSHAKE, Dial, Gateway, RawClient, request
 
 # Requests without an upgrade
 
@@ -23,7 +23,7 @@ async def test_plain_request_must_be_upgraded(gateway: Gateway, dial: Dial, path
 
 @pytest.mark.parametrize("path", ["/", "/dev", "/dev/@connections/x", "/production"])
 async def test_plain_request_to_another_stage_is_forbidden(gateway: Gateway, dial: Dial, path: str) -> None:
-    status, *_ = await request(dial, gateway, f"GET {path}", caller=DESK)
+    status, *_ = await request(dial, gateway, f"GET {path}", caller=ADMINISTRATOR_KEYS)
 
     assert status == 403
 
@@ -63,7 +63,7 @@ async def test_time_limit_of_heads_does_not_end_open_connections(
 
     await peer.send("still here")
 
-    assert (await gateway.functions.event("$default"))["body"] == "still here"
+    assert (await gateway.functions.wait_for_event("$default"))["body"] == "still here"
 
 
 LINE = b"X-Padding: " + b"x" * 1000 + b"\r\n"

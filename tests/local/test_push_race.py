@@ -22,7 +22,7 @@ from local.lambda_.invocation import Invocation
 from ops import Deployment
 from tests.fixtures.apis import AUTHORIZER_ARN, OUR_ROUTES, allow, api
 from tests.fixtures.functions import WEBSOCKET, ColdStart
-from tests.fixtures.gateway import PATIENCE_SECONDS, Listen, received
+from tests.fixtures.gateway import PATIENCE_SECONDS, Listen, receive
 
 CLIENTS = 5
 TABLE = "connections"
@@ -85,7 +85,7 @@ class Pusher:
 
 
 async def receive_until(peer: ClientConnection, message: str) -> None:
-    while await received(peer) != message:
+    while await receive(peer) != message:
         pass
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fixtures import ROOT
 from tests.fixtures.gateway import PATIENCE_SECONDS
-from tests.fixtures.processes import alive
+from tests.fixtures.processes import find_running
 
 # Starts two process groups, one of which ends before this process does.
 PARENT = """
@@ -58,7 +58,7 @@ async def test_everything_that_is_watched_ends_with_the_process(
 
     async with asyncio.timeout(PATIENCE_SECONDS):
         await parent.wait()
-        while alive(watched) or folder.exists():
+        while find_running(watched) or folder.exists():
             await asyncio.sleep(0.01)
-    assert alive([released]) == [released]
+    assert find_running([released]) == [released]
     os.kill(released, signal.SIGKILL)

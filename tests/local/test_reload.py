@@ -23,7 +23,7 @@ from local.progress import Progress
 from local.reload import find_changed_targets, find_edited_since, watch
 from local.system import Options, System, cancel_and_wait, run_system
 from tests.fixtures import ROOT
-from tests.fixtures.gateway import PATIENCE_SECONDS, received
+from tests.fixtures.gateway import PATIENCE_SECONDS, receive
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -46,7 +46,7 @@ class Desk:
 
     async def ask(self, message: str = "hello") -> dict[str, Any]:
         await self.phone.send(message)
-        answer: dict[str, Any] = json.loads(await received(self.phone))
+        answer: dict[str, Any] = json.loads(await receive(self.phone))
         return answer
 
     async def until_printed(self, text: str) -> str:

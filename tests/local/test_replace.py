@@ -9,8 +9,8 @@ import pytest
 from local.lambda_.runner import InitError
 from tests.fixtures.apis import function
 from tests.fixtures.gateway import PATIENCE_SECONDS
-from tests.fixtures.processes import alive
-from tests.fixtures.runtime import PATIENT, Gate, MakeRuntime, Runtime
+from tests.fixtures.processes import find_running
+from tests.fixtures.runtime import WAITING_HANDLER, Gate, MakeRuntime, Runtime
 
 VERSION = "import os\ndef handler(event, context): return [{version!r}, os.environ.get('SETTING'), os.getpid()]"
 
@@ -26,14 +26,14 @@ async def answers(runtime: Runtime) -> str:
 
 async def ended(pids: list[int]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while alive(pids):
+        while find_running(pids):
             await asyncio.sleep(0.01)
 
 
 async def test_new_code_runs_in_all_environments_and_old_idle_ones_end(make_runtime: MakeRuntime) -> None:
     runtime = make_runtime(code("one"))
     await asyncio.gather(*(runtime.invoke({}) for _ in range(2)))
-    before = runtime.alive
+    before = runtime.running
 
     await runtime.replace(code("two"))
     versions = [invocation.answer[0] for invocation in await asyncio.gather(*(runtime.invoke({}) for _ in range(2)))]
@@ -44,13 +44,13 @@ async def test_new_code_runs_in_all_environments_and_old_idle_ones_end(make_runt
 
 
 async def test_busy_environment_ends_after_its_answer(make_runtime: MakeRuntime, gate: Gate) -> None:
-    runtime = make_runtime(PATIENT)
+    runtime = make_runtime(WAITING_HANDLER)
     busy = asyncio.create_task(runtime.invoke(gate.port))
-    pid, way = await gate.next()
+    pid, way = await gate.wait_for_handler()
 
     await runtime.replace(code("two"))
     assert await answers(runtime) == "two"
-    assert pid in runtime.alive
+    assert pid in runtime.running
     way.close()
 
     assert (await busy).answer == pid
@@ -58,9 +58,9 @@ async def test_busy_environment_ends_after_its_answer(make_runtime: MakeRuntime,
 
 
 async def test_waiting_invocations_go_to_new_environments(make_runtime: MakeRuntime, gate: Gate) -> None:
-    runtime = make_runtime(PATIENT, concurrency=1)
+    runtime = make_runtime(WAITING_HANDLER, concurrency=1)
     busy = asyncio.create_task(runtime.invoke(gate.port))
-    _, way = await gate.next()
+    _, way = await gate.wait_for_handler()
     waiting = [asyncio.create_task(runtime.invoke({})) for _ in range(2)]
 
     await runtime.replace(code("two"))
@@ -164,4 +164,4 @@ async def test_stop_ends_a_replacement(make_runtime: MakeRuntime) -> None:
         await replacing
     with pytest.raises(InitError, match="the local run ends"):
         await runtime.replace(code("two"))
-    assert runtime.alive == []
+    assert runtime.running == []

@@ -13,7 +13,7 @@ from local.apigateway.events import Event
 from local.apigateway.limits import Limits
 from local.lambda_.invocation import Invocation
 from tests.fixtures.apis import METHOD_ARN, OUR_ROUTES, allow, api
-from tests.fixtures.gateway import HANDSHAKE, Dial, Gateway, Serve, received, refused
+from tests.fixtures.gateway import HANDSHAKE, Dial, Gateway, Serve, get_refusal_status, receive
 
 ID_TOKEN = ("route.request.querystring.idToken",)
 DENY = {**allow(), "policyDocument": {"Statement": [{"Action": "*", "Effect": "Deny", "Resource": METHOD_ARN}]}}
@@ -39,8 +39,8 @@ async def test_context_of_the_authorizer_is_in_every_later_event(guarded: Gatewa
 
     async with await guarded.connect("?idToken=abc") as peer:
         await peer.send("hello")
-        events = [await guarded.functions.event(route) for route in ("$connect", "$default")]
-    events.append(await guarded.functions.event("$disconnect"))
+        events = [await guarded.functions.wait_for_event(route) for route in ("$connect", "$default")]
+    events.append(await guarded.functions.wait_for_event("$disconnect"))
 
     connect, *others = [event["requestContext"]["authorizer"] for event in events]
     latency = connect.pop("integrationLatency")
@@ -57,7 +57,7 @@ async def test_each_handshake_invokes_the_authorizer(guarded: Gateway) -> None:
 
 @pytest.mark.parametrize("query", ["", "?idToken=", "?other=abc"])
 async def test_handshake_without_identity_is_refused_without_an_invocation(guarded: Gateway, query: str) -> None:
-    assert await refused(guarded, query) == 401
+    assert await get_refusal_status(guarded, query) == 401
     assert guarded.functions.invoked == []
 
 
@@ -78,7 +78,7 @@ async def test_handshake_that_the_authorizer_refuses_does_not_invoke_connect(
 ) -> None:
     guarded.functions.behaviour["authorizer"] = answer
 
-    assert await refused(guarded, "?idToken=abc") == status
+    assert await get_refusal_status(guarded, "?idToken=abc") == status
     assert guarded.functions.invoked == ["authorizer"]
 
 
@@ -104,7 +104,7 @@ async def test_handshake_that_connect_refuses_opens_no_connection(
 ) -> None:
     gateway.functions.behaviour["$connect"] = answer
 
-    assert await refused(gateway) == status
+    assert await get_refusal_status(gateway) == status
     assert gateway.functions.invoked == ["$connect"]
     assert len(gateway.server.connections) == 0
 
@@ -118,7 +118,7 @@ async def test_handshake_that_fails_by_a_bug_of_the_gateway_is_a_500_and_a_log_l
     gateway = await serve()
     monkeypatch.setattr(gateway.server, "invoke", fail)
 
-    assert await refused(gateway) == 500
+    assert await get_refusal_status(gateway) == 500
     assert "the handshake of " in caplog.text
 
 
@@ -132,14 +132,14 @@ async def test_handshake_has_a_time_limit(serve: Serve, route: str, status: int)
     gateway = await serve(api(*OUR_ROUTES, identity_sources=ID_TOKEN), limits=Limits(integration_seconds=0.05))
     gateway.functions.behaviour[route] = hang
 
-    assert await refused(gateway, "?idToken=abc") == status
+    assert await get_refusal_status(gateway, "?idToken=abc") == status
 
 
 async def test_connect_route_may_have_a_shorter_time_limit(serve: Serve) -> None:
     gateway = await serve(api(*OUR_ROUTES, routes={"$connect": {"timeout_seconds": 0.05}}))
     gateway.functions.behaviour["$connect"] = hang
 
-    assert await refused(gateway) == 504
+    assert await get_refusal_status(gateway) == 504
 
 
 async def test_api_without_a_connect_route_accepts_everybody(serve: Serve) -> None:
@@ -147,7 +147,7 @@ async def test_api_without_a_connect_route_accepts_everybody(serve: Serve) -> No
 
     async with await gateway.connect() as peer:
         await peer.send("hello")
-        await gateway.functions.event("$default")
+        await gateway.functions.wait_for_event("$default")
 
     assert gateway.functions.invoked == ["$default"]
 
@@ -155,19 +155,19 @@ async def test_api_without_a_connect_route_accepts_everybody(serve: Serve) -> No
 async def test_stage_may_end_with_a_slash(gateway: Gateway) -> None:
     await gateway.connect("/?room=a")
 
-    assert (await gateway.functions.event("$connect"))["queryStringParameters"] == {"room": "a"}
+    assert (await gateway.functions.wait_for_event("$connect"))["queryStringParameters"] == {"room": "a"}
 
 
 @pytest.mark.parametrize("path", ["x", "/x", "/../dev"])
 async def test_unknown_stage_is_forbidden(gateway: Gateway, path: str) -> None:
-    assert await refused(gateway, path) == 403
+    assert await get_refusal_status(gateway, path) == 403
     assert gateway.functions.invoked == []
 
 
 async def test_stage_without_a_deployment_is_forbidden(serve: Serve) -> None:
     gateway = await serve(api(*OUR_ROUTES, deployed=False))
 
-    assert await refused(gateway) == 403
+    assert await get_refusal_status(gateway) == 403
     assert gateway.functions.invoked == []
 
 
@@ -198,7 +198,7 @@ async def test_url_of_4096_characters_is_accepted(gateway: Gateway) -> None:
 
     await gateway.connect(f"?idToken={token}")
 
-    assert (await gateway.functions.event("$connect"))["queryStringParameters"] == {"idToken": token}
+    assert (await gateway.functions.wait_for_event("$connect"))["queryStringParameters"] == {"idToken": token}
 
 
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -244,7 +244,7 @@ async def test_every_kind_of_identity_source_is_evaluated(serve: Serve) -> None:
     await gateway.connect("?idToken=abc", additional_headers={"auth": "secret"})
 
     assert gateway.functions.invoked == ["authorizer", "$connect"]
-    assert await refused(gateway, "?idToken=abc") == 401
+    assert await get_refusal_status(gateway, "?idToken=abc") == 401
 
 
 async def test_client_may_send_the_root_of_its_trace(guarded: Gateway) -> None:
@@ -253,7 +253,7 @@ async def test_client_may_send_the_root_of_its_trace(guarded: Gateway) -> None:
 
     await guarded.connect("?idToken=abc", additional_headers=sent)
 
-    events = [await guarded.functions.event(name) for name in ("authorizer", "$connect")]
+    events = [await guarded.functions.wait_for_event(name) for name in ("authorizer", "$connect")]
     assert [event["headers"]["X-Amzn-Trace-Id"] for event in events] == [root, root]
 
 
@@ -293,7 +293,7 @@ async def test_refused_client_gets_the_request_id_that_the_functions_log(guarded
     with pytest.raises(InvalidStatus) as error:
         await guarded.connect("?idToken=abc")
 
-    events = [await guarded.functions.event(name) for name in ("authorizer", "$connect")]
+    events = [await guarded.functions.wait_for_event(name) for name in ("authorizer", "$connect")]
     told = error.value.response.headers["x-amz-apigw-id"]
     assert [event["requestContext"]["requestId"] for event in events] == [told, told]
 
@@ -325,7 +325,7 @@ async def test_connect_route_selects_the_subprotocol(gateway: Gateway) -> None:
 async def test_gateway_selects_no_subprotocol(gateway: Gateway) -> None:
     peer = await gateway.connect(subprotocols=["chat"])
 
-    event = await gateway.functions.event("$connect")
+    event = await gateway.functions.wait_for_event("$connect")
     assert event["headers"]["Sec-WebSocket-Protocol"] == "chat"
     assert peer.response is not None
     assert "Sec-WebSocket-Protocol" not in peer.response.headers
@@ -350,8 +350,8 @@ async def test_compressed_messages_go_both_ways(serve: Serve) -> None:
     await peer.send("compressed " * 1000)
 
     assert [type(extension) for extension in peer.protocol.extensions] == [PerMessageDeflate]
-    assert (await gateway.functions.event("$default"))["body"] == "compressed " * 1000
-    assert await received(peer) == "answered " * 1000
+    assert (await gateway.functions.wait_for_event("$default"))["body"] == "compressed " * 1000
+    assert await receive(peer) == "answered " * 1000
 
 
 async def test_compression_is_not_used_if_the_client_does_not_offer_it(gateway: Gateway) -> None:

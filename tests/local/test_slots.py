@@ -18,7 +18,7 @@ from botocore.stub import Stubber
 from benchmarks.user_pool import SUB
 from local.aws.iam import ADMINISTRATOR
 from local.aws.ministack import LocalAws
-from tests.fixtures.events import CONNECTION_ID, EventFactory, load_event, with_headers
+from tests.fixtures.events import CONNECTION_ID, EventFactory, add_headers, load_event
 from tests.fixtures.functions import NOW, WEBSOCKET, Clock, ColdStart
 
 OPTIONS = {"MAX_CONNECTIONS_PER_USER": "3", "USER_TABLE_NAME": "users"}
@@ -325,7 +325,7 @@ def test_slot_whose_answer_is_lost_is_released(limited: ModuleType, ada: User, m
 
 def test_connect_that_is_refused_for_its_subprotocol_takes_no_slot(limited: ModuleType, ada: User) -> None:
     authorizer = {"userId": ada.id, "exp": str(NOW + 600)}
-    event = with_headers(load_event("connect", authorizer=authorizer), ("Sec-WebSocket-Protocol", "echo.v2"))
+    event = add_headers(load_event("connect", authorizer=authorizer), ("Sec-WebSocket-Protocol", "echo.v2"))
 
     refused = [limited.handler(event, None)["statusCode"] for _ in range(3)]
 

@@ -27,8 +27,8 @@ from local.lambda_.containers import LABEL
 from local.progress import Progress
 from local.system import Options, System, run_system
 from tests.fixtures.engine import docker
-from tests.fixtures.gateway import PATIENCE_SECONDS, received
-from tests.fixtures.processes import alive, descendants
+from tests.fixtures.gateway import PATIENCE_SECONDS, receive
+from tests.fixtures.processes import find_descendants, find_running
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -54,7 +54,7 @@ class Desk:
 
     def processes(self) -> dict[int, str]:
         """The system's processes, without others of this process such as the CDK's Node."""
-        return {pid: command for pid, command in descendants(os.getpid()).items() if pid not in self.others}
+        return {pid: command for pid, command in find_descendants(os.getpid()).items() if pid not in self.others}
 
 
 @pytest.fixture(
@@ -97,7 +97,7 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def desk(run: tuple[LaunchMode, Context], own_state: None) -> AsyncIterator[Desk]:
-    others = descendants(os.getpid())
+    others = find_descendants(os.getpid())
     mode, context = run
     async with AsyncExitStack() as stack:
         options = Options(functions=mode, context=context)
@@ -183,20 +183,20 @@ async def test_connection_is_stored_with_its_user_until_the_token_expires(
 async def test_message_is_echoed(phone: ClientConnection) -> None:
     await phone.send('{"action": "ひと", "text": "two\nlines"}')
 
-    assert json.loads(await received(phone)) == {"message": '{"action": "ひと", "text": "two\nlines"}'}
+    assert json.loads(await receive(phone)) == {"message": '{"action": "ひと", "text": "two\nlines"}'}
 
 
 async def test_keepalive_is_answered_and_not_echoed(phone: ClientConnection) -> None:
     await phone.send('{"action":"keepalive"}')
 
-    assert json.loads(await received(phone)) == {"keepalive": True}
+    assert json.loads(await receive(phone)) == {"keepalive": True}
 
 
 async def test_user_is_reached_on_every_connection(system: System, token: str, phone: ClientConnection) -> None:
     async with connect(**build_handshake(system, token)) as laptop:
         assert await asyncio.to_thread(push, system, claims(token)["sub"], "news") == 2
 
-        assert [await received(peer) for peer in (phone, laptop)] == ["news", "news"]
+        assert [await receive(peer) for peer in (phone, laptop)] == ["news", "news"]
 
 
 async def test_closed_connection_is_forgotten(system: System, phone: ClientConnection) -> None:
@@ -224,7 +224,7 @@ async def test_push_skips_a_connection_whose_token_has_expired_and_closes_it(sys
         reached = await asyncio.to_thread(push, system, row["userId"], "news")
 
         with pytest.raises(ConnectionClosedOK):
-            await received(phone)
+            await receive(phone)
     assert (reached, phone.close_code, phone.close_reason) == (0, 1000, "Connection Closed Normally")
     await until_left(system, 0)  # as `$disconnect` does
 
@@ -238,7 +238,7 @@ async def test_push_deletes_gone_connections_and_reaches_the_others(
 
     reached = await asyncio.to_thread(push, system, row["userId"], "news")
 
-    assert (reached, await received(phone)) == (1, "news")
+    assert (reached, await receive(phone)) == (1, "news")
     assert await rows(system) == [row]
 
 
@@ -301,6 +301,6 @@ async def test_stop_closes_connections_and_leaves_nothing_running(desk: Desk, mo
     await peer.wait_closed()
     assert (peer.close_code, peer.close_reason) == (1001, "Going away")
     assert len(processes) >= 3  # the local AWS and two functions
-    assert alive(processes) == []
+    assert find_running(processes) == []
     assert bool(names) is (mode == "image")
     assert [name for name in names if docker("inspect", name).returncode == 0] == []

@@ -23,7 +23,7 @@ from local.cloudformation.template import Template
 from local.errors import TemplateError
 from local.lambda_.function import Function
 from local.lambda_.invocation import Invocation
-from tests.fixtures.gateway import PATIENCE_SECONDS, Listen, received
+from tests.fixtures.gateway import PATIENCE_SECONDS, Listen, receive
 
 TEMPLATE = Path(__file__).parent / "templates" / "chat.template.json"
 DOCUMENT = json.loads(TEMPLATE.read_text())
@@ -243,7 +243,7 @@ async def test_two_way_route_answers_and_the_others_are_silent(start: Start) -> 
         for _ in range(2):
             await peer.send(message("rooms", "list"))
 
-        assert [await received(peer), await received(peer)] == ["[]", "[]"]
+        assert [await receive(peer), await receive(peer)] == ["[]", "[]"]
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ async def test_message_without_a_route_is_forbidden(start: Start, body: str) -> 
     async with await gateway.connect(**TICKET) as peer:
         await peer.send(body)
 
-        assert re.fullmatch(FRAME.format("Forbidden"), await received(peer))
+        assert re.fullmatch(FRAME.format("Forbidden"), await receive(peer))
 
 
 FRAME = r'{{"message": "{}", "connectionId":"[\w-]{{15}}=", "requestId":"[\w-]{{15}}="}}'
@@ -299,11 +299,11 @@ async def test_route_is_throttled_by_its_own_settings(start: Start) -> None:
     async with await gateway.connect(**TICKET) as peer:
         for _ in range(2):
             await peer.send(message("rooms", "post"))
-        refused = await received(peer)
+        refused = await receive(peer)
         await peer.send(message("rooms", "list"))
 
         assert re.fullmatch(FRAME.format("Too Many Requests"), refused)
-        assert await received(peer) == "rooms/list"
+        assert await receive(peer) == "rooms/list"
 
 
 async def test_route_waits_only_as_long_as_its_integration_says(start: Start) -> None:
@@ -311,7 +311,7 @@ async def test_route_waits_only_as_long_as_its_integration_says(start: Start) ->
     async with await gateway.connect(**TICKET) as peer:
         await peer.send(message("history", "read"))
 
-        assert re.fullmatch(FRAME.format("Endpoint request timed out"), await received(peer))
+        assert re.fullmatch(FRAME.format("Endpoint request timed out"), await receive(peer))
 
 
 async def test_function_without_permission_for_the_gateway_is_not_invoked(start: Start, changed: Changed) -> None:
@@ -319,7 +319,7 @@ async def test_function_without_permission_for_the_gateway_is_not_invoked(start:
     async with await gateway.connect(**TICKET) as peer:
         await peer.send(message("history", "read"))
 
-        assert re.fullmatch(FRAME.format("Internal server error"), await received(peer))
+        assert re.fullmatch(FRAME.format("Internal server error"), await receive(peer))
     assert (HISTORY, "history/read") not in gateway.backend.invoked
     (advice,) = gateway.server.iam.advice
     assert advice.endswith(f"add an AWS::Lambda::Permission with SourceArn {EXECUTE}/v1/history/read")
@@ -330,7 +330,7 @@ async def test_everybody_may_connect_where_there_is_no_connect_route(start: Star
 
     async with await gateway.connect() as peer:
         await peer.send(message("rooms", "list"))
-        answer = await received(peer)
+        answer = await receive(peer)
 
     assert (answer, gateway.backend.invoked[0]) == ("rooms/list", (ROOMS, "rooms/list"))
 

@@ -15,7 +15,7 @@ from local.apigateway.api import Throttle
 from local.apigateway.limits import Limits
 from local.aws.clients import CREDENTIALS
 from tests.fixtures.apis import OUR_ROUTES, api
-from tests.fixtures.gateway import PATIENCE_SECONDS, Gateway, Serve, received, refused
+from tests.fixtures.gateway import PATIENCE_SECONDS, Gateway, Serve, get_refusal_status, receive
 
 
 def times(burst: int) -> Throttle:
@@ -51,7 +51,7 @@ async def test_too_many_new_connections_of_the_account_are_refused(serve: Serve)
     for _ in range(2):
         await gateway.connect()
 
-    assert await refused(gateway) == 429
+    assert await get_refusal_status(gateway) == 429
     assert gateway.functions.invoked == ["$connect", "$connect"]
 
 
@@ -59,11 +59,11 @@ async def test_too_many_new_connections_of_the_route_are_refused(serve: Serve) -
     gateway = await serve(api(*OUR_ROUTES, routes={"$connect": {"throttle": times(1)}}))
 
     peer = await gateway.connect()
-    status = await refused(gateway)
+    status = await get_refusal_status(gateway)
     await peer.send("hello")
 
     assert status == 429
-    assert (await gateway.functions.event("$default"))["body"] == "hello"
+    assert (await gateway.functions.wait_for_event("$default"))["body"] == "hello"
     assert gateway.functions.invoked == ["$connect", "$default"]
 
 
@@ -72,7 +72,7 @@ async def test_new_connections_are_limited_without_a_connect_route_too(serve: Se
 
     await gateway.connect()
 
-    assert await refused(gateway) == 429
+    assert await get_refusal_status(gateway) == 429
 
 
 async def test_authorizer_is_not_invoked_for_a_refused_connection(serve: Serve) -> None:
@@ -81,7 +81,7 @@ async def test_authorizer_is_not_invoked_for_a_refused_connection(serve: Serve) 
 
     await gateway.connect()
 
-    assert await refused(gateway) == 429
+    assert await get_refusal_status(gateway) == 429
     assert gateway.functions.invoked.count("authorizer") == 1
 
 
@@ -98,7 +98,7 @@ async def test_refusal_of_a_handshake_is_that_of_aws(serve: Serve) -> None:
 async def test_handshake_for_another_stage_does_not_count(serve: Serve) -> None:
     gateway = await serve(limits=Limits(new_connections=times(1)))
 
-    assert await refused(gateway, "/x") == 403
+    assert await get_refusal_status(gateway, "/x") == 403
 
     await gateway.connect()
 
@@ -106,7 +106,7 @@ async def test_handshake_for_another_stage_does_not_count(serve: Serve) -> None:
 async def test_handshake_succeeds_again_after_a_while(serve: Serve) -> None:
     gateway = await serve(limits=Limits(new_connections=Throttle(rate=2, burst=1)))
     await gateway.connect()
-    assert await refused(gateway) == 429
+    assert await get_refusal_status(gateway) == 429
 
     async def opened() -> bool:
         try:
@@ -125,17 +125,17 @@ async def test_handshake_succeeds_again_after_a_while(serve: Serve) -> None:
 
 async def test_client_gets_an_error_frame_for_each_message_too_many_and_stays_connected(serve: Serve) -> None:
     gateway = await serve(api("$connect", "$default", "send", routes={"$default": {"throttle": times(1)}}))
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
 
     for message in ("first", "second", "third"):
         await peer.send(message)
-    frames = [await received(peer), await received(peer)]
+    frames = [await receive(peer), await receive(peer)]
     await peer.send('{"action": "send"}')
 
     for frame in frames:
         assert frame.startswith(f'{{"message": "Too Many Requests", "connectionId":"{connection_id}", "requestId":"')
     assert frames[0] != frames[1]
-    assert (await gateway.functions.event("send"))["body"] == '{"action": "send"}'
+    assert (await gateway.functions.wait_for_event("send"))["body"] == '{"action": "send"}'
     assert gateway.functions.invoked == ["$connect", "$default", "send"]
 
 
@@ -144,10 +144,10 @@ async def test_connections_share_the_limit_of_a_route(serve: Serve) -> None:
     peers = [await gateway.connect() for _ in range(2)]
 
     await peers[0].send("first")
-    await gateway.functions.event("$default")
+    await gateway.functions.wait_for_event("$default")
     await peers[1].send("second")
 
-    assert (await received(peers[1])).startswith('{"message": "Too Many Requests"')
+    assert (await receive(peers[1])).startswith('{"message": "Too Many Requests"')
 
 
 async def test_messages_share_the_limit_of_the_account(serve: Serve) -> None:
@@ -155,10 +155,10 @@ async def test_messages_share_the_limit_of_the_account(serve: Serve) -> None:
     peer = await gateway.connect()
 
     await peer.send("hello")
-    await gateway.functions.event("$default")
+    await gateway.functions.wait_for_event("$default")
     await peer.send('{"action": "send"}')
 
-    assert (await received(peer)).startswith('{"message": "Too Many Requests"')
+    assert (await receive(peer)).startswith('{"message": "Too Many Requests"')
     assert gateway.functions.invoked == ["$default"]
 
 
@@ -168,7 +168,7 @@ async def test_message_without_a_route_is_not_throttled(serve: Serve) -> None:
 
     await peer.send("hello")
 
-    assert (await received(peer)).startswith('{"message": "Forbidden"')
+    assert (await receive(peer)).startswith('{"message": "Forbidden"')
 
 
 async def test_disconnect_is_not_throttled(serve: Serve) -> None:
@@ -177,7 +177,7 @@ async def test_disconnect_is_not_throttled(serve: Serve) -> None:
 
     await peer.close()
 
-    assert await gateway.disconnect_event() == (1000, "")
+    assert await gateway.wait_for_disconnect() == (1000, "")
 
 
 # @connections
@@ -192,9 +192,9 @@ async def test_call_over_the_limit_of_the_account_is_refused(
 ) -> None:
     """Messages and calls share it: https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html."""
     gateway = await serve(limits=Limits(requests=times(3)))
-    peer, connection_id = await gateway.connected()  # the first
+    peer, connection_id = await gateway.connect_with_id()  # the first
     await peer.send("hello")  # the second
-    await gateway.functions.event("$default")
+    await gateway.functions.wait_for_event("$default")
     await call(gateway, "get_connection", connection_id)
 
     assert await failure(gateway, operation, connection_id, **parameters) == ("LimitExceededException", 429)
@@ -203,7 +203,7 @@ async def test_call_over_the_limit_of_the_account_is_refused(
 
 async def test_boto3_raises_limit_exceeded_exception(serve: Serve) -> None:
     gateway = await serve(limits=Limits(requests=times(1)))
-    _, connection_id = await gateway.connected()
+    _, connection_id = await gateway.connect_with_id()
     client = management(gateway)
 
     with pytest.raises(client.exceptions.LimitExceededException):

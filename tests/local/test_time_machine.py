@@ -23,7 +23,7 @@ from local.apigateway.limits import Limits
 from local.progress import Progress
 from local.system import Options, System, run_system
 from tests.fixtures import ROOT
-from tests.fixtures.gateway import PATIENCE_SECONDS, received
+from tests.fixtures.gateway import PATIENCE_SECONDS, receive
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 
@@ -151,7 +151,7 @@ async def talk(peer: ClientConnection) -> None:
     with suppress(ConnectionClosed):
         while True:
             await peer.send("still here")
-            assert json.loads(await received(peer)) == {"message": "still here"}
+            assert json.loads(await receive(peer)) == {"message": "still here"}
             await asyncio.sleep(PAUSE_SECONDS)
 
 
@@ -194,7 +194,7 @@ async def test_message_that_takes_too_long_is_answered_by_the_gateway(slow: str)
     async with connect(slow) as peer:
         await peer.send("slow")
 
-        frame = json.loads(await received(peer))
+        frame = json.loads(await receive(peer))
 
         assert frame["message"] == "Endpoint request timed out"
         assert frame.keys() == {"message", "connectionId", "requestId"}

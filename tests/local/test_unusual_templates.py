@@ -23,7 +23,7 @@ from local.errors import TemplateError
 from local.example import build_handshake
 from local.progress import Progress
 from local.system import Options, run_system
-from tests.fixtures.gateway import received
+from tests.fixtures.gateway import receive
 from tests.fixtures.templates import (
     LAMBDA_ARN,
     Resource,
@@ -549,7 +549,7 @@ async def test_user_of_a_bound_stack_is_let_in_and_stored(
         token = await asyncio.to_thread(system.users.get_id_token, "ada@example.com", PASSWORD)
         async with connect(**build_handshake(system, token)) as peer:
             await peer.send("hello")
-            message = await received(peer)
+            message = await receive(peer)
             rows = await asyncio.to_thread(system.aws.client("dynamodb").scan, TableName=system.table_name)
 
     assert system.stack.api.arn == "arn:aws:execute-api:eu-west-1:123456789012:localapi00/prod"

@@ -11,7 +11,7 @@ from local.apigateway.api import Throttle
 from local.aws.account import Account
 from local.errors import TemplateError
 from tests.fixtures.apis import AUTHORIZER_ARN, OUR_ROUTES, WEBSOCKET_ARN, api
-from tests.fixtures.gateway import Gateway, Serve, received, refused
+from tests.fixtures.gateway import Gateway, Serve, get_refusal_status, receive
 
 ONCE = Throttle(rate=0, burst=1)
 SEND = '{"action": "send"}'
@@ -23,7 +23,7 @@ async def test_open_connection_gets_new_routes(gateway: Gateway) -> None:
     gateway.server.update(api(*OUR_ROUTES, "send"))
     await peer.send(SEND)
 
-    assert (await gateway.functions.event("send"))["body"] == SEND
+    assert (await gateway.functions.wait_for_event("send"))["body"] == SEND
 
 
 async def test_open_connection_loses_removed_routes(gateway: Gateway) -> None:
@@ -31,7 +31,7 @@ async def test_open_connection_loses_removed_routes(gateway: Gateway) -> None:
 
     gateway.server.update(api("$connect"))
     await peer.send("hello")
-    frame = await received(peer)
+    frame = await receive(peer)
     await peer.close()
     await gateway.server.stop()
 
@@ -46,7 +46,7 @@ async def test_open_connection_gets_a_new_route_selection_expression(serve: Serv
     gateway.server.update(api("$default", "send", expression="$request.body.type"))
     await peer.send('{"type": "send"}')
 
-    assert (await gateway.functions.event("send"))["body"] == '{"type": "send"}'
+    assert (await gateway.functions.wait_for_event("send"))["body"] == '{"type": "send"}'
 
 
 async def test_route_may_become_two_way(gateway: Gateway) -> None:
@@ -55,7 +55,7 @@ async def test_route_may_become_two_way(gateway: Gateway) -> None:
     gateway.server.update(api(*OUR_ROUTES, routes={"$default": {"two_way": True}}))
     await peer.send("hello")
 
-    assert await received(peer) == ""
+    assert await receive(peer) == ""
 
 
 async def test_events_of_an_open_connection_have_new_stage_variables(serve: Serve) -> None:
@@ -66,7 +66,7 @@ async def test_events_of_an_open_connection_have_new_stage_variables(serve: Serv
     await peer.send("hello")
     await peer.close()
 
-    events = [await gateway.functions.event(route) for route in OUR_ROUTES]
+    events = [await gateway.functions.wait_for_event(route) for route in OUR_ROUTES]
     variables = {event["requestContext"]["routeKey"]: event["stageVariables"]["tenant"] for event in events}
     assert variables == {"$connect": "acme", "$default": "globex", "$disconnect": "globex"}
 
@@ -74,14 +74,14 @@ async def test_events_of_an_open_connection_have_new_stage_variables(serve: Serv
 async def test_next_handshake_has_the_new_authorizer(gateway: Gateway) -> None:
     gateway.server.update(api(*OUR_ROUTES, identity_sources=("route.request.querystring.idToken",)))
 
-    assert await refused(gateway) == 401
+    assert await get_refusal_status(gateway) == 401
     await gateway.connect("?idToken=abc")
     assert gateway.functions.invoked == ["authorizer", "$connect"]
 
 
 async def test_permissions_are_those_of_the_new_api(gateway: Gateway) -> None:
     gateway.server.update(api(*OUR_ROUTES, permissions=frozenset({(AUTHORIZER_ARN, "*")})))
-    assert await refused(gateway) == 500
+    assert await get_refusal_status(gateway) == 500
 
     gateway.server.update(api(*OUR_ROUTES, permissions=frozenset({(WEBSOCKET_ARN, "*")})))
     await gateway.connect()
@@ -91,25 +91,25 @@ async def test_unchanged_throttle_keeps_its_state(serve: Serve) -> None:
     gateway = await serve(api("$default", routes={"$default": {"throttle": ONCE}}))
     peer = await gateway.connect()
     await peer.send("first")
-    await gateway.functions.event("$default")
+    await gateway.functions.wait_for_event("$default")
 
     gateway.server.update(api("$default", "send", routes={"$default": {"throttle": ONCE}, "send": {"throttle": ONCE}}))
     await peer.send("second")
 
-    assert (await received(peer)).startswith('{"message": "Too Many Requests"')
+    assert (await receive(peer)).startswith('{"message": "Too Many Requests"')
 
 
 async def test_changed_throttle_starts_with_a_full_bucket(serve: Serve) -> None:
     gateway = await serve(api("$default", routes={"$default": {"throttle": ONCE}}))
     peer = await gateway.connect()
     await peer.send("first")
-    await gateway.functions.event("$default")
+    await gateway.functions.wait_for_event("$default")
 
     gateway.server.update(api("$default", routes={"$default": {"throttle": Throttle(rate=0, burst=2)}}))
     for message in ("second", "third", "fourth"):
         await peer.send(message)
 
-    assert (await received(peer)).startswith('{"message": "Too Many Requests"')
+    assert (await receive(peer)).startswith('{"message": "Too Many Requests"')
     assert gateway.functions.invoked == ["$default"] * 3
 
 
@@ -133,5 +133,5 @@ async def test_invalid_api_changes_nothing(gateway: Gateway) -> None:
         gateway.server.update(api(*OUR_ROUTES, expression="$context.a"))
     await peer.send("hello")
 
-    assert (await gateway.functions.event("$default"))["body"] == "hello"
+    assert (await gateway.functions.wait_for_event("$default"))["body"] == "hello"
     await gateway.connect()

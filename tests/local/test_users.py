@@ -18,7 +18,7 @@ from local.aws.users import Users, make_password
 from local.commands import add_user, find_connection, get_token, post
 from local.errors import CommandError
 from local.state import State
-from tests.fixtures.gateway import Gateway, received
+from tests.fixtures.gateway import Gateway, receive
 from tests.fixtures.network import free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
@@ -306,18 +306,18 @@ def callback(gateway: Gateway) -> None:
 
 
 async def test_posted_message_is_reported_with_its_connection(gateway: Gateway, callback: None) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
 
     told = await asyncio.to_thread(post, PORT, "héllo", connection_id)
 
-    assert await received(peer) == "héllo"
+    assert await receive(peer) == "héllo"
     assert told == f"posted 6 bytes to connection {connection_id}"
 
 
 async def test_gone_connection_is_an_error(gateway: Gateway, callback: None) -> None:
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
     await peer.close()
-    await gateway.disconnect_event()
+    await gateway.wait_for_disconnect()
 
     told = await asyncio.to_thread(refusal, post, "hello", connection_id)
 
@@ -332,7 +332,7 @@ async def test_gone_connection_is_an_error(gateway: Gateway, callback: None) -> 
 async def test_error_of_any_other_refusal_has_its_status(
     gateway: Gateway, callback: None, message: str, connection_id: str | None, status: int
 ) -> None:
-    _, open_id = await gateway.connected()
+    _, open_id = await gateway.connect_with_id()
     to = connection_id or open_id
 
     told = await asyncio.to_thread(refusal, post, message, to)

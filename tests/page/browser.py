@@ -1,4 +1,4 @@
-"""What a browser says during a test, and the types of the fixtures that start one."""
+"""Collect what a browser writes to its console; the types of the fixtures that start a browser."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from playwright.async_api import BrowserContext, ConsoleMessage, WebError
 
-LINES_OF_THE_BROWSER = re.compile(
-    "WebSocket connection to '[^']*' failed"  # each handshake that does not succeed
-    "|Failed to load resource: the server responded with a status of 400"  # each call that Cognito refuses
+BROWSER_LINES = re.compile(
+    "WebSocket connection to '[^']*' failed"  # a failed handshake
+    "|Failed to load resource: the server responded with a status of 400"  # a call that Cognito refused
 )
-LINE_OF_AMPLIFY = re.compile("You are using a custom Amazon")  # about a user pool that is not at AWS
+AMPLIFY_WARNING = re.compile("You are using a custom Amazon")  # the user pool is not at AWS
 
 NewContext = Callable[..., Awaitable[BrowserContext]]
 Synthesize = Callable[[Mapping[str, str]], Path]
@@ -21,21 +21,21 @@ Synthesize = Callable[[Mapping[str, str]], Path]
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a browser's console, or an exception that nobody has caught."""
+    """A line of a browser's console, or an uncaught exception."""
 
     kind: str
     text: str
 
     @property
-    def is_of_the_browser(self) -> bool:
-        return LINES_OF_THE_BROWSER.match(self.text) is not None
+    def is_from_browser(self) -> bool:
+        return BROWSER_LINES.match(self.text) is not None
 
 
 class Console:
-    """What the pages of a test write to their consoles.
+    """The console lines of all pages of a test.
 
     Attributes:
-        expected: patterns of further lines that the test provokes.
+        expected: patterns of the errors and warnings that the test provokes.
     """
 
     def __init__(self) -> None:
@@ -46,10 +46,11 @@ class Console:
         context.on("console", self._add_message)
         context.on("weberror", self._add_error)
 
-    def complaints(self) -> list[Line]:
-        complaints = (line for line in self.lines if line.kind in {"error", "warning"})
-        known = (LINE_OF_AMPLIFY, LINES_OF_THE_BROWSER, *self.expected)
-        return [line for line in complaints if not any(pattern.search(line.text) for pattern in known)]
+    def find_unexpected_lines(self) -> list[Line]:
+        """Return the errors and warnings that no pattern expects."""
+        problems = (line for line in self.lines if line.kind in {"error", "warning"})
+        expected = (AMPLIFY_WARNING, BROWSER_LINES, *self.expected)
+        return [line for line in problems if not any(pattern.search(line.text) for pattern in expected)]
 
     def _add_message(self, message: ConsoleMessage) -> None:
         self.lines.append(Line(message.type, message.text))

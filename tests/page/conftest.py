@@ -1,6 +1,6 @@
-"""The built page in a real Chromium, with the whole local system behind it.
+"""Fixtures that open the built page in Chromium, with a whole local system behind it.
 
-Browser and systems live in one event loop, so a test module says `pytestmark = pytest.mark.asyncio(loop_scope="package")`.
+Browser and systems share one event loop, so each test module sets `pytestmark = pytest.mark.asyncio(loop_scope="package")`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from local import paths
 from local.apigateway.limits import Limits
 from local.cloudformation.synthesis import synthesize
 from tests.fixtures import ROOT
-from tests.fixtures.engine import unavailable
+from tests.fixtures.engine import skip_or_fail
 from tests.page.browser import Console, NewContext, Synthesize
-from tests.page.desk import PATIENCE_SECONDS, Desk, desk_with
+from tests.page.local_run import PATIENCE_SECONDS, LocalRun, start_local_run
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
@@ -35,7 +35,7 @@ ARGUMENTS = [
     "--headless",
     "--no-first-run",
     "--no-sandbox",
-    # No name but this machine's resolves, so that no test reaches further.
+    # Only names of this machine resolve, so that no test reaches beyond it.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1, EXCLUDE [::1]",
 ]
 expect.set_options(timeout=PATIENCE_SECONDS * 1000)
@@ -46,20 +46,20 @@ expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
 @pytest.fixture(autouse=True)
 def console() -> Iterator[Console]:
-    """Fail every test during which a page of ours writes an error or a warning to the console."""
+    """Fail each test in which a page writes an unexpected error or warning to the console."""
     console = Console()
     yield console
-    assert console.complaints() == []
+    assert console.find_unexpected_lines() == []
 
 
 @pytest.fixture(scope="package")
 def chromium(pytestconfig: pytest.Config) -> str:
-    """The path of Chromium: `CHROMIUM` in the environment, or the first that is installed."""
+    """Return the path of Chromium: from `CHROMIUM` in the environment, or the first that is installed."""
     named = os.environ.get("CHROMIUM")
     found = next(filter(None, map(shutil.which, [named] if named else PROGRAMS)), None)
     if found is None:
-        missing = f"no Chromium at {named}, where CHROMIUM says" if named else f"no Chromium ({', '.join(PROGRAMS)})"
-        unavailable(pytestconfig, f"{missing}: install one, e.g. Debian's chromium", option="--require-browser")
+        missing = f"no program at CHROMIUM={named}" if named else f"no Chromium ({', '.join(PROGRAMS)})"
+        skip_or_fail(pytestconfig, f"{missing}: install one, e.g. Debian's chromium", option="--require-browser")
     return found
 
 
@@ -73,92 +73,92 @@ async def browser(chromium: str) -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="package")
 async def new_context(browser: Browser, console: Console) -> AsyncIterator[NewContext]:
-    """Make browser contexts, each like the browser of another person, with options of Playwright's `new_context`."""
-    made: list[BrowserContext] = []
+    """Return a function that creates a browser context with options of Playwright; contexts share no storage."""
+    created: list[BrowserContext] = []
 
-    async def new(**options: Any) -> BrowserContext:
-        # Without motion axe-core never sees a colour that is on its way to another.
+    async def create_context(**options: Any) -> BrowserContext:
+        # In a transition axe-core would check a colour between two others.
         context = await browser.new_context(**{"reduced_motion": "reduce", **options})
         context.set_default_timeout(PATIENCE_SECONDS * 1000)
         console.listen(context)
-        made.append(context)
+        created.append(context)
         return context
 
-    yield new
-    for context in made:
+    yield create_context
+    for context in created:
         await context.close()
 
 
 @pytest_asyncio.fixture(loop_scope="package")
 async def context(new_context: NewContext) -> BrowserContext:
-    """A fresh browser context; its pages are the tabs of one person."""
+    """Create a browser context. Its pages are tabs that share a session."""
     return await new_context()
 
 
-# The systems
+# The local runs
 
 
-StartDesk = Callable[..., Awaitable[Desk]]
+StartRun = Callable[..., Awaitable[LocalRun]]
 
 
 @pytest.fixture(scope="package")
-def synthesized(tmp_path_factory: pytest.TempPathFactory) -> Synthesize:
-    """Synthesize our stack with a context; each context once."""
+def synthesize_stack(tmp_path_factory: pytest.TempPathFactory) -> Synthesize:
+    """Return a function that synthesizes the stack with a context, once for each context."""
     templates: dict[tuple[tuple[str, str], ...], Path] = {}
 
-    def template(context: Mapping[str, str]) -> Path:
+    def synthesize_once(context: Mapping[str, str]) -> Path:
         choices = tuple(sorted(context.items()))
         if choices not in templates:
-            open_sign_up = {"selfSignUp": "true"} | dict(context)  # as `make up` has it
+            open_sign_up = {"selfSignUp": "true"} | dict(context)  # the default of `make up`
             templates[choices] = synthesize(ROOT, tmp_path_factory.mktemp("cdk.out"), open_sign_up)
         return templates[choices]
 
-    return template
+    return synthesize_once
 
 
 @pytest.fixture(scope="package")
 def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the systems' logs out of the way of a `make up` beside the tests."""
+    """Write the systems' logs to another folder than a `make up` that runs beside the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "LOGS", tmp_path_factory.mktemp("logs"))
         yield
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def start_desk(chromium: str, own_state: None, synthesized: Synthesize) -> AsyncIterator[StartDesk]:
-    """Start a system with a context of the stack and with options of the local run. It runs until the last test."""
+async def start_run(chromium: str, own_state: None, synthesize_stack: Synthesize) -> AsyncIterator[StartRun]:
+    """Return a function that starts a local run with a context of the stack and options. It runs until the last test."""
     async with AsyncExitStack() as stack:
 
-        async def start(context: Mapping[str, str] = {}, **options: Any) -> Desk:
-            template = await asyncio.to_thread(synthesized, context)
-            return await stack.enter_async_context(desk_with(template, **options))
+        async def start(context: Mapping[str, str] = {}, **options: Any) -> LocalRun:
+            template = await asyncio.to_thread(synthesize_stack, context)
+            return await stack.enter_async_context(start_local_run(template, **options))
 
         yield start
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def desk(start_desk: StartDesk) -> Desk:
-    """The system as `make up` starts it; all tests that change nothing but their own users share it."""
-    return await start_desk()
+async def local_run(start_run: StartRun) -> LocalRun:
+    """Start a local run as `make up` does, for all tests that change only their own users."""
+    return await start_run()
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def proxied_desk(start_desk: StartDesk) -> Desk:
-    """A system with a proxy before its gateway. A test may stop the one and the other, and starts them again."""
-    return await start_desk(proxied=True, environments=1)
+async def proxied_run(start_run: StartRun) -> LocalRun:
+    """Start a local run with a proxy before its gateway. A test that stops the gateway or the proxy restarts it."""
+    return await start_run(proxied=True, environments=1)
 
 
 COMPRESSED = Limits(idle_seconds=5, connection_seconds=12)
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def compressed_desk(start_desk: StartDesk) -> Desk:
-    """A system whose connections end after 12 s, or after 5 s without messages."""
-    return await start_desk(environments=1, limits=COMPRESSED)
+async def compressed_run(start_run: StartRun) -> LocalRun:
+    """Start a local run whose connections end after 12 s, or after 5 s without messages."""
+    return await start_run(environments=1, limits=COMPRESSED)
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def restricted_desk(start_desk: StartDesk) -> Desk:
-    """A system without sign-up and with one connection for each user, which takes the token as a subprotocol."""
+async def restricted_run(start_run: StartRun) -> LocalRun:
+    """Start a local run without sign-up, with one connection for each user, and with the token as a subprotocol."""
     context = {"selfSignUp": "false", "maxConnectionsPerUser": "1", "credential": "subprotocol"}
-    return await start_desk(context, environments=1, limits=COMPRESSED)
+    return await start_run(context, environments=1, limits=COMPRESSED)

@@ -1,4 +1,4 @@
-"""The page in one tab, by the names that people read and hear."""
+"""Use the page in one tab by the names that its users see."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from playwright.async_api import BrowserContext, FloatRect, Locator, Page, Viewp
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
 from tests.fixtures import ROOT
-from tests.page.desk import Desk, User
+from tests.page.local_run import LocalRun, User
 
 NARROW, WIDE = ViewportSize(width=360, height=740), ViewportSize(width=1280, height=800)
 COLOURS: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -20,11 +20,11 @@ ECHO = re.compile(r"echo after \d+ ms")
 
 
 class EchoPage:
-    """A tab with the page of a desk."""
+    """A tab with the page of a local run."""
 
-    def __init__(self, tab: Page, desk: Desk) -> None:
+    def __init__(self, tab: Page, local_run: LocalRun) -> None:
         self.tab = tab
-        self.desk = desk
+        self.local_run = local_run
         self.email = tab.get_by_label("Email", exact=True)
         self.password = tab.get_by_label("Password", exact=True)
         self.new_password = tab.get_by_label("New password", exact=True)
@@ -34,28 +34,28 @@ class EchoPage:
         self.log = tab.get_by_role("log")
 
     @classmethod
-    async def open(cls, context: BrowserContext, desk: Desk) -> EchoPage:
-        page = cls(await context.new_page(), desk)
-        await page.tab.goto(desk.url)
+    async def open(cls, context: BrowserContext, local_run: LocalRun) -> EchoPage:
+        page = cls(await context.new_page(), local_run)
+        await page.tab.goto(local_run.url)
         return page
 
     @classmethod
-    async def connected(cls, context: BrowserContext, desk: Desk, user: User) -> EchoPage:
+    async def open_and_connect(cls, context: BrowserContext, local_run: LocalRun, user: User) -> EchoPage:
         """Open the page, sign in and wait until it is connected."""
-        page = await cls.open(context, desk)
+        page = await cls.open(context, local_run)
         await page.sign_in(user)
         await page.expect_state("Connected")
         return page
 
     # What a user does
 
-    def button(self, name: str) -> Locator:
+    def get_button(self, name: str) -> Locator:
         return self.tab.get_by_role("button", name=name, exact=True)
 
     async def submit(self, button: str, fields: dict[Locator, str]) -> None:
         for field, value in fields.items():
             await field.fill(value)
-        await self.button(button).click()
+        await self.get_button(button).click()
 
     async def sign_in(self, user: User) -> None:
         await self.submit("Sign in", {self.email: user.email, self.password: user.password})
@@ -64,43 +64,43 @@ class EchoPage:
         await self.submit("Send", {self.message: text})
 
     async def retry_until(self, state: str) -> None:
-        """Click "Retry now" whenever it can be clicked, until the state is shown."""
+        """Click "Retry now" each time that it is enabled, until the state is shown."""
         shown = self.status.get_by_text(state, exact=True)
         button = self.tab.locator("button:not([aria-disabled=true])", has_text="Retry now")
         while not await shown.is_visible():
             await expect(shown.or_(button).first).to_be_visible()
             if await button.is_visible() and not await shown.is_visible():
-                with suppress(PlaywrightTimeoutError):  # the page was faster
+                with suppress(PlaywrightTimeoutError):  # the button was disabled or removed before the click
                     await button.click(timeout=1000)
 
     # What a user sees
 
-    def entry(self, kind: str, text: str) -> Locator:
-        """An entry of the log, whose kind is "echo", "push", "error" or what became of a message that was sent."""
+    def get_entry(self, kind: str, text: str) -> Locator:
+        """Return an entry of the log. Its kind is "echo", "push", "error", or the state of a sent message."""
         return self.log.locator(f"[data-kind={kind}]", has_text=text)
 
-    def echo(self, text: str) -> Locator:
-        return self.entry("echo", text)
+    def get_echo(self, text: str) -> Locator:
+        return self.get_entry("echo", text)
 
-    def sent(self, text: str) -> Locator:
-        """Return the entry of a message that was sent, in any state."""
+    def get_sent_message(self, text: str) -> Locator:
+        """Return the log's entry of a message that the user has sent, in any state."""
         return self.log.locator("[data-kind]:not([data-kind=echo])", has_text=text)
 
-    async def echoes(self) -> list[str]:
+    async def list_echoes(self) -> list[str]:
         return await self.log.locator("[data-kind=echo] .text").all_inner_texts()
 
-    async def places(self) -> list[FloatRect | None]:
-        """Return where the parts of the page are that a user reads or clicks while the connection changes."""
-        return [await each.bounding_box() for each in (self.log, self.message, self.button("Send"))]
+    async def measure_layout(self) -> list[FloatRect | None]:
+        """Return the boxes of the parts that a user reads or clicks while the connection changes."""
+        return [await each.bounding_box() for each in (self.log, self.message, self.get_button("Send"))]
 
     async def expect_state(self, state: str) -> None:
         await expect(self.status.get_by_text(state, exact=True)).to_be_visible()
 
     async def expect_echo(self, text: str) -> None:
-        await expect(self.echo(text)).to_contain_text(ECHO)
+        await expect(self.get_echo(text)).to_contain_text(ECHO)
 
     async def expect_error(self, field: Locator, text: str) -> None:
-        """Expect an error that belongs to the field, for eyes and for screen readers, and the focus there."""
+        """Expect a visible error that is also the field's accessible description, and the focus on the field."""
         await expect(field).to_have_attribute("aria-invalid", "true")
         await expect(field).to_have_accessible_description(re.compile(re.escape(text)))
         await expect(self.tab.get_by_text(text)).to_be_visible()
@@ -112,8 +112,8 @@ class EchoPage:
         return lambda: self.tab.evaluate("window.changes")
 
     async def expect_accessible(self) -> None:
-        """Expect no violation that axe-core knows and nothing to scroll sideways, in all colours and widths."""
-        await self.tab.evaluate(axe())
+        """Expect no violation of axe-core's rules and no horizontal scrolling, in all colour schemes and widths."""
+        await self.tab.evaluate(read_axe())
         found: list[str] = []
         for size in (NARROW, WIDE):
             await self.tab.set_viewport_size(size)
@@ -124,13 +124,13 @@ class EchoPage:
         assert not found, "\n".join(found)
 
 
-async def with_longest_delays(context: BrowserContext) -> None:
-    """Take the jitter out of the delays of all pages to come: each is as long as it can be."""
+async def use_longest_delays(context: BrowserContext) -> None:
+    """Make each random delay of the pages opened later as long as possible."""
     await context.add_init_script("Math.random = () => 0.999")
 
 
 @cache
-def axe() -> str:
+def read_axe() -> str:
     return (ROOT / "frontend" / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 

@@ -1,4 +1,4 @@
-"""What lies between a page and its gateway: a TCP proxy whose traffic a test can hold back, or whose connections it can cut."""
+"""A TCP proxy between a page and its gateway. A test can pause its traffic or abort its connections."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Network:
     """A TCP proxy on a port of the loopback interface.
 
     Attributes:
-        target_port: where connections lead.
+        target_port: the port to which connections are forwarded.
     """
 
     def __init__(self) -> None:
@@ -25,17 +25,17 @@ class Network:
 
     async def stop(self) -> None:
         self._server.close()
-        await self.cut()
+        await self.abort_connections()
 
-    def take_away(self) -> None:
-        """Hold back all traffic and close nothing, so that neither side notices. New connections get no answer either."""
+    def pause(self) -> None:
+        """Deliver nothing and close nothing, so that both sides notice only silence. New connections get no answer."""
         self._is_up.clear()
 
-    def bring_back(self) -> None:
-        """Deliver what was held back, as TCP does after an outage."""
+    def resume(self) -> None:
+        """Deliver what was sent during the pause, as TCP does after an outage."""
         self._is_up.set()
 
-    async def cut(self) -> None:
+    async def abort_connections(self) -> None:
         """End all connections without a closing handshake."""
         connections = [*self._connections]
         for connection in connections:
@@ -53,7 +53,7 @@ class Network:
             writers.append(target_writer)
             await asyncio.gather(self._forward(reader, target_writer), self._forward(target_reader, writer))
         except (OSError, asyncio.CancelledError):
-            pass  # refused, reset or cut: the other side gets the same
+            pass  # the connection was refused, reset or aborted; both sides are aborted below
         finally:
             for each in writers:
                 each.transport.abort()

@@ -1,4 +1,4 @@
-"""The inspector's page in front of a server that answers like the local run's."""
+"""The inspector's page, before a fake of its server and before the local run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from local.system import Options, System, run_system
 from tests.fixtures import ROOT
 from tests.fixtures.events import CONNECTION_ID
 from tests.page.browser import Console, Synthesize
-from tests.page.echo_page import COLOURS, FIND_VIOLATIONS, NARROW, WIDE, axe
+from tests.page.echo_page import COLOURS, FIND_VIOLATIONS, NARROW, WIDE, read_axe
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -44,7 +44,7 @@ Entry = dict[str, Any]
 
 
 class FakeInspector:
-    """The inspector's server with a journal that a test writes; the last tests here are in front of the real one.
+    """The inspector's server with a journal that a test writes.
 
     Attributes:
         port: stays the same when the server starts again.
@@ -78,8 +78,8 @@ class FakeInspector:
         if self._runner:
             await self._runner.cleanup()
 
-    def write(self, connection_id: str, *entries: Entry, **facts: Any) -> None:
-        """Add entries to a connection and change its summary; tell the pages."""
+    def add_entries(self, connection_id: str, *entries: Entry, **facts: Any) -> None:
+        """Add entries to a connection, change its summary, and send the summary to all open pages."""
         timeline = self.timelines.setdefault(connection_id, [])
         timeline.extend(entries)
         new = {"id": connection_id, "userId": SUB, "openedAt": time.time(), "endedAt": None, "status": 101}
@@ -137,11 +137,11 @@ async def server() -> AsyncIterator[FakeInspector]:
     await fake.stop()
 
 
-def entry(at: float, kind: str, *keys: str, **facts: Any) -> Entry:
+def build_entry(at: float, kind: str, *keys: str, **facts: Any) -> Entry:
     return {"at": at, "kind": kind, "keys": list(keys), "facts": facts}
 
 
-def handshake(connection_id: str, at: float) -> list[Entry]:
+def build_handshake_entries(connection_id: str, at: float) -> list[Entry]:
     keys = (connection_id, REQUEST_ID)
     started = {"startedAt": at + 0.001, "endedAt": at + 0.03}
     invocation = {"function": "websocket", "purpose": "$connect", "event": {"a": 1}, "answer": {"statusCode": 200}}
@@ -150,44 +150,42 @@ def handshake(connection_id: str, at: float) -> list[Entry]:
         {"id": "b", "trace_id": TRACE_ID, "parent_id": "a", "name": "DynamoDB", "start_time": at + 0.01, "fault": True},
     ]
     return [
-        entry(at, "handshake", *keys, method="GET", path="/prod", headers={}, sourceIp="127.0.0.1"),
-        entry(at + 0.03, "invocation", *keys, LAMBDA_REQUEST_ID, TRACE_ID, **invocation, **started),
-        *(entry(at + 0.03, "trace", TRACE_ID, document=segment) for segment in segments),
-        entry(at + 0.04, "decision", *keys, status=101, effect="Allow"),
+        build_entry(at, "handshake", *keys, method="GET", path="/prod", headers={}, sourceIp="127.0.0.1"),
+        build_entry(at + 0.03, "invocation", *keys, LAMBDA_REQUEST_ID, TRACE_ID, **invocation, **started),
+        *(build_entry(at + 0.03, "trace", TRACE_ID, document=segment) for segment in segments),
+        build_entry(at + 0.04, "decision", *keys, status=101, effect="Allow"),
     ]
 
 
-def write_idle_connection(server: FakeInspector, connection_id: str = CONNECTION_ID) -> None:
+def add_idle_connection(server: FakeInspector, connection_id: str = CONNECTION_ID) -> None:
     now = time.time()
-    end = entry(now, "end", connection_id, code=1001, reason="Going away", cause="idle limit")
+    end = build_entry(now, "end", connection_id, code=1001, reason="Going away", cause="idle limit")
     facts = {"openedAt": now - 600, "endedAt": now, "cause": "idle limit"}
-    server.write(connection_id, *handshake(connection_id, now - 600), end, **facts)
+    server.add_entries(connection_id, *build_handshake_entries(connection_id, now - 600), end, **facts)
 
 
 async def open_inspector(context: BrowserContext, server: FakeInspector, fragment: str = "") -> Page:
     tab = await context.new_page()
     await tab.goto(f"{server.url}/{fragment}")
-    await expect(updates(tab)).to_have_text("Live")
+    await expect(get_updates_status(tab)).to_have_text("Live")
     return tab
 
 
-def updates(tab: Page) -> Locator:
+def get_updates_status(tab: Page) -> Locator:
     return tab.get_by_role("status", name="Updates")
 
 
-def row(tab: Page, connection_id: str) -> Locator:
+def get_row(tab: Page, connection_id: str) -> Locator:
     return tab.get_by_role("row").filter(has_text=connection_id)
 
 
-def heading(tab: Page, connection_id: str = CONNECTION_ID) -> Locator:
+def get_heading(tab: Page, connection_id: str = CONNECTION_ID) -> Locator:
     return tab.get_by_role("heading", level=2, name=f"Connection {connection_id}")
 
 
-async def test_one_search_leads_from_an_id_to_the_cause_of_the_end(
-    server: FakeInspector, context: BrowserContext
-) -> None:
-    write_idle_connection(server)
-    server.write("AnotherAAAAAAAA=")
+async def test_search_for_any_id_shows_why_the_connection_ended(server: FakeInspector, context: BrowserContext) -> None:
+    add_idle_connection(server)
+    server.add_entries("AnotherAAAAAAAA=")
     tab = await open_inspector(context, server)
 
     for found_by in (CONNECTION_ID, REQUEST_ID, LAMBDA_REQUEST_ID, TRACE_ID):
@@ -196,28 +194,30 @@ async def test_one_search_leads_from_an_id_to_the_cause_of_the_end(
         await tab.keyboard.type(found_by)
         await tab.keyboard.press("Enter")
 
-        await expect(heading(tab)).to_be_focused()
+        await expect(get_heading(tab)).to_be_focused()
         end = tab.get_by_role("region", name="How it ended")
         await expect(end).to_contain_text("Closed by API Gateway: idle limit")
         await expect(end).to_contain_text("after 10 min 00 s, close code 1001 (going away)")
     assert tab.url == f"{server.url}/#/connections/{CONNECTION_ID}"
 
 
-async def test_back_button_returns_to_the_list_and_to_its_link(server: FakeInspector, context: BrowserContext) -> None:
-    write_idle_connection(server)
-    server.write("AnotherAAAAAAAA=")
+async def test_back_button_returns_the_focus_to_the_link_in_the_list(
+    server: FakeInspector, context: BrowserContext
+) -> None:
+    add_idle_connection(server)
+    server.add_entries("AnotherAAAAAAAA=")
     tab = await open_inspector(context, server)
 
     await tab.get_by_role("link", name=CONNECTION_ID).focus()
     await tab.keyboard.press("Enter")
-    await expect(heading(tab)).to_be_focused()
+    await expect(get_heading(tab)).to_be_focused()
     await tab.go_back()
 
     await expect(tab.get_by_role("link", name=CONNECTION_ID)).to_be_focused()
 
 
 async def test_details_open_with_the_keyboard(server: FakeInspector, context: BrowserContext) -> None:
-    write_idle_connection(server)
+    add_idle_connection(server)
     tab = await open_inspector(context, server, f"#/connections/{CONNECTION_ID}")
 
     await tab.locator("summary", has_text="Trace: 2 segments in 30 ms").focus()
@@ -229,9 +229,9 @@ async def test_details_open_with_the_keyboard(server: FakeInspector, context: Br
     await expect(save).to_have_attribute("href", f"api/traces/{TRACE_ID}")
 
 
-async def test_list_names_how_many_connections_it_leaves_out(server: FakeInspector, context: BrowserContext) -> None:
+async def test_list_of_many_connections_shows_the_total(server: FakeInspector, context: BrowserContext) -> None:
     for number in range(3000):
-        server.write(f"connection {number}")
+        server.add_entries(f"connection {number}")
     tab = await open_inspector(context, server)
 
     await expect(tab.get_by_text("200 of 3,000: search to narrow")).to_be_visible()
@@ -242,59 +242,61 @@ async def test_changes_arrive_unless_the_page_is_paused(server: FakeInspector, c
     tab = await open_inspector(context, server)
     await expect(tab.get_by_text("No connection yet.")).to_be_visible()
 
-    server.write("first")
-    await expect(row(tab, "first")).to_contain_text("101 live")
-    server.write("first", endedAt=time.time(), cause="connection lost")
-    await expect(row(tab, "first")).to_contain_text("connection lost")
+    server.add_entries("first")
+    await expect(get_row(tab, "first")).to_contain_text("101 live")
+    server.add_entries("first", endedAt=time.time(), cause="connection lost")
+    await expect(get_row(tab, "first")).to_contain_text("connection lost")
 
     await tab.get_by_role("button", name="Pause").click()
-    await expect(updates(tab)).to_have_text("Paused")
-    server.write("second")
+    await expect(get_updates_status(tab)).to_have_text("Paused")
+    server.add_entries("second")
     await tab.get_by_role("button", name="Continue").click()
-    await expect(row(tab, "second")).to_be_visible()
+    await expect(get_row(tab, "second")).to_be_visible()
 
 
-async def test_open_timeline_follows_its_connection(server: FakeInspector, context: BrowserContext) -> None:
-    server.write(CONNECTION_ID, *handshake(CONNECTION_ID, time.time()))
+async def test_open_timeline_shows_new_entries(server: FakeInspector, context: BrowserContext) -> None:
+    server.add_entries(CONNECTION_ID, *build_handshake_entries(CONNECTION_ID, time.time()))
     tab = await open_inspector(context, server, f"#/connections/{CONNECTION_ID}")
     await expect(tab.get_by_role("region", name="How it ended")).to_contain_text("Open, live")
     details = tab.locator("summary", has_text="The client asked")
     await details.click()
 
-    server.write(CONNECTION_ID, entry(time.time(), "end", CONNECTION_ID, code=1006, reason="", cause="connection lost"))
+    server.add_entries(
+        CONNECTION_ID, build_entry(time.time(), "end", CONNECTION_ID, code=1006, reason="", cause="connection lost")
+    )
 
     await expect(tab.get_by_role("heading", name="Connection lost")).to_be_visible()
     await expect(tab.get_by_role("status").filter(has_text="Connection lost")).to_have_count(1)
     await expect(tab.locator("details[open]")).to_have_count(1)
 
 
-async def test_page_says_that_the_local_run_has_ended_and_continues_with_the_next(
+async def test_page_shows_that_the_local_run_ended_and_continues_with_the_next(
     server: FakeInspector, context: BrowserContext, console: Console
 ) -> None:
     console.expected.append(re.compile("Failed to load resource: net::ERR_"))
-    server.write("first")
+    server.add_entries("first")
     tab = await open_inspector(context, server)
 
     await server.stop()
-    await expect(updates(tab)).to_have_text("Ended")
+    await expect(get_updates_status(tab)).to_have_text("Ended")
     await expect(tab.get_by_role("status").filter(has_text="The local run has ended.")).to_be_visible()
-    await expect(row(tab, "first")).to_be_visible()
+    await expect(get_row(tab, "first")).to_be_visible()
 
     server.summaries.clear()
-    server.write("next")
+    server.add_entries("next")
     await server.start()
-    await expect(row(tab, "next")).to_be_visible()
-    await expect(row(tab, "first")).to_have_count(0)
-    await expect(updates(tab)).to_have_text("Live")
+    await expect(get_row(tab, "next")).to_be_visible()
+    await expect(get_row(tab, "first")).to_have_count(0)
+    await expect(get_updates_status(tab)).to_have_text("Live")
 
 
-async def test_text_of_a_stranger_is_only_text(server: FakeInspector, context: BrowserContext) -> None:
+async def test_text_from_clients_is_not_rendered_as_html(server: FakeInspector, context: BrowserContext) -> None:
     now = time.time()
-    message = entry(now, "message", CONNECTION_ID, REQUEST_ID, routeKey=HOSTILE, body=HOSTILE)
-    end = entry(now, "end", CONNECTION_ID, code=4000, reason=HOSTILE, cause=HOSTILE)
-    server.write(CONNECTION_ID, message, end, userId=HOSTILE, cause=HOSTILE, endedAt=now)
+    message = build_entry(now, "message", CONNECTION_ID, REQUEST_ID, routeKey=HOSTILE, body=HOSTILE)
+    end = build_entry(now, "end", CONNECTION_ID, code=4000, reason=HOSTILE, cause=HOSTILE)
+    server.add_entries(CONNECTION_ID, message, end, userId=HOSTILE, cause=HOSTILE, endedAt=now)
     tab = await open_inspector(context, server)
-    await expect(row(tab, CONNECTION_ID)).to_contain_text("<script>")
+    await expect(get_row(tab, CONNECTION_ID)).to_contain_text("<script>")
 
     await tab.get_by_role("link", name=CONNECTION_ID).click()
     await tab.locator("summary", has_text="The client sent").click()
@@ -305,10 +307,10 @@ async def test_text_of_a_stranger_is_only_text(server: FakeInspector, context: B
 
 
 async def test_inspector_is_accessible(server: FakeInspector, context: BrowserContext) -> None:
-    write_idle_connection(server)
-    server.write("refused", status=403, endedAt=time.time(), errors=1, userId=None)
+    add_idle_connection(server)
+    server.add_entries("refused", status=403, endedAt=time.time(), errors=1, userId=None)
     tab = await open_inspector(context, server)
-    await expect(row(tab, "refused")).to_be_visible()
+    await expect(get_row(tab, "refused")).to_be_visible()
     await expect_accessible(tab)
 
     await tab.get_by_role("link", name=CONNECTION_ID).click()
@@ -318,8 +320,8 @@ async def test_inspector_is_accessible(server: FakeInspector, context: BrowserCo
 
 
 async def expect_accessible(tab: Page) -> None:
-    """Expect no violation that axe-core knows and nothing to scroll sideways, in all colours and widths."""
-    await tab.evaluate(axe())
+    """Expect no violation of axe-core's rules and no horizontal scrolling, in all colour schemes and widths."""
+    await tab.evaluate(read_axe())
     for size in (NARROW, WIDE):
         await tab.set_viewport_size(size)
         for colours in COLOURS:
@@ -327,41 +329,41 @@ async def expect_accessible(tab: Page) -> None:
             assert await tab.evaluate(FIND_VIOLATIONS) == [], (size, colours)
 
 
-# In front of the local system
+# Before the local run
 
 
 PASSWORD = "correct-Horse-battery-1"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="package")
-async def system(synthesized: Synthesize, own_state: None) -> AsyncIterator[System]:
-    options = Options(template=synthesized({}), functions="process", environments=1, inspector_port=0)
+async def system(synthesize_stack: Synthesize, own_state: None) -> AsyncIterator[System]:
+    options = Options(template=synthesize_stack({}), functions="process", environments=1, inspector_port=0)
     async with run_system(options, Progress(io.StringIO()), Journal()) as system:
         await asyncio.to_thread(system.users.add, "ada@example.com", PASSWORD)
         yield system
 
 
-async def search(tab: Page, text: str) -> Locator:
-    """Search once, and return what the inspector says of the connection's end."""
+async def search_and_open(tab: Page, text: str) -> Locator:
+    """Search for a text that one connection has; return the region that tells how the connection ended."""
     await tab.get_by_role("searchbox").fill(text)
     await tab.keyboard.press("Enter")
     await expect(tab.get_by_role("heading", level=2, name=re.compile("^Connection "))).to_be_focused()
     return tab.get_by_role("region", name="How it ended")
 
 
-async def test_request_id_of_a_refusal_leads_to_its_reason(system: System, context: BrowserContext) -> None:
+async def test_request_id_of_a_refusal_shows_its_reason(system: System, context: BrowserContext) -> None:
     tab = await context.new_page()
     await tab.goto(system.inspector_url or "")
 
     with pytest.raises(InvalidStatus) as refused:
         await connect(**build_handshake(system, "no.such.token"))
-    end = await search(tab, refused.value.response.headers["x-amz-apigw-id"])
+    end = await search_and_open(tab, refused.value.response.headers["x-amz-apigw-id"])
 
     await expect(end).to_contain_text("Handshake refused: 403")
     await expect(end).to_contain_text("Reason: the token is not a JSON Web Token (malformed_token)")
 
 
-async def test_connection_id_of_an_error_frame_leads_to_who_ended_the_connection(
+async def test_connection_id_of_an_error_frame_shows_who_ended_the_connection(
     system: System, context: BrowserContext
 ) -> None:
     token = await asyncio.to_thread(system.users.get_id_token, "ada@example.com", PASSWORD)
@@ -374,6 +376,6 @@ async def test_connection_id_of_an_error_frame_leads_to_who_ended_the_connection
         with closing(open_deployment(system)) as deployment:
             await asyncio.to_thread(ops.kick, deployment, "grace", connection_id=frame["connectionId"])
         await peer.wait_closed()
-    end = await search(tab, frame["connectionId"])
+    end = await search_and_open(tab, frame["connectionId"])
 
     await expect(end).to_contain_text("Reason: an operator ended the connection: grace (kicked)")

@@ -1,4 +1,4 @@
-"""Connections are replaced before their token or API Gateway's two hours run out, and held over its ten idle minutes."""
+"""A connection outlives the idle limit. It is replaced before its token expires and before the two-hour limit."""
 
 from __future__ import annotations
 
@@ -8,113 +8,113 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from playwright.async_api import BrowserContext, expect
 
-from tests.page.desk import PATIENCE_SECONDS, Desk, User
-from tests.page.echo_page import EchoPage, with_longest_delays
+from tests.page.echo_page import EchoPage, use_longest_delays
+from tests.page.local_run import PATIENCE_SECONDS, LocalRun, User
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
 async def talk_until_replaced(page: EchoPage, user: User) -> None:
-    """Send messages without a pause until another connection has replaced the first one.
+    """Send messages without a pause until another connection has replaced the first.
 
-    Expect that the user sees no other state than "Connected", and that each message is echoed once, in order.
+    Expect that the page shows only the state "Connected" and echoes each message once, in order.
     """
-    desk = page.desk
-    (first,) = await desk.connections_of(user)
+    local_run = page.local_run
+    (first,) = await local_run.list_connections(user)
     states = await page.watch_states()
     texts: list[str] = []
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while first in await desk.connections_of(user):
+        while first in await local_run.list_connections(user):
             texts.append(f"message {len(texts):03}")
             await page.send(texts[-1])
             await page.expect_echo(texts[-1])
 
     assert await states() == []
     await expect(page.log.locator("[data-kind=error]")).to_have_count(0)
-    assert await page.echoes() == texts
-    assert desk.messages_of(user) == texts
-    assert len(await desk.connections_of(user)) == 1
+    assert await page.list_echoes() == texts
+    assert local_run.get_messages(user) == texts
+    assert len(await local_run.list_connections(user)) == 1
 
 
-async def test_connection_is_replaced_before_its_token_expires(proxied_desk: Desk, context: BrowserContext) -> None:
-    user = await proxied_desk.add_user()
-    await with_longest_delays(context)
-    async with proxied_desk.tokens_that_live(12):
-        page = await EchoPage.connected(context, proxied_desk, user)
+async def test_connection_is_replaced_before_its_token_expires(proxied_run: LocalRun, context: BrowserContext) -> None:
+    user = await proxied_run.add_user()
+    await use_longest_delays(context)
+    async with proxied_run.set_token_lifetime(12):
+        page = await EchoPage.open_and_connect(context, proxied_run, user)
 
         await talk_until_replaced(page, user)
 
 
-async def test_connection_is_replaced_before_its_two_hours_are_over(
-    compressed_desk: Desk, context: BrowserContext
+async def test_connection_is_replaced_before_the_two_hour_limit(
+    compressed_run: LocalRun, context: BrowserContext
 ) -> None:
-    user = await compressed_desk.add_user()
-    await with_longest_delays(context)
-    page = await EchoPage.connected(context, compressed_desk, user)
+    user = await compressed_run.add_user()
+    await use_longest_delays(context)
+    page = await EchoPage.open_and_connect(context, compressed_run, user)
 
     await talk_until_replaced(page, user)
 
 
-async def test_keep_alive_holds_an_idle_connection(compressed_desk: Desk, context: BrowserContext) -> None:
-    user = await compressed_desk.add_user()
-    page = await EchoPage.connected(context, compressed_desk, user)
-    before = await compressed_desk.connections_of(user)
+async def test_keep_alive_keeps_an_idle_connection_open(compressed_run: LocalRun, context: BrowserContext) -> None:
+    user = await compressed_run.add_user()
+    page = await EchoPage.open_and_connect(context, compressed_run, user)
+    before = await compressed_run.list_connections(user)
     states = await page.watch_states()
 
-    await compressed_desk.until_events(user, "keepalive", 2)  # after 8 s, and idle connections end after 5 s
+    await compressed_run.wait_for_events(user, "keepalive", 2)  # takes 8 s; the idle limit is 5 s
 
     assert await states() == []
-    assert await compressed_desk.connections_of(user) == before
+    assert await compressed_run.list_connections(user) == before
     await expect(page.log).not_to_contain_text("keepalive")
 
 
-async def test_connection_that_cannot_be_replaced_is_kept_to_its_end(
-    restricted_desk: Desk, context: BrowserContext
+async def test_connection_that_cannot_be_replaced_is_used_until_it_ends(
+    restricted_run: LocalRun, context: BrowserContext
 ) -> None:
-    user = await restricted_desk.add_user()
-    await with_longest_delays(context)
-    page = await EchoPage.connected(context, restricted_desk, user)
-    (before,) = await restricted_desk.connections_of(user)
+    user = await restricted_run.add_user()
+    await use_longest_delays(context)
+    page = await EchoPage.open_and_connect(context, restricted_run, user)
+    (before,) = await restricted_run.list_connections(user)
     states = await page.watch_states()
 
-    await restricted_desk.until_events(user, "$connect", 2)  # which is refused: the user has one connection already
+    await restricted_run.wait_for_events(user, "$connect", 2)  # refused: the user has a connection already
     await page.send("still here")
     await page.expect_echo("still here")
     assert await states() == []
-    assert await restricted_desk.connections_of(user) == [before]
+    assert await restricted_run.list_connections(user) == [before]
 
-    await restricted_desk.until_events(user, "$disconnect", 1)
+    await restricted_run.wait_for_events(user, "$disconnect", 1)
     await page.send("here again")
     await page.expect_echo("here again")
     assert (await states())[0].startswith("Disconnected The server closed the connection with code 1001")
-    await restricted_desk.until_replaced(user, before)
+    await restricted_run.wait_until_replaced(user, before)
 
 
 async def test_connection_is_replaced_in_time_on_a_computer_whose_clock_is_slow(
-    proxied_desk: Desk, context: BrowserContext
+    proxied_run: LocalRun, context: BrowserContext
 ) -> None:
-    user = await proxied_desk.add_user()
+    user = await proxied_run.add_user()
     await context.clock.install(time=datetime.now(UTC) - timedelta(hours=1))
-    async with proxied_desk.tokens_that_live(4):
-        page = await EchoPage.connected(context, proxied_desk, user)
+    async with proxied_run.set_token_lifetime(4):
+        page = await EchoPage.open_and_connect(context, proxied_run, user)
     states = await page.watch_states()
 
-    await proxied_desk.until_events(user, "$connect", 2)
-    await proxied_desk.until_connections(user, 1)
+    await proxied_run.wait_for_events(user, "$connect", 2)
+    await proxied_run.wait_for_connections(user, 1)
 
     await page.send("heard")
     await page.expect_echo("heard")
     assert await states() == []
 
 
-async def test_token_that_expired_while_the_computer_slept_is_told_and_replaced(
-    proxied_desk: Desk, context: BrowserContext
+async def test_token_that_expired_while_the_computer_slept_is_shown_and_replaced(
+    proxied_run: LocalRun, context: BrowserContext
 ) -> None:
-    user = await proxied_desk.add_user()
+    user = await proxied_run.add_user()
     await context.clock.install()
-    async with proxied_desk.tokens_that_live(4):
-        page = await EchoPage.connected(context, proxied_desk, user)
-        await context.clock.pause_at(datetime.now(UTC) + timedelta(seconds=0.5))  # it jumps there and sleeps
+    async with proxied_run.set_token_lifetime(4):
+        page = await EchoPage.open_and_connect(context, proxied_run, user)
+        await context.clock.pause_at(datetime.now(UTC) + timedelta(seconds=0.5))  # the clock jumps there and stops
     expired = page.log.get_by_text("Your token has expired: reconnect with a new one.")
 
     count = 0
@@ -122,7 +122,7 @@ async def test_token_that_expired_while_the_computer_slept_is_told_and_replaced(
         while not await expired.is_visible():
             count += 1
             await page.send(f"message {count}.")
-            await expect(page.echo(f"message {count}.").or_(expired).first).to_be_visible()
+            await expect(page.get_echo(f"message {count}.").or_(expired).first).to_be_visible()
 
     await expect(page.log).to_contain_text("error token_expired")
     await context.clock.resume()

@@ -1,4 +1,4 @@
-"""What is installed is what was locked: versions and hashes of every package, for images, desk and tests."""
+"""What is installed is what was locked: versions and hashes of every package, for images, development and tests."""
 
 from __future__ import annotations
 

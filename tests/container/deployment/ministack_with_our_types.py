@@ -1,4 +1,4 @@
-"""Start ministack, and let its CloudFormation accept the types of our stack that it lacks. It creates nothing for them."""
+"""Start ministack with a CloudFormation that accepts also our stack's other types, for which it creates nothing."""
 
 import sys
 from typing import Any

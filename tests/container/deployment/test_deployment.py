@@ -18,27 +18,27 @@ from typing import Any
 
 import pytest
 
-from tests.container.deployment.ecr import Ecr, get_blob, get_manifest
-from tests.container.deployment.surroundings import (
+from tests.container.deployment.cli_environment import (
     LISTED_TYPES,
     NO_ENGINE,
-    Surroundings,
-    docker_registry,
-    environment,
-    local_aws,
+    CliEnvironment,
+    build_variables,
     remove_new_tags,
+    run_docker_registry,
+    run_local_aws,
 )
+from tests.container.deployment.ecr import Ecr, get_blob, get_manifest
 from tests.fixtures import ROOT
-from tests.fixtures.engine import docker, unavailable
+from tests.fixtures.engine import docker, skip_or_fail
 
 STACK = "WebSocketCognito"
 SECOND = "Second"
 CDK = str(ROOT / "node_modules" / ".bin" / "cdk")
-TO_TRY_IT = ("--context=selfSignUp=true", "--context=removalPolicy=destroy")
-BESIDE = (*TO_TRY_IT, f"--context=stackName={SECOND}", "--context=apiGatewayLogRole=false")
+TRIAL_CONTEXT = ("--context=selfSignUp=true", "--context=removalPolicy=destroy")
+SECOND_STACK_CONTEXT = (*TRIAL_CONTEXT, f"--context=stackName={SECOND}", "--context=apiGatewayLogRole=false")
 FUNCTIONS = ["authorizer", "websocket"]
-KEPT = "ApiLogRole"  # the log role belongs to the account, and other APIs may need it
-ARCHITECTURES = {"amd64": "x86_64", "arm64": "arm64"}  # an image's name for it: Lambda's
+RETAINED = "ApiLogRole"  # the log role belongs to the account, and other APIs may need it
+ARCHITECTURES = {"amd64": "x86_64", "arm64": "arm64"}  # Lambda's name by the image's name
 
 
 @dataclass
@@ -47,15 +47,15 @@ class Deployment:
 
     Attributes:
         assembly: the folder of the stack's cloud assembly.
-        before: what the services listed before the stack was deployed.
+        before: the resources that the services listed before the deployment.
     """
 
-    surroundings: Surroundings
+    environment: CliEnvironment
     assembly: Path
     before: set[str]
 
     def cdk(self, *arguments: str, **changes: str) -> str:
-        return self.surroundings.run(CDK, *arguments, **changes)
+        return self.environment.run(CDK, *arguments, **changes)
 
     def deploy(self, *options: str, **changes: str) -> str:
         """Deploy without the validation at synthesis, which the bootstrapping has already done."""
@@ -66,8 +66,8 @@ class Deployment:
         return resources
 
     def describe(self) -> dict[str, Any]:
-        """Return what CloudFormation says of each resource, by logical id."""
-        described = self.surroundings.client("cloudformation").describe_stack_resources(StackName=STACK)
+        """Return CloudFormation's description of each resource, by logical id."""
+        described = self.environment.client("cloudformation").describe_stack_resources(StackName=STACK)
         return {resource["LogicalResourceId"]: resource for resource in described["StackResources"]}
 
     def read_physical_ids(self) -> dict[str, str]:
@@ -77,45 +77,45 @@ class Deployment:
 
 
 @pytest.fixture(scope="module")
-def surroundings(
+def environment(
     images: None, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Surroundings]:
+) -> Iterator[CliEnvironment]:
     if shutil.which("docker-registry") is None:
-        unavailable(pytestconfig, "there is no docker-registry: install one, e.g. Debian's package of that name")
+        skip_or_fail(pytestconfig, "there is no docker-registry: install one, e.g. Debian's package of that name")
     folder = tmp_path_factory.mktemp("deployment")
     with ExitStack() as stack:
-        aws_url = stack.enter_context(local_aws(folder))
-        registry = stack.enter_context(docker_registry(folder))
+        aws_url = stack.enter_context(run_local_aws(folder))
+        registry = stack.enter_context(run_docker_registry(folder))
         ecr = stack.enter_context(Ecr(aws_url=aws_url, registry=registry))
         stack.enter_context(remove_new_tags(f"{registry}/", *(f"{function}:cdk-" for function in FUNCTIONS)))
-        variables = environment(folder, aws_url=aws_url, ecr_url=ecr.url)
-        yield Surroundings(folder, aws_url, registry, variables)
+        variables = build_variables(folder, aws_url=aws_url, ecr_url=ecr.url)
+        yield CliEnvironment(folder, aws_url, registry, variables)
 
 
 @pytest.fixture(scope="module")
-def deployment(surroundings: Surroundings) -> Deployment:
+def deployment(environment: CliEnvironment) -> Deployment:
     """Bootstrap and deploy as the README says, but synthesize only once, because that takes most of the time."""
-    assembly = surroundings.folder / "cdk.out"
-    surroundings.run(CDK, "bootstrap", f"--output={assembly}", *TO_TRY_IT)
-    deployment = Deployment(surroundings, assembly, surroundings.list_resources())
-    deployment.deploy(f"--app={assembly}", f"--outputs-file={surroundings.folder / 'outputs.json'}")
+    assembly = environment.folder / "cdk.out"
+    environment.run(CDK, "bootstrap", f"--output={assembly}", *TRIAL_CONTEXT)
+    deployment = Deployment(environment, assembly, environment.list_resources())
+    deployment.deploy(f"--app={assembly}", f"--outputs-file={environment.folder / 'outputs.json'}")
     return deployment
 
 
 @pytest.fixture
 def outputs(deployment: Deployment) -> Mapping[str, str]:
-    outputs: dict[str, str] = json.loads((deployment.surroundings.folder / "outputs.json").read_text())[STACK]
+    outputs: dict[str, str] = json.loads((deployment.environment.folder / "outputs.json").read_text())[STACK]
     return outputs
 
 
-def test_every_resource_of_the_template_is_created(deployment: Deployment) -> None:
+def test_all_resources_of_the_template_are_created(deployment: Deployment) -> None:
     status = {name: resource["ResourceStatus"] for name, resource in deployment.describe().items()}
 
     assert status == dict.fromkeys(deployment.read_template(), "CREATE_COMPLETE")
-    assert deployment.surroundings.list_resources() - deployment.before == set(deployment.read_physical_ids().values())
+    assert deployment.environment.list_resources() - deployment.before == set(deployment.read_physical_ids().values())
 
 
-def test_outputs_file_has_what_clients_and_operators_need(outputs: Mapping[str, str]) -> None:
+def test_outputs_file_has_the_values_that_clients_and_operators_need(outputs: Mapping[str, str]) -> None:
     needed = {
         "Region",
         "UserPoolId",
@@ -130,10 +130,10 @@ def test_outputs_file_has_what_clients_and_operators_need(outputs: Mapping[str, 
 
 
 def test_page_config_has_the_settings_of_the_stack(deployment: Deployment, outputs: Mapping[str, str]) -> None:
-    folder = deployment.surroundings.folder
+    folder = deployment.environment.folder
     files = [str(folder / name) for name in ("outputs.json", "config.json")]
 
-    deployment.surroundings.run(sys.executable, "-m", "infra.page_config", *files)
+    deployment.environment.run(sys.executable, "-m", "infra.page_config", *files)
 
     config = json.loads((folder / "config.json").read_text())
     policy = config.pop("passwordPolicy")
@@ -166,10 +166,10 @@ def test_function_runs_the_image_that_bake_builds(deployment: Deployment, target
     }
     assert sorted(functions) == FUNCTIONS
     name = deployment.read_physical_ids()[functions[target]]
-    function = deployment.surroundings.client("lambda").get_function(FunctionName=name)
+    function = deployment.environment.client("lambda").get_function(FunctionName=name)
     repository, _, tag = function["Code"]["ImageUri"].partition("/")[2].rpartition(":")
 
-    pushed = get_manifest(deployment.surroundings.registry, repository, tag)
+    pushed = get_manifest(deployment.environment.registry, repository, tag)
 
     assert pushed.status_code == 200, f"the registry has no {repository}:{tag}"
     assert pushed.headers["Content-Type"] in {
@@ -179,36 +179,36 @@ def test_function_runs_the_image_that_bake_builds(deployment: Deployment, target
     digest, config = f"sha256:{hashlib.sha256(pushed.content).hexdigest()}", pushed.json()["config"]["digest"]
     # An image's id is its configuration's digest or, where Docker keeps images in containerd, its manifest's.
     assert docker("image", "inspect", "--format={{.Id}}", f"{target}:dev").stdout.strip() in {config, digest}
-    architecture = get_blob(deployment.surroundings.registry, repository, config)["architecture"]
+    architecture = get_blob(deployment.environment.registry, repository, config)["architecture"]
     assert function["Configuration"]["Architectures"] == [ARCHITECTURES[architecture]]
 
 
-def test_second_deployment_changes_nothing_and_needs_no_engine(deployment: Deployment) -> None:
-    """Without an engine nothing can be built or pushed."""
-    assembly = deployment.surroundings.folder / "again"
+def test_second_deployment_changes_nothing_and_does_not_need_docker(deployment: Deployment) -> None:
+    """Deploy without an engine, so that nothing can be built or pushed."""
+    assembly = deployment.environment.folder / "again"
 
-    assert "(no changes)" in deployment.deploy(f"--output={assembly}", *TO_TRY_IT, DOCKER_HOST=NO_ENGINE)
+    assert "(no changes)" in deployment.deploy(f"--output={assembly}", *TRIAL_CONTEXT, DOCKER_HOST=NO_ENGINE)
     assert "There were no differences" in deployment.cdk("diff", "--fail", f"--app={assembly}")
 
 
 def test_second_stack_is_deployed_and_destroyed_beside_the_first(deployment: Deployment) -> None:
-    first, assembly = deployment.surroundings.list_resources(), deployment.surroundings.folder / "second"
+    first, assembly = deployment.environment.list_resources(), deployment.environment.folder / "second"
 
-    deployment.deploy(f"--output={assembly}", "--method=direct", *BESIDE)
-    assert deployment.surroundings.stack_exists(SECOND)
-    assert first < deployment.surroundings.list_resources()
+    deployment.deploy(f"--output={assembly}", "--method=direct", *SECOND_STACK_CONTEXT)
+    assert deployment.environment.stack_exists(SECOND)
+    assert first < deployment.environment.list_resources()
 
     deployment.cdk("destroy", "--force", f"--app={assembly}")
-    assert not deployment.surroundings.stack_exists(SECOND)
-    assert deployment.surroundings.list_resources() == first
+    assert not deployment.environment.stack_exists(SECOND)
+    assert deployment.environment.list_resources() == first
 
 
-def test_destroyed_stack_leaves_the_log_role_only(deployment: Deployment) -> None:
+def test_destroyed_stack_leaves_only_the_log_role(deployment: Deployment) -> None:
     created = deployment.read_physical_ids()
 
     deployment.cdk("destroy", "--force", f"--app={deployment.assembly}")
 
-    assert not deployment.surroundings.stack_exists(STACK)
-    kept = {id_ for name, id_ in created.items() if name.startswith(KEPT)}
+    assert not deployment.environment.stack_exists(STACK)
+    kept = {id_ for name, id_ in created.items() if name.startswith(RETAINED)}
     assert kept
-    assert deployment.surroundings.list_resources() - deployment.before == kept
+    assert deployment.environment.list_resources() - deployment.before == kept

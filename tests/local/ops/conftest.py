@@ -1,4 +1,4 @@
-"""Gateways, tables and users for the tests of `ops`."""
+"""Start gateways with a table and a user for the tests of `ops`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.ops import create_table
 from local.aws.ministack import LocalAws
 from tests.fixtures.apis import OUR_ROUTES, api
 from tests.fixtures.gateway import Serve
-from tests.fixtures.ops import TABLE, Desk, MakeDesk
+from tests.fixtures.ops import TABLE, LocalDeployment, StartLocalDeployment
 
 
 @pytest.fixture(scope="session")
@@ -20,20 +20,20 @@ def table(database: LocalAws) -> None:
 
 
 @pytest.fixture
-def make_desk(serve: Serve, database: LocalAws, table: None) -> Iterator[MakeDesk]:
-    """Start a gateway with these options."""
-    desks: list[Desk] = []
+def start_local_deployment(serve: Serve, database: LocalAws, table: None) -> Iterator[StartLocalDeployment]:
+    """Return a function that starts a gateway with some options, and return it with the table and a user."""
+    started: list[LocalDeployment] = []
 
-    async def make(**options: Any) -> Desk:
-        desks.append(Desk(await serve(api(*OUR_ROUTES), **options), database))
-        return desks[-1]
+    async def start(**options: Any) -> LocalDeployment:
+        started.append(LocalDeployment(await serve(api(*OUR_ROUTES), **options), database))
+        return started[-1]
 
-    yield make
-    for deployment in (each for desk in desks for each in desk.opened):
+    yield start
+    for deployment in (each for local_deployment in started for each in local_deployment.opened):
         deployment.close()
 
 
 @pytest.fixture
-async def desk(make_desk: MakeDesk) -> Desk:
-    made: Desk = await make_desk()
-    return made
+async def local_deployment(start_local_deployment: StartLocalDeployment) -> LocalDeployment:
+    deployment: LocalDeployment = await start_local_deployment()
+    return deployment

@@ -23,17 +23,17 @@ from ops import arguments
 from ops.__main__ import main
 from ops.arguments import clean_name
 from tests.fixtures import ROOT
-from tests.fixtures.gateway import closed, received
+from tests.fixtures.gateway import receive, wait_until_closed
 from tests.fixtures.network import Answer, LoopbackServer
-from tests.fixtures.ops import GONE, LONG_AGO, TABLE, Desk, run_ops
+from tests.fixtures.ops import GONE, LONG_AGO, TABLE, LocalDeployment, run_ops
 
 EMAIL = 'o\'hara+"quoted"@example.com'
 
 
 @pytest.fixture
-def user_pool(desk: Desk) -> Iterator[str]:
-    """Create a user pool with one user, who has the desk's connections."""
-    cognito = desk.database.client("cognito-idp")
+def user_pool(local_deployment: LocalDeployment) -> Iterator[str]:
+    """Create a user pool with one user, who gets this test's connections."""
+    cognito = local_deployment.database.client("cognito-idp")
     user_pool_id: str = cognito.create_user_pool(PoolName="ops")["UserPool"]["Id"]
     created = cognito.admin_create_user(
         UserPoolId=user_pool_id,
@@ -41,16 +41,16 @@ def user_pool(desk: Desk) -> Iterator[str]:
         UserAttributes=[{"Name": "email", "Value": "ada@example.com"}],
         MessageAction="SUPPRESS",
     )
-    desk.user_id = next(each["Value"] for each in created["User"]["Attributes"] if each["Name"] == "sub")
+    local_deployment.user_id = next(each["Value"] for each in created["User"]["Attributes"] if each["Name"] == "sub")
     yield user_pool_id
     cognito.delete_user_pool(UserPoolId=user_pool_id)
 
 
-async def test_who_prints_aligned_columns(desk: Desk) -> None:
-    _, connection_id = await desk.connect(seconds=125)
-    await desk.put(GONE, seconds=LONG_AGO, age=None)
+async def test_who_prints_aligned_columns(local_deployment: LocalDeployment) -> None:
+    _, connection_id = await local_deployment.connect(seconds=125)
+    await local_deployment.store_row(GONE, seconds=LONG_AGO, age=None)
 
-    ended = await desk.ops("who", "--user", desk.user_id)
+    ended = await local_deployment.run_ops("who", "--user", local_deployment.user_id)
 
     header, *rows = sorted(ended.stdout.splitlines(), key=lambda line: not line.startswith("CONNECTION "))
     columns = [header.index(name) for name in ("CONNECTION", "USER", "CONNECTED SINCE", "EXPIRES IN")]
@@ -59,146 +59,148 @@ async def test_who_prints_aligned_columns(desk: Desk) -> None:
     assert abs((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds() - 60) < 50
     assert re.fullmatch(r"[12] min \d\d s", cells[connection_id].pop())
     assert cells == {
-        connection_id: [connection_id, desk.user_id],
-        GONE: [GONE, desk.user_id, "unknown", "expired"],
+        connection_id: [connection_id, local_deployment.user_id],
+        GONE: [GONE, local_deployment.user_id, "unknown", "expired"],
     }
     assert (ended.stderr, ended.returncode) == ("", 0)
 
 
-async def test_who_prints_one_json_object_a_line(desk: Desk) -> None:
-    _, connection_id = await desk.connect()
+async def test_who_prints_json_lines(local_deployment: LocalDeployment) -> None:
+    _, connection_id = await local_deployment.connect()
 
-    ended = await desk.ops("who", "--user", desk.user_id, "--json")
+    ended = await local_deployment.run_ops("who", "--user", local_deployment.user_id, "--json")
 
-    row = await desk.row(connection_id)
+    row = await local_deployment.get_row(connection_id)
     assert row is not None
     assert json.loads(ended.stdout) == {
         "connectionId": connection_id,
-        "userId": desk.user_id,
+        "userId": local_deployment.user_id,
         "connectedAt": int(row["connectedAt"]["N"]),
         "removedAt": int(row["removedAt"]["N"]),
     }
 
 
-async def test_who_without_connections_says_so(desk: Desk) -> None:
-    ended = await desk.ops("who", "--user", desk.user_id)
+async def test_who_without_connections_says_so(local_deployment: LocalDeployment) -> None:
+    ended = await local_deployment.run_ops("who", "--user", local_deployment.user_id)
 
     assert (ended.stdout, ended.stderr, ended.returncode) == ("", "no connections\n", 0)
 
 
-async def test_push_prints_counts(desk: Desk) -> None:
-    peer, _ = await desk.connect()
-    await desk.connect(seconds=LONG_AGO)
-    await desk.put(GONE)
+async def test_push_prints_counts(local_deployment: LocalDeployment) -> None:
+    peer, _ = await local_deployment.connect()
+    await local_deployment.connect(seconds=LONG_AGO)
+    await local_deployment.store_row(GONE)
 
-    ended = await desk.ops("push", "--user", desk.user_id, "news")
+    ended = await local_deployment.run_ops("push", "--user", local_deployment.user_id, "news")
 
     assert (ended.stdout, ended.stderr) == ("delivered 1, gone 1, expired 1, failed 0\n", "")
     assert ended.returncode == 0
-    assert await received(peer) == "news"
+    assert await receive(peer) == "news"
 
 
-async def test_push_that_did_not_reach_a_connection_has_status_1(desk: Desk) -> None:
-    await desk.put(GONE, age=0)
+async def test_push_that_did_not_reach_a_connection_has_status_1(local_deployment: LocalDeployment) -> None:
+    await local_deployment.store_row(GONE, age=0)
 
-    ended = await desk.ops("push", "--user", desk.user_id, "news")
+    ended = await local_deployment.run_ops("push", "--user", local_deployment.user_id, "news")
 
     assert ended.stdout == "delivered 0, gone 0, expired 0, failed 1\n"
     assert ended.stderr == "1 failed: 410, but younger than 30 s: it may still be opening, so run this again\n"
     assert ended.returncode == 1
 
 
-async def test_push_prints_json(desk: Desk) -> None:
-    await desk.connect()
+async def test_push_prints_json(local_deployment: LocalDeployment) -> None:
+    await local_deployment.connect()
 
-    ended = await desk.ops("push", "--user", desk.user_id, "news", "--json")
+    ended = await local_deployment.run_ops("push", "--user", local_deployment.user_id, "news", "--json")
 
     assert json.loads(ended.stdout) == {"delivered": 1, "gone": 0, "expired": 0, "failed": 0, "reasons": {}}
 
 
-async def test_push_reads_the_message_from_standard_input(desk: Desk) -> None:
-    peer, _ = await desk.connect()
+async def test_push_reads_the_message_from_standard_input(local_deployment: LocalDeployment) -> None:
+    peer, _ = await local_deployment.connect()
 
-    await desk.ops("push", "--all", stdin="from a pipe: é\n")
+    await local_deployment.run_ops("push", "--all", stdin="from a pipe: é\n")
 
-    assert await received(peer) == "from a pipe: é\n"
+    assert await receive(peer) == "from a pipe: é\n"
 
 
-async def test_dry_run_says_what_would_be_done(desk: Desk) -> None:
-    await desk.connect()
+async def test_dry_run_prints_what_would_be_done(local_deployment: LocalDeployment) -> None:
+    await local_deployment.connect()
 
-    pushed = await desk.ops("push", "--dry-run", "--user", desk.user_id, "news")
-    kicked = await desk.ops("kick", "--dry-run", "--user", desk.user_id, "--json")
+    pushed = await local_deployment.run_ops("push", "--dry-run", "--user", local_deployment.user_id, "news")
+    kicked = await local_deployment.run_ops("kick", "--dry-run", "--user", local_deployment.user_id, "--json")
 
     assert pushed.stdout == "would be: delivered 1, gone 0, expired 0, failed 0\n"
     assert json.loads(kicked.stdout) == {"kicked": 1, "gone": 0, "failed": 0, "reasons": {}, "dryRun": True}
 
 
-async def test_user_is_found_by_email_and_by_sub(desk: Desk, user_pool: str) -> None:
-    peer, _ = await desk.connect()
+async def test_user_is_found_by_email_and_by_sub(local_deployment: LocalDeployment, user_pool: str) -> None:
+    peer, _ = await local_deployment.connect()
 
-    for user in ("ada@example.com", desk.user_id):
-        ended = await desk.ops("push", "--user", user, "--user-pool", user_pool, "news")
+    for user in ("ada@example.com", local_deployment.user_id):
+        ended = await local_deployment.run_ops("push", "--user", user, "--user-pool", user_pool, "news")
         assert ended.stdout == "delivered 1, gone 0, expired 0, failed 0\n", ended.stderr
 
-    assert [await received(peer) for _ in range(2)] == ["news"] * 2
+    assert [await receive(peer) for _ in range(2)] == ["news"] * 2
 
 
 @pytest.mark.parametrize("user", ["nobody@example.com", EMAIL, "7c879a84-2108-4d34-8151-1e6fa00faafc"])
-async def test_unknown_user_is_named(desk: Desk, user_pool: str, user: str) -> None:
-    ended = await desk.ops("push", "--user", user, "--user-pool", user_pool, "news")
+async def test_unknown_user_is_named(local_deployment: LocalDeployment, user_pool: str, user: str) -> None:
+    ended = await local_deployment.run_ops("push", "--user", user, "--user-pool", user_pool, "news")
 
     attribute = "email" if "@" in user else "sub"
     assert ended.stderr.startswith(f"user pool {user_pool} has no user whose {attribute} is {user}: ")
     assert (ended.stderr.count("\n"), ended.stdout, ended.returncode) == (1, "", 1)
 
 
-async def test_quotes_in_an_address_are_escaped(desk: Desk) -> None:
+async def test_quotes_in_an_email_are_escaped(local_deployment: LocalDeployment) -> None:
     with LoopbackServer(
         Answer(body=[b'{"Users": []}'], headers={"Content-Type": "application/x-amz-json-1.1"})
     ) as fake:
         variables = {"AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": fake.url}
-        await desk.ops("who", "--user", EMAIL, "--user-pool", "us-east-1_Example01", **variables)
+        await local_deployment.run_ops("who", "--user", EMAIL, "--user-pool", "us-east-1_Example01", **variables)
 
     (asked,) = fake.requests
     assert json.loads(asked.body)["Filter"] == 'email = "o\'hara+\\"quoted\\"@example.com"'
 
 
-async def test_address_of_two_users_is_refused(desk: Desk) -> None:
+async def test_email_of_two_users_is_refused(local_deployment: LocalDeployment) -> None:
     users = [{"Username": sub, "Attributes": [{"Name": "sub", "Value": sub}]} for sub in ("1a", "2b")]
     body = [json.dumps({"Users": users}).encode()]
     with LoopbackServer(Answer(body=body, headers={"Content-Type": "application/x-amz-json-1.1"})) as fake:
         variables = {"AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER": fake.url}
         words = ("kick", "--user", "ada@example.com", "--user-pool", "us-east-1_Example01")
-        ended = await desk.ops(*words, **variables)
+        ended = await local_deployment.run_ops(*words, **variables)
 
     assert ended.stderr == "2 users have the e-mail address ada@example.com: pass one of 1a, 2b\n"
     assert ended.returncode == 1
 
 
-async def test_email_without_a_user_pool_is_refused(desk: Desk) -> None:
-    ended = await desk.ops("push", "--user", "ada@example.com", "news")
+async def test_email_without_a_user_pool_is_refused(local_deployment: LocalDeployment) -> None:
+    ended = await local_deployment.run_ops("push", "--user", "ada@example.com", "news")
 
     assert ended.stderr == "user ada@example.com cannot be looked up without a user pool: pass --user-pool\n"
     assert ended.returncode == 1
 
 
-async def test_kick_of_one_connection_writes_its_name_to_the_row(desk: Desk) -> None:
-    peer, connection_id = await desk.connect()
+async def test_kick_of_one_connection_writes_the_operator_to_the_row(local_deployment: LocalDeployment) -> None:
+    peer, connection_id = await local_deployment.connect()
 
-    ended = await desk.ops("kick", "--connection", connection_id, "--by", "Ada\tLovelace é")
+    ended = await local_deployment.run_ops("kick", "--connection", connection_id, "--by", "Ada\tLovelace é")
 
     assert ended.stdout == "kicked 1, gone 0, failed 0\n"
-    assert await closed(peer) == (1000, "Connection Closed Normally")
-    row = await desk.row(connection_id)
+    assert await wait_until_closed(peer) == (1000, "Connection Closed Normally")
+    row = await local_deployment.get_row(connection_id)
     assert row is not None
     assert row["endedBy"] == {"S": "AdaLovelace"}
 
 
-async def test_kick_disables_the_user_and_says_how_long_tokens_work(desk: Desk, user_pool: str) -> None:
-    await desk.connect()
+async def test_kick_disables_the_user_and_prints_how_long_tokens_work(
+    local_deployment: LocalDeployment, user_pool: str
+) -> None:
+    await local_deployment.connect()
 
-    ended = await desk.ops("kick", "--user", "ada@example.com", "--disable", "--user-pool", user_pool)
+    ended = await local_deployment.run_ops("kick", "--user", "ada@example.com", "--disable", "--user-pool", user_pool)
 
     disabled, kicked = ended.stdout.splitlines()
     until = disabled.removeprefix(
@@ -206,11 +208,11 @@ async def test_kick_disables_the_user_and_says_how_long_tokens_work(desk: Desk, 
     )
     assert kicked == "kicked 1, gone 0, failed 0"
     assert 0 < (datetime.fromisoformat(until) - datetime.now(UTC)).total_seconds() <= 3600
-    found = desk.database.client("cognito-idp").admin_get_user(UserPoolId=user_pool, Username="ada")
+    found = local_deployment.database.client("cognito-idp").admin_get_user(UserPoolId=user_pool, Username="ada")
     assert found["Enabled"] is False
 
 
-def test_disabled_user_s_tokens_work_as_long_as_the_stack_says(own_template: Any) -> None:
+def test_tokens_of_a_disabled_user_work_for_the_stacks_validity(own_template: Any) -> None:
     resources = json.loads(own_template.read_text())["Resources"].values()
     (client,) = [each["Properties"] for each in resources if each["Type"] == "AWS::Cognito::UserPoolClient"]
 
@@ -265,17 +267,17 @@ async def test_too_large_message_is_refused_before_the_first_call() -> None:
     assert ended.returncode == 1
 
 
-async def test_table_without_connection_ids_is_an_error(desk: Desk) -> None:
+async def test_table_without_connection_ids_is_an_error(local_deployment: LocalDeployment) -> None:
     page = b'{"Items": [{"id": {"S": "x"}}]}'
     with LoopbackServer(Answer(body=[page], headers={"Content-Type": "application/x-amz-json-1.0"})) as fake:
-        ended = await desk.ops("who", AWS_ENDPOINT_URL_DYNAMODB=fake.url)
+        ended = await local_deployment.run_ops("who", AWS_ENDPOINT_URL_DYNAMODB=fake.url)
 
     why = "a row of the table has no 'connectionId': is its name the output ConnectionTableName?\n"
     assert (ended.stderr, ended.stdout, ended.returncode) == (why, "", 1)
 
 
-async def test_missing_credentials_are_one_line(desk: Desk) -> None:
-    ended = await desk.ops("push", "--all", "news", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
+async def test_missing_credentials_are_one_line(local_deployment: LocalDeployment) -> None:
+    ended = await local_deployment.run_ops("push", "--all", "news", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
 
     assert ended.stderr == "there are no AWS credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID, or pass --profile\n"
     assert ended.returncode == 1
@@ -309,41 +311,58 @@ def test_connection_id_may_begin_with_hyphens(words: str) -> None:
     assert parsed.connection == "--zdL3JpdBTsfVA="
 
 
-async def test_closed_standard_streams_are_no_error(desk: Desk) -> None:
-    peer, _ = await desk.connect()
-    command = shlex.join([sys.executable, "-m", "ops", "push", "--user", desk.user_id, *desk.options, "news"])
+async def test_closed_standard_input_and_output_are_no_error(local_deployment: LocalDeployment) -> None:
+    peer, _ = await local_deployment.connect()
+    command = shlex.join(
+        [sys.executable, "-m", "ops", "push", "--user", local_deployment.user_id, *local_deployment.options, "news"]
+    )
 
     ended = await asyncio.to_thread(
         subprocess.run,
         ["sh", "-c", f"exec {command} <&- >&-"],
         cwd=ROOT,
-        env=os.environ | desk.variables,
+        env=os.environ | local_deployment.variables,
         stderr=PIPE,
         check=False,
     )
 
-    assert (ended.stderr, ended.returncode, await received(peer)) == (b"", 0, "news")
+    assert (ended.stderr, ended.returncode, await receive(peer)) == (b"", 0, "news")
 
 
-async def test_output_that_cannot_be_written_is_one_line(desk: Desk) -> None:
-    await desk.connect()
-    command = [sys.executable, "-m", "ops", "push", "--user", desk.user_id, *desk.options, "news"]
+async def test_output_that_cannot_be_written_is_one_line(local_deployment: LocalDeployment) -> None:
+    await local_deployment.connect()
+    command = [
+        sys.executable,
+        "-m",
+        "ops",
+        "push",
+        "--user",
+        local_deployment.user_id,
+        *local_deployment.options,
+        "news",
+    ]
 
     full = os.open("/dev/full", os.O_WRONLY)
 
     ended = await asyncio.to_thread(
-        subprocess.run, command, cwd=ROOT, env=os.environ | desk.variables, stdout=full, stderr=PIPE, check=False
+        subprocess.run,
+        command,
+        cwd=ROOT,
+        env=os.environ | local_deployment.variables,
+        stdout=full,
+        stderr=PIPE,
+        check=False,
     )
     os.close(full)
 
     assert (ended.stderr, ended.returncode) == (b"cannot go on: No space left on device\nbefore that: delivered 1\n", 1)
 
 
-def cloudformation(body: str, status: int = 200) -> LoopbackServer:
+def serve_cloudformation(body: str, status: int = 200) -> LoopbackServer:
     return LoopbackServer(Answer(status, [body.encode()], {"Content-Type": "text/xml"}))
 
 
-def describe_stacks(outputs: dict[str, str]) -> str:
+def build_describe_stacks(outputs: dict[str, str]) -> str:
     members = "".join(
         f"<member><OutputKey>{name}</OutputKey><OutputValue>{value}</OutputValue></member>"
         for name, value in outputs.items()
@@ -354,16 +373,18 @@ def describe_stacks(outputs: dict[str, str]) -> str:
     )
 
 
-async def test_deployment_is_found_by_the_outputs_of_its_stack(desk: Desk, user_pool: str) -> None:
-    peer, _ = await desk.connect()
-    outputs = dict(zip(("ConnectionTableName", "CallbackUrl", "Region"), desk.options[1::2], strict=True))
-    with cloudformation(describe_stacks({**outputs, "UserPoolId": user_pool})) as fake:
-        variables = {"AWS_ENDPOINT_URL_CLOUDFORMATION": fake.url, "AWS_ENDPOINT_URL": desk.database.url}
+async def test_deployment_is_found_by_the_outputs_of_its_stack(
+    local_deployment: LocalDeployment, user_pool: str
+) -> None:
+    peer, _ = await local_deployment.connect()
+    outputs = dict(zip(("ConnectionTableName", "CallbackUrl", "Region"), local_deployment.options[1::2], strict=True))
+    with serve_cloudformation(build_describe_stacks({**outputs, "UserPoolId": user_pool})) as fake:
+        variables = {"AWS_ENDPOINT_URL_CLOUDFORMATION": fake.url, "AWS_ENDPOINT_URL": local_deployment.database.url}
         words = ("push", "--stack", "Chat", "--region", "us-east-1", "--user", "ada@example.com", "news")
         ended = await asyncio.to_thread(run_ops, *words, **variables)
 
     assert (ended.stdout, ended.stderr) == ("delivered 1, gone 0, expired 0, failed 0\n", "")
-    assert await received(peer) == "news"
+    assert await receive(peer) == "news"
 
 
 DENIAL = "User: ada is not authorized to perform: cloudformation:DescribeStacks"
@@ -380,7 +401,7 @@ ERROR = "<ErrorResponse><Error><Code>{}</Code><Message>{}</Message></Error></Err
         ),
         (
             200,
-            describe_stacks({"Region": "us-east-1"}),
+            build_describe_stacks({"Region": "us-east-1"}),
             "stack Chat in us-east-1 has no output ConnectionTableName: is it a stack of this project, fully deployed?\n",
         ),
         (
@@ -397,13 +418,13 @@ ERROR = "<ErrorResponse><Error><Code>{}</Code><Message>{}</Message></Error></Err
     ids=["no such stack", "another stack", "denied", "expired"],
 )
 def test_stack_that_cannot_be_read_is_one_line(status: int, body: str, line: str) -> None:
-    with cloudformation(body, status) as fake:
+    with serve_cloudformation(body, status) as fake:
         ended = run_ops("who", "--stack", "Chat", "--region", "us-east-1", AWS_ENDPOINT_URL_CLOUDFORMATION=fake.url)
 
     assert (ended.stderr, ended.stdout, ended.returncode) == (line, "", 1)
 
 
-async def test_error_is_followed_by_what_was_done_before(desk: Desk) -> None:
+async def test_error_is_followed_by_the_counts_so_far(local_deployment: LocalDeployment) -> None:
     rows = [{"connectionId": {"S": GONE}, "userId": {"S": "ada"}, "removedAt": {"N": "9999999999"}}]
     page = {"Items": rows, "LastEvaluatedKey": {"connectionId": {"S": GONE}}}
 
@@ -417,7 +438,9 @@ async def test_error_is_followed_by_what_was_done_before(desk: Desk) -> None:
             return Answer(400, [b'{"__type": "AccessDeniedException", "Message": "no more"}'])
 
     with Dynamo(Answer()) as fake:
-        ended = await desk.ops("push", "--all", "news", "--threads", "1", AWS_ENDPOINT_URL_DYNAMODB=fake.url)
+        ended = await local_deployment.run_ops(
+            "push", "--all", "news", "--threads", "1", AWS_ENDPOINT_URL_DYNAMODB=fake.url
+        )
 
     denied, before = ended.stderr.splitlines()
     assert denied.startswith("Scan was denied: no more; ")
@@ -425,32 +448,47 @@ async def test_error_is_followed_by_what_was_done_before(desk: Desk) -> None:
     assert (ended.stdout, ended.returncode) == ("", 1)
 
 
-async def test_closed_pipe_ends_quietly(desk: Desk) -> None:
-    await desk.put(GONE)
+async def test_closed_pipe_ends_quietly(local_deployment: LocalDeployment) -> None:
+    await local_deployment.store_row(GONE)
     theirs, ours = os.pipe()
     os.close(theirs)
-    command = [sys.executable, "-m", "ops", "who", *desk.options]
+    command = [sys.executable, "-m", "ops", "who", *local_deployment.options]
 
     ended = await asyncio.to_thread(
-        subprocess.run, command, cwd=ROOT, env=os.environ | desk.variables, stdout=ours, stderr=PIPE, check=False
+        subprocess.run,
+        command,
+        cwd=ROOT,
+        env=os.environ | local_deployment.variables,
+        stdout=ours,
+        stderr=PIPE,
+        check=False,
     )
     os.close(ours)
 
     assert (ended.stderr, ended.returncode) == (b"", 1)
 
 
-async def test_progress_is_shown_on_a_terminal(desk: Desk) -> None:
+async def test_progress_is_shown_on_a_terminal(local_deployment: LocalDeployment) -> None:
     for _ in range(10):
-        await desk.connect()
-    desk.throttle(rate=20)
+        await local_deployment.connect()
+    local_deployment.throttle(rate=20)
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "ops", "push", "--user", desk.user_id, *desk.options, "news"]
+    command = [
+        sys.executable,
+        "-m",
+        "ops",
+        "push",
+        "--user",
+        local_deployment.user_id,
+        *local_deployment.options,
+        "news",
+    ]
 
     ended = await asyncio.to_thread(
         subprocess.run,
         command,
         cwd=ROOT,
-        env=os.environ | desk.variables,
+        env=os.environ | local_deployment.variables,
         stdout=PIPE,
         stderr=theirs,
         check=False,
@@ -464,14 +502,25 @@ async def test_progress_is_shown_on_a_terminal(desk: Desk) -> None:
     assert ended.stdout == b"delivered 10, gone 0, expired 0, failed 0\n"
 
 
-async def test_ctrl_c_says_what_was_done(desk: Desk) -> None:
-    peers = [peer for peer, _ in [await desk.connect() for _ in range(20)]]
-    desk.throttle(rate=2)
-    command = [sys.executable, "-m", "ops", "push", "--user", desk.user_id, *desk.options, "--threads", "1", "news"]
+async def test_ctrl_c_prints_the_counts_so_far(local_deployment: LocalDeployment) -> None:
+    peers = [peer for peer, _ in [await local_deployment.connect() for _ in range(20)]]
+    local_deployment.throttle(rate=2)
+    command = [
+        sys.executable,
+        "-m",
+        "ops",
+        "push",
+        "--user",
+        local_deployment.user_id,
+        *local_deployment.options,
+        "--threads",
+        "1",
+        "news",
+    ]
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, env=os.environ | desk.variables, stdout=PIPE, stderr=PIPE
+        *command, cwd=ROOT, env=os.environ | local_deployment.variables, stdout=PIPE, stderr=PIPE
     )
-    receiving = [asyncio.create_task(received(peer)) for peer in peers]
+    receiving = [asyncio.create_task(receive(peer)) for peer in peers]
     await asyncio.wait(receiving, return_when=asyncio.FIRST_COMPLETED)
     process.send_signal(signal.SIGINT)
     printed, told = await process.communicate()
@@ -489,10 +538,10 @@ def test_name_of_the_operator_is_printable_ascii(name: str, cleaned: str) -> Non
     assert clean_name(name) == cleaned
 
 
-def test_operator_without_a_name_is_known_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown() -> str:
+def test_operator_without_a_name_is_known_by_uid(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_key_error() -> str:
         raise KeyError("getpwuid(): uid not found")
 
-    monkeypatch.setattr(getpass, "getuser", unknown)
+    monkeypatch.setattr(getpass, "getuser", raise_key_error)
 
     assert arguments.find_own_name() == f"uid {os.getuid()}"

@@ -1,4 +1,4 @@
-"""The code of docs/operate.md for pushing from another server, run as it stands there."""
+"""Run the code in docs/operate.md that pushes from another server."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 
 from ops import Deployment
 from tests.fixtures import ROOT
-from tests.fixtures.gateway import received
-from tests.fixtures.ops import Desk
+from tests.fixtures.gateway import receive
+from tests.fixtures.ops import LocalDeployment
 
 
-async def test_code_of_the_page_pushes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_documented_code_pushes(local_deployment: LocalDeployment, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "operate.md").read_text(), re.DOTALL)
-    monkeypatch.setattr(Deployment, "of_stack", lambda _: desk.deployment())
-    peer, _ = await desk.connect()
-    names: dict[str, Any] = {"user_id": desk.user_id}
+    monkeypatch.setattr(Deployment, "of_stack", lambda _: local_deployment.open_deployment())
+    peer, _ = await local_deployment.connect()
+    names: dict[str, Any] = {"user_id": local_deployment.user_id}
 
     await asyncio.to_thread(exec, code, names)
 
     assert names["counts"].outcomes == {"delivered": 1}
-    assert await received(peer) == '{"news": "maintenance at noon"}'
+    assert await receive(peer) == '{"news": "maintenance at noon"}'

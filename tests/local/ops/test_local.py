@@ -1,4 +1,4 @@
-"""`python -m ops --local`: the running `make up`, with the permissions of the stack's operator policy."""
+"""`python -m ops --local` finds the running `make up`, and has the permissions of the stack's operator policy."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from local.aws.iam import Iam
 from local.cloudformation.template import Template
 from local.state import State
 from ops.__main__ import main
-from tests.fixtures.gateway import received
-from tests.fixtures.ops import TABLE, Desk, MakeDesk
+from tests.fixtures.gateway import receive
+from tests.fixtures.ops import TABLE, LocalDeployment, StartLocalDeployment
 
 PORT = 4510
 API = "arn:aws:execute-api:us-east-1:000000000000:localapi00/prod"
@@ -34,7 +34,7 @@ CONDITION = "OperatorPolicy12345678: statement 1: Condition cannot be evaluated 
 
 
 @pytest.fixture(autouse=True)
-def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def own_state_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(paths, "STATE", tmp_path)
 
 
@@ -43,12 +43,12 @@ def template(**properties: object) -> Template:
     return Template("Chat", {"OperatorPolicy12345678": policy})
 
 
-def save_state(desk: Desk, **facts: Any) -> None:
+def save_state(local_deployment: LocalDeployment, **facts: Any) -> None:
     found = {
-        "callback_url": f"http://127.0.0.1:{desk.gateway.port}/prod",
+        "callback_url": f"http://127.0.0.1:{local_deployment.gateway.port}/prod",
         "region": "us-east-1",
-        "cognito_url": desk.database.url,
-        "dynamodb_url": desk.database.url,
+        "cognito_url": local_deployment.database.url,
+        "dynamodb_url": local_deployment.database.url,
         "table_name": TABLE,
     }
     state.save(PORT, State.of_this_process({"--port": PORT}, ready=True, **found | facts))
@@ -58,24 +58,28 @@ async def run(*words: str) -> int:
     return await asyncio.to_thread(main, [words[0], "--local", *words[1:]])
 
 
-async def test_running_make_up_is_found_by_its_state_file(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    peer, _ = await desk.connect()
-    save_state(desk)
+async def test_make_up_is_found_by_its_state_file(
+    local_deployment: LocalDeployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peer, _ = await local_deployment.connect()
+    save_state(local_deployment)
 
-    assert await run("push", "--user", desk.user_id, "news") == 0
+    assert await run("push", "--user", local_deployment.user_id, "news") == 0
 
-    assert await received(peer) == "news"
+    assert await receive(peer) == "news"
     assert capsys.readouterr().out == "delivered 1, gone 0, expired 0, failed 0\n"
 
 
-async def test_make_up_that_does_not_run_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_missing_make_up_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert await run("who", "--port", "4600") == 1
 
     assert capsys.readouterr().err == "`make up` does not run on port 4600: start `make up` in another terminal\n"
 
 
-async def test_template_without_a_table_is_an_error(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    save_state(desk, table_name=None)
+async def test_template_without_a_table_is_an_error(
+    local_deployment: LocalDeployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_state(local_deployment, table_name=None)
 
     assert await run("who") == 1
 
@@ -83,36 +87,40 @@ async def test_template_without_a_table_is_an_error(desk: Desk, capsys: pytest.C
 
 
 @pytest.fixture
-async def restricted(make_desk: MakeDesk) -> AsyncIterator[Desk]:
-    """Make a desk whose state file has a session with the operator policy PUSH."""
+async def restricted_deployment(start_local_deployment: StartLocalDeployment) -> AsyncIterator[LocalDeployment]:
+    """Start a local deployment, and write its state file with a session that has the operator policy PUSH."""
     iam = Iam()
-    desk: Desk = await make_desk(iam=iam)
-    endpoint = AwsEndpoint(iam, {"dynamodb": desk.database.url, "cognito-idp": desk.database.url}, Account())
+    local_deployment: LocalDeployment = await start_local_deployment(iam=iam)
+    endpoint = AwsEndpoint(
+        iam, {"dynamodb": local_deployment.database.url, "cognito-idp": local_deployment.database.url}, Account()
+    )
     system: Any = SimpleNamespace(
         iam=iam,
         template=template(PolicyDocument=PUSH),
         stack=SimpleNamespace(account=Account()),
         endpoint_url=await endpoint.start(),
     )
-    save_state(desk, **up.open_operator_session(system, SimpleNamespace()))  # type: ignore[arg-type]
-    yield desk
+    save_state(local_deployment, **up.open_operator_session(system, SimpleNamespace()))  # type: ignore[arg-type]
+    yield local_deployment
     await endpoint.stop()
 
 
-async def test_operator_policy_allows_what_it_says(restricted: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    peer, _ = await restricted.connect()
+async def test_call_in_the_operator_policy_is_allowed(
+    restricted_deployment: LocalDeployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peer, _ = await restricted_deployment.connect()
 
-    assert await run("push", "--user", restricted.user_id, "news") == 0
+    assert await run("push", "--user", restricted_deployment.user_id, "news") == 0
 
-    assert await received(peer) == "news"
+    assert await receive(peer) == "news"
 
 
 @pytest.mark.parametrize(
     ("command", "denied"),
     [("push --all news", "Scan was denied: "), ("kick --connection G0neOFvHcCIhwAA=", "UpdateItem was denied: ")],
 )
-async def test_operator_policy_denies_the_rest(
-    restricted: Desk, capsys: pytest.CaptureFixture[str], command: str, denied: str
+async def test_call_outside_the_operator_policy_is_denied(
+    restricted_deployment: LocalDeployment, capsys: pytest.CaptureFixture[str], command: str, denied: str
 ) -> None:
     assert await run(*command.split()) == 1
 
@@ -132,7 +140,7 @@ async def test_operator_policy_denies_the_rest(
     ],
     ids=["no policy", "a condition"],
 )
-def test_without_a_policy_that_can_be_evaluated_everything_is_allowed(resources: Template, said: list[str]) -> None:
+def test_everything_is_allowed_without_a_policy_that_can_be_evaluated(resources: Template, said: list[str]) -> None:
     printed: list[str] = []
     system: Any = SimpleNamespace(template=resources)
 

@@ -1,4 +1,4 @@
-"""Calls of `@connections` over TLS and through a proxy, as on AWS."""
+"""Calls of `@connections` over TLS and through a proxy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError, ProxyConnectionError, SSLError
 from benchmarks.certificate import make_tls
 from ops.management import Management
 from tests.fixtures.network import Answer, LoopbackServer
-from tests.fixtures.ops import GONE, desk_session
+from tests.fixtures.ops import GONE, create_session
 
 
 @pytest.fixture
@@ -27,16 +27,16 @@ def tls_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop
         yield server
 
 
-def management(url: str) -> Management:
-    return Management(f"{url}/prod/", "us-east-1", desk_session(), 1)
+def create_management(url: str) -> Management:
+    return Management(f"{url}/prod/", "us-east-1", create_session(), 1)
 
 
-def url_of(server: LoopbackServer) -> str:
+def get_https_url(server: LoopbackServer) -> str:
     return server.url.replace("http:", "https:")
 
 
 def test_post_over_tls_is_signed(tls_server: LoopbackServer) -> None:
-    called = management(url_of(tls_server))
+    called = create_management(get_https_url(tls_server))
 
     called.post(GONE, b"news")
     called.close()
@@ -50,11 +50,11 @@ def test_unknown_certificate_is_refused(tls_server: LoopbackServer, monkeypatch:
     monkeypatch.delenv("AWS_CA_BUNDLE")
 
     with pytest.raises(SSLError, match="certificate verify failed"):
-        management(url_of(tls_server)).post(GONE, b"news")
+        create_management(get_https_url(tls_server)).post(GONE, b"news")
     assert tls_server.requests == []
 
 
-def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_in_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     received: list[bytes] = []
 
     def refuse(listener: socket.socket) -> None:
@@ -69,7 +69,7 @@ def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv("HTTPS_PROXY", f"http://ada:p%40ss@127.0.0.1:{listener.getsockname()[1]}")
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
-        called = management("https://abcdef123.execute-api.us-east-1.amazonaws.com")
+        called = create_management("https://abcdef123.execute-api.us-east-1.amazonaws.com")
         with pytest.raises(ProxyConnectionError):
             called.post(GONE, b"news")
         thread.join()
@@ -93,9 +93,9 @@ def test_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> No
     ],
     ids=["gone", "denied", "no JSON", "no object"],
 )
-def test_errors_are_those_of_the_sdk(answer: Answer, code: str, message: str) -> None:
+def test_errors_have_the_format_of_the_sdk(answer: Answer, code: str, message: str) -> None:
     with LoopbackServer(answer) as server:
-        called = Management(f"{server.url}/prod", "us-east-1", desk_session(), 1)
+        called = Management(f"{server.url}/prod", "us-east-1", create_session(), 1)
         with pytest.raises(ClientError) as raised:
             called.delete(GONE)
         called.close()
@@ -110,4 +110,4 @@ def test_session_without_credentials_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(botocore.session.Session, "get_credentials", lambda _: None)
 
     with pytest.raises(Exception, match="Unable to locate credentials"):
-        management("http://127.0.0.1:1").post(GONE, b"news")
+        create_management("http://127.0.0.1:1").post(GONE, b"news")

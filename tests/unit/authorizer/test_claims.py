@@ -10,8 +10,8 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from benchmarks.user_pool import cognito_claims
-from tests.fixtures.functions import Authorize, Refusal, effect
-from tests.fixtures.tokens import Sign, json_with, rs256
+from tests.fixtures.functions import Authorize, Refusal, get_effect
+from tests.fixtures.tokens import Sign, merge_to_json, sign_rs256
 
 RS256 = {"kid": "signing1example=", "alg": "RS256"}
 
@@ -60,8 +60,8 @@ def test_subject_is_up_to_255_characters_of_ascii(authorize: Authorize, sign: Si
 
 def signed_with(key: RSAKey, claim: str, literal: str) -> str:
     """Return an ID token whose claim is exactly this JSON."""
-    payload = json_with({claim: "the literal"}, cognito_claims())
-    return rs256(key, json.dumps(RS256), payload.replace('"the literal"', literal))
+    payload = merge_to_json({claim: "the literal"}, cognito_claims())
+    return sign_rs256(key, json.dumps(RS256), payload.replace('"the literal"', literal))
 
 
 @pytest.mark.parametrize("claim", ["exp", "iat", "nbf", "auth_time"])
@@ -86,7 +86,7 @@ def test_token_is_denied_from_the_second_of_its_expiry_on(refusal: Refusal, sign
 
 
 def test_token_is_allowed_until_the_second_before_its_expiry(authorize: Authorize, sign: Sign, now: int) -> None:
-    assert effect(authorize(sign(exp=now + 1))) == "Allow"
+    assert get_effect(authorize(sign(exp=now + 1))) == "Allow"
 
 
 def test_token_expires_while_the_execution_environment_lives(
@@ -96,7 +96,7 @@ def test_token_expires_while_the_execution_environment_lives(
     before = authorize(token)
     monkeypatch.setattr(time, "time", lambda: now + 600.0)
 
-    assert [effect(before), effect(authorize(token))] == ["Allow", "Deny"]
+    assert [get_effect(before), get_effect(authorize(token))] == ["Allow", "Deny"]
 
 
 @pytest.mark.parametrize("claim", ["iat", "nbf"])
@@ -111,7 +111,7 @@ def test_token_from_a_clock_that_is_ahead_is_allowed_within_the_skew(
     within: dict[str, Any] = {claim: now + seconds}
     beyond: dict[str, Any] = {claim: now + seconds + 1}
 
-    assert effect(authorize(sign(**within))) == "Allow"
+    assert get_effect(authorize(sign(**within))) == "Allow"
     assert refusal(sign(**beyond)) == f"invalid_claim.{claim}"
 
 
@@ -125,7 +125,7 @@ def in_groups(groups: object) -> dict[str, Any]:
 @pytest.mark.parametrize("options", [{"REQUIRED_GROUP": "members"}], ids=str)
 @pytest.mark.parametrize("groups", [["members"], ["guests", "members"]], ids=str)
 def test_member_of_the_required_group_is_allowed(authorize: Authorize, sign: Sign, groups: list[object]) -> None:
-    assert effect(authorize(sign(**in_groups(groups)))) == "Allow"
+    assert get_effect(authorize(sign(**in_groups(groups)))) == "Allow"
 
 
 @pytest.mark.parametrize("options", [{"REQUIRED_GROUP": "members"}], ids=str)
@@ -135,4 +135,4 @@ def test_user_who_is_not_in_the_required_group_is_denied(refusal: Refusal, sign:
 
 
 def test_group_is_checked_only_if_one_is_required(authorize: Authorize, sign: Sign) -> None:
-    assert effect(authorize(sign())) == "Allow"
+    assert get_effect(authorize(sign())) == "Allow"

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from benchmarks.user_pool import base64url
-from tests.fixtures.events import Event, EventFactory, with_headers
-from tests.fixtures.functions import Authorize, Decide, Refusal, effect
+from tests.fixtures.events import Event, EventFactory, add_headers
+from tests.fixtures.functions import Authorize, Decide, Refusal, get_effect
 from tests.fixtures.network import LoopbackServer
 from tests.fixtures.tokens import Sign
 
@@ -26,7 +26,7 @@ def bare_event(authorizer_event: EventFactory) -> Event:
 
 
 def test_token_is_a_parameter_of_the_query_string(authorize: Authorize, sign: Sign) -> None:
-    assert effect(authorize(sign())) == "Allow"
+    assert get_effect(authorize(sign())) == "Allow"
 
 
 def test_name_of_the_parameter_is_case_sensitive(decide: Decide, authorizer_event: EventFactory, sign: Sign) -> None:
@@ -34,7 +34,7 @@ def test_name_of_the_parameter_is_case_sensitive(decide: Decide, authorizer_even
 
 
 def test_token_among_the_subprotocols_is_ignored(decide: Decide, bare_event: Event, sign: Sign) -> None:
-    assert decide(with_headers(bare_event, (HEADER, f"echo.v1, idToken.{sign()}"))) == "missing_token"
+    assert decide(add_headers(bare_event, (HEADER, f"echo.v1, idToken.{sign()}"))) == "missing_token"
 
 
 def test_parameter_given_twice_is_denied(
@@ -68,7 +68,7 @@ def test_empty_token_is_denied(refusal: Refusal) -> None:
 def test_token_is_one_of_the_subprotocols_that_are_offered(
     decide: Decide, bare_event: Event, sign: Sign, name: str, offer: str
 ) -> None:
-    assert decide(with_headers(bare_event, (name, offer.format(sign())))) == "Allow"
+    assert decide(add_headers(bare_event, (name, offer.format(sign())))) == "Allow"
 
 
 @SUBPROTOCOL
@@ -85,13 +85,13 @@ def test_token_is_one_of_the_subprotocols_that_are_offered(
 def test_offer_without_exactly_one_token_is_denied(
     decide: Decide, bare_event: Event, sign: Sign, offer: str, reason: str
 ) -> None:
-    assert decide(with_headers(bare_event, (HEADER, offer.format(sign())))) == reason
+    assert decide(add_headers(bare_event, (HEADER, offer.format(sign())))) == reason
 
 
 @SUBPROTOCOL
 @pytest.mark.parametrize("second", [HEADER, HEADER.lower()])
 def test_second_header_of_subprotocols_is_denied(decide: Decide, bare_event: Event, sign: Sign, second: str) -> None:
-    event = with_headers(bare_event, (HEADER, "echo.v1"), (second, f"idToken.{sign()}"))
+    event = add_headers(bare_event, (HEADER, "echo.v1"), (second, f"idToken.{sign()}"))
 
     assert decide(event) == "repeated_sec-websocket-protocol"
 

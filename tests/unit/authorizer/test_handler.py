@@ -15,9 +15,9 @@ from joserfc.jwk import RSAKey
 from benchmarks.user_pool import SUB, base64url
 from tests.fixtures.emf import read_lines
 from tests.fixtures.events import METHOD_ARN, EventFactory
-from tests.fixtures.functions import Authorize, Refusal, effect
+from tests.fixtures.functions import Authorize, Refusal, get_effect
 from tests.fixtures.network import LoopbackServer
-from tests.fixtures.tokens import JWKS_PATH, Sign, rs256
+from tests.fixtures.tokens import JWKS_PATH, Sign, sign_rs256
 
 RS256 = {"kid": "signing1example=", "alg": "RS256"}
 
@@ -88,7 +88,7 @@ def test_header_that_cognito_does_not_write_is_denied_before_a_key_is_looked_up(
 @pytest.mark.parametrize("typ", ["JWT", "jwt"])
 def test_header_may_say_that_it_is_of_a_jwt(authorize: Authorize, sign: Sign, typ: str) -> None:
     """RFC 7519 section 5.1: in any case of the letters."""
-    assert effect(authorize(sign(header={"typ": typ}))) == "Allow"
+    assert get_effect(authorize(sign(header={"typ": typ}))) == "Allow"
 
 
 @pytest.mark.parametrize("kid", ["a" * 128, "../../etc/passwd"])
@@ -128,7 +128,7 @@ def test_header_that_is_not_strictly_a_json_object_is_denied_before_a_key_is_loo
 def test_signed_payload_that_is_not_strictly_a_json_object_is_denied(
     refusal: Refusal, signing_key: RSAKey, payload: str
 ) -> None:
-    assert refusal(rs256(signing_key, json.dumps(RS256), payload)) == "malformed_token"
+    assert refusal(sign_rs256(signing_key, json.dumps(RS256), payload)) == "malformed_token"
 
 
 def test_signed_payload_that_is_nested_beyond_what_python_parses_is_denied(
@@ -137,7 +137,7 @@ def test_signed_payload_that_is_nested_beyond_what_python_parses_is_denied(
     """Newer Pythons parse more than fits into a token."""
     monkeypatch.setattr(authorizer, "MAX_TOKEN_CHARACTERS", 100_000)
 
-    assert refusal(rs256(signing_key, json.dumps(RS256), "[" * 60_000)) == "malformed_token"
+    assert refusal(sign_rs256(signing_key, json.dumps(RS256), "[" * 60_000)) == "malformed_token"
 
 
 # The signature

@@ -14,9 +14,9 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from benchmarks.user_pool import base64url
-from tests.fixtures.functions import Authorize, Clock, effect
+from tests.fixtures.functions import Authorize, Clock, get_effect
 from tests.fixtures.network import Answer, LoopbackServer
-from tests.fixtures.tokens import JWKS_PATH, Sign, key_set
+from tests.fixtures.tokens import JWKS_PATH, Sign, build_key_set
 
 GOOD, OTHER = "signing1example=", "other2example="
 OUTAGE = Answer(503)
@@ -47,7 +47,7 @@ def test_init_phase_downloads_nothing(authorizer: ModuleType, jwks: LoopbackServ
 def test_many_tokens_cost_one_download(authorize: Authorize, sign: Sign, jwks: LoopbackServer) -> None:
     answers = [authorize(sign()) for _ in range(5)]
 
-    assert [effect(answer) for answer in answers] == ["Allow"] * 5
+    assert [get_effect(answer) for answer in answers] == ["Allow"] * 5
     assert len(jwks.requests) == 1
 
 
@@ -86,7 +86,7 @@ def test_new_key_is_found_on_first_sight(
     keys: Any, jwks: LoopbackServer, signing_key: RSAKey, other_key: RSAKey
 ) -> None:
     keys.find(GOOD)
-    jwks.answer = key_set(signing_key, other_key)
+    jwks.answer = build_key_set(signing_key, other_key)
 
     assert keys.find(OTHER).as_dict(private=False) == other_key.as_dict(private=False)
     assert keys.find(GOOD)
@@ -98,7 +98,7 @@ def test_new_key_is_found_once_the_cooldown_after_a_made_up_one_is_over(
 ) -> None:
     keys.find(GOOD)
     keys.find("made up")
-    jwks.answer = key_set(signing_key, other_key)
+    jwks.answer = build_key_set(signing_key, other_key)
 
     assert keys.find(OTHER) is None
     clock.now += 10
@@ -136,7 +136,7 @@ def test_withdrawn_key_is_dropped_when_keys_are_stale(
     keys: Any, jwks: LoopbackServer, clock: Clock, other_key: RSAKey
 ) -> None:
     keys.find(GOOD)
-    jwks.answer = key_set(other_key)
+    jwks.answer = build_key_set(other_key)
 
     clock.now += 3599.9
     assert keys.find(GOOD)
@@ -148,7 +148,7 @@ def test_clock_that_was_put_back_does_not_keep_keys_for_longer(
     keys: Any, jwks: LoopbackServer, clock: Clock, other_key: RSAKey
 ) -> None:
     keys.find(GOOD)
-    jwks.answer = key_set(other_key)
+    jwks.answer = build_key_set(other_key)
 
     clock.now -= 3600
     assert keys.find(GOOD) is None

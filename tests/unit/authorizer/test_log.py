@@ -15,7 +15,7 @@ from benchmarks.user_pool import SUB
 from tests.fixtures import ROOT
 from tests.fixtures.emf import Line, Metrics, drop_metrics, read_lines, read_metrics
 from tests.fixtures.events import CONNECTION_ID, load_event
-from tests.fixtures.functions import AUTHORIZER, effect, import_function
+from tests.fixtures.functions import AUTHORIZER, get_effect, import_function
 from tests.fixtures.network import Answer, LoopbackServer, free_port
 from tests.fixtures.tokens import JWKS_ENDPOINT, Sign
 
@@ -49,7 +49,7 @@ def gate(
 
 
 def decide(gate: ModuleType, token: str, context: object = None) -> str:
-    return effect(gate.handler(load_event("authorizer", queryStringParameters={"idToken": token}), context))
+    return get_effect(gate.handler(load_event("authorizer", queryStringParameters={"idToken": token}), context))
 
 
 def test_accepted_connection_is_one_line_with_the_user(gate: ModuleType, sign: Sign, lines: Lines) -> None:
@@ -112,7 +112,7 @@ def test_rejected_connection_is_one_line_with_the_reason_and_its_class(
 
     answer = gate.handler(load_event("authorizer", queryStringParameters=query, headers=headers), None)
 
-    assert effect(answer) == "Deny"
+    assert get_effect(answer) == "Deny"
     (line,) = lines()
     assert drop_metrics(line) == {
         "level": "WARNING",
@@ -186,7 +186,7 @@ def test_failed_refresh_is_an_error_line_beside_the_line_of_the_decision(
 def test_event_without_ids_is_decided(gate: ModuleType, sign: Sign, lines: Lines) -> None:
     event = load_event("authorizer", queryStringParameters={"idToken": sign()})
 
-    assert effect(gate.handler(event | {"requestContext": None}, None)) == "Allow"
+    assert get_effect(gate.handler(event | {"requestContext": None}, None)) == "Allow"
 
     (line,) = lines()
     assert (line["sub"], line["connectionId"]) == (SUB, None)

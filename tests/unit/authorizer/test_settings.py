@@ -11,7 +11,7 @@ import pytest
 from botocore.endpoint_provider import EndpointProvider
 
 from benchmarks.user_pool import APP_CLIENT_ID, ISSUER, USER_POOL_ID
-from tests.fixtures.functions import AUTHORIZER, Authorize, ColdStart, Refusal, effect
+from tests.fixtures.functions import AUTHORIZER, Authorize, ColdStart, Refusal, get_effect
 from tests.fixtures.network import LoopbackServer
 from tests.fixtures.tokens import JWKS_ENDPOINT, JWKS_PATH, Sign
 
@@ -164,7 +164,7 @@ def test_keys_come_from_the_region_of_the_user_pool(cold_start: ColdStart) -> No
 def test_an_endpoint_url_moves_the_download_but_not_the_issuers(
     authorize: Authorize, refusal: Refusal, sign: Sign, jwks: LoopbackServer
 ) -> None:
-    assert effect(authorize(sign(iss=ISSUER))) == "Allow"
+    assert get_effect(authorize(sign(iss=ISSUER))) == "Allow"
     assert [(request.method, request.path) for request in jwks.requests] == [("GET", JWKS_PATH)]
     assert refusal(sign(iss=f"{jwks.url}/{USER_POOL_ID}")) == "invalid_claim.iss"
 

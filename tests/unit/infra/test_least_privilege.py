@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 from aws_cdk.assertions import Template
 
-from tests.fixtures.stack import EVERY_OPTION, functions, of_type, only, synthesized, text
+from tests.fixtures.stack import (
+    EVERY_OPTION,
+    find_functions,
+    find_resources,
+    get_only_properties,
+    render,
+    synthesize_template,
+)
 
 Grants = set[tuple[str, str]]
 
@@ -21,7 +28,7 @@ TRACES = {("xray:PutTelemetryRecords", "*"), ("xray:PutTraceSegments", "*")}
 
 @pytest.fixture(scope="module", params=[{}, EVERY_OPTION], ids=["by default", "with every option"])
 def template(request: pytest.FixtureRequest) -> Template:
-    return synthesized(**request.param)
+    return synthesize_template(**request.param)
 
 
 def as_list(value: Any) -> list[Any]:
@@ -29,7 +36,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def find_role(template: Template, target: str) -> str:
-    role: str = functions(template)[target]["Role"]["Fn::GetAtt"][0]
+    role: str = find_functions(template)[target]["Role"]["Fn::GetAtt"][0]
     return role
 
 
@@ -37,7 +44,7 @@ def find_grants(template: Template, role: str) -> Grants:
     """Return each action and resource that the policies of the stack allow this role."""
     return {
         grant
-        for policy in of_type(template, "AWS::IAM::Policy").values()
+        for policy in find_resources(template, "AWS::IAM::Policy").values()
         if {"Ref": role} in policy["Properties"]["Roles"]
         for grant in read_grants(policy["Properties"])
     }
@@ -45,24 +52,24 @@ def find_grants(template: Template, role: str) -> Grants:
 
 def read_grants(policy: dict[str, Any]) -> Grants:
     return {
-        (action, text(resource))
+        (action, render(resource))
         for statement in policy["PolicyDocument"]["Statement"]
         for action, resource in product(as_list(statement["Action"]), as_list(statement["Resource"]))
     }
 
 
 def find_operator_grants(template: Template) -> Grants:
-    return read_grants(only(of_type(template, "AWS::IAM::ManagedPolicy")))
+    return read_grants(get_only_properties(find_resources(template, "AWS::IAM::ManagedPolicy")))
 
 
 def build_log_grants(template: Template, target: str) -> Grants:
-    log_group = functions(template)[target]["LoggingConfig"]["LogGroup"]["Ref"]
+    log_group = find_functions(template)[target]["LoggingConfig"]["LogGroup"]["Ref"]
     return {("logs:CreateLogStream", f"${{{log_group}.Arn}}"), ("logs:PutLogEvents", f"${{{log_group}.Arn}}")}
 
 
 def find_table(template: Template, attribute: str) -> Iterator[str]:
     """Yield the ARN of the table with this partition key, if the stack has one."""
-    for id_, table in of_type(template, "AWS::DynamoDB::Table").items():
+    for id_, table in find_resources(template, "AWS::DynamoDB::Table").items():
         if table["Properties"]["KeySchema"] == [{"AttributeName": attribute, "KeyType": "HASH"}]:
             yield f"${{{id_}.Arn}}"
 
@@ -73,7 +80,7 @@ def test_authorizer_may_log_and_trace_and_nothing_else(template: Template) -> No
 
 
 def test_websocket_function_may_also_use_its_tables_and_post_to_connections(template: Template) -> None:
-    (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
+    (api,) = find_resources(template, "AWS::ApiGatewayV2::Api")
     (connections,) = find_table(template, "connectionId")
     stage = f"arn:${{AWS::Partition}}:execute-api:${{AWS::Region}}:${{AWS::AccountId}}:${{{api}}}/prod"
 
@@ -89,8 +96,8 @@ def test_websocket_function_may_also_use_its_tables_and_post_to_connections(temp
 
 
 def test_operators_may_do_what_the_operator_commands_do(template: Template) -> None:
-    (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
-    (user_pool,) = of_type(template, "AWS::Cognito::UserPool")
+    (api,) = find_resources(template, "AWS::ApiGatewayV2::Api")
+    (user_pool,) = find_resources(template, "AWS::Cognito::UserPool")
     (connections,) = find_table(template, "connectionId")
     here = "${AWS::Region}:${AWS::AccountId}"
     stage = f"arn:${{AWS::Partition}}:execute-api:{here}:${{{api}}}/prod"
@@ -112,19 +119,19 @@ def test_operators_may_do_what_the_operator_commands_do(template: Template) -> N
 
 
 def test_operators_policy_is_attached_to_nobody(template: Template) -> None:
-    policy = only(of_type(template, "AWS::IAM::ManagedPolicy"))
+    policy = get_only_properties(find_resources(template, "AWS::IAM::ManagedPolicy"))
 
     assert policy.keys() == {"Description", "Path", "PolicyDocument"}
 
 
 def test_table_of_slots_exists_only_with_the_option() -> None:
     """So the grants above are only in a stack that needs them."""
-    assert [*find_table(synthesized(), "userId")] == []
-    assert len([*find_table(synthesized(**EVERY_OPTION), "userId")]) == 1
+    assert [*find_table(synthesize_template(), "userId")] == []
+    assert len([*find_table(synthesize_template(**EVERY_OPTION), "userId")]) == 1
 
 
 def test_only_traces_are_on_every_resource_and_no_action_is_a_pattern(template: Template) -> None:
-    functions = {grant for role in of_type(template, "AWS::IAM::Role") for grant in find_grants(template, role)}
+    functions = {grant for role in find_resources(template, "AWS::IAM::Role") for grant in find_grants(template, role)}
     operators = find_operator_grants(template)
     patterns = {grant for grant in functions | operators if "*" in grant[1]}
 
@@ -133,9 +140,9 @@ def test_only_traces_are_on_every_resource_and_no_action_is_a_pattern(template: 
 
 
 def test_roles_are_those_of_the_functions_and_the_accounts_for_logs(template: Template) -> None:
-    account = only(of_type(template, "AWS::ApiGateway::Account"))
+    account = get_only_properties(find_resources(template, "AWS::ApiGateway::Account"))
 
-    assert of_type(template, "AWS::IAM::Role").keys() == {
+    assert find_resources(template, "AWS::IAM::Role").keys() == {
         find_role(template, "authorizer"),
         find_role(template, "websocket"),
         account["CloudWatchRoleArn"]["Fn::GetAtt"][0],
@@ -144,7 +151,7 @@ def test_roles_are_those_of_the_functions_and_the_accounts_for_logs(template: Te
 
 @pytest.mark.parametrize("target", ["authorizer", "websocket"])
 def test_function_has_no_managed_policy_and_its_role_is_for_lambda_only(template: Template, target: str) -> None:
-    role = of_type(template, "AWS::IAM::Role")[find_role(template, target)]["Properties"]
+    role = find_resources(template, "AWS::IAM::Role")[find_role(template, target)]["Properties"]
     (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
 
     assert role.keys() == {"AssumeRolePolicyDocument"}
@@ -157,12 +164,14 @@ def test_function_has_no_managed_policy_and_its_role_is_for_lambda_only(template
 
 def test_accounts_role_for_logs_has_only_the_policy_that_aws_provides_for_it(template: Template) -> None:
     """https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-logging.html"""
-    id_ = only(of_type(template, "AWS::ApiGateway::Account"))["CloudWatchRoleArn"]["Fn::GetAtt"][0]
-    role = of_type(template, "AWS::IAM::Role")[id_]["Properties"]
+    id_ = get_only_properties(find_resources(template, "AWS::ApiGateway::Account"))["CloudWatchRoleArn"]["Fn::GetAtt"][
+        0
+    ]
+    role = find_resources(template, "AWS::IAM::Role")[id_]["Properties"]
     (statement,) = role["AssumeRolePolicyDocument"]["Statement"]
 
     assert role.keys() == {"AssumeRolePolicyDocument", "ManagedPolicyArns"}
-    assert [text(arn).partition(":iam::")[2] for arn in role["ManagedPolicyArns"]] == [
+    assert [render(arn).partition(":iam::")[2] for arn in role["ManagedPolicyArns"]] == [
         "aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
     ]
     assert statement["Principal"] == {"Service": "apigateway.amazonaws.com"}
@@ -171,8 +180,8 @@ def test_accounts_role_for_logs_has_only_the_policy_that_aws_provides_for_it(tem
 
 def test_policies_only_allow_and_no_user_or_group_has_one(template: Template) -> None:
     """So the grants above are complete: there is no condition, no NotAction, no user and no group."""
-    policies = [policy["Properties"] for policy in of_type(template, "AWS::IAM::Policy").values()]
-    every = [*policies, only(of_type(template, "AWS::IAM::ManagedPolicy"))]
+    policies = [policy["Properties"] for policy in find_resources(template, "AWS::IAM::Policy").values()]
+    every = [*policies, get_only_properties(find_resources(template, "AWS::IAM::ManagedPolicy"))]
     statements = [statement for policy in every for statement in policy["PolicyDocument"]["Statement"]]
 
     assert {frozenset(policy) for policy in policies} == {frozenset({"PolicyDocument", "PolicyName", "Roles"})}

@@ -13,7 +13,7 @@ from cdk_nag import AwsSolutionsChecks
 from cfnlint.api import lint  # type: ignore[import-untyped]
 
 from infra.backend_stack import BackendStack
-from tests.fixtures.stack import EVERY_OPTION, stack, synthesized
+from tests.fixtures.stack import EVERY_OPTION, build_stack, synthesize_template
 
 OPTIONS = pytest.mark.parametrize("options", [{}, EVERY_OPTION], ids=["by default", "with every option"])
 
@@ -37,7 +37,7 @@ def run_cfn_lint(template: Mapping[str, Any]) -> set[str]:
 
 @OPTIONS
 def test_cdk_nag_finds_nothing(options: dict[str, Any]) -> None:
-    assert run_cdk_nag(stack(**options)) == set()
+    assert run_cdk_nag(build_stack(**options)) == set()
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def accepted(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @OPTIONS
 def test_stack_accepts_what_cdk_nag_would_find_and_no_more(accepted: dict[str, str], options: dict[str, Any]) -> None:
-    found = run_cdk_nag(stack(**options))
+    found = run_cdk_nag(build_stack(**options))
 
     assert {finding.partition(": ")[2] for finding in found} == accepted.keys()
     assert [finding for finding, reason in accepted.items() if len(reason.split()) < 8] == []
@@ -69,7 +69,7 @@ def test_everything_is_accepted_in_a_stack_of_a_known_account_too() -> None:
 
 
 def test_cdk_nag_finds_what_a_careless_change_would_add() -> None:
-    careless = stack()
+    careless = build_stack()
     policy = iam.PolicyStatement(actions=["dynamodb:*"], resources=["*"])
     role = iam.Role(careless, "Careless", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
     role.add_to_policy(policy)
@@ -82,11 +82,11 @@ def test_cdk_nag_finds_what_a_careless_change_would_add() -> None:
 
 @OPTIONS
 def test_cfn_lint_finds_nothing(options: dict[str, Any]) -> None:
-    assert run_cfn_lint(synthesized(**options).to_json()) == set()
+    assert run_cfn_lint(synthesize_template(**options).to_json()) == set()
 
 
 def test_cfn_lint_finds_what_cloudformation_would_refuse() -> None:
-    template = synthesized().to_json()
+    template = synthesize_template().to_json()
     (authorizer, *_) = [each for each in template["Resources"].values() if each["Type"] == "AWS::Lambda::Function"]
 
     authorizer["Properties"] |= {"MemorySize": 64, "Handlers": "authorizer.handler"}

@@ -10,7 +10,14 @@ import aws_cdk as cdk
 import pytest
 from aws_cdk.assertions import Template
 
-from tests.fixtures.stack import EVERY_OPTION, functions, of_type, only, synthesized, text
+from tests.fixtures.stack import (
+    EVERY_OPTION,
+    find_functions,
+    find_resources,
+    get_only_properties,
+    render,
+    synthesize_template,
+)
 
 Metric = tuple[str, str, str]  # namespace, name, dimensions
 
@@ -60,28 +67,28 @@ REFUSED_BY_CONNECT = ("WebSocketApi", "Refused", "FunctionName=websocket")
 
 @pytest.fixture(scope="module")
 def template() -> Template:
-    return synthesized()
+    return synthesize_template()
 
 
 @pytest.fixture(scope="module")
 def full_template() -> Template:
-    return synthesized(**EVERY_OPTION)
+    return synthesize_template(**EVERY_OPTION)
 
 
 def names_of_references(template: Template) -> dict[str, str]:
     """Return the name of each resource that dimensions refer to, by the text of the reference."""
-    (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
+    (api,) = find_resources(template, "AWS::ApiGatewayV2::Api")
     tables = {
         id_: "connections" if "GlobalSecondaryIndexes" in table["Properties"] else "slots"
-        for id_, table in of_type(template, "AWS::DynamoDB::Table").items()
+        for id_, table in find_resources(template, "AWS::DynamoDB::Table").items()
     }
-    targets = {function["id"]: target for target, function in functions(template).items()}
+    targets = {function["id"]: target for target, function in find_functions(template).items()}
     return {f"${{{id_}}}": name for id_, name in {api: "api", **tables, **targets}.items()}
 
 
 def series(template: Template, namespace: str, name: str, dimensions: dict[str, Any]) -> Metric:
     names = names_of_references(template)
-    values = {dimension: text(value) for dimension, value in dimensions.items()}
+    values = {dimension: render(value) for dimension, value in dimensions.items()}
     return namespace, name, " ".join(f"{each}={names.get(values[each], values[each])}" for each in sorted(values))
 
 
@@ -96,7 +103,7 @@ def test_saved_queries_read_all_logs_of_a_connection_in_the_order_of_time(templa
         "coalesce(apiRequestId, requestId) as apiGatewayRequestId, closeCode, connectionId, errorMessage"
     )
     order = "sort @timestamp asc\n| limit 1000"
-    queries = [each["Properties"] for each in of_type(template, "AWS::Logs::QueryDefinition").values()]
+    queries = [each["Properties"] for each in find_resources(template, "AWS::Logs::QueryDefinition").values()]
 
     assert [query["LogGroupNames"] for query in queries] == [log_groups, log_groups]
     assert {query["Name"]: query["QueryString"] for query in queries} == {
@@ -109,7 +116,7 @@ def test_saved_queries_read_all_logs_of_a_connection_in_the_order_of_time(templa
 
 def test_access_log_has_stable_names_for_what_api_gateway_documents(template: Template) -> None:
     """https://docs.aws.amazon.com/apigateway/latest/developerguide/websocket-api-logging.html"""
-    stage = only(of_type(template, "AWS::ApiGatewayV2::Stage"))
+    stage = get_only_properties(find_resources(template, "AWS::ApiGatewayV2::Stage"))
 
     assert json.loads(stage["AccessLogSettings"]["Format"]) == {
         "requestId": "$context.requestId",
@@ -138,7 +145,9 @@ def test_access_log_has_stable_names_for_what_api_gateway_documents(template: Te
 
 def dashboard_metrics(template: Template) -> dict[Metric, str]:
     """Return the statistic of each metric on the dashboard."""
-    body = json.loads(text(only(of_type(template, "AWS::CloudWatch::Dashboard"))["DashboardBody"]))
+    body = json.loads(
+        render(get_only_properties(find_resources(template, "AWS::CloudWatch::Dashboard"))["DashboardBody"])
+    )
     shown = {}
     for widget in body["widgets"]:
         for namespace, name, *rest in widget["properties"].get("metrics", []):
@@ -157,7 +166,7 @@ def dashboard_metrics(template: Template) -> dict[Metric, str]:
     ids=["by default", "with every option"],
 )
 def test_dashboard_shows_every_metric_and_no_other(options: dict[str, Any], metrics: set[Metric]) -> None:
-    assert dashboard_metrics(synthesized(**options)).keys() == metrics
+    assert dashboard_metrics(synthesize_template(**options)).keys() == metrics
 
 
 def test_dashboard_shows_a_ratio_of_refusals_the_slowest_calls_and_sums(template: Template) -> None:
@@ -173,10 +182,14 @@ def test_dashboard_shows_a_ratio_of_refusals_the_slowest_calls_and_sums(template
 
 
 def test_dashboard_shows_the_state_of_every_alarm(template: Template) -> None:
-    body = json.loads(text(only(of_type(template, "AWS::CloudWatch::Dashboard"))["DashboardBody"]))
+    body = json.loads(
+        render(get_only_properties(find_resources(template, "AWS::CloudWatch::Dashboard"))["DashboardBody"])
+    )
     (states,) = [widget for widget in body["widgets"] if widget["type"] == "alarm"]
 
-    assert states["properties"]["alarms"] == [f"${{{id_}.Arn}}" for id_ in of_type(template, "AWS::CloudWatch::Alarm")]
+    assert states["properties"]["alarms"] == [
+        f"${{{id_}.Arn}}" for id_ in find_resources(template, "AWS::CloudWatch::Alarm")
+    ]
 
 
 # Alarms
@@ -263,7 +276,7 @@ CALCULATED = {
 
 def alarms(template: Template) -> dict[str, dict[str, Any]]:
     """Return the alarms by the ids of their constructs."""
-    found = of_type(template, "AWS::CloudWatch::Alarm").items()
+    found = find_resources(template, "AWS::CloudWatch::Alarm").items()
     return {id_.removeprefix("OperationsAlarms")[:-8]: alarm["Properties"] for id_, alarm in found}
 
 
@@ -282,7 +295,7 @@ def anchor_of(alarm: dict[str, Any]) -> str:
     ids=["by default", "with every option"],
 )
 def test_alarms_on_a_metric(options: dict[str, Any], expected: dict[str, tuple[Any, ...]]) -> None:
-    template = synthesized(**options)
+    template = synthesize_template(**options)
 
     assert {
         id_: (
@@ -359,7 +372,7 @@ def test_every_section_of_the_guide_has_an_alarm(template: Template) -> None:
 def test_alarm_on_the_connection_rate_comes_before_throttle_and_quota(rate: int, threshold: int) -> None:
     throttle = cdk.aws_apigatewayv2.ThrottleSettings(rate_limit=rate, burst_limit=rate)
 
-    assert alarms(synthesized(throttle=throttle))["ConnectionRate"]["Threshold"] == threshold
+    assert alarms(synthesize_template(throttle=throttle))["ConnectionRate"]["Threshold"] == threshold
 
 
 # Mails
@@ -373,9 +386,9 @@ def test_alarms_have_no_action_without_an_address(template: Template) -> None:
 
 
 def test_every_alarm_is_sent_to_the_address(full_template: Template) -> None:
-    (topic,) = of_type(full_template, "AWS::SNS::Topic")
+    (topic,) = find_resources(full_template, "AWS::SNS::Topic")
 
-    assert only(of_type(full_template, "AWS::SNS::Subscription")) == {
+    assert get_only_properties(find_resources(full_template, "AWS::SNS::Subscription")) == {
         "TopicArn": {"Ref": topic},
         "Protocol": "email",
         "Endpoint": "operator@example.com",
@@ -385,9 +398,9 @@ def test_every_alarm_is_sent_to_the_address(full_template: Template) -> None:
 
 
 def test_only_the_alarms_may_publish_and_only_over_tls(full_template: Template) -> None:
-    (topic,) = of_type(full_template, "AWS::SNS::Topic")
-    policy = only(of_type(full_template, "AWS::SNS::TopicPolicy"))
-    arns = [{"Fn::GetAtt": [id_, "Arn"]} for id_ in of_type(full_template, "AWS::CloudWatch::Alarm")]
+    (topic,) = find_resources(full_template, "AWS::SNS::Topic")
+    policy = get_only_properties(find_resources(full_template, "AWS::SNS::TopicPolicy"))
+    arns = [{"Fn::GetAtt": [id_, "Arn"]} for id_ in find_resources(full_template, "AWS::CloudWatch::Alarm")]
     statements = policy["PolicyDocument"]["Statement"]
 
     assert policy["Topics"] == [{"Ref": topic}]

@@ -19,12 +19,12 @@ from tests.fixtures.stack import (
     CONTEXT,
     EVERY_OPTION,
     ORIGINS,
-    environment,
-    functions,
-    of_type,
-    only,
-    outputs_of,
-    synthesized,
+    find_functions,
+    find_resources,
+    get_only_properties,
+    read_environment,
+    read_outputs,
+    synthesize_template,
 )
 
 Synthesize = Callable[..., Template]
@@ -50,12 +50,12 @@ def synthesize_app(tmp_path_factory: pytest.TempPathFactory) -> Synthesize:
 
 def authorizers_options(template: Template) -> dict[str, str]:
     """Return the authorizer's variables, except those that say whose tokens to accept."""
-    variables = environment(template, "authorizer")
+    variables = read_environment(template, "authorizer")
     return {name: value for name, value in variables.items() if name not in {"USER_POOL_ID", "APP_CLIENT_ID"}}
 
 
 def page_config(template: Template) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads(outputs_of(template)["PageConfig"])
+    config: dict[str, Any] = json.loads(read_outputs(template)["PageConfig"])
     return config
 
 
@@ -66,10 +66,10 @@ def test_authorizer_only_checks_the_user_pool_and_the_client_by_default(
     synthesize_app: Synthesize,
 ) -> None:
     template = synthesize_app()
-    (user_pool,) = of_type(template, "AWS::Cognito::UserPool")
-    (client,) = of_type(template, "AWS::Cognito::UserPoolClient")
+    (user_pool,) = find_resources(template, "AWS::Cognito::UserPool")
+    (client,) = find_resources(template, "AWS::Cognito::UserPoolClient")
 
-    assert environment(template, "authorizer") == {
+    assert read_environment(template, "authorizer") == {
         "USER_POOL_ID": f"${{{user_pool}}}",
         "APP_CLIENT_ID": f"${{{client}}}",
         "CREDENTIAL_MODE": "querystring",
@@ -89,7 +89,7 @@ def test_gateway_and_authorizer_look_for_the_credential_in_the_same_place(
     synthesize_app: Synthesize, context: dict[str, Any], credential: str, identity_source: str
 ) -> None:
     template = synthesize_app(**context)
-    authorizer = only(of_type(template, "AWS::ApiGatewayV2::Authorizer"))
+    authorizer = get_only_properties(find_resources(template, "AWS::ApiGatewayV2::Authorizer"))
 
     assert authorizer["AuthorizerType"] == "REQUEST"
     assert authorizer["IdentitySource"] == [identity_source]
@@ -127,9 +127,9 @@ def test_required_group_reaches_the_authorizer(synthesize_app: Synthesize) -> No
 @pytest.mark.parametrize("value", [3, "3"], ids=["in cdk.json", "on the command line"])
 def test_connections_of_a_user_are_counted_in_a_table_of_their_own(synthesize_app: Synthesize, value: object) -> None:
     template = synthesize_app(maxConnectionsPerUser=value)
-    tables = of_type(template, "AWS::DynamoDB::Table")
+    tables = find_resources(template, "AWS::DynamoDB::Table")
     (users,) = [id_ for id_, table in tables.items() if "GlobalSecondaryIndexes" not in table["Properties"]]
-    variables = environment(template, "websocket")
+    variables = read_environment(template, "websocket")
 
     assert variables["MAX_CONNECTIONS_PER_USER"] == "3"
     assert variables["USER_TABLE_NAME"] == f"${{{users}}}" != variables["CONNECTION_TABLE_NAME"]
@@ -140,8 +140,8 @@ def test_connections_of_a_user_are_counted_in_a_table_of_their_own(synthesize_ap
 def test_connections_of_a_user_are_not_counted_by_default(synthesize_app: Synthesize) -> None:
     template = synthesize_app()
 
-    assert len(of_type(template, "AWS::DynamoDB::Table")) == 1
-    assert environment(template, "websocket").keys() == {"CONNECTION_TABLE_NAME", "CALLBACK_URL"}
+    assert len(find_resources(template, "AWS::DynamoDB::Table")) == 1
+    assert read_environment(template, "websocket").keys() == {"CONNECTION_TABLE_NAME", "CALLBACK_URL"}
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_connections_of_a_user_are_not_counted_by_default(synthesize_app: Synthe
 def test_nobody_can_sign_up_unless_the_context_allows_it(
     synthesize_app: Synthesize, context: dict[str, Any], *, only_by_an_administrator: bool
 ) -> None:
-    user_pool = only(of_type(synthesize_app(**context), "AWS::Cognito::UserPool"))
+    user_pool = get_only_properties(find_resources(synthesize_app(**context), "AWS::Cognito::UserPool"))
 
     assert user_pool["AdminCreateUserConfig"] == {"AllowAdminCreateUserOnly": only_by_an_administrator}
 
@@ -195,7 +195,7 @@ def test_page_config_has_the_settings_of_the_page(
     ids=["default", "retain", "destroy"],
 )
 def test_context_decides_what_is_kept(synthesize_app: Synthesize, context: dict[str, Any], policy: str) -> None:
-    (user_pool,) = of_type(synthesize_app(**context), "AWS::Cognito::UserPool").values()
+    (user_pool,) = find_resources(synthesize_app(**context), "AWS::Cognito::UserPool").values()
 
     assert user_pool["DeletionPolicy"] == policy
 
@@ -205,18 +205,20 @@ def test_context_can_leave_out_the_accounts_log_role(synthesize_app: Synthesize,
     """Values of `-c` on the CDK's command line are text."""
     template = synthesize_app(apiGatewayLogRole=no)
 
-    assert of_type(template, "AWS::ApiGateway::Account") == {}
+    assert find_resources(template, "AWS::ApiGateway::Account") == {}
 
 
 @pytest.mark.parametrize(("context", "plan"), [({}, "LITE"), ({"featurePlan": "essentials"}, "ESSENTIALS")])
 def test_context_chooses_the_user_pools_plan(synthesize_app: Synthesize, context: dict[str, Any], plan: str) -> None:
-    assert only(of_type(synthesize_app(**context), "AWS::Cognito::UserPool"))["UserPoolTier"] == plan
+    assert (
+        get_only_properties(find_resources(synthesize_app(**context), "AWS::Cognito::UserPool"))["UserPoolTier"] == plan
+    )
 
 
 def test_alarms_are_sent_to_the_address_of_the_context(synthesize_app: Synthesize) -> None:
     template = synthesize_app(alarmEmail="operator@example.com")
 
-    assert only(of_type(template, "AWS::SNS::Subscription"))["Endpoint"] == "operator@example.com"
+    assert get_only_properties(find_resources(template, "AWS::SNS::Subscription"))["Endpoint"] == "operator@example.com"
 
 
 def test_context_of_cdk_json_is_understood(synthesize_app: Synthesize) -> None:
@@ -319,7 +321,7 @@ def test_wrong_context_ends_the_app_with_key_value_and_rule(
 
 def test_limit_of_no_connections_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^max_connections_per_user is 0, it must be 1 or more$"):
-        synthesized(max_connections_per_user=0)
+        synthesize_template(max_connections_per_user=0)
 
 
 # How the functions read them
@@ -327,26 +329,26 @@ def test_limit_of_no_connections_is_refused() -> None:
 
 def test_downloads_of_keys_end_long_before_the_timeout_of_the_authorizer(imported_authorizer: ModuleType) -> None:
     """A download may wait for that of another thread, and Linux repeats a lost SYN after 1 s."""
-    timeout = functions(synthesized())["authorizer"]["Timeout"]
+    timeout = find_functions(synthesize_template())["authorizer"]["Timeout"]
 
     assert imported_authorizer.JWKS_REFRESH_SECONDS < imported_authorizer.JWKS_SECONDS <= timeout / 3
     assert 1 < imported_authorizer.JWKS_CONNECT_SECONDS < imported_authorizer.JWKS_SECONDS / 2
 
 
 def test_latency_alarm_is_above_a_download_of_keys_and_below_every_timeout(imported_authorizer: ModuleType) -> None:
-    template = synthesized()
+    template = synthesize_template()
     threshold = min(
         alarm["Properties"]["Threshold"] / 1000
-        for alarm in of_type(template, "AWS::CloudWatch::Alarm").values()
+        for alarm in find_resources(template, "AWS::CloudWatch::Alarm").values()
         if alarm["Properties"].get("MetricName") == "Duration"
     )
 
-    assert imported_authorizer.JWKS_SECONDS < threshold < functions(template)["authorizer"]["Timeout"]
-    assert functions(template)["authorizer"]["Timeout"] < Limits().integration_seconds
+    assert imported_authorizer.JWKS_SECONDS < threshold < find_functions(template)["authorizer"]["Timeout"]
+    assert find_functions(template)["authorizer"]["Timeout"] < Limits().integration_seconds
 
 
 def test_authorizer_understands_every_option(imported_authorizer: ModuleType) -> None:
-    variables = environment(synthesized(**EVERY_OPTION), "authorizer")
+    variables = read_environment(synthesize_template(**EVERY_OPTION), "authorizer")
 
     settings = imported_authorizer.Settings.read(variables | AUTHORIZER)
 
@@ -368,7 +370,7 @@ def test_authorizer_accepts_every_origin_that_the_stack_accepts(
         "https://443.example",
         "chrome-extension://abcdefghijklmnop",
     ]
-    variables = environment(synthesize_app(allowedOrigins=origins), "authorizer")
+    variables = read_environment(synthesize_app(allowedOrigins=origins), "authorizer")
 
     settings = imported_authorizer.Settings.read(variables | AUTHORIZER)
 
@@ -387,7 +389,7 @@ def test_origin_that_no_browser_writes_is_refused_by_the_stack_only(
 
 
 def test_websocket_function_understands_every_option(cold_start: ColdStart) -> None:
-    variables = environment(synthesized(**EVERY_OPTION), "websocket")
+    variables = read_environment(synthesize_template(**EVERY_OPTION), "websocket")
 
     websocket = cold_start("websocket", **variables | {"CALLBACK_URL": "https://api.invalid/prod"})
 

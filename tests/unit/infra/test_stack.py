@@ -16,7 +16,16 @@ from infra.bake import BakeTarget
 from local.apigateway.limits import Limits
 from tests.fixtures import ROOT
 from tests.fixtures.emulator import SETTINGS, TIMEOUTS
-from tests.fixtures.stack import EVERY_OPTION, functions, of_type, only, outputs_of, stack, synthesized, text
+from tests.fixtures.stack import (
+    EVERY_OPTION,
+    build_stack,
+    find_functions,
+    find_resources,
+    get_only_properties,
+    read_outputs,
+    render,
+    synthesize_template,
+)
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +36,7 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def template(assembly: Path) -> Template:
-    return Template.from_stack(stack(outdir=str(assembly)))
+    return Template.from_stack(build_stack(outdir=str(assembly)))
 
 
 # What runs
@@ -37,25 +46,25 @@ def template(assembly: Path) -> Template:
 def test_architecture_is_that_of_the_images(monkeypatch: pytest.MonkeyPatch, platform: str, architecture: str) -> None:
     monkeypatch.setattr("infra.bake.read_platform", lambda: platform)
 
-    template = Template.from_stack(stack())
+    template = Template.from_stack(build_stack())
 
     assert BakeTarget.read("authorizer").platform == platform
-    assert [function["Architectures"] for function in functions(template).values()] == [[architecture]] * 2
+    assert [function["Architectures"] for function in find_functions(template).values()] == [[architecture]] * 2
 
 
 def test_platform_that_lambda_does_not_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.bake.read_platform", lambda: "linux/riscv64")
 
     with pytest.raises(ValueError, match="Lambda"):
-        stack()
+        build_stack()
 
 
 @pytest.mark.parametrize("target", ["authorizer", "websocket"])
 def test_function_is_the_image_that_bake_builds_from_these_sources(template: Template, target: str) -> None:
-    function = functions(template)[target]
+    function = find_functions(template)[target]
 
     assert function["PackageType"] == "Image"
-    assert text(function["Code"]["ImageUri"]).endswith(f":{BakeTarget.read(target).source_hash}")
+    assert render(function["Code"]["ImageUri"]).endswith(f":{BakeTarget.read(target).source_hash}")
 
 
 def test_assets_name_no_path_of_this_machine(assembly: Path, template: Template) -> None:
@@ -72,8 +81,8 @@ def test_assets_name_no_path_of_this_machine(assembly: Path, template: Template)
 
 def test_only_connect_has_the_authorizer(template: Template) -> None:
     """API Gateway authorizes a WebSocket connection once, when it is opened."""
-    routes = [route["Properties"] for route in of_type(template, "AWS::ApiGatewayV2::Route").values()]
-    (authorizer,) = of_type(template, "AWS::ApiGatewayV2::Authorizer")
+    routes = [route["Properties"] for route in find_resources(template, "AWS::ApiGatewayV2::Route").values()]
+    (authorizer,) = find_resources(template, "AWS::ApiGatewayV2::Authorizer")
 
     assert {route["RouteKey"]: (route["AuthorizationType"], route.get("AuthorizerId")) for route in routes} == {
         "$connect": ("CUSTOM", {"Ref": authorizer}),
@@ -84,21 +93,21 @@ def test_only_connect_has_the_authorizer(template: Template) -> None:
 
 
 def test_authorizer_and_routes_each_call_their_own_function(template: Template) -> None:
-    authorizer = only(of_type(template, "AWS::ApiGatewayV2::Authorizer"))
-    integration = only(of_type(template, "AWS::ApiGatewayV2::Integration"))
-    ids = {target: function["id"] for target, function in functions(template).items()}
+    authorizer = get_only_properties(find_resources(template, "AWS::ApiGatewayV2::Authorizer"))
+    integration = get_only_properties(find_resources(template, "AWS::ApiGatewayV2::Integration"))
+    ids = {target: function["id"] for target, function in find_functions(template).items()}
 
-    assert f"${{{ids['authorizer']}.Arn}}" in text(authorizer["AuthorizerUri"])
-    assert f"${{{ids['websocket']}.Arn}}" in text(integration["IntegrationUri"])
+    assert f"${{{ids['authorizer']}.Arn}}" in render(authorizer["AuthorizerUri"])
+    assert f"${{{ids['websocket']}.Arn}}" in render(integration["IntegrationUri"])
 
 
 def test_functions_may_be_called_by_this_api_only(template: Template) -> None:
-    (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
-    (authorizer,) = of_type(template, "AWS::ApiGatewayV2::Authorizer")
-    permissions = [each["Properties"] for each in of_type(template, "AWS::Lambda::Permission").values()]
+    (api,) = find_resources(template, "AWS::ApiGatewayV2::Api")
+    (authorizer,) = find_resources(template, "AWS::ApiGatewayV2::Authorizer")
+    permissions = [each["Properties"] for each in find_resources(template, "AWS::Lambda::Permission").values()]
 
     assert {permission["Principal"] for permission in permissions} == {"apigateway.amazonaws.com"}
-    assert {text(permission["SourceArn"]).rpartition(f"${{{api}}}/")[2] for permission in permissions} == {
+    assert {render(permission["SourceArn"]).rpartition(f"${{{api}}}/")[2] for permission in permissions} == {
         f"authorizers/${{{authorizer}}}",
         "*$connect",
         "*$disconnect",
@@ -111,7 +120,7 @@ def test_functions_may_be_called_by_this_api_only(template: Template) -> None:
 
 
 def test_users_sign_in_by_srp_from_a_page_without_secrets(template: Template) -> None:
-    client = only(of_type(template, "AWS::Cognito::UserPoolClient"))
+    client = get_only_properties(find_resources(template, "AWS::Cognito::UserPoolClient"))
 
     assert set(client["ExplicitAuthFlows"]) == {"ALLOW_USER_SRP_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"}
     assert "GenerateSecret" not in client
@@ -119,14 +128,14 @@ def test_users_sign_in_by_srp_from_a_page_without_secrets(template: Template) ->
 
 
 def test_nobody_learns_from_a_refusal_who_is_a_user(template: Template) -> None:
-    client = only(of_type(template, "AWS::Cognito::UserPoolClient"))
+    client = get_only_properties(find_resources(template, "AWS::Cognito::UserPoolClient"))
 
     assert client["PreventUserExistenceErrors"] == "ENABLED"
 
 
 def test_tokens_last_an_hour_and_can_be_renewed_for_a_month(template: Template) -> None:
     """The functions serve no message after the token's expiry."""
-    client = only(of_type(template, "AWS::Cognito::UserPoolClient"))
+    client = get_only_properties(find_resources(template, "AWS::Cognito::UserPoolClient"))
 
     minutes = {"IdToken": "minutes", "AccessToken": "minutes", "RefreshToken": "minutes"}
     assert client["TokenValidityUnits"] == minutes
@@ -136,7 +145,7 @@ def test_tokens_last_an_hour_and_can_be_renewed_for_a_month(template: Template) 
 
 
 def test_passwords_are_long_and_of_every_kind_of_character(template: Template) -> None:
-    policies = only(of_type(template, "AWS::Cognito::UserPool"))["Policies"]
+    policies = get_only_properties(find_resources(template, "AWS::Cognito::UserPool"))["Policies"]
 
     assert policies == {
         "PasswordPolicy": {
@@ -151,7 +160,7 @@ def test_passwords_are_long_and_of_every_kind_of_character(template: Template) -
 
 
 def test_user_is_an_email_address_that_was_verified(template: Template) -> None:
-    user_pool = only(of_type(template, "AWS::Cognito::UserPool"))
+    user_pool = get_only_properties(find_resources(template, "AWS::Cognito::UserPool"))
 
     assert user_pool["UsernameAttributes"] == ["email"]
     assert user_pool["UsernameConfiguration"] == {"CaseSensitive": False}
@@ -163,14 +172,14 @@ def test_user_is_an_email_address_that_was_verified(template: Template) -> None:
 
 
 def test_rows_of_both_tables_expire_at_removed_at() -> None:
-    tables = of_type(synthesized(**EVERY_OPTION), "AWS::DynamoDB::Table").values()
+    tables = find_resources(synthesize_template(**EVERY_OPTION), "AWS::DynamoDB::Table").values()
 
     expires = {"AttributeName": "removedAt", "Enabled": True}
     assert [table["Properties"]["TimeToLiveSpecification"] for table in tables] == [expires, expires]
 
 
 def test_connections_of_a_user_can_be_found(template: Template) -> None:
-    table = only(of_type(template, "AWS::DynamoDB::Table"))
+    table = get_only_properties(find_resources(template, "AWS::DynamoDB::Table"))
     (index,) = table["GlobalSecondaryIndexes"]
 
     assert table["KeySchema"] == [{"AttributeName": "connectionId", "KeyType": "HASH"}]
@@ -179,7 +188,7 @@ def test_connections_of_a_user_can_be_found(template: Template) -> None:
 
 
 def test_every_log_is_kept_for_a_month(template: Template) -> None:
-    groups = of_type(template, "AWS::Logs::LogGroup").values()
+    groups = find_resources(template, "AWS::Logs::LogGroup").values()
 
     assert [group["Properties"]["RetentionInDays"] for group in groups] == [30, 30, 30]
 
@@ -196,60 +205,62 @@ def test_every_log_is_kept_for_a_month(template: Template) -> None:
 def test_users_and_logs_are_kept_unless_asked_otherwise(
     argument: dict[str, Any], on_delete: str, on_replacement: str
 ) -> None:
-    template = synthesized(**EVERY_OPTION, **argument)
+    template = synthesize_template(**EVERY_OPTION, **argument)
 
     for type_ in ("AWS::Cognito::UserPool", "AWS::Logs::LogGroup"):
-        for resource in of_type(template, type_).values():
+        for resource in find_resources(template, type_).values():
             assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == (on_delete, on_replacement)
-    protection = only(of_type(template, "AWS::Cognito::UserPool")).get("DeletionProtection", "INACTIVE")
+    protection = get_only_properties(find_resources(template, "AWS::Cognito::UserPool")).get(
+        "DeletionProtection", "INACTIVE"
+    )
     assert protection == ("INACTIVE" if argument else "ACTIVE")
 
 
 def test_tables_are_deleted_with_the_api() -> None:
-    tables = of_type(synthesized(**EVERY_OPTION), "AWS::DynamoDB::Table").values()
+    tables = find_resources(synthesize_template(**EVERY_OPTION), "AWS::DynamoDB::Table").values()
 
     assert [(each["DeletionPolicy"], each["UpdateReplacePolicy"]) for each in tables] == [("Delete", "Delete")] * 2
 
 
 def test_stage_is_not_live_before_its_routes(template: Template) -> None:
     """Without `$connect` or its authorizer, everybody could connect."""
-    (stage,) = of_type(template, "AWS::ApiGatewayV2::Stage").values()
+    (stage,) = find_resources(template, "AWS::ApiGatewayV2::Stage").values()
     parts = ("Route", "Integration", "Authorizer")
-    expected = {id_ for part in parts for id_ in of_type(template, f"AWS::ApiGatewayV2::{part}")}
+    expected = {id_ for part in parts for id_ in find_resources(template, f"AWS::ApiGatewayV2::{part}")}
 
-    assert len(of_type(template, "AWS::ApiGatewayV2::Route")) == 4
+    assert len(find_resources(template, "AWS::ApiGatewayV2::Route")) == 4
     assert expected <= set(stage["DependsOn"])
 
 
 def test_accounts_log_role_outlives_the_stack() -> None:
     """It is a setting of the account that other APIs may need."""
-    template = synthesized(removal_policy=cdk.RemovalPolicy.DESTROY)
-    (account,) = of_type(template, "AWS::ApiGateway::Account").values()
+    template = synthesize_template(removal_policy=cdk.RemovalPolicy.DESTROY)
+    (account,) = find_resources(template, "AWS::ApiGateway::Account").values()
     role = account["Properties"]["CloudWatchRoleArn"]["Fn::GetAtt"][0]
 
     assert account["DeletionPolicy"] == "Retain"
-    assert of_type(template, "AWS::IAM::Role")[role]["DeletionPolicy"] == "Retain"
+    assert find_resources(template, "AWS::IAM::Role")[role]["DeletionPolicy"] == "Retain"
 
 
 def test_stage_waits_for_the_accounts_log_role(template: Template) -> None:
     """A stage with an access log is refused in an account without that role."""
-    (stage,) = of_type(template, "AWS::ApiGatewayV2::Stage").values()
+    (stage,) = find_resources(template, "AWS::ApiGatewayV2::Stage").values()
 
-    assert of_type(template, "AWS::ApiGateway::Account").keys() <= set(stage["DependsOn"])
+    assert find_resources(template, "AWS::ApiGateway::Account").keys() <= set(stage["DependsOn"])
 
 
 def test_accounts_log_role_can_be_left_out() -> None:
-    template = synthesized(log_role=False)
+    template = synthesize_template(log_role=False)
 
-    assert of_type(template, "AWS::ApiGateway::Account") == {}
-    assert len(of_type(template, "AWS::IAM::Role")) == 2
+    assert find_resources(template, "AWS::ApiGateway::Account") == {}
+    assert len(find_resources(template, "AWS::IAM::Role")) == 2
 
 
 # What can be seen
 
 
 def test_functions_log_json_and_trace(template: Template) -> None:
-    for function in functions(template).values():
+    for function in find_functions(template).values():
         assert function["LoggingConfig"]["LogFormat"] == "JSON"
         assert function["LoggingConfig"]["ApplicationLogLevel"] == "INFO"
         assert function["LoggingConfig"]["SystemLogLevel"] == "WARN"
@@ -258,7 +269,7 @@ def test_functions_log_json_and_trace(template: Template) -> None:
 
 def test_access_log_leaves_out_the_query_string_and_the_headers(template: Template) -> None:
     """The query string contains the token, and any header may contain it."""
-    stage = only(of_type(template, "AWS::ApiGatewayV2::Stage"))
+    stage = get_only_properties(find_resources(template, "AWS::ApiGatewayV2::Stage"))
     logged = json.loads(stage["AccessLogSettings"]["Format"]).values()
 
     assert "$context.connectionId" in logged
@@ -267,16 +278,16 @@ def test_access_log_leaves_out_the_query_string_and_the_headers(template: Templa
 
 
 def test_stage_logs_access_to_a_group_of_the_stack(template: Template) -> None:
-    stage = only(of_type(template, "AWS::ApiGatewayV2::Stage"))
+    stage = get_only_properties(find_resources(template, "AWS::ApiGatewayV2::Stage"))
 
-    arn = text(stage["AccessLogSettings"]["DestinationArn"])
-    names = [f"${{{id_}}}" for id_ in of_type(template, "AWS::Logs::LogGroup")]
+    arn = render(stage["AccessLogSettings"]["DestinationArn"])
+    names = [f"${{{id_}}}" for id_ in find_resources(template, "AWS::Logs::LogGroup")]
     account = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}"
     assert arn in [f"{account}:log-group:{name}" for name in names]  # API Gateway stores it without `:*`
 
 
 def test_tests_behind_the_emulator_have_the_functions_memory_and_timeouts(template: Template) -> None:
-    found = functions(template)
+    found = find_functions(template)
 
     assert {name: function["Timeout"] for name, function in found.items()} == TIMEOUTS
     assert {str(function["MemorySize"]) for function in found.values()} == {SETTINGS["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]}
@@ -284,29 +295,29 @@ def test_tests_behind_the_emulator_have_the_functions_memory_and_timeouts(templa
 
 def test_websocket_function_has_the_time_that_api_gateway_waits_for_it(template: Template) -> None:
     """https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html"""
-    assert functions(template)["websocket"]["Timeout"] == Limits().integration_seconds
+    assert find_functions(template)["websocket"]["Timeout"] == Limits().integration_seconds
 
 
 def test_stage_is_deployed_automatically(template: Template) -> None:
-    assert only(of_type(template, "AWS::ApiGatewayV2::Stage"))["AutoDeploy"] is True
+    assert get_only_properties(find_resources(template, "AWS::ApiGatewayV2::Stage"))["AutoDeploy"] is True
 
 
 def test_stage_neither_logs_messages_nor_measures_each_route(template: Template) -> None:
     """Data tracing and execution logs would contain messages and tokens. Metrics of each route cost money."""
-    route_settings = only(of_type(template, "AWS::ApiGatewayV2::Stage"))["DefaultRouteSettings"]
+    route_settings = get_only_properties(find_resources(template, "AWS::ApiGatewayV2::Stage"))["DefaultRouteSettings"]
 
     assert route_settings == {"ThrottlingRateLimit": 500, "ThrottlingBurstLimit": 1000}
 
 
 def test_throttle_is_an_argument() -> None:
-    template = synthesized(throttle=cdk.aws_apigatewayv2.ThrottleSettings(rate_limit=5, burst_limit=10))
+    template = synthesize_template(throttle=cdk.aws_apigatewayv2.ThrottleSettings(rate_limit=5, burst_limit=10))
 
-    settings = only(of_type(template, "AWS::ApiGatewayV2::Stage"))["DefaultRouteSettings"]
+    settings = get_only_properties(find_resources(template, "AWS::ApiGatewayV2::Stage"))["DefaultRouteSettings"]
     assert settings == {"ThrottlingRateLimit": 5, "ThrottlingBurstLimit": 10}
 
 
 def test_nothing_has_a_name_that_a_second_stack_would_collide_with() -> None:
-    template = synthesized(**EVERY_OPTION)
+    template = synthesize_template(**EVERY_OPTION)
     names = {
         "AlarmName",
         "DashboardName",
@@ -321,18 +332,20 @@ def test_nothing_has_a_name_that_a_second_stack_would_collide_with() -> None:
     resources = template.to_json()["Resources"]
 
     named = {id_: names & resource.get("Properties", {}).keys() for id_, resource in resources.items()}
-    assert {id_ for id_ in named if named[id_] and id_ not in of_type(template, "AWS::Lambda::Permission")} == set()
+    assert {
+        id_ for id_ in named if named[id_] and id_ not in find_resources(template, "AWS::Lambda::Permission")
+    } == set()
 
 
 def test_outputs_have_all_that_clients_and_operators_need(template: Template) -> None:
-    outputs = outputs_of(template)
-    (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
-    (user_pool,) = of_type(template, "AWS::Cognito::UserPool")
-    (client,) = of_type(template, "AWS::Cognito::UserPoolClient")
-    (table,) = of_type(template, "AWS::DynamoDB::Table")
-    (dashboard,) = of_type(template, "AWS::CloudWatch::Dashboard")
-    (policy,) = of_type(template, "AWS::IAM::ManagedPolicy")
-    stage = only(of_type(template, "AWS::ApiGatewayV2::Stage"))
+    outputs = read_outputs(template)
+    (api,) = find_resources(template, "AWS::ApiGatewayV2::Api")
+    (user_pool,) = find_resources(template, "AWS::Cognito::UserPool")
+    (client,) = find_resources(template, "AWS::Cognito::UserPoolClient")
+    (table,) = find_resources(template, "AWS::DynamoDB::Table")
+    (dashboard,) = find_resources(template, "AWS::CloudWatch::Dashboard")
+    (policy,) = find_resources(template, "AWS::IAM::ManagedPolicy")
+    stage = get_only_properties(find_resources(template, "AWS::ApiGatewayV2::Stage"))
     host = f"${{{api}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}"
 
     assert {name: value for name, value in outputs.items() if name != "PageConfig"} == {
@@ -342,16 +355,16 @@ def test_outputs_have_all_that_clients_and_operators_need(template: Template) ->
         "WebSocketEndpoint": f"wss://{host}/prod",
         "CallbackUrl": f"https://{host}/prod",
         "ConnectionTableName": f"${{{table}}}",
-        "AuthorizerLogGroup": text(functions(template)["authorizer"]["LoggingConfig"]["LogGroup"]),
-        "WebSocketLogGroup": text(functions(template)["websocket"]["LoggingConfig"]["LogGroup"]),
-        "AccessLogGroup": text(stage["AccessLogSettings"]["DestinationArn"]).rpartition(":")[2],
+        "AuthorizerLogGroup": render(find_functions(template)["authorizer"]["LoggingConfig"]["LogGroup"]),
+        "WebSocketLogGroup": render(find_functions(template)["websocket"]["LoggingConfig"]["LogGroup"]),
+        "AccessLogGroup": render(stage["AccessLogSettings"]["DestinationArn"]).rpartition(":")[2],
         "DashboardName": f"${{{dashboard}}}",
         "OperatorPolicyArn": f"${{{policy}}}",
     }
 
 
 def test_page_config_is_json_with_the_settings_of_the_page(template: Template) -> None:
-    outputs = outputs_of(template)
+    outputs = read_outputs(template)
 
     assert json.loads(outputs["PageConfig"]) == {
         "userPoolId": outputs["UserPoolId"],
@@ -379,15 +392,15 @@ def test_page_shows_the_password_policy_of_the_user_pool(
     )
     monkeypatch.setattr(auth, "PASSWORD_POLICY", weaker)
 
-    template = Template.from_stack(stack())
+    template = Template.from_stack(build_stack())
 
-    policy = only(of_type(template, "AWS::Cognito::UserPool"))["Policies"]["PasswordPolicy"]
-    shown = json.loads(outputs_of(template)["PageConfig"])["passwordPolicy"]
+    policy = get_only_properties(find_resources(template, "AWS::Cognito::UserPool"))["Policies"]["PasswordPolicy"]
+    shown = json.loads(read_outputs(template)["PageConfig"])["passwordPolicy"]
     assert shown == {name[0].lower() + name[1:]: value for name, value in policy.items()}
 
 
 def test_websocket_function_posts_to_the_url_of_the_outputs(template: Template) -> None:
-    variables = functions(template)["websocket"]["Environment"]["Variables"]
+    variables = find_functions(template)["websocket"]["Environment"]["Variables"]
     outputs = template.to_json()["Outputs"]
 
     assert variables == {

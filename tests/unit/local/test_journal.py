@@ -20,7 +20,16 @@ from local.journal import MAX_FACT_CHARACTERS, ConnectionRecord, Entry, Journal
 from local.lambda_.invocation import Invocation
 from local.masking import Mask
 from tests.fixtures.apis import OUR_ROUTES, allow, api
-from tests.fixtures.gateway import HANDSHAKE, PATIENCE_SECONDS, Dial, Gateway, Serve, closed, received, refused
+from tests.fixtures.gateway import (
+    HANDSHAKE,
+    PATIENCE_SECONDS,
+    Dial,
+    Gateway,
+    Serve,
+    get_refusal_status,
+    receive,
+    wait_until_closed,
+)
 
 ID_TOKEN = "route.request.querystring.idToken"
 ADA, BOB, EVE = "AAAAAAAAAAAAAAA=", "BBBBBBBBBBBBBBA=", "EEEEEEEEEEEEEEE="
@@ -298,7 +307,7 @@ async def test_handshake_and_messages_are_recorded_in_order(serve: Serve, journa
 
     async with await gateway.connect("?idToken=abc") as peer:
         await peer.send("hello")
-        await received(peer)
+        await receive(peer)
     summary = await the_connection(journal)
 
     assert kinds(journal, summary["id"]) == ["handshake", "decision", "message", "frame", "end"]
@@ -308,7 +317,7 @@ async def test_handshake_and_messages_are_recorded_in_order(serve: Serve, journa
     assert message.items() >= {"routeKey": "$default", "body": "hello", "result": "ok"}.items()
     assert frame == {"body": "back", "from": "route"}
     assert end == {"code": 1000, "reason": "", "cause": "client"}
-    context = (await gateway.functions.event("$default"))["requestContext"]
+    context = (await gateway.functions.wait_for_event("$default"))["requestContext"]
     assert journal.get_timeline(summary["id"])[2]["keys"] == [summary["id"], context["requestId"]]
     counted = {name: summary[name] for name in ("userId", "status", "cause", "messages", "errors")}
     assert counted == {"userId": "ada", "status": 101, "cause": "client", "messages": 1, "errors": 0}
@@ -346,7 +355,7 @@ async def test_refused_handshake_is_recorded_with_its_reason(
     gateway = await serve(api(*OUR_ROUTES, identity_sources=(ID_TOKEN,)), journal=journal)
     gateway.functions.behaviour |= behaviour
 
-    status = await refused(gateway, query)
+    status = await get_refusal_status(gateway, query)
 
     summary = await the_connection(journal)
     (decision,) = find(journal, summary["id"], "decision")
@@ -372,7 +381,7 @@ async def test_message_that_fails_is_recorded_with_its_frame_and_reason(
 
     async with await gateway.connect() as peer:
         await peer.send("hello")
-        await received(peer)
+        await receive(peer)
     summary = await the_connection(journal)
 
     (message,), (frame,) = (find(journal, summary["id"], kind) for kind in ("message", "frame"))
@@ -384,7 +393,7 @@ async def test_message_that_fails_is_recorded_with_its_frame_and_reason(
 async def test_invocation_without_a_permission_is_recorded(serve: Serve, journal: Journal) -> None:
     gateway = await serve(api(*OUR_ROUTES, permissions=frozenset()), journal=journal)
 
-    assert await refused(gateway) == 500
+    assert await get_refusal_status(gateway) == 500
 
     (invocation,) = find(journal, (await the_connection(journal))["id"], "invocation")
     assert (
@@ -410,12 +419,12 @@ async def test_calls_of_connections_are_recorded_with_their_caller(
     gateway_with_journal: Gateway, journal: Journal
 ) -> None:
     gateway = gateway_with_journal
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
 
     await asyncio.to_thread(gateway.management.post_to_connection, ConnectionId=connection_id, Data=b"news")
     await asyncio.to_thread(gateway.management.get_connection, ConnectionId=connection_id)
     await asyncio.to_thread(gateway.management.delete_connection, ConnectionId=connection_id)
-    await closed(peer)
+    await wait_until_closed(peer)
     await the_connection(journal)
 
     calls = find(journal, connection_id, "management")
@@ -480,7 +489,7 @@ async def test_end_is_recorded_with_its_cause(
     expected: tuple[str, int],
 ) -> None:
     gateway = await serve(limits=limits, journal=journal)
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
 
     await end(gateway, peer, connection_id)
 
@@ -517,7 +526,7 @@ async def test_throttled_handshake_and_unknown_path_are_recorded_with_a_reason(s
     journal.listeners.append(listen)
     gateway = await serve(limits=Limits(new_connections=Throttle(rate=0.001, burst=0.5)), journal=journal)
 
-    assert await refused(gateway) == 429
+    assert await get_refusal_status(gateway) == 429
     with pytest.raises(InvalidStatus):
         await gateway.connect("/other")
 

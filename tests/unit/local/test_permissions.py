@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from local.aws.iam import Iam, Role, Session, Statement
 from local.ids import make_id
 from tests.fixtures.apis import AUTHORIZER_ARN, OUR_ROUTES, WEBSOCKET_ARN, api
-from tests.fixtures.gateway import Dial, Gateway, Serve, received, refused, request
+from tests.fixtures.gateway import Dial, Gateway, Serve, get_refusal_status, receive, request
 
 API_ARN = "arn:aws:execute-api:us-east-1:000000000000:localapi00"
 CONNECT = (WEBSOCKET_ARN, f"{API_ARN}/*$connect")
@@ -33,7 +33,7 @@ async def permitted(serve: Serve, *permissions: tuple[str, str], iam: Iam | None
 async def test_authorizer_without_a_permission_means_500_and_advice(serve: Serve) -> None:
     gateway = await permitted(serve, CONNECT)
 
-    assert await refused(gateway) == 500
+    assert await get_refusal_status(gateway) == 500
     assert gateway.functions.invoked == []
     assert list(gateway.server.iam.advice) == [
         f"API Gateway may not invoke authorizer: add an AWS::Lambda::Permission with SourceArn {ASK[1]}"
@@ -43,7 +43,7 @@ async def test_authorizer_without_a_permission_means_500_and_advice(serve: Serve
 async def test_connect_route_without_a_permission_means_500_and_advice(serve: Serve) -> None:
     gateway = await permitted(serve, ASK)
 
-    assert await refused(gateway) == 500
+    assert await get_refusal_status(gateway) == 500
     assert gateway.functions.invoked == ["authorizer"]
     (advice,) = gateway.server.iam.advice
     assert advice.endswith(f"add an AWS::Lambda::Permission with SourceArn {API_ARN}/prod/$connect")
@@ -55,7 +55,7 @@ async def test_message_without_a_permission_is_an_error_and_gives_advice(serve: 
 
     for _ in range(2):
         await peer.send("hello")
-        assert (await received(peer)).startswith('{"message": "Internal server error", "connectionId":"')
+        assert (await receive(peer)).startswith('{"message": "Internal server error", "connectionId":"')
 
     (advice,) = gateway.server.iam.advice
     assert advice == (
@@ -80,7 +80,7 @@ async def test_permission_may_cover_every_route(serve: Serve) -> None:
     peer = await gateway.connect()
 
     await peer.send("hello")
-    await gateway.functions.event("$default")
+    await gateway.functions.wait_for_event("$default")
 
     assert list(gateway.server.iam.advice) == []
 
@@ -90,7 +90,7 @@ async def test_permissions_are_not_checked_if_iam_is_not_enforced(serve: Serve) 
     peer = await gateway.connect()
 
     await peer.send("hello")
-    await gateway.functions.event("$default")
+    await gateway.functions.wait_for_event("$default")
 
     assert gateway.functions.invoked == ["authorizer", "$connect", "$default"]
 
@@ -130,11 +130,11 @@ async def call(gateway: Gateway, session: Session, operation: str, connection_id
 
 
 async def test_function_may_make_a_call_that_its_role_allows(managed: Gateway, iam: Iam) -> None:
-    peer, connection_id = await managed.connected()
+    peer, connection_id = await managed.connect_with_id()
 
     await call(managed, function(iam, POST), "post_to_connection", connection_id, Data=b"hello")
 
-    assert await received(peer) == "hello"
+    assert await receive(peer) == "hello"
     assert list(iam.unused_grants(["execute-api"])) == []
 
 
@@ -142,7 +142,7 @@ async def test_function_may_make_a_call_that_its_role_allows(managed: Gateway, i
 async def test_function_may_not_make_a_call_that_its_role_does_not_allow(
     managed: Gateway, iam: Iam, operation: str, method: str
 ) -> None:
-    _, connection_id = await managed.connected()
+    _, connection_id = await managed.connect_with_id()
 
     with pytest.raises(ClientError, match="AccessDeniedException") as error:
         await call(managed, function(iam, POST), operation, connection_id)
@@ -155,7 +155,7 @@ async def test_function_may_not_make_a_call_that_its_role_does_not_allow(
 
 async def test_refusal_has_the_message_of_aws(managed: Gateway, iam: Iam, dial: Dial) -> None:
     """The account is masked and the connection id is a placeholder, as captured from AWS."""
-    _, connection_id = await managed.connected()
+    _, connection_id = await managed.connect_with_id()
     session = function(iam)
     caller = Credentials(session.access_key_id, session.secret_access_key, session.session_token)
 
@@ -169,7 +169,7 @@ async def test_refusal_has_the_message_of_aws(managed: Gateway, iam: Iam, dial: 
 
 
 async def test_unknown_access_key_is_refused(managed: Gateway, dial: Dial) -> None:
-    _, connection_id = await managed.connected()
+    _, connection_id = await managed.connect_with_id()
     nobody = Credentials("AKIDEXAMPLE", "secret")
 
     status, headers, _ = await request(dial, managed, f"GET /prod/@connections/{connection_id}", caller=nobody)
@@ -178,7 +178,7 @@ async def test_unknown_access_key_is_refused(managed: Gateway, dial: Dial) -> No
 
 
 async def test_refusal_does_not_tell_whether_the_connection_exists(managed: Gateway, iam: Iam) -> None:
-    _, connection_id = await managed.connected()
+    _, connection_id = await managed.connect_with_id()
 
     for each in (connection_id, make_id(), "not-an-id"):
         with pytest.raises(ClientError, match="AccessDeniedException"):
@@ -188,8 +188,8 @@ async def test_refusal_does_not_tell_whether_the_connection_exists(managed: Gate
 async def test_every_function_may_post_if_iam_is_not_enforced(serve: Serve) -> None:
     iam = Iam(enforced=False)
     gateway = await serve(iam=iam)
-    peer, connection_id = await gateway.connected()
+    peer, connection_id = await gateway.connect_with_id()
 
     await call(gateway, function(iam), "post_to_connection", connection_id, Data=b"hello")
 
-    assert await received(peer) == "hello"
+    assert await receive(peer) == "hello"

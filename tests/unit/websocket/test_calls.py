@@ -20,7 +20,7 @@ from benchmarks.user_pool import SUB
 from tests.fixtures.events import CONNECTION_ID, Event, load_event
 from tests.fixtures.functions import WEBSOCKET, ColdStart
 from tests.fixtures.network import Answer, LoopbackServer, free_port
-from tests.fixtures.stack import EVERY_OPTION, functions, synthesized
+from tests.fixtures.stack import EVERY_OPTION, find_functions, synthesize_template
 
 Output = dict[str, Any]
 
@@ -111,7 +111,7 @@ def longest_seconds(client: Any) -> float:
 
 def test_longest_route_ends_before_the_timeout_of_the_function(cold_start: ColdStart) -> None:
     websocket = cold_start("websocket", **WEBSOCKET, **LIMITED)
-    timeout = functions(synthesized(**EVERY_OPTION))["websocket"]["Timeout"]
+    timeout = find_functions(synthesize_template(**EVERY_OPTION))["websocket"]["Timeout"]
 
     sequences = [calls for event in ROUTES.values() for calls in all_call_sequences(websocket, event)]
 

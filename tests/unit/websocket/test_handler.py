@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from benchmarks.user_pool import SUB
-from tests.fixtures.events import CONNECTION_ID, EventFactory, with_headers
+from tests.fixtures.events import CONNECTION_ID, EventFactory, add_headers
 from tests.fixtures.functions import CALLBACK_URL, NOW, WEBSOCKET, ColdStart
 
 TWO_HOURS = 7200
@@ -111,7 +111,7 @@ def test_supported_subprotocol_is_selected_and_no_other_is_sent_back(
 ) -> None:
     table.add_response("put_item", {})
 
-    answer = websocket.handler(with_headers(connect_event(), (name, offer)), None)
+    answer = websocket.handler(add_headers(connect_event(), (name, offer)), None)
 
     assert answer == {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "echo.v1"}}
 
@@ -122,7 +122,7 @@ def test_supported_subprotocol_is_selected_and_no_other_is_sent_back(
 def test_offer_of_unknown_subprotocols_only_is_a_bad_request_and_not_stored(
     websocket: ModuleType, table: Stubber, connect_event: EventFactory, offer: str
 ) -> None:
-    answer = websocket.handler(with_headers(connect_event(), (HEADER, offer)), None)
+    answer = websocket.handler(add_headers(connect_event(), (HEADER, offer)), None)
 
     assert (answer["statusCode"], json.loads(answer["body"])) == (400, {"message": "Offer the subprotocol echo.v1."})
     assert "headers" not in answer
@@ -134,7 +134,7 @@ def test_subprotocols_may_be_offered_in_several_lines(
 ) -> None:
     """RFC 6455 section 11.3.4."""
     table.add_response("put_item", {})
-    event = with_headers(connect_event(), *(("Sec-WebSocket-Protocol", offer) for offer in offers))
+    event = add_headers(connect_event(), *(("Sec-WebSocket-Protocol", offer) for offer in offers))
 
     assert websocket.handler(event, None)["headers"] == {"Sec-WebSocket-Protocol": "echo.v1"}
 
@@ -304,7 +304,7 @@ def test_no_log_record_holds_a_token(
     event = connect_event()
 
     for offer in (f"echo.v1, {TOKEN}", TOKEN):
-        websocket.handler(with_headers(event, (HEADER, offer)), None)
+        websocket.handler(add_headers(event, (HEADER, offer)), None)
 
     logged = repr([vars(record) for record in caplog.records])
     assert [message for message in ("connected", "connection rejected") if message not in logged] == []

@@ -13,7 +13,7 @@ from botocore.stub import Stubber
 
 from benchmarks.user_pool import SUB
 from tests.fixtures.emf import NO_METRICS, Line, Metrics, drop_metrics, read_lines, read_metrics
-from tests.fixtures.events import CONNECTION_ID, Event, load_event, with_headers
+from tests.fixtures.events import CONNECTION_ID, Event, add_headers, load_event
 from tests.fixtures.functions import NOW
 
 Lines = Callable[[], list[Line]]
@@ -55,7 +55,7 @@ def test_connected(websocket: ModuleType, table: Stubber, lines: Lines) -> None:
 
 
 def refuse_subprotocol(event: Event, table: Stubber) -> Event:
-    return with_headers(event, ("Sec-WebSocket-Protocol", "echo.v2"))
+    return add_headers(event, ("Sec-WebSocket-Protocol", "echo.v2"))
 
 
 def refuse_slot(event: Event, table: Stubber) -> Event:

@@ -1,15 +1,16 @@
-"""The conformance pack's function. It serves the authorizer and every route, and does what a script of the client says.
+"""The conformance pack's function. It serves the authorizer and all routes, and runs the script that a client sends.
 
 A script is JSON:
 
     {"steps": [["post", "self", "hello"], ["sleep", 2], ["report", "observer"]], "return": {"statusCode": 200}}
 
-Its steps are taken in turn; then it raises (`"raise": "Unauthorized"`) or returns. A message carries its script as the
-member `do`; those of the authorizer, of `$connect` and of `$disconnect` come in the query string, as base64url. A
-connection's `observer`, given in the query string or as header `X-Observer`, is the id of another connection; it gets
-every event of this one. There is no storage: the authorizer's context takes both along.
+The function takes the steps in turn, then raises (`"raise": "Unauthorized"`) or returns. A message has its script in the
+member `do`. The scripts of the authorizer, `$connect` and `$disconnect` are in the query string, as base64url.
 
-Everybody who knows the endpoint can do all this to the connections of its API: deploy it to test, then destroy it.
+The query parameter `observer`, or the header `X-Observer`, is the id of another connection, which gets all events of
+this one. The authorizer's context carries the observer and the script of `$disconnect`, so the function needs no storage.
+
+Everybody who knows the endpoint can run scripts on the connections of its API: deploy it to test, then destroy it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from botocore.exceptions import ClientError
 Event = dict[str, Any]
 Script = dict[str, Any]
 
-LARGE_BODY_CHARACTERS = 4096  # a larger one would not fit into a report
+LARGE_BODY_CHARACTERS = 4096  # a larger body is reported by its size and hash, because it may not fit into a report
 POLL_SECONDS = 0.02
 
 
@@ -38,32 +39,32 @@ class Scripted(Exception):
 
 
 def handler(event: Event, context: object) -> Any:
-    script, observer = script_of(event), observer_of(event)
+    script, observer = read_script(event), find_observer(event)
     results: list[Any] = []
     if observer:
-        take(["report", "observer"], event, results)
+        take_step(["report", "observer"], event, results)
     for step in script.get("steps", ()):
-        results.append(take(step, event, results))
+        results.append(take_step(step, event, results))
     if "raise" in script:
         raise Scripted(script["raise"])
     if "return" in script:
-        return filled_in(repeated(script["return"], script), event)
-    return filled_in(policy(script, event), event) if is_authorizer(event) else {"statusCode": 200}
+        return fill_in(repeat_body(script["return"], script), event)
+    return fill_in(build_policy(script, event), event) if is_authorizer(event) else {"statusCode": 200}
 
 
 def is_authorizer(event: Event) -> bool:
     return event.get("type") == "REQUEST"
 
 
-def script_of(event: Event) -> Script:
+def read_script(event: Event) -> Script:
     """Return the event's script; a message that is not JSON has none."""
     route_key = event["requestContext"]["routeKey"]
     if is_authorizer(event):
-        return decoded(query(event).get("authorizer"))
+        return decode_script(read_query(event).get("authorizer"))
     if route_key == "$connect":
-        return decoded(query(event).get("connect"))
+        return decode_script(read_query(event).get("connect"))
     if route_key == "$disconnect":
-        return decoded(event["requestContext"].get("authorizer", {}).get("disconnect"))
+        return decode_script(event["requestContext"].get("authorizer", {}).get("disconnect"))
     try:
         script: Script = json.loads(event["body"])["do"]
     except (ValueError, LookupError, TypeError):
@@ -71,26 +72,30 @@ def script_of(event: Event) -> Script:
     return script
 
 
-def decoded(script: str | None) -> Script:
+def decode_script(script: str | None) -> Script:
     return dict(json.loads(urlsafe_b64decode(script))) if script else {}
 
 
-def query(event: Event) -> dict[str, str]:
+def read_query(event: Event) -> dict[str, str]:
     return event.get("queryStringParameters") or {}
 
 
-def observer_of(event: Event) -> str | None:
+def find_observer(event: Event) -> str | None:
     known = event["requestContext"].get("authorizer", {}).get("observer")
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
-    observer: str | None = known or query(event).get("observer") or headers.get("x-observer")
+    observer: str | None = known or read_query(event).get("observer") or headers.get("x-observer")
     return observer
 
 
-def policy(script: Script, event: Event) -> dict[str, Any]:
-    """Return an Allow, with the members of the script's `answer` instead; null drops a member, `pad` makes it large."""
+def build_policy(script: Script, event: Event) -> dict[str, Any]:
+    """Return an Allow. The script's `answer` replaces members, or drops them by null; `pad` makes the context large."""
     statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": "{methodArn}"}
     changes = script.get("answer", {})
-    carried = {"observer": observer_of(event), "disconnect": query(event).get("disconnect"), "pad": padding(script)}
+    carried = {
+        "observer": find_observer(event),
+        "disconnect": read_query(event).get("disconnect"),
+        "pad": build_padding(script),
+    }
     context = {name: value for name, value in carried.items() if value}
     answer = {
         "principalId": "me",
@@ -101,48 +106,50 @@ def policy(script: Script, event: Event) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if value is not None}
 
 
-def padding(script: Script) -> str:
+def build_padding(script: Script) -> str:
     return "x" * int(script.get("pad", 0))
 
 
-def repeated(answer: Any, script: Script) -> Any:
-    """Repeat the answer's body, because a message is too small to carry a body over the limit."""
+def repeat_body(answer: Any, script: Script) -> Any:
+    """Repeat the answer's body. A message is too small for a script with a body over the limit."""
     return {**answer, "body": answer["body"] * script["repeat"]} if "repeat" in script else answer
 
 
-def filled_in(answer: Any, event: Event) -> Any:
-    """Replace `{methodArn}`, and `{stage}`, which is the part of the ARN before `/$connect`."""
+def fill_in(answer: Any, event: Event) -> Any:
+    """Replace `{methodArn}` and `{stage}` in the answer. The latter is the part of the ARN before `/$connect`."""
     text = json.dumps(answer)
     if method_arn := event.get("methodArn"):
         text = text.replace("{methodArn}", method_arn).replace("{stage}", method_arn.rpartition("/")[0])
     return json.loads(text)
 
 
-# Steps: each returns what a report says of it
+# Steps. Each returns its result for a report
 
 
-def take(step: list[Any], event: Event, results: list[Any]) -> Any:
+def take_step(step: list[Any], event: Event, results: list[Any]) -> Any:
     name, *arguments = step
     if name == "report":
-        report = {"event": reportable(event), "results": results}
-        return call(management.post_to_connection, named(arguments, event), Data=json.dumps(report).encode())
+        report = {"event": shorten_body(event), "results": results}
+        return call(
+            management.post_to_connection, resolve_connection_id(arguments, event), Data=json.dumps(report).encode()
+        )
     if name == "post":
-        return call(management.post_to_connection, named(arguments, event), Data=arguments[1].encode())
+        return call(management.post_to_connection, resolve_connection_id(arguments, event), Data=arguments[1].encode())
     if name in CALLS:
-        return call(CALLS[name], named(arguments, event))
+        return call(CALLS[name], resolve_connection_id(arguments, event))
     if name == "until gone":
-        return wait_until_gone(named(arguments, event))
+        return wait_until_gone(resolve_connection_id(arguments, event))
     return OTHERS[name](*arguments)
 
 
-def named(arguments: list[Any], event: Event) -> str:
-    """Return a connection's id; `self` and `observer` name two of them."""
+def resolve_connection_id(arguments: list[Any], event: Event) -> str:
+    """Return the id in the first argument; `self` and `observer` stand for ids."""
     name = arguments[0] if arguments else "self"
-    known = {"self": event["requestContext"]["connectionId"], "observer": observer_of(event)}
+    known = {"self": event["requestContext"]["connectionId"], "observer": find_observer(event)}
     return str(known.get(name, name))
 
 
-def reportable(event: Event) -> Event:
+def shorten_body(event: Event) -> Event:
     if len(event.get("body", "")) <= LARGE_BODY_CHARACTERS:
         return event
     body = event["body"].encode()

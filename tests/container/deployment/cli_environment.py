@@ -23,7 +23,7 @@ from tests.fixtures import ROOT
 from tests.fixtures.engine import docker
 from tests.fixtures.network import free_port
 
-ACCOUNT = "111122223333"  # of AWS's documentation; as an access key it also names the account to the local AWS
+ACCOUNT = "111122223333"  # from AWS's documentation; used as the access key, it also selects the local AWS's account
 REGION = "eu-central-1"  # not the default of any tool, so that a hard-coded region makes a test fail
 SESSION = boto3.Session(ACCOUNT, "none", region_name=REGION)
 NO_ENGINE = "unix:///nowhere/docker.sock"
@@ -42,13 +42,13 @@ LISTED_TYPES = {
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """The AWS, registry and variables of a deployment.
+class CliEnvironment:
+    """A local AWS, a registry, and the variables with which command-line tools use them.
 
     Attributes:
-        folder: for logs and for the tools' caches and logins.
+        folder: has the logs, and the tools' caches and logins.
         registry: host and port of the registry that replaces ECR's.
-        variables: the environment of every command.
+        variables: the environment variables of all commands.
     """
 
     folder: Path
@@ -81,17 +81,17 @@ class Surroundings:
         return True
 
     def run(self, *command: str, **changes: str) -> str:
-        """Run a command; return its output. If it fails, raise AssertionError with the end of its log and the local AWS's."""
+        """Run a command; return its output. If it fails, raise AssertionError with the end of both logs."""
         log = self.folder / "command.log"
         with start(command, log, {**self.variables, **changes}) as process:
             status = process.wait(COMMAND_SECONDS)
-        logs = f"{tail(log)}\n--- the local AWS:\n{tail(self.folder / 'aws.log')}"
+        logs = f"{read_tail(log)}\n--- the local AWS:\n{read_tail(self.folder / 'aws.log')}"
         assert status == 0, f"{' '.join(command)} exited with {status}\n{logs}"
         return log.read_text()
 
 
-def environment(folder: Path, *, aws_url: str, ecr_url: str) -> dict[str, str]:
-    """Return the variables that direct every tool to the local AWS. They cannot reach a real account."""
+def build_variables(folder: Path, *, aws_url: str, ecr_url: str) -> dict[str, str]:
+    """Return variables that direct all tools to the local AWS. Their credentials are not valid for a real account."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))}
     return kept | {
         "AWS_ACCESS_KEY_ID": ACCOUNT,
@@ -101,7 +101,7 @@ def environment(folder: Path, *, aws_url: str, ecr_url: str) -> dict[str, str]:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_ENDPOINT_URL": aws_url,
         "AWS_ENDPOINT_URL_ECR": ecr_url,
-        "CDK_HOME": str(folder / "cdk"),  # the CLI caches the account of an access key there
+        "CDK_HOME": str(folder / "cdk"),  # the CLI caches an access key's account there
         "DOCKER_CONFIG": str(folder / "docker"),  # Docker keeps the login there
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
@@ -110,7 +110,7 @@ def environment(folder: Path, *, aws_url: str, ecr_url: str) -> dict[str, str]:
 
 
 @contextmanager
-def local_aws(folder: Path) -> Iterator[str]:
+def run_local_aws(folder: Path) -> Iterator[str]:
     """Run ministack with all services that a deployment calls; yield its URL."""
     python = VENVS / "aws" / "bin" / "python"
     assert python.exists(), f"{python} is missing, run `make setup`"
@@ -134,7 +134,7 @@ def local_aws(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def docker_registry(folder: Path) -> Iterator[str]:
+def run_docker_registry(folder: Path) -> Iterator[str]:
     """Run Docker's registry on an empty folder; yield its host and port."""
     address = f"127.0.0.1:{free_port()}"
     configuration = folder / "registry.json"  # YAML includes JSON
@@ -148,7 +148,7 @@ def docker_registry(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def start(command: tuple[str, ...], log: Path, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command. Kill it and all that it started when the block or this process ends."""
+    """Start a command. Kill it and its descendants when the block or this process ends."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -178,16 +178,16 @@ def wait_for_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> No
                 return
         except requests.ConnectionError:
             time.sleep(0.1)
-    raise AssertionError(f"{url} gave no answer\n{tail(log)}")
+    raise AssertionError(f"{url} gave no answer\n{read_tail(log)}")
 
 
-def tail(log: Path) -> str:
+def read_tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
 
 
 @contextmanager
 def remove_new_tags(*prefixes: str) -> Iterator[None]:
-    """After the block, remove the image tags with one of these prefixes that it created."""
+    """Remove the image tags with these prefixes that the block created."""
     before = list_tags()
     try:
         yield

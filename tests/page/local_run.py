@@ -1,4 +1,4 @@
-"""A running system with its page, its users, and the gateway that a test may stop and start again."""
+"""Start the local run with its page for tests, and read what its gateway, table and user pool contain."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from local.progress import Progress
 from local.system import Options, System, run_system
 from tests.page.network import Network
 
-PATIENCE_SECONDS = 30.0  # bounds a wait that ends at once where all is well
+PATIENCE_SECONDS = 30.0  # a timeout: the waits of a test that succeeds are much shorter
 PASSWORD = "Correct-horse-7"
 
 Event = dict[str, Any]
@@ -47,13 +47,13 @@ class User:
 
 
 @dataclass
-class Desk:
-    """A running system with its page.
+class LocalRun:
+    """A running local system with its page.
 
     Attributes:
-        gateway: which a test may stop and start again.
-        events: of every invocation of a function, in order.
-        network: between the page and the gateway of a desk that was started as `proxied`.
+        gateway: may be stopped and started again by a test.
+        events: the events of all invocations, oldest first.
+        network: the proxy between the page and the gateway, if the run was started as `proxied`.
     """
 
     system: System
@@ -64,13 +64,13 @@ class Desk:
 
     @property
     def url(self) -> str:
-        """The page's address."""
+        """Return the page's URL."""
         assert self.system.page_url
         return self.system.page_url
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the page reads as `config.json`."""
+        """Return what the page reads as `config.json`."""
         assert self.system.page_settings
         return self.system.page_settings
 
@@ -88,11 +88,11 @@ class Desk:
         await self.gateway.start(self.system.port)
         self.gateway_is_listening = True
 
-    def messages_of(self, user: User) -> list[str]:
-        """Return the messages of a user that the gateway has given to a function, without keep-alives, in order."""
-        return [each["body"] for each in self.events_of(user, "$default")]
+    def get_messages(self, user: User) -> list[str]:
+        """Return the messages of a user for which the gateway has invoked `$default`, oldest first."""
+        return [each["body"] for each in self.get_events(user, "$default")]
 
-    def events_of(self, user: User, route_key: str) -> list[Event]:
+    def get_events(self, user: User, route_key: str) -> list[Event]:
         """Return the events of a route that came from a user's connections."""
         contexts = ((each, each["requestContext"]) for each in self.events if "methodArn" not in each)
         return [
@@ -101,15 +101,15 @@ class Desk:
             if context["routeKey"] == route_key and context["authorizer"]["userId"] == user.id
         ]
 
-    async def until_events(self, user: User, route_key: str, count: int) -> list[Event]:
-        """Wait until a user's connections have caused so many events of a route; return them."""
-        await until(lambda: len(self.events_of(user, route_key)) >= count)
-        return self.events_of(user, route_key)
+    async def wait_for_events(self, user: User, route_key: str, count: int) -> list[Event]:
+        """Wait until a user's connections have caused at least this number of a route's events; return them."""
+        await wait_until(lambda: len(self.get_events(user, route_key)) >= count)
+        return self.get_events(user, route_key)
 
     async def push(self, user: User, text: str) -> None:
-        """Post a text to all connections of a user, as a server of the deployment does."""
+        """Post a text to all connections of a user, as a server of a deployment does."""
         management = client("apigatewaymanagementapi", self.system.callback_url)
-        for connection_id in await self.connections_of(user):
+        for connection_id in await self.list_connections(user):
             await asyncio.to_thread(management.post_to_connection, ConnectionId=connection_id, Data=text.encode())
 
     # The table
@@ -118,22 +118,22 @@ class Desk:
     def dynamodb(self) -> Any:
         return self.system.aws.client("dynamodb")
 
-    async def connections_of(self, user: User) -> list[str]:
-        """Return the ids of a user's connections that are in the table."""
+    async def list_connections(self, user: User) -> list[str]:
+        """Return the ids of a user's connections from the table."""
         items = (await asyncio.to_thread(self.dynamodb.scan, TableName=self.system.table_name))["Items"]
         return [item["connectionId"]["S"] for item in items if item["userId"]["S"] == user.id]
 
-    async def until_connections(self, user: User, count: int) -> list[str]:
-        """Wait until the table has so many connections of a user; return their ids."""
+    async def wait_for_connections(self, user: User, count: int) -> list[str]:
+        """Wait until the table has exactly this number of a user's connections; return their ids."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(found := await self.connections_of(user)) != count:
+            while len(found := await self.list_connections(user)) != count:
                 await asyncio.sleep(0.05)
         return found
 
-    async def until_replaced(self, user: User, connection_id: str) -> None:
-        """Wait until the user's only connection that is in the table is another one than this."""
+    async def wait_until_replaced(self, user: User, connection_id: str) -> None:
+        """Wait until the table has one connection of the user, with another id."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while await self.until_connections(user, 1) == [connection_id]:
+            while await self.wait_for_connections(user, 1) == [connection_id]:
                 await asyncio.sleep(0.05)
 
     # The user pool
@@ -143,39 +143,39 @@ class Desk:
         return self.system.aws.client("cognito-idp")
 
     async def administer(self, operation: str, email: str, **parameters: Any) -> Any:
-        """Call an operation of the pool's administrator for a user."""
+        """Call an `admin_…` operation of the user pool for a user."""
         call = getattr(self.cognito, operation)
         pool = {"UserPoolId": self.system.user_pool_id, "Username": email}
         return await asyncio.to_thread(partial(call, **pool, **parameters))
 
     async def add_user(self) -> User:
-        """Add a confirmed user with an address that nobody else has."""
-        email = new_address()
+        """Add a confirmed user with a new email address."""
+        email = make_address()
         await asyncio.to_thread(self.system.users.add, email, PASSWORD)
-        return await self.user(email)
+        return await self.get_user(email)
 
     async def sign_up(self) -> str:
-        """Let somebody sign up; return the address, which is not confirmed yet."""
-        email = new_address()
+        """Sign up a user and return the email address, which is not confirmed yet."""
+        email = make_address()
         sign_up = partial(self.cognito.sign_up, ClientId=self.system.app_client_id, Username=email, Password=PASSWORD)
         await asyncio.to_thread(sign_up)
         return email
 
-    async def user(self, email: str) -> User:
-        """Return the user who has signed up with this address."""
+    async def get_user(self, email: str) -> User:
+        """Return the user with this email address."""
         facts = await self.administer("admin_get_user", email)
         return User(email, next(each["Value"] for each in facts["UserAttributes"] if each["Name"] == "sub"))
 
     async def require_second_factor(self, user: User) -> None:
-        """Let the pool ask this user for a code of an authenticator app."""
+        """Make the user pool ask this user for a code from an authenticator app."""
         pool = {"UserPoolId": self.system.user_pool_id, "MfaConfiguration": "OPTIONAL"}
         await asyncio.to_thread(partial(self.cognito.set_user_pool_mfa_config, **pool))
         enabled = {"SoftwareTokenMfaSettings": {"Enabled": True, "PreferredMfa": True}}
         await self.administer("admin_set_user_mfa_preference", user.email, **enabled)
 
     @asynccontextmanager
-    async def tokens_that_live(self, seconds: int) -> AsyncIterator[None]:
-        """Let ID tokens expire after seconds, which the local Cognito allows and AWS does not."""
+    async def set_token_lifetime(self, seconds: int) -> AsyncIterator[None]:
+        """Issue ID tokens that live for some seconds. The local Cognito allows this, AWS does not."""
         app_client = {"UserPoolId": self.system.user_pool_id, "ClientId": self.system.app_client_id}
         described = await asyncio.to_thread(partial(self.cognito.describe_user_pool_client, **app_client))
         before = described["UserPoolClient"]
@@ -189,8 +189,8 @@ class Desk:
         finally:
             await asyncio.to_thread(partial(self.cognito.update_user_pool_client, **usual))
 
-    async def mails_to(self, email: str, count: int = 1) -> list[Mail]:
-        """Wait until so many mails to this address were sent; return them all, oldest first."""
+    async def wait_for_mails(self, email: str, count: int = 1) -> list[Mail]:
+        """Wait until at least `count` mails to this address were sent; return them, oldest first."""
         async with asyncio.timeout(PATIENCE_SECONDS), ClientSession() as session:
             while True:
                 mails = [each for each in await mail.fetch_mails(session, self.system.aws.url) if each.to == email]
@@ -198,18 +198,18 @@ class Desk:
                     return mails
                 await asyncio.sleep(0.05)
 
-    async def code_mailed_to(self, email: str, count: int = 1) -> str:
-        """Return the code in the newest mail to this address, once there are so many."""
-        newest = (await self.mails_to(email, count))[-1]
+    async def wait_for_code(self, email: str, count: int = 1) -> str:
+        """Wait until at least `count` mails to this address were sent; return the code in the newest."""
+        newest = (await self.wait_for_mails(email, count))[-1]
         (code,) = re.findall(r"\b\d{6}\b", newest.text)
         return str(code)
 
 
-def new_address() -> str:
+def make_address() -> str:
     return f"{uuid.uuid4().hex[:12]}@example.com"
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():
@@ -217,45 +217,47 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def desk_with(template: Path, *, proxied: bool = False, **options: Any) -> AsyncIterator[Desk]:
-    """Start a system with its page.
+async def start_local_run(template: Path, *, proxied: bool = False, **options: Any) -> AsyncIterator[LocalRun]:
+    """Start the local run with its page.
 
     Args:
-        template: synthesized.
-        proxied: let the page reach the gateway through a proxy, the desk's `network`.
-        options: of the local run.
+        template: the stack's synthesized template.
+        proxied: put a proxy, `LocalRun.network`, between the page and the gateway.
+        options: further options of the local run.
     """
     gateways: list[GatewayServer] = []
     events: list[Event] = []
     network = Network()
 
-    def record(api: Any, invoke: Callable[[str, Event], Awaitable[Invocation]], **settings: Any) -> GatewayServer:
-        def invoke_recorded(function_arn: str, event: Event) -> Awaitable[Invocation]:
+    def create_gateway(
+        api: Any, invoke: Callable[[str, Event], Awaitable[Invocation]], **settings: Any
+    ) -> GatewayServer:
+        def record_and_invoke(function_arn: str, event: Event) -> Awaitable[Invocation]:
             events.append(event)
             return invoke(function_arn, event)
 
-        gateways.append(GatewayServer(api, invoke_recorded, **settings))
+        gateways.append(GatewayServer(api, record_and_invoke, **settings))
         return gateways[-1]
 
     async with AsyncExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(serving, "GatewayServer", record)
+            patch.setattr(serving, "GatewayServer", create_gateway)
             if proxied:
                 port = await network.start()
                 stack.push_async_callback(network.stop)
-                patch.setattr(serving, "build_local_settings", partial(settings_with_proxy, network, port))
+                patch.setattr(serving, "build_local_settings", partial(build_settings_with_proxy, network, port))
             chosen = Options(template=template, page_port=0, functions="process", **options)
             system = await stack.enter_async_context(run_system(chosen, Progress(io.StringIO())))
-        desk = Desk(system, gateways[0], events, network)
-        yield desk
-        if desk.gateway_is_listening and desk.gateway is not gateways[0]:
-            await desk.stop_gateway()
+        local_run = LocalRun(system, gateways[0], events, network)
+        yield local_run
+        if local_run.gateway_is_listening and local_run.gateway is not gateways[0]:
+            await local_run.stop_gateway()
 
 
-def settings_with_proxy(
+def build_settings_with_proxy(
     network: Network, port: int, output: dict[str, Any], *, websocket_url: str, **facts: Any
 ) -> dict[str, Any]:
-    """Return the page's settings with the proxy's port instead of the gateway's, which the proxy learns here."""
+    """Return the page's settings with the proxy's port instead of the gateway's, and make the gateway the target."""
     network.target_port = int(re.findall(r":(\d+)/", websocket_url)[0])
     return build_local_settings(
         output, websocket_url=websocket_url.replace(f":{network.target_port}/", f":{port}/"), **facts
