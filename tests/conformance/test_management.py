@@ -183,7 +183,7 @@ async def test_post_that_is_not_utf_8_gets_400(main: Gateway) -> None:
 
     answer = await main.request("POST", path(main, await client.id()), b"\xff\xfe", signed=True)
 
-    assert answer.status == 400
+    assert (answer.status, answer.headers["x-amzn-errortype"]) == (400, "BadRequestException")
 
 
 # Calls that are refused
@@ -266,7 +266,7 @@ async def test_function_gets_400_for_a_malformed_id(main: Gateway) -> None:
 async def test_call_without_a_signature_is_forbidden(gateway: Gateway, method: str, spelling: str) -> None:
     answer = await gateway.request(method, path(gateway, NEVER_EXISTED, spelling), body_of(method))
 
-    assert answer.status == 403
+    assert (answer.status, answer.headers["x-amzn-errortype"]) == (403, "MissingAuthenticationTokenException")
     assert answer.json == {"message": "Missing Authentication Token"}
 
 

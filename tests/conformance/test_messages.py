@@ -16,6 +16,7 @@ FRAME = 32 * 1024
 MESSAGE = 128 * 1024
 SERVER_ERROR = "Internal server error"
 TIMED_OUT = "Endpoint request timed out"
+compressions = pytest.mark.parametrize("compression", [None, "deflate"])
 
 
 async def assert_error_frame(client: Client, message: str) -> None:
@@ -178,6 +179,16 @@ async def test_body_of_a_two_way_route_is_sent_for_any_status(main: Gateway, sta
     assert await client.receive() == '{"answer": "ü"}'
 
 
+@case("reply-two-way")
+async def test_body_of_a_two_way_route_is_sent_to_the_client_that_asked(main: Gateway) -> None:
+    clients = [await main.open() for _ in range(2)]
+
+    for number, client in enumerate(clients):
+        await client.do(message=TWO_WAY, returns={"statusCode": 200, "body": str(number)})
+
+    assert [await client.receive() for client in clients] == ["0", "1"]
+
+
 @case("reply-two-way-no-body")
 async def test_two_way_route_without_a_body_sends_an_empty_message(main: Gateway) -> None:
     client = await main.open()
@@ -226,14 +237,15 @@ def describe(body: str) -> str:
 
 
 @case("message-within-limits")
+@compressions
 @pytest.mark.parametrize(
     "frames",
     [["x" * FRAME], ["x" * FRAME] * 4, ["x", "", "y" * FRAME], ["é" * (FRAME // 2)]],
     ids=["a frame of 32 KB", "128 KB in four", "unequal frames", "two bytes a character"],
 )
-async def test_message_within_the_limits_is_one_event(main: Gateway, frames: list[str]) -> None:
+async def test_message_within_the_limits_is_one_event(main: Gateway, frames: list[str], compression: Any) -> None:
     observer, its_id = await main.observer()
-    client = await main.open(observer=its_id, options={"compression": None})
+    client = await main.open(observer=its_id, options={"compression": compression})
 
     await client.send(frames)
 
@@ -241,13 +253,16 @@ async def test_message_within_the_limits_is_one_event(main: Gateway, frames: lis
 
 
 @case("message-over-limit")
+@compressions
 @pytest.mark.parametrize(
     "frames",
     [["x" * (FRAME + 1)], [*["x" * FRAME] * 4, "x"], ["é" * (FRAME // 2) + "x"]],
     ids=["a frame of 32 KB and a byte", "128 KB and a byte in five", "bytes, not characters"],
 )
-async def test_larger_frame_or_message_closes_the_connection(gateway: Gateway, frames: list[str]) -> None:
-    client = await gateway.open(options={"compression": None})
+async def test_larger_frame_or_message_closes_the_connection(
+    gateway: Gateway, frames: list[str], compression: Any
+) -> None:
+    client = await gateway.open(options={"compression": compression})
 
     await client.send(frames)
 

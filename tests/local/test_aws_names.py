@@ -10,13 +10,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import httpx
 import pytest
 
-from local.aws.endpoint import AwsEndpoint, parse_host_name
+from local.aws.endpoint import AwsEndpoint
 from local.aws.iam import Iam, Role, Session, Statement
-from local.aws.resolver import sitecustomize
 from tests.fixtures.gateway import Gateway, Serve, receive
 from tests.fixtures.network import Answer, LoopbackServer
 from tests.fixtures.runtime import MakeRuntime, Runtime
@@ -261,41 +259,7 @@ async def test_only_https_is_spoken_for_aws(desk: Desk, caplog: pytest.LogCaptur
     assert [record.getMessage() for record in caplog.records].count(message) == 1
 
 
-# Host names, and a function's own settings
-
-
-@pytest.mark.parametrize("host", ["amazonaws.com", "s3.amazonaws.com", "S3.AmazonAWS.com.", b"a.api.aws", "a.on.aws"])
-def test_name_of_aws_is_recognised(host: str | bytes) -> None:
-    assert sitecustomize.is_aws(host)
-
-
-@pytest.mark.parametrize("host", ["notamazonaws.com", "amazonaws.com.example.org", "aws", "localhost", "", None, b""])
-def test_other_name_is_left_alone(host: str | bytes | None) -> None:
-    assert sitecustomize.localize(host, 443) == (host, 443)
-
-
-def test_suffixes_are_those_of_botocore() -> None:
-    partitions = botocore.session.get_session().get_component("data_loader").load_data("partitions")["partitions"]
-    outputs = [partition["outputs"] for partition in partitions]
-
-    suffixes = {f".{each[name]}" for each in outputs for name in ("dnsSuffix", "dualStackDnsSuffix")}
-
-    assert {*sitecustomize.SUFFIXES} == suffixes | {".on.aws", ".amazoncognito.com"}
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        ("dynamodb.us-east-1.amazonaws.com", ("dynamodb", "us-east-1")),
-        ("dynamodb-fips.us-gov-west-1.api.aws", ("dynamodb", "us-gov-west-1")),
-        ("cognito-idp.cn-north-1.amazonaws.com.cn", ("cognito-idp", "cn-north-1")),
-        ("rooms.s3.dualstack.us-east-1.amazonaws.com", ("s3", "us-east-1")),
-        ("sts.amazonaws.com", ("sts", "")),
-        ("amazonaws.com", ("amazonaws.com", "")),
-    ],
-)
-def test_host_names_service_and_region(host: str, expected: tuple[str, str]) -> None:
-    assert parse_host_name(host) == expected
+# A function's own settings
 
 
 async def test_hidden_sitecustomize_is_imported_too(endpoint: AwsEndpoint, tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ async def test_any_other_connection_id_is_a_bad_request_that_quotes_it(gateway: 
         "%22%5c%3cscript%3e": '"\\<script>',
         "..%2f..": "../..",
         "*": "*",
+        "L0SM9cOFvHcCIhw": "L0SM9cOFvHcCIhw",
+        "L0SM9cOFvHcCIhx=": "L0SM9cOFvHcCIhx=",
         "x" * 3000: "x" * 3000,
     }
     for sent, quoted in ids.items():

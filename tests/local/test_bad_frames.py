@@ -270,18 +270,14 @@ async def test_client_that_leaves_while_its_message_is_answered_is_disconnected(
     may_answer.set()
 
 
-STAYING = pytest.mark.parametrize(
-    "sent",
-    [
-        HANDSHAKE + frame(0x3),
-        HANDSHAKE + frame(TEXT, b"\xff"),
-        HANDSHAKE + frame(BINARY),
-        HANDSHAKE + frame(CLOSE),
-        HANDSHAKE.replace(b"\r\n\r\n", b"\r\nno colon\r\n\r\n"),
-        HANDSHAKE.replace(b"Version: 13", b"Version: 8"),
-    ],
-    ids=["reserved opcode", "not UTF-8", "binary", "close", "malformed handshake", "refused handshake"],
-)
+STAYING = {
+    "reserved opcode": HANDSHAKE + frame(0x3),
+    "not UTF-8": HANDSHAKE + frame(TEXT, b"\xff"),
+    "binary": HANDSHAKE + frame(BINARY),
+    "close": HANDSHAKE + frame(CLOSE),
+    "malformed handshake": HANDSHAKE.replace(b"\r\n\r\n", b"\r\nno colon\r\n\r\n"),
+    "refused handshake": HANDSHAKE.replace(b"Version: 13", b"Version: 8"),
+}
 
 
 async def stay(gateway: Gateway, dial: Dial, sent: bytes) -> RawClient:
@@ -295,7 +291,7 @@ async def stay(gateway: Gateway, dial: Dial, sent: bytes) -> RawClient:
     return client
 
 
-@STAYING
+@pytest.mark.parametrize("sent", STAYING.values(), ids=STAYING.keys())
 @pytest.mark.parametrize("drip", [b"", b"x"], ids=["silent", "talking"])
 async def test_client_that_does_not_close_is_cut(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes, drip: bytes
@@ -308,10 +304,10 @@ async def test_client_that_does_not_close_is_cut(
         assert gateway.server._sockets == set()
 
 
-@STAYING
-async def test_stop_does_not_wait_for_a_client_that_does_not_close(serve: Serve, dial: Dial, sent: bytes) -> None:
+@pytest.mark.parametrize("kind", ["close", "refused handshake"])
+async def test_stop_does_not_wait_for_a_client_that_does_not_close(serve: Serve, dial: Dial, kind: str) -> None:
     gateway = await serve()
-    await stay(gateway, dial, sent)
+    await stay(gateway, dial, STAYING[kind])
 
     async with asyncio.timeout(PATIENCE_SECONDS):
         await gateway.server.stop()

@@ -46,12 +46,23 @@ async def gateway(serve: Serve, caplog: pytest.LogCaptureFixture) -> AsyncIterat
 # Heads
 
 
+async def test_handshake_may_come_byte_by_byte(gateway: Gateway, dial: Dial) -> None:
+    client = await dial(gateway.port)
+    for byte in HANDSHAKE:
+        client.writer.write(bytes([byte]))
+        await client.writer.drain()
+
+    assert read_status(await client.read_head()) == 101
+
+
 MALFORMED: dict[str, tuple[bytes, int | None]] = {
     "no HTTP": (b"hello\r\n\r\n", 400),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", None),
     "HTTP/0.9": (b"GET /prod\r\n\r\n", 426),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     "HTTP/9.9": (b"GET /prod HTTP/9.9\r\n" + CLOSE, 400),
+    "OPTIONS *": (b"OPTIONS * HTTP/1.1\r\n" + CLOSE, 403),
+    "CONNECT": (b"CONNECT localhost:80 HTTP/1.1\r\n" + CLOSE, 403),
     "NUL in target": (b"GET /pr\0od HTTP/1.1\r\n" + CLOSE, 400),
     "NUL in header": (b"GET /prod HTTP/1.1\r\nX: a\0b\r\n" + CLOSE, 400),
     "no colon": (b"GET /prod HTTP/1.1\r\nhello\r\n" + CLOSE, 400),
@@ -72,6 +83,8 @@ MALFORMED: dict[str, tuple[bytes, int | None]] = {
     "upgrade, no host": (HANDSHAKE.replace(b"Host: localhost\r\n", b""), 400),
     "upgrade, two hosts": (UPGRADE + b"Host: localhost\r\n\r\n", 400),
     "upgrade, two keys": (UPGRADE + b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n", 400),
+    "upgrade, no connection": (HANDSHAKE.replace(b"Connection: Upgrade\r\n", b""), 426),
+    "upgrade, no key": (HANDSHAKE.replace(b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n", b""), 400),
     "upgrade, key too short": (HANDSHAKE.replace(b"MDEyMzQ1Njc4OWFiY2RlZg==", b"MDEy"), 400),
     "upgrade, key not in base64": (HANDSHAKE.replace(b"MDEyMzQ1Njc4OWFiY2RlZg==", b"\xff"), 400),
     "upgrade, old version": (HANDSHAKE.replace(b"Version: 13", b"Version: 8"), 400),
@@ -103,6 +116,8 @@ async def test_tls_is_cut_at_once_and_the_log_says_why(
     ("target", "expected"),
     [
         (b"*", 400),
+        (b"/", 403),
+        (b"/production", 403),
         (b"//", 403),
         (b"//prod", 403),
         (b"/../prod", 403),
@@ -163,6 +178,18 @@ async def test_head_that_does_not_end_is_cut(
     async with send_repeatedly(client, drip):
         assert read_status(await read_until_closed(client)) in {None, 400, 426}
     assert gateway.functions.invoked == []
+
+
+async def test_time_limit_of_heads_does_not_end_open_connections(
+    gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "REQUEST_SECONDS", SOON)
+    async with await gateway.connect() as peer:
+        await read_until_closed(await dial(gateway.port))
+
+        await peer.send("still here")
+
+        assert (await gateway.functions.wait_for_event("$default"))["body"] == "still here"
 
 
 async def test_next_head_on_a_connection_has_a_time_limit_too(

@@ -34,6 +34,13 @@ from tests.fixtures.processes import find_running
 from tests.fixtures.templates import function, parts
 from tests.fixtures.terminal import Terminal
 
+# Contexts of stacks that differ from cdk.json. The tests share them, because each new context costs a synthesis.
+SUBPROTOCOL = ["credential=subprotocol", "maxConnectionsPerUser=2"]
+RESTRICTED = [
+    "requiredGroup=staff",
+    "allowedOrigins=https://a.example.com,http://b.example.com",
+    "maxConnectionsPerUser=1",
+]
 DEMO_STEPS = [
     "stack unchanged",  # or synthesized
     "local AWS started",
@@ -254,15 +261,14 @@ def test_interrupt_prints_the_unused_grants(checkout: Checkout) -> None:
 
 
 def test_lines_printed_for_a_token_out_of_the_url_work_too(checkout: Checkout) -> None:
-    with run_up(checkout, "--context", "credential=subprotocol") as up:
+    with run_up(checkout, *(f"--context={each}" for each in SUBPROTOCOL)) as up:
         assert f"WebSocket   ws://127.0.0.1:{up.port}/prod\n" in up.printed
         use_lines(up)
         assert up.checkout.run_shell(up.find_command("curl -i")).stdout.startswith("HTTP/1.1 401 Unauthorized")
 
 
 def test_printed_lines_use_the_origin_and_group_of_the_context(checkout: Checkout) -> None:
-    contexts = [f"--context={each}" for each in ("requiredGroup=staff", "allowedOrigins=https://a.example.com")]
-    with run_up(checkout, *contexts) as up:
+    with run_up(checkout, *(f"--context={each}" for each in RESTRICTED)) as up:
         use_lines(up)
 
 
@@ -368,11 +374,7 @@ def test_stack_that_cannot_be_synthesized_says_why(checkout: Checkout) -> None:
 
 @pytest.mark.parametrize(
     "contexts",
-    [
-        [],
-        ["credential=subprotocol", "maxConnectionsPerUser=2"],
-        ["requiredGroup=staff", "allowedOrigins=https://a.example.com,http://b.example.com", "maxConnectionsPerUser=1"],
-    ],
+    [[], SUBPROTOCOL, RESTRICTED],
     ids=["as in cdk.json", "subprotocol and two connections", "group, origin and one connection"],
 )
 def test_demo_shows_every_step_and_leaves_nothing(checkout: Checkout, contexts: list[str]) -> None:

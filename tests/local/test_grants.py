@@ -107,12 +107,12 @@ def with_permission(name: str, function_name: str, source_arn: str) -> Change:
     return lambda document: document["Resources"].update({name: resource})
 
 
-LACKING = {
-    "row": without("dynamodb:PutItem"),
-    "echo": without("execute-api:ManageConnections"),
-    "$connect": without_permission("/*$connect"),
-    "authorizer": without_permission("/authorizers/"),
-}
+LACKING = [
+    without("dynamodb:PutItem"),
+    without("execute-api:ManageConnections"),
+    without_permission("/*$connect"),
+    without_permission("/authorizers/"),
+]
 
 
 async def shown(template: Path, **options: Any) -> str:
@@ -129,74 +129,45 @@ async def complaint(template: Path) -> str:
     return str(failed.value)
 
 
-def advised_statements(text: str) -> Iterator[dict[str, Any]]:
+def find_advice(text: str, logical_id: str) -> Iterator[tuple[str, Change]]:
+    """Yield what is advised, in short, and the change of the template that follows it."""
     for advised in re.findall(r"^websocket may not .* the statement ({.*})$", text, re.MULTILINE):
-        yield json.loads(advised)
-
-
-def advised_permissions(text: str) -> list[tuple[str, str]]:
-    """Return function and SourceArn of each permission that is advised."""
+        statement = json.loads(advised)
+        yield " ".join(statement.values()), with_statement(statement)
     pattern = r"^API Gateway may not invoke (\S+): add an AWS::Lambda::Permission with SourceArn (\S+)$"
-    return re.findall(pattern, text, re.MULTILINE)
+    for function, source_arn in re.findall(pattern, text, re.MULTILINE):
+        yield f"{function} {source_arn}", with_permission(logical_id, function, source_arn)
 
 
-@pytest.mark.parametrize(
-    ("lacking", "step", "action", "resource"),
-    [
-        ("row", "Ada connects with it: .* 502", "dynamodb:PutItem", TABLE),
-        ("echo", "message echoed: ", "execute-api:ManageConnections", rf"{EXECUTE}/prod/POST/@connections/\*"),
-    ],
-    ids=["row", "echo"],
-)
-async def test_missing_grant_of_a_function_is_advised_as_a_statement(
-    write: Write, lacking: str, step: str, action: str, resource: str
-) -> None:
-    text = await complaint(write(LACKING[lacking]))
-
-    (statement,) = advised_statements(text)
-    assert re.match(step, text)
-    assert re.fullmatch(resource, statement.pop("Resource"))
-    assert statement == {"Effect": "Allow", "Action": action}
-
-
-@pytest.mark.parametrize(
-    ("lacking", "function", "source"),
-    [
-        ("$connect", "WebSocketCognito-WebSocketFunction", rf"{EXECUTE}/prod/\$connect"),
-        (
-            "authorizer",
-            "WebSocketCognito-AuthorizerFunction",
-            rf"{EXECUTE}/authorizers/WebSocketCognito-ApiAuthorizer\w+",
-        ),
-    ],
-    ids=["$connect", "authorizer"],
-)
-async def test_missing_permission_of_the_gateway_is_advised_as_a_resource(
-    write: Write, lacking: str, function: str, source: str
-) -> None:
-    text = await complaint(write(LACKING[lacking]))
-
-    ((invoked, source_arn),) = advised_permissions(text)
-    assert re.match("Ada connects with it: .* 500", text)
-    assert invoked.startswith(function)
-    assert re.fullmatch(source, source_arn)
+# The steps at which the demo fails, one after the other, and what is advised each time.
+FAILURES = [
+    (
+        "Ada connects with it: .* 500",
+        r"WebSocketCognito-AuthorizerFunction\w+",
+        rf"{EXECUTE}/authorizers/WebSocketCognito-ApiAuthorizer\w+",
+    ),
+    ("Ada connects with it: .* 500", r"WebSocketCognito-WebSocketFunction\w+", rf"{EXECUTE}/prod/\$connect"),
+    ("Ada connects with it: .* 502", "Allow dynamodb:PutItem", TABLE),
+    ("message echoed: ", "Allow execute-api:ManageConnections", rf"{EXECUTE}/prod/POST/@connections/\*"),
+    ("Bob's token runs out: ", "Allow execute-api:ManageConnections", rf"{EXECUTE}/prod/DELETE/@connections/\*"),
+]
 
 
 async def test_following_the_advice_leads_to_a_stack_that_works(write: Write) -> None:
-    changes = [*LACKING.values()]
+    changes = [*LACKING]
 
-    steps = len(LACKING) + 1  # a statement on `@connections` is advised for POST, then for DELETE
-    for _ in range(steps):
+    for step, named, resource in FAILURES:
         text = await complaint(write(*changes))
-        changes += map(with_statement, advised_statements(text))
-        changes += (with_permission(f"Advised{len(changes)}", *each) for each in advised_permissions(text))
+        assert re.match(step, text)
+        ((advised, change),) = find_advice(text, f"Advised{len(changes)}")
+        assert re.fullmatch(f"{named} {resource}", advised)
+        changes.append(change)
 
-    assert len(changes) == len(LACKING) + steps  # one at a time
     assert "Everything works" in await shown(write(*changes))
 
 
 async def test_nothing_is_missing_if_iam_is_off(write: Write) -> None:
-    assert "Everything works" in await shown(write(*LACKING.values()), iam=False)
+    assert "Everything works" in await shown(write(*LACKING), iam=False)
 
 
 async def test_unused_grant_is_listed(write: Write) -> None:

@@ -225,17 +225,22 @@ async def test_client_that_does_not_read_costs_no_memory(inspector: Inspector, j
 
 
 @pytest.mark.parametrize("path", ["/", "/api/connections", "/api/events", "/nothing"])
-@pytest.mark.parametrize("host", ["example.com:{port}", "localhost", "localhost:1", "0.0.0.0:{port}"])
-async def test_other_host_name_that_resolves_to_this_machine_is_refused(
-    inspector: Inspector, path: str, host: str
-) -> None:
-    answer = await ask(inspector, path, Host=host)
+async def test_other_host_name_that_resolves_to_this_machine_is_refused(inspector: Inspector, path: str) -> None:
+    """test_page.py has more host names, which the same code refuses."""
+    answer = await ask(inspector, path, Host="example.com:{port}")
 
     assert (answer.status, answer.body) == (421, f"The inspector is at http://localhost:{inspector.port}.\n")
 
 
-@pytest.mark.parametrize("path", ["/", "/api/connections", "/api/events"])
-@pytest.mark.parametrize("origin", ["http://example.com", "null", "http://localhost:3000", "https://localhost:{port}"])
+@pytest.mark.parametrize(
+    ("path", "origin"),
+    [
+        ("/", "http://example.com"),
+        ("/api/connections", "null"),
+        ("/api/connections", "http://localhost:3000"),
+        ("/api/events", "https://localhost:{port}"),
+    ],
+)
 async def test_page_of_another_origin_is_refused(inspector: Inspector, path: str, origin: str) -> None:
     assert (await ask(inspector, path, Origin=origin)).status == 403
 

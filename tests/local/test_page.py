@@ -187,10 +187,16 @@ async def test_every_name_of_this_machine_is_answered(page: PageServer, host: st
 
 
 @pytest.mark.parametrize(
-    "host",
-    ["example.com:{port}", "example.com", "localhost", "localhost:1", "127.0.0.1.example.com:{port}", "0.0.0.0:{port}"],
+    ("host", "path"),
+    [
+        ("example.com:{port}", "/"),
+        ("example.com", "/config.json"),
+        ("localhost", "/nothing"),
+        ("localhost:1", "/"),
+        ("127.0.0.1.example.com:{port}", "/"),
+        ("0.0.0.0:{port}", "/"),
+    ],
 )
-@pytest.mark.parametrize("path", ["/", "/config.json", "/nothing"])
 async def test_other_host_name_that_resolves_to_this_machine_is_refused(page: PageServer, host: str, path: str) -> None:
     answer = await ask(page, path, host=host)
 

@@ -139,6 +139,7 @@ def test_error_names_the_expression_and_the_rule(expression: str) -> None:
         ('{"Action": "send"}', "$default"),
         ('{"action": "other"}', "$default"),
         ('{"action": ""}', "$default"),
+        (r'{"action": "\ud83d"}', "$default"),
         ('{"text": "send"}', "$default"),
         ("{}", "$default"),
     ],

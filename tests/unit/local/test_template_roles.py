@@ -78,6 +78,12 @@ def test_policy_of_another_role_does_not_count(read: Read, type_: str) -> None:
     assert role_of(read, role(), Other=role(), Put=others).statements == ()
 
 
+def test_role_may_be_known_by_its_own_name(read: Read) -> None:
+    put = resource("IAM::Policy", PolicyDocument=POLICY, Roles=["archivist"])
+
+    assert role_of(read, role(RoleName="archivist"), Put=put) == Role("archivist", (PUT,))
+
+
 @pytest.mark.parametrize("name", ["service-role/AWSLambdaBasicExecutionRole", "AWSXRayDaemonWriteAccess"])
 def test_policy_of_aws_for_logs_or_traces_allows_nothing_that_is_run(read: Read, name: str) -> None:
     policy_arn = {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, f":iam::aws:policy/{name}"]]}
