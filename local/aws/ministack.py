@@ -21,6 +21,8 @@ from local.reaper import Reaper
 
 START_SECONDS = 30.0
 STOP_SECONDS = 5.0
+# ministack logs this when it has bound its port. A connection would prove less: another program may have taken the port.
+LISTENING = b"Running on http://"
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ class LocalAws:
             )  # fmt: skip
         self._reaper.watch(self._process.pid)
         deadline = asyncio.get_running_loop().time() + START_SECONDS
-        while not await is_listening(self.port):
+        while LISTENING not in self.log.read_bytes():
             if self._process.returncode is not None:
                 raise LaunchError(f"the local AWS ended with status {self._process.returncode}, see {self.log}")
             if asyncio.get_running_loop().time() > deadline:
@@ -103,13 +105,3 @@ class LocalAws:
     def client(self, service: str) -> Any:
         url = self.dynamodb_url if service == "dynamodb" else self.url
         return client(service, url, self.account.region)
-
-
-async def is_listening(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    await writer.wait_closed()
-    return True

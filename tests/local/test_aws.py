@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,16 @@ async def test_process_that_ends_says_where_to_look(tmp_path: Path, monkeypatch:
 
     assert message == f"the local AWS ended with status 3, see {tmp_path / 'log'}"
     assert (tmp_path / "log").read_text() == "out of memory\n"
+
+
+async def test_port_that_another_program_took_before_the_start_is_an_error(tmp_path: Path) -> None:
+    aws = LocalAws(log=tmp_path / "log")
+    with socket.create_server(("127.0.0.1", aws.port)):
+        with pytest.raises(LaunchError, match="the local AWS ended with status 1"):
+            await aws.start()
+        await aws.stop()
+
+    assert f"127.0.0.1:{aws.port} is already in use" in aws.log.read_text()
 
 
 async def test_process_that_never_answers_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
