@@ -27,7 +27,7 @@ from local.apigateway.limits import Limits
 from local.apigateway.server import GatewayServer
 from local.aws.iam import Iam, Role, Statement
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from local.lambda_.runner import FunctionRunner
 from local.lambda_.runtime_process import Output, RuntimeProcess
 from local.paths import ROOT, VENVS
@@ -70,13 +70,13 @@ async def serve_gateway(environments: int) -> None:
     api = Api("localapi00", "prod", "$request.body.action", {route.key: route for route in routes})
     runners: list[FunctionRunner] = []
 
-    async def invoke(function_arn: str, event: dict[str, Any]) -> Invocation:
+    async def invoke(function_arn: str, event: dict[str, Any]) -> InvocationResult:
         if function_arn == ECHO:
             return await runners[0].invoke(event)
         if function_arn == CONNECT:
-            return Invocation({"statusCode": 200})
+            return InvocationResult({"statusCode": 200})
         statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": event["methodArn"]}
-        return Invocation({"principalId": "bench", "policyDocument": {"Statement": [statement]}})
+        return InvocationResult({"principalId": "bench", "policyDocument": {"Statement": [statement]}})
 
     iam = Iam()
     manage = Statement("Allow", ("execute-api:ManageConnections",), (f"{api.arn}/POST/@connections/*",))

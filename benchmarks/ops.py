@@ -30,7 +30,7 @@ from local.apigateway.api import Api, Route, Throttle
 from local.apigateway.limits import Limits
 from local.apigateway.server import GatewayServer
 from local.aws.ministack import LocalAws
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from local.paths import ROOT
 from ops import Deployment, kick, push
 from ops.deployment import open_session
@@ -50,10 +50,10 @@ MESSAGE = b'{"news": "maintenance at noon"}'
 async def serve_gateway() -> None:
     """Serve a gateway; print its port, and then the id of each connection in a line."""
 
-    async def invoke(_: str, event: dict[str, Any]) -> Invocation:
+    async def invoke(_: str, event: dict[str, Any]) -> InvocationResult:
         if event["requestContext"]["routeKey"] == "$connect":
             print(event["requestContext"]["connectionId"], flush=True)
-        return Invocation({"statusCode": 200})
+        return InvocationResult({"statusCode": 200})
 
     routes = [Route(key, FUNCTION, throttle=UNLIMITED) for key in ("$connect", "$disconnect")]
     api = Api("localapi00", "prod", "$request.body.action", {route.key: route for route in routes})

@@ -14,7 +14,7 @@ from local.errors import LaunchError
 from local.journal import Journal
 from local.lambda_.containers import Containers, has_engine
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from local.lambda_.processes import Processes
 from local.lambda_.runner import FunctionRunner, InitError
 
@@ -88,7 +88,7 @@ class Functions:
         await asyncio.gather(*(runner.start() for runner in self._runners.values()))
         return f"{', '.join(function.target for function in functions.values())} as {self._launcher.name}{fallback}"
 
-    def invoke(self, arn: str, event: dict[str, Any]) -> asyncio.Future[Invocation]:
+    def invoke(self, arn: str, event: dict[str, Any]) -> asyncio.Future[InvocationResult]:
         return self._runners[arn].invoke(event)
 
     async def reload(self, targets: set[str]) -> None:

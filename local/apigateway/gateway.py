@@ -19,7 +19,7 @@ from local.apigateway.events import Connection, Event, Handshake
 from local.apigateway.limits import MAX_AUTHORIZER_RESULT_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS
 from local.aws import iam
 from local.aws.iam import PolicyError, Statement
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 
 PROXY_RESPONSE_KEYS = {"statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"}
 STATUS_CODE = re.compile(r"[2-5][0-9]{2}")
@@ -107,14 +107,14 @@ def has_identity(authorizer: Authorizer, handshake: Handshake, event: Event) -> 
     return True
 
 
-def evaluate_authorizer(invocation: Invocation, method_arn: str) -> dict[str, Any] | Refusal:
+def evaluate_authorizer(result: InvocationResult, method_arn: str) -> dict[str, Any] | Refusal:
     """Return `requestContext.authorizer` for later events, or the refusal. Log why an answer is not valid."""
-    if invocation.error is not None:
-        if invocation.message == "Unauthorized":
+    if result.error is not None:
+        if result.message == "Unauthorized":
             return add_reason("the authorizer raised Unauthorized", UNAUTHORIZED)
-        return add_reason(f"the authorizer failed: {invocation.error}", AUTHORIZER_FAILED)
+        return add_reason(f"the authorizer failed: {result.error}", AUTHORIZER_FAILED)
     try:
-        principal_id, context, statements = parse_authorizer_answer(invocation.answer)
+        principal_id, context, statements = parse_authorizer_answer(result.answer)
     except PolicyError as error:
         logger.warning("the authorizer's answer is not valid: %s", error)
         return add_reason("the authorizer's answer is not valid", AUTHORIZER_FAILED)
@@ -149,15 +149,15 @@ def to_text(value: str | float | None) -> str | None:
     return value if isinstance(value, str | None) else json.dumps(value)
 
 
-def evaluate_connect(invocation: Invocation) -> str | Refusal | None:
+def evaluate_connect(result: InvocationResult) -> str | Refusal | None:
     """Return the subprotocol that `$connect` selects, None for no subprotocol, or the refusal."""
-    if invocation.timed_out:
+    if result.timed_out:
         return add_reason("$connect timed out", INTEGRATION_TIMED_OUT)
-    if invocation.error is not None:
-        refusal = INTERNAL_ERROR if invocation.error == NO_PERMISSION else INTEGRATION_FAILED
-        return add_reason(f"$connect failed: {invocation.error}", refusal)
+    if result.error is not None:
+        refusal = INTERNAL_ERROR if result.error == NO_PERMISSION else INTEGRATION_FAILED
+        return add_reason(f"$connect failed: {result.error}", refusal)
     try:
-        response = ProxyResponse.parse(invocation.answer)
+        response = ProxyResponse.parse(result.answer)
         if not 200 <= response.status < 300:
             return Refusal(response.status, response.encode_body(), reason=f"$connect answered {response.status}")
         return response.find_subprotocol()
@@ -181,18 +181,18 @@ class IntegrationError(Exception):
         self.reason = reason
 
 
-def evaluate_reply(invocation: Invocation, route: Route) -> bytes | None:
+def evaluate_reply(result: InvocationResult, route: Route) -> bytes | None:
     """Return the message that a two-way route sends back; None for a one-way route.
 
     Raises:
         IntegrationError: the function failed, or its answer is not valid.
     """
-    if invocation.timed_out:
+    if result.timed_out:
         raise IntegrationError("Endpoint request timed out", "the function timed out")
-    if invocation.error is not None:
-        raise IntegrationError("Internal server error", f"the function failed: {invocation.error}")
+    if result.error is not None:
+        raise IntegrationError("Internal server error", f"the function failed: {result.error}")
     try:
-        response = ProxyResponse.parse(invocation.answer)
+        response = ProxyResponse.parse(result.answer)
         return response.encode_body() if route.two_way else None
     except ProxyResponseError as error:
         logger.warning("the answer of route %s is not valid: %s", route.key, error)

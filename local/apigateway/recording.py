@@ -8,7 +8,7 @@ from local.apigateway.api import Api
 from local.apigateway.events import Connection, Event, Handshake
 from local.apigateway.gateway import Refusal
 from local.journal import Journal
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 
 
 def record_handshake(journal: Journal, api: Api, connection: Connection, handshake: Handshake) -> None:
@@ -45,7 +45,7 @@ def record_decision(
     )
 
 
-def record_refused_invocation(journal: Journal, name: str, event: Event, refused: Invocation) -> None:
+def record_refused_invocation(journal: Journal, name: str, event: Event, refused: InvocationResult) -> None:
     """Record an invocation that was refused before it reached the function."""
     context, now = event["requestContext"], time.time()
     journal.record(

@@ -25,7 +25,7 @@ from local.apigateway.recording import MessageRecorder, record_decision, record_
 from local.apigateway.sockets import ClientSocket, HttpRequest, HttpSocket, ProtocolSelector, build_http_response
 from local.aws.iam import Iam
 from local.journal import Journal
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from local.ports import SHUTDOWN_SECONDS
 
 KEEP_ALIVE_SECONDS = 75.0  # how long an HTTP connection may wait for its next request
@@ -34,7 +34,7 @@ STOPPING = Refusal.of(HTTPStatus.SERVICE_UNAVAILABLE, "Service Unavailable")
 
 logger = logging.getLogger(__name__)
 
-Invoke = Callable[[str, Event], Awaitable[Invocation]]
+Invoke = Callable[[str, Event], Awaitable[InvocationResult]]
 
 
 class GatewayServer:
@@ -185,9 +185,9 @@ class GatewayServer:
             if not gateway.has_identity(route.authorizer, handshake, event):
                 return gateway.add_reason("no identity source, so the authorizer is not invoked", gateway.UNAUTHORIZED)
             started = time.monotonic()
-            invocation = await self._invoke_authorizer(route.authorizer, event)
+            result = await self._invoke_authorizer(route.authorizer, event)
             latency = round((time.monotonic() - started) * 1000)
-            decision = gateway.evaluate_authorizer(invocation, event["methodArn"])
+            decision = gateway.evaluate_authorizer(result, event["methodArn"])
             if isinstance(decision, Refusal):
                 return decision
             connection.authorizer = decision
@@ -262,21 +262,21 @@ class GatewayServer:
         now = time.monotonic()
         return self._route_requests[route.key].take(now) and self._requests.take(now)
 
-    def _invoke_authorizer(self, authorizer: Authorizer, event: Event) -> Coroutine[Any, Any, Invocation]:
+    def _invoke_authorizer(self, authorizer: Authorizer, event: Event) -> Coroutine[Any, Any, InvocationResult]:
         source = f"{self.api.arn.rpartition('/')[0]}/authorizers/{authorizer.id}"
         return self._invoke(authorizer.function_arn, event, source, self.limits.integration_seconds)
 
-    def _invoke_integration(self, route: Route, event: Event) -> Coroutine[Any, Any, Invocation]:
+    def _invoke_integration(self, route: Route, event: Event) -> Coroutine[Any, Any, InvocationResult]:
         seconds = min(route.timeout_seconds, self.limits.integration_seconds)
         return self._invoke(route.function_arn, event, f"{self.api.arn}/{route.key}", seconds)
 
-    async def _invoke(self, function_arn: str, event: Event, source: str, seconds: float) -> Invocation:
+    async def _invoke(self, function_arn: str, event: Event, source: str, seconds: float) -> InvocationResult:
         if self.iam.enforced and not self.api.may_invoke(function_arn, source):
             name = function_arn.rpartition(":function:")[2]  # with the alias
             self.iam.advise(
                 f"API Gateway may not invoke {name}: add an AWS::Lambda::Permission with SourceArn {source}"
             )
-            refused = Invocation(error=gateway.NO_PERMISSION, message="no permission to invoke the function")
+            refused = InvocationResult(error=gateway.NO_PERMISSION, message="no permission to invoke the function")
             if self.journal:
                 record_refused_invocation(self.journal, name, event, refused)
             return refused
@@ -284,7 +284,7 @@ class GatewayServer:
             async with asyncio.timeout(seconds):
                 return await self.invoke(function_arn, event)
         except TimeoutError:
-            return Invocation(error="Sandbox.Timedout", message=f"the integration took over {seconds:g} s")
+            return InvocationResult(error="Sandbox.Timedout", message=f"the integration took over {seconds:g} s")
 
     # HTTP
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from local.errors import LaunchError
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from local.lambda_.runtime_process import Launch, Output, RuntimeProcess, describe_exit, format_path
 from local.paths import ROOT
 from local.reaper import Reaper
@@ -53,14 +53,14 @@ class Container(RuntimeProcess):
         await run_docker("rm", "--force", self.name)
         await super().kill()
 
-    async def clean_up(self) -> Invocation:
+    async def clean_up(self) -> InvocationResult:
         out_of_memory = await run_docker("inspect", "--format={{.State.OOMKilled}}", self.name) == "true\n"
         await run_docker("rm", "--force", self.name)
         end = await super().clean_up()
         status = self.process.returncode or 0
         if out_of_memory:
             limit = f"it used all of its memory, MemorySize is {self.memory_mb} MB"
-            return Invocation(error="Runtime.OutOfMemory", message=f"{describe_exit(-signal.SIGKILL)}: {limit}")
+            return InvocationResult(error="Runtime.OutOfMemory", message=f"{describe_exit(-signal.SIGKILL)}: {limit}")
         if status > SIGNALLED:
             return dataclasses.replace(end, message=describe_exit(SIGNALLED - status))
         return end

@@ -21,7 +21,7 @@ from local.journal import Journal
 from local.lambda_.function import Function
 from local.lambda_.http import HttpConnection
 from local.lambda_.init_errors import find_error_lines
-from local.lambda_.invocation import Invocation, PendingInvocation
+from local.lambda_.invocation import Invocation, InvocationResult
 from local.lambda_.log_line import LogLine
 from local.lambda_.runtime_process import Launch, RuntimeProcess
 from local.lambda_.variables import collect_variables
@@ -34,7 +34,7 @@ MAX_ANSWER_BYTES = 6 * 1024 * 1024 + 100  # Lambda's own limit
 logger = logging.getLogger(__name__)
 
 Answer = Callable[[HTTPStatus, dict[str, str], bytes], None]
-Begin = Callable[[PendingInvocation], None]
+Begin = Callable[[Invocation], None]
 
 
 class RuntimeApi(HttpConnection):
@@ -96,7 +96,7 @@ class ExecutionEnvironment:
         self.launch = launch
         self.journal = journal
         self.initialized = asyncio.get_running_loop().create_future()
-        self.init_error: Invocation | None = None
+        self.init_error: InvocationResult | None = None
         self._init_error_lines: list[str] = []
         self._last_lines: deque[str] = deque(maxlen=3)  # of the init phase's log
         self.extra_variables = variables
@@ -106,7 +106,7 @@ class ExecutionEnvironment:
         self._ending = False
         self._started_at = time.time()
         self._init: tuple[float, float] | None = None  # when the init phase began and ended, until the first invocation
-        self._current: PendingInvocation | None = None
+        self._current: Invocation | None = None
         self._launched: RuntimeProcess | None = None
         self._killing: asyncio.Task[None] | None = None
         self._running = asyncio.create_task(self._run())
@@ -138,7 +138,7 @@ class ExecutionEnvironment:
             self._launched = await self.launch(self.function, variables)
             await self._wait_for_exit(self._launched)
         except Exception as error:  # noqa: BLE001 - after any error, no invocation may wait for this environment
-            self._fail(Invocation(error="Runtime.StartFailed", message=str(error) or type(error).__name__))
+            self._fail(InvocationResult(error="Runtime.StartFailed", message=str(error) or type(error).__name__))
         finally:
             self._on_end(self)
             if server:
@@ -191,57 +191,57 @@ class ExecutionEnvironment:
             return  # an invocation would be lost, because the environment is ending
         self._on_ready(self, partial(self._begin, answer))
 
-    def _begin(self, answer: Answer, pending: PendingInvocation) -> None:
-        self._current = pending
+    def _begin(self, answer: Answer, invocation: Invocation) -> None:
+        self._current = invocation
         if self._launched and self._launched.process.returncode is not None:
             return  # the process died just now: `_fail` settles the invocation
         init, self._init = self._init, None
-        if pending.recorder:
-            pending.recorder.begin(init)
+        if invocation.recorder:
+            invocation.recorder.begin(init)
         seconds = self.function.timeout_seconds
-        pending.timer = asyncio.get_running_loop().call_later(seconds, self._time_out, pending)
+        invocation.timer = asyncio.get_running_loop().call_later(seconds, self._time_out, invocation)
         headers = {
-            "Lambda-Runtime-Aws-Request-Id": pending.request_id,
+            "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
             "Lambda-Runtime-Deadline-Ms": str(int((time.time() + seconds) * 1000)),
             "Lambda-Runtime-Invoked-Function-Arn": self.function.arn,
-            "Lambda-Runtime-Trace-Id": pending.trace_header,
+            "Lambda-Runtime-Trace-Id": invocation.trace_header,
         }
-        answer(HTTPStatus.OK, headers, pending.payload)
+        answer(HTTPStatus.OK, headers, invocation.payload)
 
-    def _settle(self, request_id: str, invocation: Invocation) -> None:
+    def _settle(self, request_id: str, result: InvocationResult) -> None:
         if self._current and self._current.request_id == request_id:
-            self._current.settle(invocation)
+            self._current.settle(result)
 
-    def _time_out(self, pending: PendingInvocation) -> None:
+    def _time_out(self, invocation: Invocation) -> None:
         """Fail the invocation and kill the environment, so that its state is lost, as on Lambda."""
-        message = f"{pending.request_id} Task timed out after {self.function.timeout_seconds:.2f} seconds"
-        logger.warning("%s: %s", self.function.target, message, extra={"request_id": pending.request_id})
-        pending.settle(Invocation(error="Sandbox.Timedout", message=message))
+        message = f"{invocation.request_id} Task timed out after {self.function.timeout_seconds:.2f} seconds"
+        logger.warning("%s: %s", self.function.target, message, extra={"request_id": invocation.request_id})
+        invocation.settle(InvocationResult(error="Sandbox.Timedout", message=message))
         self._kill()
 
     def _give_up_init(self, seconds: float) -> None:
         if not self.initialized.done():
             message = f"init took over {seconds:.0f} s"
             logger.warning("%s: %s", self.function.target, message)
-            self._fail_init(Invocation(error="Sandbox.Timedout", message=message))
+            self._fail_init(InvocationResult(error="Sandbox.Timedout", message=message))
             self._kill()
 
-    def _fail_init(self, invocation: Invocation, lines: Iterable[str] = ()) -> None:
+    def _fail_init(self, result: InvocationResult, lines: Iterable[str] = ()) -> None:
         if not self.initialized.done():
-            self.init_error = invocation
+            self.init_error = result
             self._init_error_lines = list(lines)
             self.initialized.set_result(None)
 
-    def _fail(self, invocation: Invocation) -> None:
+    def _fail(self, result: InvocationResult) -> None:
         """Fail the init phase or the invocation that was running when the environment ended."""
         if self._current:
-            message = f"RequestId: {self._current.request_id} Error: {invocation.message}"
-            invocation = dataclasses.replace(invocation, message=message)
+            message = f"RequestId: {self._current.request_id} Error: {result.message}"
+            result = dataclasses.replace(result, message=message)
         if not self._ending and not self.init_error:
-            logger.warning("%s: %s %s", self.function.target, invocation.message, invocation.error)
-        self._fail_init(invocation, self._last_lines)
+            logger.warning("%s: %s %s", self.function.target, result.message, result.error)
+        self._fail_init(result, self._last_lines)
         if self._current:
-            self._settle(self._current.request_id, invocation)
+            self._settle(self._current.request_id, result)
 
     def _kill(self) -> None:
         self._ending = True
@@ -263,21 +263,23 @@ class ExecutionEnvironment:
                 self.journal.record("log", *keys, function=self.function.target, record=fact)
 
 
-def parse_answer(body: bytes) -> Invocation:
+def parse_answer(body: bytes) -> InvocationResult:
     if len(body) > MAX_ANSWER_BYTES:
         limit = f"exceeded maximum allowed payload size ({MAX_ANSWER_BYTES} bytes)."
-        return Invocation(error="Function.ResponseSizeTooLarge", message=f"Response payload size {limit}")
+        return InvocationResult(error="Function.ResponseSizeTooLarge", message=f"Response payload size {limit}")
     try:
-        return Invocation(answer=json.loads(body), document=body)
+        return InvocationResult(answer=json.loads(body), document=body)
     except (ValueError, RecursionError):
-        return Invocation(error="Runtime.MarshalError", message="the response is not JSON")
+        return InvocationResult(error="Runtime.MarshalError", message="the response is not JSON")
 
 
-def parse_error(body: bytes) -> tuple[Invocation, list[str]]:
+def parse_error(body: bytes) -> tuple[InvocationResult, list[str]]:
     """Return the error that the runtime has reported, and the entries of its stack trace."""
     try:
         error = json.loads(body)
         trace = [str(entry) for entry in error.get("stackTrace") or ()]
-        return Invocation(error=str(error["errorType"]), message=str(error["errorMessage"])), trace
+        return InvocationResult(error=str(error["errorType"]), message=str(error["errorMessage"])), trace
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return Invocation(error="Runtime.Unknown", message="the runtime reported an error without saying which"), []
+        return InvocationResult(
+            error="Runtime.Unknown", message="the runtime reported an error without saying which"
+        ), []

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from local.ids import make_span_id, make_trace_id
 
 if TYPE_CHECKING:
-    from local.traces import InvocationRecorder
+    from local.lambda_.recording import InvocationRecorder
 
 
 @dataclass(frozen=True)
-class Invocation:
-    """The result of an invocation: the function's answer, or an error.
+class InvocationResult:
+    """The function's answer, or an error.
 
     Attributes:
         error: the error's type, e.g. `KeyError` or `Sandbox.Timedout`; None for an answer.
@@ -34,8 +34,8 @@ class Invocation:
 
 
 @dataclass
-class PendingInvocation:
-    """An invocation that waits for its answer.
+class Invocation:
+    """An invocation of a function.
 
     Attributes:
         span_id: the id of the function's segment in the trace. It is the parent of the segments that the function sends.
@@ -43,7 +43,7 @@ class PendingInvocation:
     """
 
     payload: bytes
-    answer: asyncio.Future[Invocation]
+    result: asyncio.Future[InvocationResult]
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     timer: asyncio.TimerHandle | None = None
     trace_id: str = field(default_factory=make_trace_id)
@@ -54,10 +54,10 @@ class PendingInvocation:
     def trace_header(self) -> str:
         return f"Root={self.trace_id};Parent={self.span_id};Sampled={int(self.recorder is not None)}"
 
-    def settle(self, invocation: Invocation) -> None:
+    def settle(self, result: InvocationResult) -> None:
         if self.timer:
             self.timer.cancel()
         if self.recorder:
-            self.recorder.settle(invocation)
-        if not self.answer.done():
-            self.answer.set_result(invocation)
+            self.recorder.settle(result)
+        if not self.result.done():
+            self.result.set_result(result)

@@ -10,9 +10,9 @@ from typing import Any
 from local.journal import Journal
 from local.lambda_.environment import Begin, ExecutionEnvironment
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation, PendingInvocation
+from local.lambda_.invocation import Invocation, InvocationResult
+from local.lambda_.recording import InvocationRecorder
 from local.lambda_.runtime_process import Launch
-from local.traces import InvocationRecorder
 
 
 class InitError(Exception):
@@ -39,7 +39,7 @@ class FunctionRunner:
         self._generation = self._newest = 0  # each `replace` starts a generation of environments
         self._generations: dict[ExecutionEnvironment, int] = {}  # the generation of each environment that runs
         self._idle: dict[ExecutionEnvironment, Begin] = {}
-        self._waiting: deque[PendingInvocation] = deque()
+        self._waiting: deque[Invocation] = deque()
         self._replacing = asyncio.Lock()
         self._stopped = False
 
@@ -71,23 +71,23 @@ class FunctionRunner:
                 )
             )
 
-    def invoke(self, event: dict[str, Any]) -> asyncio.Future[Invocation]:
+    def invoke(self, event: dict[str, Any]) -> asyncio.Future[InvocationResult]:
         """Invoke the function; return a future. Errors, crashes and timeouts are in its result, never raised."""
-        pending = PendingInvocation(json.dumps(event).encode(), asyncio.get_running_loop().create_future())
+        invocation = Invocation(json.dumps(event).encode(), asyncio.get_running_loop().create_future())
         if self.journal:
-            pending.recorder = InvocationRecorder(self.journal, self.function, event, pending)
+            invocation.recorder = InvocationRecorder(self.journal, self.function, event, invocation)
         if self._idle:
             _, begin = self._idle.popitem()
-            begin(pending)
+            begin(invocation)
         else:
-            self._waiting.append(pending)
+            self._waiting.append(invocation)
             self._start_for_waiting()
-        return pending.answer
+        return invocation.result
 
     async def stop(self) -> None:
         self._stopped = True
         while self._waiting:
-            self._waiting.popleft().settle(Invocation(error="Runtime.Stopped", message="the local run ends"))
+            self._waiting.popleft().settle(InvocationResult(error="Runtime.Stopped", message="the local run ends"))
         await asyncio.gather(*(environment.stop() for environment in list(self._generations)))
 
     async def _initialize(self, environment: ExecutionEnvironment) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from local.processes import find_descendants, select_running
 from local.reaper import Reaper
 
@@ -99,12 +99,12 @@ class RuntimeProcess:
         with suppress(ProcessLookupError, PermissionError):  # macOS: permission, if there are only zombies
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    async def clean_up(self) -> Invocation:
+    async def clean_up(self) -> InvocationResult:
         """Kill the processes that the exited one has started; return how it exited, as Lambda's error."""
         await RuntimeProcess.kill(self)
         if self.reaper:
             self.reaper.release(self.process.pid)
-        return Invocation(error="Runtime.ExitError", message=describe_exit(self.process.returncode or 0))
+        return InvocationResult(error="Runtime.ExitError", message=describe_exit(self.process.returncode or 0))
 
     def localize(self, text: str) -> str:
         """Replace the paths of the function's code by the paths of the user's files."""

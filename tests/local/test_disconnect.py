@@ -10,14 +10,14 @@ import pytest
 
 from local.apigateway import sockets
 from local.apigateway.events import Event
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from tests.fixtures.apis import api
 from tests.fixtures.gateway import HANDSHAKE, PATIENCE_SECONDS, Dial, Functions, Gateway, Serve, wait_until_closed
 
 CLOSE_WITHOUT_A_CODE = b"\x88\x80mask"  # RFC 6455 section 5.5.1: a masked close frame without a payload
 KEEP_ALIVE = b"GET /prod HTTP/1.1\r\nHost: localhost\r\n\r\n"
-OK = Invocation({"statusCode": 200})
-REFUSED = Invocation({"statusCode": 400})
+OK = InvocationResult({"statusCode": 200})
+REFUSED = InvocationResult({"statusCode": 400})
 
 
 async def test_connection_is_removed_without_a_disconnect_route(serve: Serve) -> None:
@@ -34,8 +34,8 @@ async def test_connection_is_removed_without_a_disconnect_route(serve: Serve) ->
 # Clients that leave early
 
 
-def answer_after(event: asyncio.Event, answer: Invocation, functions: Functions, route: str) -> None:
-    async def waiting(_: Event) -> Invocation:
+def answer_after(event: asyncio.Event, answer: InvocationResult, functions: Functions, route: str) -> None:
+    async def waiting(_: Event) -> InvocationResult:
         await event.wait()
         return answer
 
@@ -83,7 +83,7 @@ def answer_slowly(gateway: Gateway, *routes: str) -> list[tuple[str, str]]:
     """Make these routes slow. Return a list, to which each invocation adds its route and connection at its end."""
     ended: list[tuple[str, str]] = []
 
-    async def slow(event: Event) -> Invocation:
+    async def slow(event: Event) -> InvocationResult:
         for _ in range(100):
             await asyncio.sleep(0)
         ended.append((event["requestContext"]["routeKey"], event["requestContext"]["connectionId"]))

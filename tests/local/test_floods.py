@@ -10,7 +10,7 @@ import pytest
 
 from local.apigateway import server, sockets
 from local.apigateway.sockets import ClientSocket
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from tests.fixtures.apis import OUR_ROUTES, api
 from tests.fixtures.gateway import PATIENCE_SECONDS, Dial, Gateway, RawClient, Serve
 from tests.fixtures.hostile import (
@@ -37,7 +37,7 @@ UNSENT_BYTES = 1_000_000  # more than the gateway keeps for a client, less than 
 PINGS = frame(PING, b"x" * 125) * 1000
 MESSAGES = frame(TEXT, b'{"action": "echo", "text": "%s"}' % (b"x" * 10_000)) * 100
 BOTH = frame(TEXT, b"x") * 20 + PINGS
-ECHO = Invocation({"statusCode": 200, "body": "x" * 10_000})
+ECHO = InvocationResult({"statusCode": 200, "body": "x" * 10_000})
 
 
 @pytest.fixture

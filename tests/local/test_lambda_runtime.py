@@ -11,7 +11,7 @@ import pytest
 from local.lambda_ import environment as lambda_runtime
 from local.lambda_ import processes
 from local.lambda_.function import Function
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from local.lambda_.runner import InitError
 from local.lambda_.runtime_process import LOG_LINE_BYTES, RuntimeProcess
 from local.processes import is_running
@@ -221,7 +221,7 @@ async def test_line_of_any_length_may_be_logged(make_runtime: MakeRuntime) -> No
 
     answers = [await runtime.invoke(LOG_LINE_BYTES * 2), await runtime.invoke(1)]
 
-    assert answers == [Invocation("done")] * 2
+    assert answers == [InvocationResult("done")] * 2
 
 
 # Environments
@@ -278,7 +278,7 @@ async def test_environment_that_is_being_cleaned_up_gets_no_invocation(
     removing, removed = asyncio.Event(), asyncio.Event()
     clean_up = RuntimeProcess.clean_up
 
-    async def clean_up_slowly(launched: RuntimeProcess) -> Invocation:
+    async def clean_up_slowly(launched: RuntimeProcess) -> InvocationResult:
         removing.set()
         await removed.wait()
         return await clean_up(launched)
@@ -332,7 +332,7 @@ async def test_invocation_whose_environment_cannot_start_fails_while_others_work
     failed = await runtime.invoke(gate.port)
     way.close()
 
-    assert failed == Invocation(error="AssertionError", message="broken")
+    assert failed == InvocationResult(error="AssertionError", message="broken")
     assert (await working).answer == pid
 
 

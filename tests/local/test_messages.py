@@ -9,7 +9,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from local.apigateway.events import Event
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from tests.fixtures.apis import api
 from tests.fixtures.gateway import PATIENCE_SECONDS, Behaviour, Gateway, Serve, receive
 
@@ -17,10 +17,10 @@ from tests.fixtures.gateway import PATIENCE_SECONDS, Behaviour, Gateway, Serve, 
 def blocked(until: asyncio.Event, body: str) -> Behaviour:
     """Return a function that echoes messages, but waits for an event before it echoes one of them."""
 
-    async def answer(event: Event) -> Invocation:
+    async def answer(event: Event) -> InvocationResult:
         if event["body"] == body:
             await until.wait()
-        return Invocation({"statusCode": 200, "body": event["body"]})
+        return InvocationResult({"statusCode": 200, "body": event["body"]})
 
     return answer
 
@@ -65,9 +65,9 @@ async def test_in_turn_messages_of_other_connections_do_not_wait(serve: Serve) -
 async def test_client_that_left_gets_no_error_frame(gateway: Gateway) -> None:
     gone = asyncio.Event()
 
-    async def fail_late(_: Event) -> Invocation:
+    async def fail_late(_: Event) -> InvocationResult:
         await gone.wait()
-        return Invocation(error="KeyError", message="'x'")
+        return InvocationResult(error="KeyError", message="'x'")
 
     gateway.functions.behaviour["$default"] = fail_late
     peer = await gateway.connect()

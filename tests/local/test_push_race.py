@@ -18,7 +18,7 @@ import ops
 from local.apigateway.events import Event
 from local.aws.iam import ADMINISTRATOR
 from local.aws.ministack import LocalAws
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from ops import Deployment
 from tests.fixtures.apis import AUTHORIZER_ARN, OUR_ROUTES, allow, api
 from tests.fixtures.functions import WEBSOCKET, ColdStart
@@ -95,13 +95,13 @@ async def test_clients_that_connect_during_a_push_are_reachable_afterwards(
     """`$connect` stores a connection before the 101. Until then a post to it gets 410."""
     user_id = str(uuid.uuid4())
 
-    async def invoke(function_arn: str, event: Event) -> Invocation:
+    async def invoke(function_arn: str, event: Event) -> InvocationResult:
         if function_arn == AUTHORIZER_ARN:
-            return Invocation(allow({"userId": user_id, "exp": str(int(time.time()) + 3600)}))
+            return InvocationResult(allow({"userId": user_id, "exp": str(int(time.time()) + 3600)}))
         answer = await asyncio.to_thread(websocket.handler, event, None)
         if event["requestContext"]["routeKey"] == "$connect":
             await pusher.whole_push()  # the connection is stored, but the answer is late
-        return Invocation(answer)
+        return InvocationResult(answer)
 
     _, port = await listen(api(*OUR_ROUTES, identity_sources=()), invoke)
     push = make_push(database, f"http://127.0.0.1:{port}/prod")

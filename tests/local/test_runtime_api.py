@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from tests.fixtures.apis import WEBSOCKET_ARN, function
 from tests.fixtures.runtime import MakeRuntime
 
@@ -48,7 +48,7 @@ async def test_answer_to_another_invocation_is_ignored(make_runtime: MakeRuntime
 
     invocation = await runtime.invoke(["invocation/00000000-0000-0000-0000-000000000000/response", '"not mine"'])
 
-    assert invocation == Invocation(202)
+    assert invocation == InvocationResult(202)
 
 
 # Sends a response to the Runtime API byte by byte, and returns what the API answers.
@@ -77,7 +77,7 @@ RESPONSE = "POST /2018-06-01/runtime/invocation/{id}/response HTTP/1.1\r\nHost: 
 async def test_runtime_may_send_its_answer_in_pieces(make_runtime: MakeRuntime, rest: str) -> None:
     runtime = make_runtime(PIECEMEAL, concurrency=1)
 
-    assert await runtime.invoke(RESPONSE + rest) == Invocation("hello")
+    assert await runtime.invoke(RESPONSE + rest) == InvocationResult("hello")
 
 
 async def test_runtime_that_does_not_speak_http_is_aborted_and_named(

@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 
 from local.apigateway.events import Event
 from local.apigateway.limits import Limits
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from tests.fixtures.apis import OUR_ROUTES, api
 from tests.fixtures.gateway import HANDSHAKE, Dial, Gateway, Serve, get_refusal_status
 
@@ -36,8 +36,8 @@ async def test_handshake_that_fails_by_a_bug_of_the_gateway_is_a_500_and_a_log_l
     assert "the handshake of " in caplog.text
 
 
-async def hang(_: Event) -> Invocation:
-    never: asyncio.Future[Invocation] = asyncio.get_running_loop().create_future()
+async def hang(_: Event) -> InvocationResult:
+    never: asyncio.Future[InvocationResult] = asyncio.get_running_loop().create_future()
     return await never
 
 
@@ -85,7 +85,7 @@ async def test_every_refusal_has_a_request_id_of_its_own(guarded: Gateway, query
 
 
 async def test_refused_client_gets_the_request_id_that_the_functions_log(guarded: Gateway) -> None:
-    guarded.functions.behaviour["$connect"] = Invocation({"statusCode": 400})
+    guarded.functions.behaviour["$connect"] = InvocationResult({"statusCode": 400})
 
     with pytest.raises(InvalidStatus) as error:
         await guarded.connect("?idToken=abc")

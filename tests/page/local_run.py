@@ -21,7 +21,7 @@ from local.apigateway.server import GatewayServer
 from local.aws import mail
 from local.aws.clients import client
 from local.aws.mail import Mail
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from local.page_settings import build_local_settings
 from local.progress import Progress
 from local.system import Options, System, run_system
@@ -230,9 +230,9 @@ async def start_local_run(template: Path, *, proxied: bool = False, **options: A
     network = Network()
 
     def create_gateway(
-        api: Any, invoke: Callable[[str, Event], Awaitable[Invocation]], **settings: Any
+        api: Any, invoke: Callable[[str, Event], Awaitable[InvocationResult]], **settings: Any
     ) -> GatewayServer:
-        def record_and_invoke(function_arn: str, event: Event) -> Awaitable[Invocation]:
+        def record_and_invoke(function_arn: str, event: Event) -> Awaitable[InvocationResult]:
             events.append(event)
             return invoke(function_arn, event)
 

@@ -8,7 +8,7 @@ import pytest
 
 from local.apigateway import gateway
 from local.apigateway.gateway import Refusal
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from tests.fixtures.apis import METHOD_ARN, allow
 
 ARN = METHOD_ARN.removesuffix("/prod/$connect")
@@ -27,7 +27,7 @@ def statement(resource: object = METHOD_ARN, effect: str = "Allow", action: obje
 
 
 def evaluate(answer: object) -> dict[str, Any] | Refusal:
-    return gateway.evaluate_authorizer(Invocation(answer), METHOD_ARN)
+    return gateway.evaluate_authorizer(InvocationResult(answer), METHOD_ARN)
 
 
 def policy_status(*statements: object) -> int:
@@ -171,14 +171,14 @@ def test_message_distinguishes_explicit_and_implicit_deny(statements: list[objec
     [("Unauthorized", 401), ("unauthorized", 500), ("Unauthorized ", 500), ("[401] Unauthorized", 500), ("", 500)],
 )
 def test_only_the_error_message_unauthorized_means_401(message: str, expected: int) -> None:
-    decision = gateway.evaluate_authorizer(Invocation(error="Exception", message=message), METHOD_ARN)
+    decision = gateway.evaluate_authorizer(InvocationResult(error="Exception", message=message), METHOD_ARN)
 
     assert status(decision) == expected
 
 
 @pytest.mark.parametrize("error", ["Sandbox.Timedout", "Runtime.ExitError", "KeyError", gateway.NO_PERMISSION])
 def test_failed_authorizer_means_500(error: str) -> None:
-    assert status(gateway.evaluate_authorizer(Invocation(error=error, message="no answer"), METHOD_ARN)) == 500
+    assert status(gateway.evaluate_authorizer(InvocationResult(error=error, message="no answer"), METHOD_ARN)) == 500
 
 
 def without(*path: str) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from local.apigateway.api import Authorizer, Route
 from local.apigateway.events import Connection, Handshake
 from local.apigateway.gateway import IntegrationError, ProxyResponse, Refusal
 from local.errors import TemplateError
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from tests.fixtures.apis import AUTHORIZER_ARN, OUR_ROUTES, WEBSOCKET_ARN, api, connection
 from tests.fixtures.events import CONNECTION_ID
 
-TIMED_OUT = Invocation(error="Sandbox.Timedout", message="Task timed out after 3.00 seconds")
-CRASHED = Invocation(error="Runtime.ExitError", message="the runtime exited with status 1")
-NOT_PERMITTED = Invocation(error=gateway.NO_PERMISSION, message="no permission to invoke the function")
+TIMED_OUT = InvocationResult(error="Sandbox.Timedout", message="Task timed out after 3.00 seconds")
+CRASHED = InvocationResult(error="Runtime.ExitError", message="the runtime exited with status 1")
+NOT_PERMITTED = InvocationResult(error=gateway.NO_PERMISSION, message="no permission to invoke the function")
 ONE_WAY = Route("send", WEBSOCKET_ARN)
 TWO_WAY = Route("ask", WEBSOCKET_ARN, two_way=True)
 
@@ -226,7 +226,7 @@ malformed = pytest.mark.parametrize(("answer", "reason"), MALFORMED)
 def test_malformed_answer_to_connect_means_502_and_a_log_line(
     caplog: pytest.LogCaptureFixture, answer: object, reason: str
 ) -> None:
-    assert status(gateway.evaluate_connect(Invocation(answer))) == 502
+    assert status(gateway.evaluate_connect(InvocationResult(answer))) == 502
     assert caplog.messages == [f"the answer of $connect is not valid: {reason}"]
 
 
@@ -234,7 +234,7 @@ def test_malformed_answer_to_connect_means_502_and_a_log_line(
 def test_malformed_answer_to_a_message_is_an_error_and_a_log_line(
     caplog: pytest.LogCaptureFixture, answer: object, reason: str
 ) -> None:
-    assert error_of(Invocation(answer), ONE_WAY) == "Internal server error"
+    assert error_of(InvocationResult(answer), ONE_WAY) == "Internal server error"
     assert caplog.messages == [f"the answer of route send is not valid: {reason}"]
 
 
@@ -282,7 +282,7 @@ UNSENDABLE = pytest.mark.parametrize(
 def test_reply_that_cannot_be_sent_is_an_error_and_a_log_line(
     caplog: pytest.LogCaptureFixture, answer: dict[str, object], reason: str
 ) -> None:
-    assert error_of(Invocation({"statusCode": 200, **answer}), TWO_WAY) == "Internal server error"
+    assert error_of(InvocationResult({"statusCode": 200, **answer}), TWO_WAY) == "Internal server error"
     assert [message.startswith(f"the answer of route ask is not valid: {reason}") for message in caplog.messages] == [
         True
     ]
@@ -293,7 +293,7 @@ def test_reply_that_cannot_be_sent_is_an_error_and_a_log_line(
 def test_refusal_that_cannot_be_sent_means_502_and_a_log_line(
     caplog: pytest.LogCaptureFixture, answer: dict[str, object], reason: str
 ) -> None:
-    assert gateway.evaluate_connect(Invocation({"statusCode": 400, **answer})) == gateway.INTEGRATION_FAILED
+    assert gateway.evaluate_connect(InvocationResult({"statusCode": 400, **answer})) == gateway.INTEGRATION_FAILED
     assert [message.startswith(f"the answer of $connect is not valid: {reason}") for message in caplog.messages] == [
         True
     ]
@@ -301,7 +301,7 @@ def test_refusal_that_cannot_be_sent_means_502_and_a_log_line(
 
 @UNSENDABLE
 def test_body_that_is_not_sent_is_not_checked(answer: dict[str, object], reason: str) -> None:
-    invocation = Invocation({"statusCode": 200, **answer})
+    invocation = InvocationResult({"statusCode": 200, **answer})
 
     assert gateway.evaluate_reply(invocation, ONE_WAY) is None
     assert gateway.evaluate_connect(invocation) is None
@@ -316,7 +316,7 @@ def test_illegal_subprotocol_means_502_and_a_log_line(caplog: pytest.LogCaptureF
     """A subprotocol is one token: RFC 6455 section 4.1."""
     header = {"Sec-WebSocket-Protocol": value if name == "headers" else [value]}
 
-    assert gateway.evaluate_connect(Invocation({"statusCode": 200, name: header})) == gateway.INTEGRATION_FAILED
+    assert gateway.evaluate_connect(InvocationResult({"statusCode": 200, name: header})) == gateway.INTEGRATION_FAILED
     reason = "header Sec-WebSocket-Protocol must be one subprotocol, a token of RFC 9110"
     assert caplog.messages == [f"the answer of $connect is not valid: {reason}"]
 
@@ -338,25 +338,25 @@ def test_illegal_subprotocol_means_502_and_a_log_line(caplog: pytest.LogCaptureF
     ],
 )
 def test_status_of_connect_decides(answer: object, expected: int) -> None:
-    assert status(gateway.evaluate_connect(Invocation(answer))) == expected
+    assert status(gateway.evaluate_connect(InvocationResult(answer))) == expected
 
 
 @pytest.mark.parametrize(
     ("invocation", "expected"),
     [
-        (Invocation(error="KeyError", message="'authorizer'"), 502),
+        (InvocationResult(error="KeyError", message="'authorizer'"), 502),
         (CRASHED, 502),
         (TIMED_OUT, 504),
         (NOT_PERMITTED, 500),
     ],
     ids=["exception", "crash", "timeout", "no permission"],
 )
-def test_handshake_fails_if_connect_fails(invocation: Invocation, expected: int) -> None:
+def test_handshake_fails_if_connect_fails(invocation: InvocationResult, expected: int) -> None:
     assert status(gateway.evaluate_connect(invocation)) == expected
 
 
 def test_refusal_of_connect_has_its_body() -> None:
-    decision = gateway.evaluate_connect(Invocation({"statusCode": 400, "body": "no room"}))
+    decision = gateway.evaluate_connect(InvocationResult({"statusCode": 400, "body": "no room"}))
 
     assert decision == Refusal(400, b"no room")
 
@@ -364,7 +364,7 @@ def test_refusal_of_connect_has_its_body() -> None:
 def test_refusal_of_connect_may_be_in_base64() -> None:
     answer = {"statusCode": 400, "body": base64.b64encode("満室".encode()).decode(), "isBase64Encoded": True}
 
-    assert gateway.evaluate_connect(Invocation(answer)) == Refusal(400, "満室".encode())
+    assert gateway.evaluate_connect(InvocationResult(answer)) == Refusal(400, "満室".encode())
 
 
 CHAT = {"Sec-WebSocket-Protocol": "chat"}
@@ -389,13 +389,13 @@ CHAT = {"Sec-WebSocket-Protocol": "chat"}
     ids=ascii,
 )
 def test_connect_selects_the_subprotocol(answer: dict[str, object], subprotocol: str | None) -> None:
-    assert gateway.evaluate_connect(Invocation({"statusCode": 200, **answer})) == subprotocol
+    assert gateway.evaluate_connect(InvocationResult({"statusCode": 200, **answer})) == subprotocol
 
 
 # Replies to messages
 
 
-def error_of(invocation: Invocation, route: Route) -> str:
+def error_of(invocation: InvocationResult, route: Route) -> str:
     """Return the message of the error frame."""
     with pytest.raises(IntegrationError) as error:
         gateway.evaluate_reply(invocation, route)
@@ -420,21 +420,21 @@ def error_of(invocation: Invocation, route: Route) -> str:
 )
 def test_two_way_route_sends_its_body_and_a_one_way_route_nothing(answer: object, sent: str) -> None:
     """A two-way route sends its body with any status, and an empty message without a body."""
-    assert gateway.evaluate_reply(Invocation(answer), TWO_WAY) == sent.encode()
-    assert gateway.evaluate_reply(Invocation(answer), ONE_WAY) is None
+    assert gateway.evaluate_reply(InvocationResult(answer), TWO_WAY) == sent.encode()
+    assert gateway.evaluate_reply(InvocationResult(answer), ONE_WAY) is None
 
 
 @pytest.mark.parametrize(
     ("invocation", "message"),
     [
-        (Invocation(error="KeyError", message="'secret'"), "Internal server error"),
+        (InvocationResult(error="KeyError", message="'secret'"), "Internal server error"),
         (CRASHED, "Internal server error"),
         (NOT_PERMITTED, "Internal server error"),
         (TIMED_OUT, "Endpoint request timed out"),
     ],
     ids=["exception", "crash", "no permission", "timeout"],
 )
-def test_client_is_told_that_its_message_failed_but_not_why(invocation: Invocation, message: str) -> None:
+def test_client_is_told_that_its_message_failed_but_not_why(invocation: InvocationResult, message: str) -> None:
     assert error_of(invocation, TWO_WAY) == message
 
 

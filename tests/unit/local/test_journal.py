@@ -17,7 +17,7 @@ from local import journal as journal_module
 from local.apigateway.api import Throttle
 from local.apigateway.limits import Limits
 from local.journal import MAX_FACT_CHARACTERS, ConnectionRecord, Entry, Journal
-from local.lambda_.invocation import Invocation
+from local.lambda_.invocation import InvocationResult
 from local.masking import Mask
 from tests.fixtures.apis import OUR_ROUTES, allow, api
 from tests.fixtures.gateway import (
@@ -303,7 +303,7 @@ async def the_connection(journal: Journal) -> dict[str, Any]:
 async def test_handshake_and_messages_are_recorded_in_order(serve: Serve, journal: Journal) -> None:
     served = api(*OUR_ROUTES, identity_sources=(ID_TOKEN,), routes={"$default": {"two_way": True}})
     gateway = await serve(served, journal=journal)
-    gateway.functions.behaviour["$default"] = Invocation({"statusCode": 200, "body": "back"})
+    gateway.functions.behaviour["$default"] = InvocationResult({"statusCode": 200, "body": "back"})
 
     async with await gateway.connect("?idToken=abc") as peer:
         await peer.send("hello")
@@ -332,24 +332,24 @@ DENY = {**allow(), "policyDocument": {"Statement": [{"Action": "*", "Effect": "D
     ("query", "behaviour", "expected"),
     [
         ("", {}, (401, None, "no identity source, so the authorizer is not invoked")),
-        ("?idToken=a", {"authorizer": Invocation(DENY)}, (403, "Deny", "the authorizer denied")),
-        ("?idToken=a", {"authorizer": Invocation(SILENT)},
+        ("?idToken=a", {"authorizer": InvocationResult(DENY)}, (403, "Deny", "the authorizer denied")),
+        ("?idToken=a", {"authorizer": InvocationResult(SILENT)},
          (403, "implicit deny", "the authorizer's policy does not allow it")),
-        ("?idToken=a", {"authorizer": Invocation(error="KeyError")}, (500, None, "the authorizer failed: KeyError")),
-        ("?idToken=a", {"authorizer": Invocation({})}, (500, None, "the authorizer's answer is not valid")),
-        ("?idToken=a", {"authorizer": Invocation(error="Exception", message="Unauthorized")},
+        ("?idToken=a", {"authorizer": InvocationResult(error="KeyError")}, (500, None, "the authorizer failed: KeyError")),
+        ("?idToken=a", {"authorizer": InvocationResult({})}, (500, None, "the authorizer's answer is not valid")),
+        ("?idToken=a", {"authorizer": InvocationResult(error="Exception", message="Unauthorized")},
          (401, None, "the authorizer raised Unauthorized")),
-        ("?idToken=a", {"$connect": Invocation({"statusCode": 429})}, (429, None, "$connect answered 429")),
-        ("?idToken=a", {"$connect": Invocation(error="KeyError")}, (502, None, "$connect failed: KeyError")),
-        ("?idToken=a", {"$connect": Invocation("x")}, (502, None, "the answer of $connect is not valid")),
-        ("?idToken=a", {"$connect": Invocation(error="Sandbox.Timedout")}, (504, None, "$connect timed out")),
+        ("?idToken=a", {"$connect": InvocationResult({"statusCode": 429})}, (429, None, "$connect answered 429")),
+        ("?idToken=a", {"$connect": InvocationResult(error="KeyError")}, (502, None, "$connect failed: KeyError")),
+        ("?idToken=a", {"$connect": InvocationResult("x")}, (502, None, "the answer of $connect is not valid")),
+        ("?idToken=a", {"$connect": InvocationResult(error="Sandbox.Timedout")}, (504, None, "$connect timed out")),
     ],
 )  # fmt: skip
 async def test_refused_handshake_is_recorded_with_its_reason(
     serve: Serve,
     journal: Journal,
     query: str,
-    behaviour: dict[str, Invocation],
+    behaviour: dict[str, InvocationResult],
     expected: tuple[int, str | None, str],
 ) -> None:
     gateway = await serve(api(*OUR_ROUTES, identity_sources=(ID_TOKEN,)), journal=journal)
@@ -366,14 +366,22 @@ async def test_refused_handshake_is_recorded_with_its_reason(
 @pytest.mark.parametrize(
     ("behaviour", "routes", "expected"),
     [
-        (Invocation(error="KeyError"), OUR_ROUTES, ("Internal server error", "the function failed: KeyError")),
-        (Invocation(error="Sandbox.Timedout"), OUR_ROUTES, ("Endpoint request timed out", "the function timed out")),
-        (Invocation([]), OUR_ROUTES, ("Internal server error", "the answer is not valid: it must be an object")),
+        (InvocationResult(error="KeyError"), OUR_ROUTES, ("Internal server error", "the function failed: KeyError")),
+        (
+            InvocationResult(error="Sandbox.Timedout"),
+            OUR_ROUTES,
+            ("Endpoint request timed out", "the function timed out"),
+        ),
+        (InvocationResult([]), OUR_ROUTES, ("Internal server error", "the answer is not valid: it must be an object")),
         (None, ("$connect",), ("Forbidden", "no route")),
     ],
 )
 async def test_message_that_fails_is_recorded_with_its_frame_and_reason(
-    serve: Serve, journal: Journal, behaviour: Invocation | None, routes: tuple[str, ...], expected: tuple[str, str]
+    serve: Serve,
+    journal: Journal,
+    behaviour: InvocationResult | None,
+    routes: tuple[str, ...],
+    expected: tuple[str, str],
 ) -> None:
     gateway = await serve(api(*routes), journal=journal)
     if behaviour:
@@ -502,10 +510,10 @@ async def test_client_that_leaves_during_the_handshake_is_lost(serve: Serve, jou
     gateway = await serve(journal=journal)
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def wait_in_connect(_: object) -> Invocation:
+    async def wait_in_connect(_: object) -> InvocationResult:
         begun.set()
         await go_on.wait()
-        return Invocation({"statusCode": 200})
+        return InvocationResult({"statusCode": 200})
 
     gateway.functions.behaviour["$connect"] = wait_in_connect
     client = await dial(gateway.port, HANDSHAKE)
