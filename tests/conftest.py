@@ -37,6 +37,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Runs before anything imports aws_cdk, whose Node process keeps the environment that it starts in."""
+    """Run before anything imports aws_cdk, whose Node process keeps the environment that it starts in."""
     os.environ["CDK_VALIDATION"] = "false"  # `cdk synth` validates; here it would only cost seconds
     importlib.import_module("infra")  # silences jsii

@@ -49,7 +49,7 @@ RESOURCES: dict[str, dict[str, Any]] = {
 
 
 def template(folder: Path, resources: dict[str, dict[str, Any]]) -> Template:
-    path = folder / "Desk.template.json"
+    path = folder / "Chat.template.json"
     path.write_text(json.dumps({"Resources": resources}))
     return Template.read(path)
 
@@ -76,7 +76,7 @@ def test_table_has_the_time_to_live_of_the_template(aws: LocalAws, created: Crea
 
     found = aws.client("dynamodb").describe_time_to_live(TableName=table)["TimeToLiveDescription"]
 
-    assert (table, found["AttributeName"]) == ("Desk-Connections", "removedAt")
+    assert (table, found["AttributeName"]) == ("Chat-Connections", "removedAt")
     assert created.expiring == {table: "removedAt"}
 
 
@@ -200,7 +200,7 @@ def test_ordinary_options_are_translated_or_left_out(aws: LocalAws, tmp_path: Pa
     (index,) = dynamodb.describe_table(TableName="rich")["Table"]["GlobalSecondaryIndexes"]
     assert (pool["MfaConfiguration"], pool["Policies"]["PasswordPolicy"]["MinimumLength"]) == ("OPTIONAL", 12)
     assert (client["IdTokenValidity"], len(client["ClientSecret"]) > 0) == (5, True)
-    assert (group["GroupName"], index["IndexName"]) == ("Desk-Staff", "byConnection")
+    assert (group["GroupName"], index["IndexName"]) == ("Chat-Staff", "byConnection")
     assert created.expiring == {"rich": "removedAt", "world": "removedAt"}
     assert read.read_created_definitions().keys() == ids.keys() == resources.keys()
 
@@ -215,12 +215,12 @@ async def test_resources_of_a_bound_stack_are_those_of_its_account(tmp_path: Pat
         users = Users(aws.url, created.physical_ids["Users"], created.physical_ids["Page"])
         users.add("ada@example.com", PASSWORD)
         token = users.get_id_token("ada@example.com", PASSWORD)
-        table = aws.client("dynamodb").describe_table(TableName="Desk-Connections")["Table"]
+        table = aws.client("dynamodb").describe_table(TableName="Chat-Connections")["Table"]
     finally:
         await aws.stop()
 
     assert created.physical_ids["Users"].startswith("eu-west-1_")
-    assert table["TableArn"] == "arn:aws:dynamodb:eu-west-1:123456789012:table/Desk-Connections"
+    assert table["TableArn"] == "arn:aws:dynamodb:eu-west-1:123456789012:table/Chat-Connections"
     assert token.count(".") == 2
 
 

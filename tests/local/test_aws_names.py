@@ -98,8 +98,8 @@ def look_up(host):
 """
 
 
-class Desk:
-    """An endpoint with a gateway, and a function with the endpoint's variables."""
+class Caller:
+    """A function whose calls reach an endpoint and a gateway."""
 
     def __init__(self, endpoint: AwsEndpoint, gateway: Gateway, cognito: LoopbackServer, function: Runtime) -> None:
         self.endpoint = endpoint
@@ -107,8 +107,8 @@ class Desk:
         self.cognito = cognito
         self.function = function
 
-    async def do(self, what: str, **parameters: Any) -> Any:
-        invocation = await self.function.invoke({"do": what, **parameters})
+    async def run(self, task: str, **parameters: Any) -> Any:
+        invocation = await self.function.invoke({"do": task, **parameters})
         assert invocation.error is None, invocation.message
         return invocation.answer
 
@@ -133,34 +133,34 @@ def session(endpoint: AwsEndpoint) -> Session:
 
 
 @pytest.fixture
-async def desk(
+async def caller(
     serve: Serve, cognito: LoopbackServer, endpoint: AwsEndpoint, session: Session, make_runtime: MakeRuntime
-) -> Desk:
+) -> Caller:
     gateway = await serve(iam=endpoint.iam)
     endpoint.route_gateway(API, gateway.port)
     own = {"PYTHONPATH": str(PACKAGES), "https_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
     function = make_runtime(
         FUNCTION, environment={**own, **endpoint.build_environment(own), **session.build_environment()}, concurrency=1
     )
-    return Desk(endpoint, gateway, cognito, function)
+    return Caller(endpoint, gateway, cognito, function)
 
 
 # What is run locally
 
 
-async def test_every_client_gets_the_keys_from_the_local_cognito(desk: Desk) -> None:
+async def test_every_client_gets_the_keys_from_the_local_cognito(caller: Caller) -> None:
     clients = ["urllib_request", "http_client", "urllib3", "requests", "httpx", "aiohttp"]
 
-    got = {client: await desk.do(f"by_{client}", url=JWKS) for client in clients}
+    got = {client: await caller.run(f"by_{client}", url=JWKS) for client in clients}
 
     assert got == {client: {"keys": []} for client in clients}
-    assert [request.path for request in desk.cognito.requests] == [JWKS.partition(".com")[2]] * len(clients)
+    assert [request.path for request in caller.cognito.requests] == [JWKS.partition(".com")[2]] * len(clients)
 
 
-async def test_boto3_posts_to_the_stage_by_the_name_in_its_event(desk: Desk) -> None:
-    peer, connection_id = await desk.gateway.connect_with_id()
+async def test_boto3_posts_to_the_stage_by_the_name_in_its_event(caller: Caller) -> None:
+    peer, connection_id = await caller.gateway.connect_with_id()
 
-    status = await desk.do(
+    status = await caller.run(
         "by_boto3",
         service="apigatewaymanagementapi",
         endpoint_url=f"https://{API}/prod",
@@ -173,11 +173,11 @@ async def test_boto3_posts_to_the_stage_by_the_name_in_its_event(desk: Desk) -> 
 
 
 @pytest.mark.parametrize("client", ["websockets", "asyncio_websockets"])
-async def test_function_is_a_client_of_its_own_api(desk: Desk, client: str) -> None:
-    asked = asyncio.create_task(desk.do(f"by_{client}", url=f"wss://{API}/prod"))
-    connected = await desk.gateway.functions.wait_for_event("$connect")
-    message = await desk.gateway.functions.wait_for_event("$default")
-    peer = desk.gateway.server.connections.get(connected["requestContext"]["connectionId"])
+async def test_function_is_a_client_of_its_own_api(caller: Caller, client: str) -> None:
+    asked = asyncio.create_task(caller.run(f"by_{client}", url=f"wss://{API}/prod"))
+    connected = await caller.gateway.functions.wait_for_event("$connect")
+    message = await caller.gateway.functions.wait_for_event("$default")
+    peer = caller.gateway.server.connections.get(connected["requestContext"]["connectionId"])
     assert peer
 
     peer.send(message["body"].encode())
@@ -186,22 +186,22 @@ async def test_function_is_a_client_of_its_own_api(desk: Desk, client: str) -> N
     assert connected["headers"]["Host"] == API
 
 
-async def test_other_services_of_the_run_are_called_by_their_addresses(desk: Desk) -> None:
+async def test_other_services_of_the_run_are_called_by_their_addresses(caller: Caller) -> None:
     url = "https://dynamodb.us-east-1.amazonaws.com"
 
-    assert await desk.do("by_boto3", service="dynamodb", endpoint_url=url, operation="list_tables") == 200
-    assert await desk.do("by_boto3", service="dynamodb", operation="list_tables") == 200
+    assert await caller.run("by_boto3", service="dynamodb", endpoint_url=url, operation="list_tables") == 200
+    assert await caller.run("by_boto3", service="dynamodb", operation="list_tables") == 200
 
 
-async def test_name_is_local_however_it_is_resolved(desk: Desk) -> None:
-    port = desk.endpoint._names.port
+async def test_name_is_local_however_it_is_resolved(caller: Caller) -> None:
+    port = caller.endpoint._names.port
 
-    assert await desk.do("look_up", host="Cognito-IDP.us-east-1.amazonaws.com.") == [
+    assert await caller.run("look_up", host="Cognito-IDP.us-east-1.amazonaws.com.") == [
         "127.0.0.1",
         ["127.0.0.1"],
         ["127.0.0.1", port],
     ]
-    assert await desk.do("by_a_socket_with_a_name", host=API) == "TLSv1.3"
+    assert await caller.run("by_a_socket_with_a_name", host=API) == "TLSv1.3"
 
 
 # What is not run locally
@@ -220,9 +220,9 @@ SERVICES = [
 ]
 
 
-async def test_other_service_says_that_it_is_not_run_locally(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+async def test_other_service_says_that_it_is_not_run_locally(caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
     for service, operation, parameters in SERVICES * 2:
-        got = await desk.do("by_boto3", service=service, operation=operation, parameters=parameters)
+        got = await caller.run("by_boto3", service=service, operation=operation, parameters=parameters)
 
         assert got["error"] == "ClientError"
         assert "(NotImplemented)" in got["message"]
@@ -234,7 +234,7 @@ async def test_other_service_says_that_it_is_not_run_locally(desk: Desk, caplog:
     ]
 
 
-async def test_other_address_says_that_it_is_not_run_locally(desk: Desk) -> None:
+async def test_other_address_says_that_it_is_not_run_locally(caller: Caller) -> None:
     addresses = {
         "rooms.s3.amazonaws.com": "<Message>s3 is not run locally, only cognito-idp, dynamodb, execute-api.",
         "rooms.auth.us-east-1.amazoncognito.com": "auth is not run locally",
@@ -242,17 +242,17 @@ async def test_other_address_says_that_it_is_not_run_locally(desk: Desk) -> None
         f"other{API}": f"other{API} is not run locally: the template's API is {API}",
     }
 
-    got = {host: await desk.do("by_urllib3", url=f"https://{host}/", as_text=True) for host in addresses}
+    got = {host: await caller.run("by_urllib3", url=f"https://{host}/", as_text=True) for host in addresses}
 
     assert [host for host, message in addresses.items() if message not in got[host]] == []
-    assert desk.cognito.requests == []
+    assert caller.cognito.requests == []
 
 
-async def test_only_https_is_spoken_for_aws(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+async def test_only_https_is_spoken_for_aws(caller: Caller, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     host = "rooms.abc.us-east-1.rds.amazonaws.com"
 
-    got = [await desk.do("connect", host=host, port=5432) for _ in range(2)]
+    got = [await caller.run("connect", host=host, port=5432) for _ in range(2)]
 
     message = f"{host}:5432 is not run locally: AWS is reached by HTTPS only"
     assert got == [{"error": "gaierror", "message": f"[Errno -4] {message}"}] * 2

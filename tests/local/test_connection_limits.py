@@ -47,13 +47,13 @@ async def test_client_about_which_get_connection_is_called_is_idle(serve: Serve)
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the gateway abort clients that do not close at once."""
+def short_close_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the gateway abort clients that do not close at once."""
     monkeypatch.setattr(sockets, "CLOSE_SECONDS", SHORT_SECONDS)
 
 
 async def test_client_that_does_not_answer_the_close_frame_is_dropped(
-    impatient: None, serve: Serve, dial: Dial
+    short_close_timeout: None, serve: Serve, dial: Dial
 ) -> None:
     gateway = await serve(limits=SHORT_IDLE_LIMIT)
     client = await dial(gateway.port, HANDSHAKE)
@@ -64,7 +64,7 @@ async def test_client_that_does_not_answer_the_close_frame_is_dropped(
 
 
 async def test_deleted_client_that_does_not_answer_the_close_frame_is_dropped(
-    impatient: None, gateway: Gateway, dial: Dial
+    short_close_timeout: None, gateway: Gateway, dial: Dial
 ) -> None:
     client = await dial(gateway.port, HANDSHAKE)
     await client.read_head()

@@ -42,11 +42,11 @@ def aws(aws: LocalAws) -> LocalAws:
     return aws
 
 
-Start = Callable[..., Awaitable["Desk"]]
+Start = Callable[..., Awaitable["Caller"]]
 
 
-class Desk:
-    """An endpoint that listens, and a function that calls it with its own credentials."""
+class Caller:
+    """A function that calls an endpoint with its own credentials."""
 
     def __init__(self, endpoint: AwsEndpoint, url: str, session: Session) -> None:
         self.endpoint = endpoint
@@ -66,17 +66,19 @@ class Desk:
 
 @pytest.fixture
 async def start(aws: LocalAws) -> AsyncIterator[Start]:
-    """Starts endpoints before the local AWS, for a function whose role has these statements."""
+    """Start endpoints in front of the local AWS, each for a function whose role has these statements."""
     started: list[AwsEndpoint] = []
 
-    async def listening(*statements: Statement, enforced: bool = True, urls: dict[str, str] | None = None) -> Desk:
+    async def start_endpoint(
+        *statements: Statement, enforced: bool = True, urls: dict[str, str] | None = None
+    ) -> Caller:
         iam = Iam(enforced=enforced)
         endpoint = AwsEndpoint(iam, aws.urls if urls is None else urls)
         started.append(endpoint)
         session = iam.open_session("rooms", Role("RoomsRole", statements), SESSION_ARN)
-        return Desk(endpoint, await endpoint.start(), session)
+        return Caller(endpoint, await endpoint.start(), session)
 
-    yield listening
+    yield start_endpoint
     await asyncio.gather(*(endpoint.stop() for endpoint in started))
 
 
@@ -102,20 +104,20 @@ def error(raised: pytest.ExceptionInfo[ClientError]) -> tuple[int, str]:
 
 
 async def test_allowed_call_is_passed_on(start: Start, aws: LocalAws) -> None:
-    desk = await start(allow("dynamodb:PutItem", ROWS))
+    caller = await start(allow("dynamodb:PutItem", ROWS))
 
-    answer = await desk.call("dynamodb", "put_item", TableName="Rows", Item=row("allowed", text="ひと"))
+    answer = await caller.call("dynamodb", "put_item", TableName="Rows", Item=row("allowed", text="ひと"))
 
     assert answer["ResponseMetadata"]["RequestId"]
     assert await stored(aws, "allowed") == row("allowed", text="ひと")
 
 
 async def test_large_item_is_written_and_read_unchanged(start: Start) -> None:
-    desk = await start(allow("dynamodb:*Item", ROWS))
+    caller = await start(allow("dynamodb:*Item", ROWS))
     item = row("large", text="x" * 390_000)
 
-    await desk.call("dynamodb", "put_item", TableName="Rows", Item=item)
-    found = await desk.call("dynamodb", "get_item", TableName="Rows", Key=row("large"))
+    await caller.call("dynamodb", "put_item", TableName="Rows", Item=item)
+    found = await caller.call("dynamodb", "get_item", TableName="Rows", Key=row("large"))
 
     assert found["Item"] == item
 
@@ -126,18 +128,18 @@ async def test_request_may_be_as_large_as_dynamodb_takes_it(start: Start, aws: L
 
     https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html
     """
-    desk = await start(allow("dynamodb:BatchWriteItem", ROWS))
+    caller = await start(allow("dynamodb:BatchWriteItem", ROWS))
     puts = [{"PutRequest": {"Item": row(f"{text[0]}-{number}", text=text)}} for number in range(count)]
 
-    await desk.call("dynamodb", "batch_write_item", RequestItems={"Rows": puts})
+    await caller.call("dynamodb", "batch_write_item", RequestItems={"Rows": puts})
 
     assert await stored(aws, f"{text[0]}-{count - 1}") is not None
 
 
 async def test_failure_of_the_service_arrives_as_its_own_exception(start: Start) -> None:
-    desk = await start(allow("dynamodb:PutItem", "*"))
-    dynamodb = desk.client("dynamodb")
-    await desk.call("dynamodb", "put_item", TableName="Rows", Item=row("taken"))
+    caller = await start(allow("dynamodb:PutItem", "*"))
+    dynamodb = caller.client("dynamodb")
+    await caller.call("dynamodb", "put_item", TableName="Rows", Item=row("taken"))
 
     with pytest.raises(dynamodb.exceptions.ConditionalCheckFailedException) as failed:
         await asyncio.to_thread(
@@ -150,10 +152,10 @@ async def test_failure_of_the_service_arrives_as_its_own_exception(start: Start)
 
 
 async def test_refused_call_fails_as_on_aws_and_changes_nothing(start: Start, aws: LocalAws) -> None:
-    desk = await start(allow("dynamodb:GetItem", ROWS), allow("dynamodb:PutItem", ROOMS))
+    caller = await start(allow("dynamodb:GetItem", ROWS), allow("dynamodb:PutItem", ROOMS))
 
     with pytest.raises(ClientError) as refused:
-        await desk.call("dynamodb", "put_item", TableName="Rows", Item=row("refused"))
+        await caller.call("dynamodb", "put_item", TableName="Rows", Item=row("refused"))
 
     assert error(refused) == (400, "AccessDeniedException")
     assert refused.value.response["Error"]["Message"] == (
@@ -164,22 +166,22 @@ async def test_refused_call_fails_as_on_aws_and_changes_nothing(start: Start, aw
 
 
 async def test_call_of_two_tables_needs_both_grants_or_writes_nothing(start: Start, aws: LocalAws) -> None:
-    desk = await start(allow("dynamodb:*", ROWS))
+    caller = await start(allow("dynamodb:*", ROWS))
     puts = {name: [{"PutRequest": {"Item": row("half")}}] for name in ("Rows", "Rooms")}
 
     with pytest.raises(ClientError, match=f"dynamodb:BatchWriteItem on resource: {ROOMS}"):
-        await desk.call("dynamodb", "batch_write_item", RequestItems=puts)
+        await caller.call("dynamodb", "batch_write_item", RequestItems=puts)
 
     assert await stored(aws, "half") is None
 
 
 async def test_user_pool_is_called_by_its_grant(start: Start, aws: LocalAws) -> None:
     ours, other = await asyncio.to_thread(new_user_pools, aws)
-    desk = await start(allow("cognito-idp:DescribeUserPool", POOL + ours))
+    caller = await start(allow("cognito-idp:DescribeUserPool", POOL + ours))
 
-    described = await desk.call("cognito-idp", "describe_user_pool", UserPoolId=ours)
+    described = await caller.call("cognito-idp", "describe_user_pool", UserPoolId=ours)
     with pytest.raises(ClientError, match=f"cognito-idp:DescribeUserPool on resource: {POOL}{other}"):
-        await desk.call("cognito-idp", "describe_user_pool", UserPoolId=other)
+        await caller.call("cognito-idp", "describe_user_pool", UserPoolId=other)
 
     assert described["UserPool"]["Id"] == ours
 
@@ -193,8 +195,8 @@ def new_user_pools(aws: LocalAws) -> list[str]:
 
 
 async def test_caller_with_an_unknown_access_key_is_refused(start: Start) -> None:
-    desk = await start(allow("*", "*"))
-    stranger = desk.client("dynamodb", aws_access_key_id="ASIA0000000000000000")
+    caller = await start(allow("*", "*"))
+    stranger = caller.client("dynamodb", aws_access_key_id="ASIA0000000000000000")
 
     with pytest.raises(ClientError, match="The security token included in the request is invalid") as refused:
         await asyncio.to_thread(stranger.list_tables)
@@ -203,8 +205,8 @@ async def test_caller_with_an_unknown_access_key_is_refused(start: Start) -> Non
 
 
 async def test_call_with_a_wrong_signature_is_refused(start: Start, aws: LocalAws) -> None:
-    desk = await start(allow("*", "*"))
-    wrong = desk.client("dynamodb", aws_secret_access_key="wrong")
+    caller = await start(allow("*", "*"))
+    wrong = caller.client("dynamodb", aws_secret_access_key="wrong")
 
     with pytest.raises(ClientError, match="The request signature we calculated does not match") as refused:
         await asyncio.to_thread(wrong.put_item, TableName="Rows", Item=row("wrong"))
@@ -214,33 +216,33 @@ async def test_call_with_a_wrong_signature_is_refused(start: Start, aws: LocalAw
 
 
 async def test_administrator_may_call_everything(start: Start) -> None:
-    desk = await start()
-    administrator = desk.client("dynamodb", aws_access_key_id=ADMINISTRATOR, aws_secret_access_key=ADMINISTRATOR)
+    caller = await start()
+    administrator = caller.client("dynamodb", aws_access_key_id=ADMINISTRATOR, aws_secret_access_key=ADMINISTRATOR)
 
     assert {"Rooms", "Rows"} <= {*(await asyncio.to_thread(administrator.list_tables))["TableNames"]}
 
 
 async def test_every_function_may_call_everything_where_iam_is_off(start: Start, aws: LocalAws) -> None:
-    desk = await start(enforced=False)
+    caller = await start(enforced=False)
 
-    await desk.call("dynamodb", "put_item", TableName="Rows", Item=row("off"))
+    await caller.call("dynamodb", "put_item", TableName="Rows", Item=row("off"))
 
     assert await stored(aws, "off") == row("off")
 
 
 async def test_keys_of_a_user_pool_are_public(start: Start, aws: LocalAws) -> None:
     """As on AWS, where JWKS are fetched without a signature."""
-    desk = await start()
+    caller = await start()
     user_pool, _ = await asyncio.to_thread(new_user_pools, aws)
 
-    status, body = await get(f"{desk.url}/{user_pool}/.well-known/jwks.json")
+    status, body = await get(f"{caller.url}/{user_pool}/.well-known/jwks.json")
 
     assert (status, {key["alg"] for key in json.loads(body)["keys"]}) == (200, {"RS256"})
 
 
 async def test_call_that_needs_a_signature_is_refused_without(start: Start, aws: LocalAws) -> None:
-    desk = await start(allow("*", "*"))
-    anonymous = desk.client("dynamodb", signature_version=UNSIGNED)
+    caller = await start(allow("*", "*"))
+    anonymous = caller.client("dynamodb", signature_version=UNSIGNED)
 
     with pytest.raises(ClientError, match="MissingAuthenticationTokenException"):
         await asyncio.to_thread(anonymous.put_item, TableName="Rows", Item=row("anonymous"))
@@ -266,12 +268,12 @@ async def get(url: str) -> tuple[int, bytes]:
 
 
 async def test_service_that_the_template_does_not_use_is_named(start: Start) -> None:
-    desk = await start(allow("*", "*"), urls={})
+    caller = await start(allow("*", "*"), urls={})
 
     with pytest.raises(
         ClientError, match="dynamodb is not run, because the template has no AWS::DynamoDB::Table"
     ) as missing:
-        await desk.call("dynamodb", "list_tables")
+        await caller.call("dynamodb", "list_tables")
 
     assert error(missing) == (501, "NotImplemented")
 
@@ -284,19 +286,19 @@ async def test_call_of_another_region_is_not_run(start: Start) -> None:
 
 
 async def test_call_that_cannot_be_evaluated_is_not_passed_on(start: Start) -> None:
-    desk = await start(allow("*", "*"))
+    caller = await start(allow("*", "*"))
 
     with pytest.raises(ClientError, match="dynamodb:ExecuteStatement cannot be evaluated locally") as unknown:
-        await desk.call("dynamodb", "execute_statement", Statement="SELECT * FROM Rows")
+        await caller.call("dynamodb", "execute_statement", Statement="SELECT * FROM Rows")
 
     assert error(unknown) == (501, "NotImplemented")
 
 
 async def test_local_aws_that_does_not_answer_is_named(start: Start) -> None:
-    desk = await start(allow("*", "*"), urls={"dynamodb": f"http://127.0.0.1:{free_port()}"})
+    caller = await start(allow("*", "*"), urls={"dynamodb": f"http://127.0.0.1:{free_port()}"})
 
     with pytest.raises(ClientError, match="the local dynamodb does not answer") as down:
-        await desk.call("dynamodb", "list_tables")
+        await caller.call("dynamodb", "list_tables")
 
     assert error(down) == (503, "ServiceUnavailable")
 
@@ -317,9 +319,9 @@ class Compressing(LoopbackServer):
 
 async def test_answer_is_not_compressed(start: Start) -> None:
     with Compressing(Answer()) as dynamodb:
-        desk = await start(allow("*", "*"), urls={"dynamodb": dynamodb.url})
+        caller = await start(allow("*", "*"), urls={"dynamodb": dynamodb.url})
 
-        found = await desk.call("dynamodb", "list_tables")
+        found = await caller.call("dynamodb", "list_tables")
 
     assert found["TableNames"] == ["Rows"]
 
@@ -327,8 +329,8 @@ async def test_answer_is_not_compressed(start: Start) -> None:
 async def test_proxy_of_this_machine_is_not_used(start: Start, aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
-    desk = await start()
-    keys = f"{desk.url}/us-east-1_Example01/.well-known/jwks.json"
+    caller = await start()
+    keys = f"{caller.url}/us-east-1_Example01/.well-known/jwks.json"
 
     listed = await asyncio.to_thread(aws.client("dynamodb").list_tables)
     status, _ = await get(keys)
@@ -340,9 +342,9 @@ async def test_proxy_of_this_machine_is_not_used(start: Start, aws: LocalAws, mo
 async def test_functions_credentials_stay_at_the_endpoint(start: Start) -> None:
     """The local AWS would not know a function's access key, because it knows its administrator only."""
     with LoopbackServer(Answer(headers={"Content-Type": "application/x-amz-json-1.0"}, body=[b"{}"])) as dynamodb:
-        desk = await start(allow("*", "*"), urls={"dynamodb": dynamodb.url})
+        caller = await start(allow("*", "*"), urls={"dynamodb": dynamodb.url})
 
-        await desk.call("dynamodb", "list_tables")
+        await caller.call("dynamodb", "list_tables")
 
     (request,) = dynamodb.requests
     assert f"Credential={ADMINISTRATOR}/" in request.headers["Authorization"]
@@ -350,8 +352,8 @@ async def test_functions_credentials_stay_at_the_endpoint(start: Start) -> None:
 
 
 async def test_nothing_listens_beyond_loopback(start: Start) -> None:
-    desk = await start()
+    caller = await start()
 
-    addresses = [socket.getsockname()[0] for socket in desk.endpoint._server.sockets]
+    addresses = [socket.getsockname()[0] for socket in caller.endpoint._server.sockets]
 
     assert [ipaddress.ip_address(address).is_loopback for address in addresses] == [True]

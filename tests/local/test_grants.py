@@ -35,13 +35,13 @@ def synthesized(own_template: Path) -> Document:
 
 @pytest.fixture(autouse=True)
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps the logs apart from those of a `make up` that runs beside the tests."""
+    """Keep the logs apart from those of a `make up` that runs beside the tests."""
     monkeypatch.setattr(paths, "LOGS", tmp_path / "logs")
 
 
 @pytest.fixture
 def write(synthesized: Document, tmp_path: Path) -> Write:
-    """Writes the template with these changes."""
+    """Write the template with these changes."""
 
     def written(*changes: Change) -> Path:
         document = deepcopy(synthesized)

@@ -33,7 +33,7 @@ esac
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Replaces the `docker` command by a shell script."""
+    """Replace the `docker` command by a shell script."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
     def installed(script: str) -> None:
@@ -71,7 +71,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Creates the virtual environment of `rooms`, in which Python is a shell script."""
+    """Create the virtual environment of `rooms`, in which Python is a shell script."""
     monkeypatch.setattr(processes, "ROOT", tmp_path)
     monkeypatch.setattr(processes, "VENVS", tmp_path / "venvs")
 

@@ -68,35 +68,35 @@ def user_pool(aws: LocalAws, own_template: Path) -> UserPool:
     return UserPool(aws, template)
 
 
-Said = asyncio.Queue[str]
+Mails = asyncio.Queue[str]
 
 
-async def watched(url: str) -> AsyncIterator[Said]:
-    said: Said = asyncio.Queue()
-    watcher = asyncio.create_task(mail.print_mails(url, said.put_nowait))
-    yield said
+async def watch(url: str) -> AsyncIterator[Mails]:
+    printed_mails: Mails = asyncio.Queue()
+    watcher = asyncio.create_task(mail.print_mails(url, printed_mails.put_nowait))
+    yield printed_mails
     assert not watcher.done()
     watcher.cancel()
     await asyncio.wait([watcher])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def said(aws: LocalAws) -> AsyncIterator[Said]:
+async def printed_mails(aws: LocalAws) -> AsyncIterator[Mails]:
     """The mails that were printed, in order."""
-    async for each in watched(aws.url):
+    async for each in watch(aws.url):
         yield each
 
 
-async def next_of(said: Said) -> str:
+async def get_next(printed_mails: Mails) -> str:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        return await said.get()
+        return await printed_mails.get()
 
 
-async def code_in(said: Said, email: str) -> str:
+async def get_code(printed_mails: Mails, email: str) -> str:
     """Return the code in the next mail, which must be to this address."""
-    told = await next_of(said)
-    assert told.startswith(f"Mail to {email}: ")
-    (code,) = re.findall(r"\b\d{6}\b", told)
+    text = await get_next(printed_mails)
+    assert text.startswith(f"Mail to {email}: ")
+    (code,) = re.findall(r"\b\d{6}\b", text)
     return str(code)
 
 
@@ -108,22 +108,22 @@ async def done(act: Callable[..., None], *arguments: str, **options: str) -> Non
 
 
 @LOOP
-async def test_code_of_a_sign_up_is_printed_and_confirms_it(user_pool: UserPool, said: Said) -> None:
+async def test_code_of_a_sign_up_is_printed_and_confirms_it(user_pool: UserPool, printed_mails: Mails) -> None:
     await done(user_pool.sign_up, "ann@example.com")
 
-    code = await code_in(said, "ann@example.com")
+    code = await get_code(printed_mails, "ann@example.com")
 
     await done(user_pool.confirm, "ann@example.com", code)
     assert user_pool.status("ann@example.com") == "CONFIRMED"
 
 
 @LOOP
-async def test_code_that_is_sent_again_is_printed_again(user_pool: UserPool, said: Said) -> None:
+async def test_code_that_is_sent_again_is_printed_again(user_pool: UserPool, printed_mails: Mails) -> None:
     await done(user_pool.sign_up, "ben@example.com")
-    await code_in(said, "ben@example.com")
+    await get_code(printed_mails, "ben@example.com")
     await done(user_pool.resend, "ben@example.com")
 
-    code = await code_in(said, "ben@example.com")
+    code = await get_code(printed_mails, "ben@example.com")
 
     await done(user_pool.confirm, "ben@example.com", code)
     assert user_pool.status("ben@example.com") == "CONFIRMED"
@@ -131,14 +131,14 @@ async def test_code_that_is_sent_again_is_printed_again(user_pool: UserPool, sai
 
 @LOOP
 async def test_code_for_a_forgotten_password_is_printed_and_lets_it_be_replaced(
-    user_pool: UserPool, said: Said
+    user_pool: UserPool, printed_mails: Mails
 ) -> None:
     await done(user_pool.sign_up, "cat@example.com")
-    sign_up = await code_in(said, "cat@example.com")
+    sign_up = await get_code(printed_mails, "cat@example.com")
     await done(user_pool.confirm, "cat@example.com", sign_up)
     await done(user_pool.forget_password, "cat@example.com")
 
-    code = await code_in(said, "cat@example.com")
+    code = await get_code(printed_mails, "cat@example.com")
 
     assert code != sign_up
     await done(user_pool.replace_password, "cat@example.com", code)
@@ -147,18 +147,18 @@ async def test_code_for_a_forgotten_password_is_printed_and_lets_it_be_replaced(
 @LOOP
 @pytest.mark.parametrize("again", [False, True], ids=["once", "once more"])
 async def test_invitation_is_printed_with_the_password_that_signs_in(
-    user_pool: UserPool, said: Said, again: bool
+    user_pool: UserPool, printed_mails: Mails, again: bool
 ) -> None:
     email = f"dan{again:d}@example.com"
     await done(user_pool.invite, email)
     if again:
-        await next_of(said)
+        await get_next(printed_mails)
         await done(user_pool.invite, email, MessageAction="RESEND")
 
-    told = await next_of(said)
+    text = await get_next(printed_mails)
 
-    assert told.startswith(f"Mail to {email}: ")
-    name, password = re.findall(r"Your username is (\S+) and temporary password is (\S+)\.$", told)[0]
+    assert text.startswith(f"Mail to {email}: ")
+    name, password = re.findall(r"Your username is (\S+) and temporary password is (\S+)\.$", text)[0]
     assert name == email
     assert await asyncio.to_thread(challenge, user_pool, email, password) == "NEW_PASSWORD_REQUIRED"
 
@@ -178,26 +178,26 @@ def challenge(user_pool: UserPool, email: str, password: str) -> str:
 
 
 @LOOP
-async def test_code_of_a_reset_by_an_administrator_is_printed(user_pool: UserPool, said: Said) -> None:
+async def test_code_of_a_reset_by_an_administrator_is_printed(user_pool: UserPool, printed_mails: Mails) -> None:
     await done(user_pool.sign_up, "eve@example.com")
-    await done(user_pool.confirm, "eve@example.com", await code_in(said, "eve@example.com"))
+    await done(user_pool.confirm, "eve@example.com", await get_code(printed_mails, "eve@example.com"))
     await asyncio.to_thread(
         user_pool.cognito.admin_reset_user_password, UserPoolId=user_pool.id, Username="eve@example.com"
     )
 
-    code = await code_in(said, "eve@example.com")
+    code = await get_code(printed_mails, "eve@example.com")
 
     await done(user_pool.replace_password, "eve@example.com", code)
 
 
 @LOOP
-async def test_address_cannot_control_the_terminal(user_pool: UserPool, said: Said) -> None:
+async def test_address_cannot_control_the_terminal(user_pool: UserPool, printed_mails: Mails) -> None:
     await done(user_pool.sign_up, "\x1b[2J\x07\u202efay\x9b@example.com")
 
-    told = await next_of(said)
+    text = await get_next(printed_mails)
 
-    assert told.startswith("Mail to \\x1b[2J\\x07\\u202efay\\x9b@example.com: ")
-    assert [character for character in told if not character.isprintable()] == ["\n"]
+    assert text.startswith("Mail to \\x1b[2J\\x07\\u202efay\\x9b@example.com: ")
+    assert [character for character in text if not character.isprintable()] == ["\n"]
 
 
 # A mail
@@ -260,14 +260,16 @@ async def asked(server: LoopbackServer, times: int) -> None:
 async def test_mail_is_printed_once_after_a_failed_poll(monkeypatch: pytest.MonkeyPatch, failed_poll: Answer) -> None:
     monkeypatch.setattr(mail, "POLL_SECONDS", 0.01)
     with LoopbackServer(failed_poll) as server:
-        async for said in watched(server.url):
+        async for printed_mails in watch(server.url):
             await asked(server, 2)
             server.answer = mails(record(2), record(1))
-            assert [await next_of(said), await next_of(said)] == [str(Mail.parse(record(each))) for each in (1, 2)]
+            assert [await get_next(printed_mails), await get_next(printed_mails)] == [
+                str(Mail.parse(record(each))) for each in (1, 2)
+            ]
 
             server.answer = failed_poll
             await asked(server, 2)
             server.answer = mails(record(1), record(2), record(3))
-            assert await next_of(said) == str(Mail.parse(record(3)))
+            assert await get_next(printed_mails) == str(Mail.parse(record(3)))
             await asked(server, 2)
-            assert said.empty()
+            assert printed_mails.empty()

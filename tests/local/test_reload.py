@@ -35,18 +35,18 @@ ECHO = 'echo = {"message": body}'
 
 
 @dataclass
-class Desk:
+class WatchedSystem:
     """A running system with a copied template and copied sources, and its terminal's output."""
 
     system: System
     template: Path
     handler: Path
     printed: io.StringIO
-    phone: ClientConnection
+    client: ClientConnection
 
     async def ask(self, message: str = "hello") -> dict[str, Any]:
-        await self.phone.send(message)
-        answer: dict[str, Any] = json.loads(await receive(self.phone))
+        await self.client.send(message)
+        answer: dict[str, Any] = json.loads(await receive(self.client))
         return answer
 
     async def until_printed(self, text: str) -> str:
@@ -74,7 +74,7 @@ class Desk:
         return await until
 
 
-def variables_of(resources: dict[str, Any]) -> dict[str, str]:
+def read_variables(resources: dict[str, Any]) -> dict[str, str]:
     """Return the environment variables of the websocket function of a template."""
     function = next(each for each in resources.values() if each.get("Metadata", {}).get("BakeTarget") == "websocket")
     variables: dict[str, str] = function["Properties"]["Environment"]["Variables"]
@@ -82,8 +82,8 @@ def variables_of(resources: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desk(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
-    folder = tmp_path_factory.mktemp("desk")
+async def watched(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WatchedSystem]:
+    folder = tmp_path_factory.mktemp("project")
     template = Path(shutil.copy(own_template, folder))
     images = Path(shutil.copytree(ROOT / "images", folder / "images"))
     printed = io.StringIO()
@@ -96,21 +96,21 @@ async def desk(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             exits.push_async_callback(cancel_and_wait, asyncio.create_task(watch(system, options, Progress(printed))))
             system.users.add("ada@example.com", PASSWORD)
             token = system.users.get_id_token("ada@example.com", PASSWORD)
-            phone = await exits.enter_async_context(connect(**build_handshake(system, token)))
-            yield Desk(system, template, images / "websocket" / "websocket.py", printed, phone)
+            client = await exits.enter_async_context(connect(**build_handshake(system, token)))
+            yield WatchedSystem(system, template, images / "websocket" / "websocket.py", printed, client)
 
 
-async def test_edited_handler_answers_on_a_connection_that_was_open(desk: Desk) -> None:
-    await desk.edit_handler(ECHO, 'echo = {"edited": body}', printed="✓ websocket reloaded")
+async def test_edited_handler_answers_on_a_connection_that_was_open(watched: WatchedSystem) -> None:
+    await watched.edit_handler(ECHO, 'echo = {"edited": body}', printed="✓ websocket reloaded")
 
-    assert [await desk.ask(), await desk.ask()] == [{"edited": "hello"}] * 2
+    assert [await watched.ask(), await watched.ask()] == [{"edited": "hello"}] * 2
 
 
-async def test_code_that_does_not_start_is_shown_and_the_last_good_code_serves(desk: Desk) -> None:
-    await desk.edit_handler(ECHO, 'echo = {"good": body}', printed="✓ websocket reloaded")
+async def test_code_that_does_not_start_is_shown_and_the_last_good_code_serves(watched: WatchedSystem) -> None:
+    await watched.edit_handler(ECHO, 'echo = {"good": body}', printed="✓ websocket reloaded")
 
-    syntax = await desk.edit_handler(ECHO, "echo = {", printed="What ran before keeps running.")
-    missing = await desk.edit_handler(
+    syntax = await watched.edit_handler(ECHO, "echo = {", printed="What ran before keeps running.")
+    missing = await watched.edit_handler(
         "import json\n", "import no_such_module\n", printed="What ran before keeps running."
     )
 
@@ -119,90 +119,87 @@ async def test_code_that_does_not_start_is_shown_and_the_last_good_code_serves(d
     assert f"line {line}" in syntax
     assert "No module named 'no_such_module'" in missing
     assert "Traceback" not in syntax + missing
-    assert await desk.ask() == {"good": "hello"}
+    assert await watched.ask() == {"good": "hello"}
 
 
-async def test_function_is_reloaded_although_another_one_does_not_start(desk: Desk) -> None:
-    authorizer = desk.handler.parents[1] / "authorizer" / "authorizer.py"
+async def test_function_is_reloaded_although_another_one_does_not_start(watched: WatchedSystem) -> None:
+    authorizer = watched.handler.parents[1] / "authorizer" / "authorizer.py"
     source = authorizer.read_text()
     authorizer.write_text("import no_such_module\n")
-    both = await desk.edit_handler(ECHO, 'echo = {"both": body}', printed="What ran before keeps running.")
+    both = await watched.edit_handler(ECHO, 'echo = {"both": body}', printed="What ran before keeps running.")
 
     assert "No module named 'no_such_module'" in both
-    assert await desk.ask() == {"both": "hello"}
+    assert await watched.ask() == {"both": "hello"}
 
-    until = asyncio.ensure_future(desk.until_printed("✓ authorizer reloaded"))
+    until = asyncio.ensure_future(watched.until_printed("✓ authorizer reloaded"))
     await asyncio.sleep(0)
     authorizer.write_text(source)
     await until
 
 
-async def test_change_of_the_folder_itself_does_not_end_the_watch(desk: Desk) -> None:
-    os.utime(desk.handler.parents[1])
+async def test_change_of_the_folder_itself_does_not_end_the_watch(watched: WatchedSystem) -> None:
+    os.utime(watched.handler.parents[1])
 
-    await desk.edit_handler(ECHO, 'echo = {"touched": body}', printed="✓ websocket reloaded")
+    await watched.edit_handler(ECHO, 'echo = {"touched": body}', printed="✓ websocket reloaded")
 
-    assert await desk.ask() == {"touched": "hello"}
+    assert await watched.ask() == {"touched": "hello"}
 
 
-async def test_code_and_the_setting_that_it_needs_may_be_edited_one_after_the_other(desk: Desk) -> None:
+async def test_code_and_the_setting_that_it_needs_may_be_edited_one_after_the_other(watched: WatchedSystem) -> None:
     def set_greeting(resources: dict[str, Any]) -> None:
-        variables_of(resources)["GREETING"] = "ahoy"
+        read_variables(resources)["GREETING"] = "ahoy"
 
     def remove_greeting(resources: dict[str, Any]) -> None:
-        del variables_of(resources)["GREETING"]
+        del read_variables(resources)["GREETING"]
 
     kept, greeted = 'KEEPALIVE = {"keepalive": True}', 'KEEPALIVE = {os.environ["GREETING"]: True}'
 
-    code_without_setting = await desk.edit_handler(kept, greeted, printed="What ran before keeps running.")
-    await desk.edit_template(set_greeting, printed="✓ websocket reloaded")
-    answer = await desk.ask('{"action": "keepalive"}')
-    setting_without_code = await desk.edit_template(remove_greeting, printed="What ran before keeps running.")
-    await desk.edit_handler(kept, kept, printed="✓ stack applied")
+    code_without_setting = await watched.edit_handler(kept, greeted, printed="What ran before keeps running.")
+    await watched.edit_template(set_greeting, printed="✓ websocket reloaded")
+    answer = await watched.ask('{"action": "keepalive"}')
+    setting_without_code = await watched.edit_template(remove_greeting, printed="What ran before keeps running.")
+    await watched.edit_handler(kept, kept, printed="✓ stack applied")
 
     assert answer == {"ahoy": True}
     assert "✗ websocket reloaded" in code_without_setting
     assert "✗ stack applied" in setting_without_code
     assert "KeyError: 'GREETING'" in code_without_setting
     assert "KeyError: 'GREETING'" in setting_without_code
-    assert await desk.ask('{"action": "keepalive"}') == {"keepalive": True}
+    assert await watched.ask('{"action": "keepalive"}') == {"keepalive": True}
 
 
-async def test_changed_settings_and_routes_are_applied(desk: Desk) -> None:
+async def test_changed_settings_and_routes_are_applied(watched: WatchedSystem) -> None:
     def change(resources: dict[str, Any]) -> None:
-        variables_of(resources)["MAX_MESSAGE_BYTES"] = "30"
+        read_variables(resources)["MAX_MESSAGE_BYTES"] = "30"
         del resources[next(id_ for id_, each in resources.items() if each["Properties"].get("RouteKey") == "keepalive")]
 
-    before = await desk.ask('{"action": "keepalive"}')
+    before = await watched.ask('{"action": "keepalive"}')
 
-    printed = await desk.edit_template(change, printed="stack applied")
+    printed = await watched.edit_template(change, printed="stack applied")
 
     assert "settings of websocket; API" in printed
     assert before == {"keepalive": True}
-    assert len(desk.system.iam.sessions) == len(
-        desk.system.stack.functions
-    )  # those from before, with what they have used
-    assert [*(await desk.ask('{"action": "keepalive"}')).values()] == [
-        '{"action": "keepalive"}'
-    ]  # the echo of $default
-    assert (await desk.ask("m" * 31))["error"] == "message_too_large"
+    # The sessions from before are kept, because they know which grants were used.
+    assert len(watched.system.iam.sessions) == len(watched.system.stack.functions)
+    assert await watched.ask('{"action": "keepalive"}') == {"message": '{"action": "keepalive"}'}  # echoed by $default
+    assert (await watched.ask("m" * 31))["error"] == "message_too_large"
 
 
-async def test_removed_grant_is_refused_from_the_next_call_on(desk: Desk) -> None:
+async def test_removed_grant_is_refused_from_the_next_call_on(watched: WatchedSystem) -> None:
     def change(resources: dict[str, Any]) -> None:
         for resource in resources.values():
             if resource["Type"] == "AWS::IAM::Policy":
                 statements = resource["Properties"]["PolicyDocument"]["Statement"]
                 statements[:] = [each for each in statements if each["Action"] != "execute-api:ManageConnections"]
 
-    printed = await desk.edit_template(change, printed="stack applied")
+    printed = await watched.edit_template(change, printed="stack applied")
 
     assert "role of websocket" in printed
-    assert (await desk.ask("hi"))["message"] == "Internal server error"
+    assert (await watched.ask("hi"))["message"] == "Internal server error"
 
 
-async def test_operator_policy_is_applied(desk: Desk) -> None:
-    session = up.open_operator_session(desk.system, Progress(desk.printed))
+async def test_operator_policy_is_applied(watched: WatchedSystem) -> None:
+    session = up.open_operator_session(watched.system, Progress(watched.printed))
     policies: list[Any] = []
 
     def change(resources: dict[str, Any]) -> None:
@@ -212,32 +209,32 @@ async def test_operator_policy_is_applied(desk: Desk) -> None:
             statements[:] = [each for each in statements if "cognito-idp:ListUsers" not in each["Action"]]
 
     def denial() -> object:
-        pool = desk.system.stack.account.build_arn("AWS::Cognito::UserPool", desk.system.user_pool_id or "")
-        return desk.system.iam.authorize(session["credentials"][0], "cognito-idp:ListUsers", pool)
+        pool = watched.system.stack.account.build_arn("AWS::Cognito::UserPool", watched.system.user_pool_id or "")
+        return watched.system.iam.authorize(session["credentials"][0], "cognito-idp:ListUsers", pool)
 
     before = denial()
-    printed = await desk.edit_template(change, printed="stack applied")
+    printed = await watched.edit_template(change, printed="stack applied")
 
     assert "operator's policy" in printed
     assert len(policies) == 1
     assert (before is None, denial() is None) == (True, False)
 
 
-async def test_change_that_needs_a_restart_says_so_and_why(desk: Desk) -> None:
+async def test_change_that_needs_a_restart_says_so_and_why(watched: WatchedSystem) -> None:
     def change(resources: dict[str, Any]) -> None:
         table = next(each for each in resources.values() if each["Type"] == "AWS::DynamoDB::Table")
         table["Properties"]["TimeToLiveSpecification"]["AttributeName"] = "expires"
 
-    printed = await desk.edit_template(change, printed="What ran before keeps running.")
+    printed = await watched.edit_template(change, printed="What ran before keeps running.")
 
     assert "is created at the start only: press Ctrl-C and start again" in printed
 
 
-async def test_stack_that_cannot_be_run_is_named_and_changes_nothing(desk: Desk) -> None:
+async def test_stack_that_cannot_be_run_is_named_and_changes_nothing(watched: WatchedSystem) -> None:
     def change(resources: dict[str, Any]) -> None:
         next(each for each in resources.values() if "RouteKey" in each["Properties"])["Properties"].pop("Target")
 
-    printed = await desk.edit_template(change, printed="What ran before keeps running.")
+    printed = await watched.edit_template(change, printed="What ran before keeps running.")
 
     assert "has no Target" in printed
 

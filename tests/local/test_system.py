@@ -45,15 +45,15 @@ LONG_AGO = -6 * 365 * 24 * 60 * 60  # in seconds; what is over for so long is le
 
 
 @dataclass
-class Desk:
+class RunningSystem:
     """A running system that can be ended once."""
 
     system: System
     end: AsyncExitStack
     others: dict[int, str]
 
-    def processes(self) -> dict[int, str]:
-        """The system's processes, without others of this process such as the CDK's Node."""
+    def find_processes(self) -> dict[int, str]:
+        """Return the processes of the system, without others of this process such as the CDK's Node."""
         return {pid: command for pid, command in find_descendants(os.getpid()).items() if pid not in self.others}
 
 
@@ -67,7 +67,7 @@ class Desk:
     ids=["process", "process, subprotocol", "image, subprotocol"],
 )
 def run(request: pytest.FixtureRequest) -> tuple[LaunchMode, Context]:
-    """How the functions are run, and the stack's context."""
+    """Choose how the functions are run, and the context of the stack."""
     mode, context = request.param
     if mode == "image":
         request.getfixturevalue("engine")
@@ -81,13 +81,13 @@ def mode(run: tuple[LaunchMode, Context]) -> LaunchMode:
 
 @pytest.fixture(scope="module")
 def by_subprotocol(run: tuple[LaunchMode, Context]) -> bool:
-    """Whether the token comes as a subprotocol. Then a user may have two connections."""
+    """Return whether the token comes as a subprotocol. Then a user may have two connections."""
     return run[1] is SUBPROTOCOL_AND_TWO_CONNECTIONS
 
 
 @pytest.fixture(scope="module")
 def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps the system's files apart from those of a `make up` that runs beside the tests."""
+    """Keep the system's files apart from those of a `make up` that runs beside the tests."""
     state = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "STATE", state)
@@ -96,18 +96,18 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desk(run: tuple[LaunchMode, Context], own_state: None) -> AsyncIterator[Desk]:
+async def running(run: tuple[LaunchMode, Context], own_state: None) -> AsyncIterator[RunningSystem]:
     others = find_descendants(os.getpid())
     mode, context = run
     async with AsyncExitStack() as stack:
         options = Options(functions=mode, context=context)
         system = await stack.enter_async_context(run_system(options, Progress(io.StringIO())))
-        yield Desk(system, stack, others)
+        yield RunningSystem(system, stack, others)
 
 
 @pytest.fixture(scope="module")
-def system(desk: Desk) -> System:
-    return desk.system
+def system(running: RunningSystem) -> System:
+    return running.system
 
 
 @pytest.fixture(scope="module")
@@ -287,15 +287,17 @@ def containers(processes: dict[int, str]) -> list[str]:
     return re.findall(r"--name=(local-\S+)", "\n".join(processes.values()))
 
 
-async def test_stop_closes_connections_and_leaves_nothing_running(desk: Desk, mode: LaunchMode, token: str) -> None:
+async def test_stop_closes_connections_and_leaves_nothing_running(
+    running: RunningSystem, mode: LaunchMode, token: str
+) -> None:
     """This must be the last test, because it stops the system."""
-    peer = await connect(**build_handshake(desk.system, token))
-    processes = desk.processes()
+    peer = await connect(**build_handshake(running.system, token))
+    processes = running.find_processes()
     names = containers(processes)
     if names:  # and one that its `docker run` did not live to see started
         names.append(docker("create", f"--label={LABEL}", "websocket:dev").stdout.strip())
 
-    await desk.end.aclose()
+    await running.end.aclose()
 
     await peer.wait_closed()
     assert (peer.close_code, peer.close_reason) == (1001, "Going away")

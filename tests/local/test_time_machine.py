@@ -49,7 +49,7 @@ def handler(event, context):
 
 @pytest.fixture(scope="module", autouse=True)
 def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps the logs apart from those of a `make up` that runs beside the tests."""
+    """Keep the logs apart from those of a `make up` that runs beside the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "LOGS", tmp_path_factory.mktemp("logs"))
         yield

@@ -65,7 +65,7 @@ Prepare = Callable[..., Runtime]
 
 @pytest.fixture
 def prepare(make_runtime: MakeRuntime, journal: Journal, address: str) -> Prepare:
-    """Starts functions whose invocations are recorded in the journal."""
+    """Start functions whose invocations are recorded in the journal."""
 
     def prepared(source: str = HANDLER, **facts: Any) -> Runtime:
         variables = {"AWS_XRAY_DAEMON_ADDRESS": address, "AWS_LAMBDA_FUNCTION_NAME": "x"}

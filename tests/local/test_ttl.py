@@ -23,13 +23,13 @@ TEMPLATE = Path(__file__).parent / "templates" / "tables.template.json"
 
 @pytest.fixture(scope="module")
 def created(aws: LocalAws) -> CreatedResources:
-    """Tables `Seats`, whose items have a time to live, and `Rooms` and `Archive`, whose have none."""
+    """Tables `Seats`, whose items have a time to live, and `Rooms` and `Archive`, whose items have none."""
     return create_resources(Template.read(TEMPLATE), aws)
 
 
 @pytest.fixture
 async def swept(aws: LocalAws, created: CreatedResources) -> AsyncIterator[None]:
-    """Every table with a time to live is swept, by a fast clock, as in a running system."""
+    """Sweep every table with a time to live by a fast clock, as a running system does."""
     sweeps = [
         asyncio.create_task(sweep(aws.client("dynamodb"), table, attribute, FAST))
         for table, attribute in created.expiring.items()

@@ -39,7 +39,7 @@ Up = Callable[..., Users]
 
 @pytest.fixture
 def up(aws: LocalAws) -> Up:
-    """Creates a user pool with an app client, and the state file of a `make up` that has them."""
+    """Create a user pool with an app client, and the state file of a `make up` that has them."""
 
     def created(user_pool: Properties = BY_EMAIL, app_client: Properties | None = BY_DEFAULT) -> Users:
         cognito = aws.client("cognito-idp")

@@ -13,8 +13,8 @@ LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
-def anchor(heading: str) -> str:
-    """As GitHub makes them."""
+def make_anchor(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
@@ -27,7 +27,7 @@ def test_links_inside_the_project_lead_somewhere(document: Path) -> None:
         path = (document.parent / target) if target else document
         assert path.exists(), link
         if fragment:
-            assert fragment in {anchor(heading) for heading in HEADING.findall(path.read_text())}, link
+            assert fragment in {make_anchor(heading) for heading in HEADING.findall(path.read_text())}, link
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -53,7 +53,7 @@ def test_every_alarm_has_its_section() -> None:
     anchors = set(re.findall(r'anchor="([a-z-]+)"', (ROOT / "infra" / "alarms.py").read_text()))
 
     assert anchors
-    assert anchors <= {anchor(heading) for heading in HEADING.findall((ROOT / "docs" / "operate.md").read_text())}
+    assert anchors <= {make_anchor(heading) for heading in HEADING.findall((ROOT / "docs" / "operate.md").read_text())}
 
 
 def test_prices_are_those_that_the_script_prints() -> None:

@@ -19,14 +19,14 @@ def path(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
 
 
-def lines(file: Path) -> list[str]:
-    """As pip and the shell read them: joined at backslashes, without comments."""
+def read_lines(file: Path) -> list[str]:
+    """Read lines as pip and the shell do: joined at backslashes, without comments."""
     joined = re.sub(r"\\\n\s*", "", re.sub(r"^\s*#.*\n", "", file.read_text(), flags=re.MULTILINE))
     return [line.rstrip() for line in joined.splitlines() if line.strip()]
 
 
 def versions(lock: Path) -> dict[str, str]:
-    return {match["name"]: match["version"] for line in lines(lock) if (match := LOCKED.fullmatch(line))}
+    return {match["name"]: match["version"] for line in read_lines(lock) if (match := LOCKED.fullmatch(line))}
 
 
 def test_locks_are_all_found() -> None:
@@ -43,7 +43,7 @@ def test_locks_are_all_found() -> None:
 @pytest.mark.parametrize("lock", LOCKS, ids=path)
 def test_every_requirement_has_one_version_and_hashes(lock: Path) -> None:
     """And no line says where else to look for packages."""
-    assert [line for line in lines(lock) if not LOCKED.fullmatch(line)] == []
+    assert [line for line in read_lines(lock) if not LOCKED.fullmatch(line)] == []
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=path)
@@ -91,7 +91,7 @@ def test_hook_formats_with_the_locked_ruff() -> None:
 
 @pytest.mark.parametrize("installer", INSTALLERS, ids=path)
 def test_nothing_is_installed_without_its_hashes(installer: Path) -> None:
-    commands = [line for line in lines(installer) if re.search(r"\bpip (install|download)\b", line)]
+    commands = [line for line in read_lines(installer) if re.search(r"\bpip (install|download)\b", line)]
 
     assert commands
     assert [command for command in commands if "--require-hashes" not in command] == []

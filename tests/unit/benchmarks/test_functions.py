@@ -34,7 +34,7 @@ Written = Callable[[Any], Path]
 
 @pytest.fixture
 def written(tmp_path: Path) -> Written:
-    """Writes a file of subjects, and the event that they name."""
+    """Write a file of subjects, and the event that they name."""
 
     def write(described: Any) -> Path:
         (tmp_path / "event.json").write_text('{"token": "<id-token>", "routeKey": "$connect"}')

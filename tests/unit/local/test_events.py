@@ -70,7 +70,7 @@ def rebuild_handshake(example: Event) -> Handshake:
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Sets the clock to the time of the example."""
+    """Set the clock to the time of the example."""
     return lambda example: monkeypatch.setattr(
         events, "get_unix_milliseconds", lambda: example["requestContext"]["requestTimeEpoch"]
     )

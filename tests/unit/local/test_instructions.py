@@ -29,7 +29,7 @@ Build = Callable[..., System]
 
 @pytest.fixture
 async def build(tmp_path: Path) -> AsyncIterator[Build]:
-    """Builds systems on the port of `up`, by default with our own template."""
+    """Build systems on the port of `up`, by default with our own template."""
     aws = LocalAws(log=tmp_path / "log")
 
     def built(

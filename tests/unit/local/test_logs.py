@@ -40,7 +40,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def attach(journal: Journal) -> Iterator[Attach]:
-    """Attaches a handler that prints records of the function and of the gateway in a style."""
+    """Attach a handler that prints records of the function and of the gateway in a style."""
     attached: list[tuple[logging.Logger, logging.Handler]] = []
 
     def attaching(style: Style = "short", output: io.StringIO | None = None) -> io.StringIO:

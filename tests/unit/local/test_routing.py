@@ -290,7 +290,7 @@ def test_number_of_any_length_selects_some_route() -> None:
 
 @pytest.fixture
 def patience() -> Iterator[None]:
-    """Fails a test that keeps the event loop busy."""
+    """Fail a test that keeps the event loop busy."""
 
     def fail(*_: object) -> None:
         pytest.fail(f"it took over {PATIENCE_SECONDS} s")

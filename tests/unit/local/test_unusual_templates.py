@@ -37,7 +37,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a template with these sections; its resources replace parts of a chat's API."""
+    """Write a template with these sections; its resources replace parts of a chat's API."""
 
     def written(resources: dict[str, Any] | None = None, **sections: Any) -> Path:
         path = tmp_path / "Chat.template.json"
