@@ -38,7 +38,7 @@ from tests.attacks.signatures import SHA256_PREFIX, encode_emsa
 from tests.fixtures.emulator import Emulate, Emulator
 from tests.fixtures.events import EventFactory, load_event
 from tests.fixtures.functions import AUTHORIZER, Clock, get_effect
-from tests.fixtures.network import LoopbackServer, free_port
+from tests.fixtures.network import LoopbackServer, find_free_port
 from tests.fixtures.tls import Certificate, TlsServer
 from tests.fixtures.tokens import JWKS_ENDPOINT, Sign, build_key_set, generate_key
 
@@ -273,7 +273,7 @@ def test_host_whose_addresses_never_answer_is_an_error(
 
 
 def test_port_without_a_server_is_an_error(environment: Environment, sign: Sign) -> None:
-    environment.download_from(f"http://127.0.0.1:{free_port()}")
+    environment.download_from(f"http://127.0.0.1:{find_free_port()}")
     assert environment.connect(sign()).endswith(": ConnectionRefusedError")
 
     environment.download_from("https://127.0.0.1:65536")

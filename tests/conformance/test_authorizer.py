@@ -21,7 +21,7 @@ def policy(*statements: Any) -> Script:
     return {"answer": {"policyDocument": {"Version": "2012-10-17", "Statement": statements}}}
 
 
-async def first_authorizer_event(gateway: Gateway, observer: Observer, its_id: str) -> Event:
+async def connect_and_get_first_event(gateway: Gateway, observer: Observer, its_id: str) -> Event:
     """Connect once more; return the first event that the observer gets, which shows that there was none before."""
     await gateway.open({"again": "yes"}, observer=its_id)
     return await observer.next()
@@ -40,7 +40,7 @@ async def test_handshake_without_identity_source_gets_401_and_invokes_no_authori
     refusal = await main.expect_refusal(query, observer=its_id, with_identity=False)
 
     assert refusal.status == 401
-    event = await first_authorizer_event(main, observer, its_id)
+    event = await connect_and_get_first_event(main, observer, its_id)
     assert event["queryStringParameters"]["again"] == "yes"
 
 
@@ -62,7 +62,7 @@ async def test_every_identity_source_must_have_a_value(guarded: Gateway, identit
     refusal = await guarded.expect_refusal(**identity, observer=its_id, with_identity=False)
 
     assert refusal.status == 401
-    event = await first_authorizer_event(guarded, observer, its_id)
+    event = await connect_and_get_first_event(guarded, observer, its_id)
     assert event["queryStringParameters"]["again"] == "yes"
 
 
@@ -167,7 +167,7 @@ async def assert_forbidden(main: Gateway, *statements: Any) -> None:
 
     assert refusal.status == 403
     assert (await observer.next())["type"] == "REQUEST"
-    assert (await first_authorizer_event(main, observer, its_id))["type"] == "REQUEST"
+    assert (await connect_and_get_first_event(main, observer, its_id))["type"] == "REQUEST"
 
 
 @case("policy-deny-403")
@@ -311,7 +311,7 @@ async def test_authorizer_that_takes_too_long_gets_500(open_: Gateway) -> None:
 # Where its context appears
 
 
-async def contexts(main: Gateway, authorizer: Script) -> list[dict[str, Any]]:
+async def get_authorizer_contexts(main: Gateway, authorizer: Script) -> list[dict[str, Any]]:
     """Return `requestContext.authorizer` of a connection's three events, without the observer's id."""
     observer, its_id = await main.observer()
     client = await main.open(observer=its_id, authorizer=authorizer)
@@ -326,7 +326,7 @@ async def contexts(main: Gateway, authorizer: Script) -> list[dict[str, Any]]:
 
 @case("context-values-are-strings")
 async def test_values_of_the_context_become_strings(main: Gateway) -> None:
-    connect, *others = await contexts(main, {"answer": {"context": {"n": 1, "b": True, "s": "x"}}})
+    connect, *others = await get_authorizer_contexts(main, {"answer": {"context": {"n": 1, "b": True, "s": "x"}}})
 
     del connect["integrationLatency"]
     assert [connect, *others] == [{"principalId": "me", "n": "1", "b": "true", "s": "x"}] * 3
@@ -336,7 +336,7 @@ async def test_values_of_the_context_become_strings(main: Gateway) -> None:
 async def test_null_stays_and_other_numbers_are_written_as_json(main: Gateway) -> None:
     context = {"null": None, "fraction": 1.5, "negative": -7, "false": False, "empty": "", "text": 'a"ü'}
 
-    _, message, _ = await contexts(main, {"answer": {"context": context}})
+    _, message, _ = await get_authorizer_contexts(main, {"answer": {"context": context}})
 
     strings = {"fraction": "1.5", "negative": "-7", "false": "false", "empty": "", "text": 'a"ü'}
     assert message == {"principalId": "me", "null": None, **strings}
@@ -344,7 +344,7 @@ async def test_null_stays_and_other_numbers_are_written_as_json(main: Gateway) -
 
 @case("context-in-events")
 async def test_context_is_in_every_event_and_the_latency_in_connect_only(main: Gateway) -> None:
-    connect, *others = await contexts(main, {})
+    connect, *others = await get_authorizer_contexts(main, {})
 
     assert isinstance(connect.pop("integrationLatency"), int)
     assert [connect, *others] == [{"principalId": "me"}] * 3
@@ -352,13 +352,13 @@ async def test_context_is_in_every_event_and_the_latency_in_connect_only(main: G
 
 @case("authorizer-result-8-kb")
 async def test_large_context_within_the_limit_arrives(main: Gateway) -> None:
-    _, message, _ = await contexts(main, {"pad": 7000})
+    _, message, _ = await get_authorizer_contexts(main, {"pad": 7000})
 
     assert message["pad"] == "x" * 7000
 
 
 @case("context-own-principal")
 async def test_context_does_not_replace_the_principal(main: Gateway) -> None:
-    _, message, _ = await contexts(main, {"answer": {"context": {"principalId": "you"}}})
+    _, message, _ = await get_authorizer_contexts(main, {"answer": {"context": {"principalId": "you"}}})
 
     assert message["principalId"] == "me"

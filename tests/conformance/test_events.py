@@ -47,7 +47,7 @@ HANDSHAKE_HEADERS = {
 Events = dict[str, Event]
 
 
-async def life(gateway: Gateway, **how: Any) -> Events:
+async def run_connection(gateway: Gateway, **how: Any) -> Events:
     """Connect, send a message and close; return the events by kind."""
     observer, its_id = await gateway.observer()
     client = await gateway.open(observer=its_id, **how)
@@ -65,7 +65,7 @@ async def connect_events(gateway: Gateway, **how: Any) -> tuple[Event, Event]:
     return await observer.event("authorizer"), await observer.event("$connect")
 
 
-def contexts(events: Events) -> list[dict[str, Any]]:
+def get_contexts(events: Events) -> list[dict[str, Any]]:
     return [event["requestContext"] for event in events.values()]
 
 
@@ -74,7 +74,7 @@ def contexts(events: Events) -> list[dict[str, Any]]:
 
 @case("event-authorizer-members")
 async def test_members_of_the_authorizers_event(main: Gateway) -> None:
-    event = (await life(main))["authorizer"]
+    event = (await run_connection(main))["authorizer"]
 
     assert event.keys() == {"type", "methodArn", "stageVariables", "requestContext"} | QUERY | HEADERS
     assert event["requestContext"].keys() == CONTEXT
@@ -83,7 +83,7 @@ async def test_members_of_the_authorizers_event(main: Gateway) -> None:
 
 @case("event-connect-members")
 async def test_members_of_a_connect_event(main: Gateway) -> None:
-    event = (await life(main))["$connect"]
+    event = (await run_connection(main))["$connect"]
 
     assert event.keys() == {"requestContext", "isBase64Encoded"} | QUERY | HEADERS
     assert event["requestContext"].keys() == CONTEXT | {"authorizer"}
@@ -92,7 +92,7 @@ async def test_members_of_a_connect_event(main: Gateway) -> None:
 
 @case("event-message-members")
 async def test_members_of_a_message_event(main: Gateway) -> None:
-    event = (await life(main))["$default"]
+    event = (await run_connection(main))["$default"]
 
     assert event.keys() == {"requestContext", "isBase64Encoded", "body"}
     assert event["requestContext"].keys() == CONTEXT | {"authorizer", "messageId"}
@@ -101,7 +101,7 @@ async def test_members_of_a_message_event(main: Gateway) -> None:
 
 @case("event-disconnect-members")
 async def test_members_of_a_disconnect_event(main: Gateway) -> None:
-    event = (await life(main))["$disconnect"]
+    event = (await run_connection(main))["$disconnect"]
 
     assert event.keys() == {"requestContext", "isBase64Encoded"} | HEADERS
     assert event["requestContext"].keys() == CONTEXT | {"authorizer", "disconnectStatusCode", "disconnectReason"}
@@ -117,14 +117,14 @@ async def test_events_of_an_api_without_authorizer_have_no_authorizer(bare: Gate
 
 @case("event-stage-variables")
 async def test_stage_variables_are_in_every_event(guarded: Gateway) -> None:
-    events = await life(guarded)
+    events = await run_connection(guarded)
 
     assert [event["stageVariables"] for event in events.values()] == [{"colour": "blue"}] * 4
 
 
 @case("event-context-values")
 async def test_context_names_event_type_route_direction_and_stage(main: Gateway) -> None:
-    found = contexts(await life(main))
+    found = get_contexts(await run_connection(main))
 
     assert [each["eventType"] for each in found] == ["CONNECT", "CONNECT", "MESSAGE", "DISCONNECT"]
     assert [each["routeKey"] for each in found] == ["$connect", "$connect", "$default", "$disconnect"]
@@ -137,7 +137,7 @@ async def test_context_names_event_type_route_direction_and_stage(main: Gateway)
 
 @case("event-id-format")
 async def test_ids_are_base64url_of_eleven_bytes(main: Gateway) -> None:
-    found = contexts(await life(main))
+    found = get_contexts(await run_connection(main))
 
     ids = [each[name] for each in found for name in ("connectionId", "requestId", "messageId") if name in each]
     assert len(ids) == 9
@@ -146,14 +146,14 @@ async def test_ids_are_base64url_of_eleven_bytes(main: Gateway) -> None:
 
 @case("event-extended-request-id")
 async def test_extended_request_id_is_the_request_id(main: Gateway) -> None:
-    found = contexts(await life(main))
+    found = get_contexts(await run_connection(main))
 
     assert [each["extendedRequestId"] for each in found] == [each["requestId"] for each in found]
 
 
 @case("event-connection-constant")
 async def test_connection_keeps_its_id_and_time(main: Gateway) -> None:
-    found = contexts(await life(main))
+    found = get_contexts(await run_connection(main))
 
     assert len({(each["connectionId"], each["connectedAt"]) for each in found}) == 1
 
@@ -169,18 +169,18 @@ async def test_each_message_has_ids_of_its_own(main: Gateway) -> None:
 
 @case("event-shared-request-id")
 async def test_authorizer_and_connect_share_their_request_id(main: Gateway) -> None:
-    authorizer, connect, *_ = contexts(await life(main))
+    authorizer, connect, *_ = get_contexts(await run_connection(main))
 
     assert authorizer["requestId"] == connect["requestId"]
 
 
 @case("event-domain-and-arn")
 async def test_domain_name_and_method_arn_name_api_and_stage(main: Gateway) -> None:
-    events = await life(main)
+    events = await run_connection(main)
 
     context = events["authorizer"]["requestContext"]
     api_id, region = context["apiId"], main.stage.region
-    assert {each["domainName"] for each in contexts(events)} == {f"{api_id}.execute-api.{region}.amazonaws.com"}
+    assert {each["domainName"] for each in get_contexts(events)} == {f"{api_id}.execute-api.{region}.amazonaws.com"}
     assert re.fullmatch(
         rf"arn:aws:execute-api:{region}:\d{{12}}:{api_id}/{main.stage.name}/\$connect",
         events["authorizer"]["methodArn"],
@@ -189,14 +189,14 @@ async def test_domain_name_and_method_arn_name_api_and_stage(main: Gateway) -> N
 
 @case("event-request-time")
 async def test_request_time_is_the_epoch_in_common_log_format(main: Gateway) -> None:
-    for each in contexts(await life(main)):
+    for each in get_contexts(await run_connection(main)):
         time = datetime.fromtimestamp(each["requestTimeEpoch"] // 1000, UTC)
         assert each["requestTime"] == time.strftime("%d/%b/%Y:%H:%M:%S +0000")
 
 
 @case("event-times-in-order")
 async def test_times_are_in_order(main: Gateway) -> None:
-    authorizer, connect, message, disconnect = contexts(await life(main))
+    authorizer, connect, message, disconnect = get_contexts(await run_connection(main))
 
     connected_at = authorizer["connectedAt"]
     times = [each["requestTimeEpoch"] for each in (authorizer, connect, message, disconnect)]
@@ -207,19 +207,19 @@ async def test_times_are_in_order(main: Gateway) -> None:
 
 @case("event-identity")
 async def test_identity_is_address_and_user_agent(main: Gateway) -> None:
-    events = await life(main, options={"user_agent_header": "my-client/1.0"})
+    events = await run_connection(main, options={"user_agent_header": "my-client/1.0"})
 
     address = events["$connect"]["headers"]["X-Forwarded-For"]
-    identities = [each["identity"] for each in contexts(events)]
+    identities = [each["identity"] for each in get_contexts(events)]
     assert identities[1:] == [{"userAgent": "my-client/1.0", "sourceIp": address}] * 3
 
 
 @case("event-identity-no-user-agent")
 async def test_identity_has_no_user_agent_if_the_client_sent_none(main: Gateway) -> None:
-    events = await life(main, options={"user_agent_header": None})
+    events = await run_connection(main, options={"user_agent_header": None})
 
     address = events["$connect"]["headers"]["X-Forwarded-For"]
-    assert [each["identity"] for each in contexts(events)] == [{"sourceIp": address}] * 4
+    assert [each["identity"] for each in get_contexts(events)] == [{"sourceIp": address}] * 4
 
 
 # Headers
@@ -250,7 +250,7 @@ async def test_headers_of_the_authorizers_event(open_: Gateway) -> None:
 
 @case("event-disconnect-headers")
 async def test_headers_of_a_disconnect_event(main: Gateway) -> None:
-    event = (await life(main))["$disconnect"]
+    event = (await run_connection(main))["$disconnect"]
 
     host = event["requestContext"]["domainName"]
     assert event["headers"] == {"Host": host, "x-api-key": "", "X-Forwarded-For": "", "x-restapi": ""}

@@ -60,19 +60,19 @@ async def test_upgrade_below_the_stage_is_forbidden(gateway: Gateway) -> None:
 
 @case("open-url-at-limit")
 async def test_url_of_4096_characters_is_accepted(gateway: Gateway) -> None:
-    client = await gateway.open({"pad": padding(gateway, MAX_URL_CHARACTERS)})
+    client = await gateway.open({"pad": make_padding(gateway, MAX_URL_CHARACTERS)})
 
     assert client.response.status_code == 101
 
 
 @case("open-url-over-limit")
 async def test_longer_url_is_refused(gateway: Gateway) -> None:
-    refusal = await gateway.expect_refusal({"pad": padding(gateway, MAX_URL_CHARACTERS + 1)})
+    refusal = await gateway.expect_refusal({"pad": make_padding(gateway, MAX_URL_CHARACTERS + 1)})
 
     assert 400 <= refusal.status < 500
 
 
-def padding(gateway: Gateway, characters: int) -> str:
+def make_padding(gateway: Gateway, characters: int) -> str:
     """Return text that makes the URL this long. The length is counted with `wss`, as on AWS."""
     return "x" * (characters - len(gateway.url({"pad": ""}).replace("ws://", "wss://")))
 
@@ -252,13 +252,13 @@ async def test_more_handshakes_than_the_throttle_allows_get_429(throttled: Gatew
 # Subprotocols
 
 
-def offer(*subprotocols: str) -> dict[str, Any]:
+def offer_subprotocols(*subprotocols: str) -> dict[str, Any]:
     return {"subprotocols": subprotocols}
 
 
 @case("subprotocol-not-selected")
 async def test_gateway_selects_no_subprotocol(main: Gateway) -> None:
-    client = await main.open(options=offer("chat"))
+    client = await main.open(options=offer_subprotocols("chat"))
 
     assert "Sec-WebSocket-Protocol" not in client.response.headers
 
@@ -267,7 +267,7 @@ async def test_gateway_selects_no_subprotocol(main: Gateway) -> None:
 async def test_connect_selects_the_subprotocol(main: Gateway) -> None:
     answer = {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": "chat"}}
 
-    client = await main.open(connect={"return": answer}, options=offer("log", "chat"))
+    client = await main.open(connect={"return": answer}, options=offer_subprotocols("log", "chat"))
 
     assert client.socket.subprotocol == "chat"
 
@@ -276,7 +276,7 @@ async def test_connect_selects_the_subprotocol(main: Gateway) -> None:
 async def test_status_of_connect_refuses_a_subprotocol(main: Gateway) -> None:
     answer = {"statusCode": 400, "headers": {"Sec-WebSocket-Protocol": "chat"}}
 
-    refusal = await main.expect_refusal(connect={"return": answer}, options=offer("log", "chat"))
+    refusal = await main.expect_refusal(connect={"return": answer}, options=offer_subprotocols("log", "chat"))
 
     assert refusal.status == 400
 
@@ -291,7 +291,7 @@ async def test_status_of_connect_refuses_a_subprotocol(main: Gateway) -> None:
     ids=["lower case", "multiValueHeaders"],
 )
 async def test_other_spelling_of_the_subprotocol_header_is_understood(main: Gateway, answer: Any) -> None:
-    client = await main.open(connect={"return": answer}, options=offer("chat"))
+    client = await main.open(connect={"return": answer}, options=offer_subprotocols("chat"))
 
     assert client.socket.subprotocol == "chat"
 

@@ -29,7 +29,7 @@ async def open_observed(gateway: Gateway, **how: Any) -> tuple[Client, str, Obse
     return client, event["requestContext"]["connectionId"], observer
 
 
-async def next_disconnect(observer: Observer) -> tuple[int, str]:
+async def wait_for_disconnect(observer: Observer) -> tuple[int, str]:
     """Return code and reason of the next `$disconnect`."""
     context = (await observer.event("$disconnect"))["requestContext"]
     return context["disconnectStatusCode"], context["disconnectReason"]
@@ -44,7 +44,7 @@ async def test_close_without_a_code_is_1005_in_the_event(main: Gateway) -> None:
 
     client.socket.transport.write(CLOSE_WITHOUT_A_CODE)
 
-    assert await next_disconnect(observer) == (1005, "Client-side close frame status not set")
+    assert await wait_for_disconnect(observer) == (1005, "Client-side close frame status not set")
 
 
 @case("disconnect-client-code")
@@ -54,7 +54,7 @@ async def test_code_and_reason_of_the_client_are_in_the_event(main: Gateway, cod
 
     await client.socket.close(code, reason)
 
-    assert await next_disconnect(observer) == (code, reason)
+    assert await wait_for_disconnect(observer) == (code, reason)
 
 
 @case("disconnect-no-reason")
@@ -64,7 +64,7 @@ async def test_close_without_a_reason_has_an_empty_reason_in_the_event(main: Gat
 
     await client.socket.close(code)
 
-    assert await next_disconnect(observer) == (code, "")
+    assert await wait_for_disconnect(observer) == (code, "")
 
 
 @case("close-answered")
@@ -131,7 +131,7 @@ async def test_code_and_reason_of_other_ends(main: Gateway, end: End, expected: 
 
     await end(main, client)
 
-    assert await next_disconnect(observer) == expected
+    assert await wait_for_disconnect(observer) == expected
 
 
 @case("disconnect-every-end")
@@ -155,7 +155,7 @@ async def test_failure_of_disconnect_changes_nothing_else(main: Gateway) -> None
 
     await client.socket.close()
 
-    assert (await next_disconnect(observer))[0] == 1000
+    assert (await wait_for_disconnect(observer))[0] == 1000
     again, _, observer = await open_observed(main)
     await again.do(["post", "self", "as before"])
     assert await again.receive() == "as before"
@@ -200,23 +200,23 @@ async def test_events_of_connections_come_in_order(main: Gateway) -> None:
     observer, its_id = await main.observer()
     seen = []
 
-    async def next_of(route: str) -> str:
+    async def wait_for_event(route: str) -> str:
         event = await observer.event(route)
         seen.append(event["requestContext"]["routeKey"])
         return str(event["requestContext"]["connectionId"])
 
-    async def connected() -> tuple[Client, str]:
-        return await main.open(observer=its_id), await next_of("$connect")
+    async def connect() -> tuple[Client, str]:
+        return await main.open(observer=its_id), await wait_for_event("$connect")
 
-    async def closed(client: Client) -> str:
+    async def close_and_wait(client: Client) -> str:
         await client.socket.close()
-        return await next_of("$disconnect")
+        return await wait_for_event("$disconnect")
 
-    (first, first_id), (second, second_id) = await connected(), await connected()
-    assert await closed(second) == second_id
-    third, third_id = await connected()
-    assert await closed(first) == first_id
-    assert await closed(third) == third_id
+    (first, first_id), (second, second_id) = await connect(), await connect()
+    assert await close_and_wait(second) == second_id
+    third, third_id = await connect()
+    assert await close_and_wait(first) == first_id
+    assert await close_and_wait(third) == third_id
     assert len({first_id, second_id, third_id}) == 3
     assert seen == ["$connect", "$connect", "$disconnect", "$connect", "$disconnect", "$disconnect"]
 
@@ -303,7 +303,7 @@ async def test_idle_connection_is_closed(limited: Gateway, limits: Limited) -> N
         end = await client.wait_closed(limits.idle_seconds + PATIENCE_SECONDS)
 
     assert end == (1001, "Going away")
-    assert await next_disconnect(observer) == (1001, "Going away")
+    assert await wait_for_disconnect(observer) == (1001, "Going away")
 
 
 @case("limit-idle-messages")

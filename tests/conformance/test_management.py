@@ -34,11 +34,11 @@ def path(gateway: Gateway, connection_id: str, spelling: str = "encoded") -> str
     return SPELLINGS[spelling](gateway, connection_id)
 
 
-def body_of(method: str) -> bytes | None:
+def make_body(method: str) -> bytes | None:
     return b"hello" if method == "POST" else None
 
 
-async def closed_id(gateway: Gateway) -> str:
+async def open_and_close(gateway: Gateway) -> str:
     """Open and close a connection; return its id."""
     client = await gateway.open()
     connection_id = await client.id()
@@ -198,9 +198,9 @@ def assert_gone(answer: Any) -> None:
 @methods
 @spellings
 async def test_closed_connection_gets_410(main: Gateway, method: str, spelling: str) -> None:
-    url = path(main, await closed_id(main), spelling)
+    url = path(main, await open_and_close(main), spelling)
 
-    assert_gone(await main.request(method, url, body_of(method), signed=True))
+    assert_gone(await main.request(method, url, make_body(method), signed=True))
 
 
 @case("gone-after-delete")
@@ -215,7 +215,7 @@ async def test_deleted_connection_gets_410_at_once(main: Gateway) -> None:
 @case("gone-never-existed")
 @methods
 async def test_connection_that_never_existed_gets_410(gateway: Gateway, method: str) -> None:
-    answer = await gateway.request(method, path(gateway, NEVER_EXISTED), body_of(method), signed=True)
+    answer = await gateway.request(method, path(gateway, NEVER_EXISTED), make_body(method), signed=True)
 
     assert_gone(answer)
 
@@ -264,7 +264,7 @@ async def test_function_gets_400_for_a_malformed_id(main: Gateway) -> None:
 @methods
 @spellings
 async def test_call_without_a_signature_is_forbidden(gateway: Gateway, method: str, spelling: str) -> None:
-    answer = await gateway.request(method, path(gateway, NEVER_EXISTED, spelling), body_of(method))
+    answer = await gateway.request(method, path(gateway, NEVER_EXISTED, spelling), make_body(method))
 
     assert (answer.status, answer.headers["x-amzn-errortype"]) == (403, "MissingAuthenticationTokenException")
     assert answer.json == {"message": "Missing Authentication Token"}

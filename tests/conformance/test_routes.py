@@ -13,14 +13,14 @@ from tests.conformance.gateway import Event, Gateway
 FORBIDDEN = r'{{"message": "Forbidden", "connectionId":"{}", "requestId":"{}"}}'
 
 
-async def route_of(gateway: Gateway, message: str) -> str:
+async def get_route(gateway: Gateway, message: str) -> str:
     """Send the message; return the route that it takes."""
-    event = await event_of(gateway, message)
+    event = await get_event(gateway, message)
     assert event["body"] == message
     return str(event["requestContext"]["routeKey"])
 
 
-async def event_of(gateway: Gateway, message: str) -> Event:
+async def get_event(gateway: Gateway, message: str) -> Event:
     observer, its_id = await gateway.observer()
     client = await gateway.open(observer=its_id)
     for _ in range(2):  # the authorizer's and `$connect`'s
@@ -32,13 +32,13 @@ async def event_of(gateway: Gateway, message: str) -> Event:
 @case("route-by-value")
 @pytest.mark.parametrize("message", ['{"action": "custom"}', '{"data": {"action": "x"}, "action": "custom"}'])
 async def test_message_takes_the_route_that_it_names(main: Gateway, message: str) -> None:
-    assert await route_of(main, message) == "custom"
+    assert await get_route(main, message) == "custom"
 
 
 @case("route-default")
 @pytest.mark.parametrize("action", ["Custom", "custom ", "other", "cust", "custom/more", ""], ids=repr)
 async def test_message_that_names_no_route_takes_the_default(main: Gateway, action: str) -> None:
-    assert await route_of(main, json.dumps({"action": action})) == "$default"
+    assert await get_route(main, json.dumps({"action": action})) == "$default"
 
 
 @case("route-missing-member")
@@ -46,25 +46,25 @@ async def test_message_that_names_no_route_takes_the_default(main: Gateway, acti
     "message", ['{"hello": "world"}', "{}", '{"Action": "custom"}', '{"nested": {"action": "custom"}}']
 )
 async def test_message_without_the_member_takes_the_default(main: Gateway, message: str) -> None:
-    assert await route_of(main, message) == "$default"
+    assert await get_route(main, message) == "$default"
 
 
 @case("route-not-json")
 @pytest.mark.parametrize("message", ["hello", "action: custom", '{"action": "custom"', " ", "こんにちは"], ids=ascii)
 async def test_message_that_is_not_json_takes_the_default(main: Gateway, message: str) -> None:
-    assert await route_of(main, message) == "$default"
+    assert await get_route(main, message) == "$default"
 
 
 @case("route-json-no-value")
 @pytest.mark.parametrize("message", ['"custom"', "5", "null", "true", '{"action": null}', '{"action": {"custom": 1}}'])
 async def test_json_without_a_usable_value_takes_the_default(main: Gateway, message: str) -> None:
-    assert await route_of(main, message) == "$default"
+    assert await get_route(main, message) == "$default"
 
 
 @case("route-unquoted-names")
 @pytest.mark.parametrize("message", ['{action: "custom", data: "test"}', '{"action":"custom", body:"hello"}'])
 async def test_names_need_no_quotes(main: Gateway, message: str) -> None:
-    assert await route_of(main, message) == "custom"
+    assert await get_route(main, message) == "custom"
 
 
 @case("route-other-leniency")
@@ -72,7 +72,7 @@ async def test_names_need_no_quotes(main: Gateway, message: str) -> None:
     "message", ["{'action': 'custom'}", '{"action": "custom",}', '{"action": "custom" /* so */}', "{action: custom}"]
 )
 async def test_other_lenient_json_takes_the_default(main: Gateway, message: str) -> None:
-    assert await route_of(main, message) == "$default"
+    assert await get_route(main, message) == "$default"
 
 
 @case("route-number-boolean")
@@ -80,25 +80,25 @@ async def test_other_lenient_json_takes_the_default(main: Gateway, message: str)
     ("value", "route"), [(1, "1"), (True, "true"), ("1", "1"), (2, "$default"), (False, "$default")]
 )
 async def test_number_or_boolean_is_compared_as_text(main: Gateway, value: Any, route: str) -> None:
-    assert await route_of(main, json.dumps({"action": value})) == route
+    assert await get_route(main, json.dumps({"action": value})) == route
 
 
 @case("route-predefined-keys")
 @pytest.mark.parametrize("action", ["$connect", "$disconnect", "$default"])
 async def test_message_cannot_name_a_predefined_route(main: Gateway, action: str) -> None:
-    assert await route_of(main, json.dumps({"action": action})) == "$default"
+    assert await get_route(main, json.dumps({"action": action})) == "$default"
 
 
 @case("route-top-level-array")
 async def test_array_takes_the_default(main: Gateway) -> None:
-    assert await route_of(main, '[{"action": "custom"}]') == "$default"
+    assert await get_route(main, '[{"action": "custom"}]') == "$default"
 
 
 @case("event-body-verbatim")
 async def test_body_is_the_message_byte_for_byte(main: Gateway) -> None:
     message = '{ "b": 1.0,\t"a": "\\u00fc ü 🚀 \\/",\r\n "action":"custom", "a": 2e3 }'
 
-    event = await event_of(main, message)
+    event = await get_event(main, message)
 
     assert event["body"] == message
     assert event["isBase64Encoded"] is False
@@ -106,7 +106,7 @@ async def test_body_is_the_message_byte_for_byte(main: Gateway) -> None:
 
 @case("event-route-key")
 async def test_route_key_of_the_event_is_the_route_not_the_value(main: Gateway) -> None:
-    event = await event_of(main, '{"action": "nowhere"}')
+    event = await get_event(main, '{"action": "nowhere"}')
 
     assert event["requestContext"]["routeKey"] == "$default"
 
@@ -116,7 +116,7 @@ async def test_route_key_of_the_event_is_the_route_not_the_value(main: Gateway) 
 
 @case("route-nested-member")
 async def test_member_may_be_nested(guarded: Gateway) -> None:
-    assert await route_of(guarded, '{"service":{"do":"echo"},"message":"1600000000000"}') == "echo"
+    assert await get_route(guarded, '{"service":{"do":"echo"},"message":"1600000000000"}') == "echo"
 
 
 @case("route-nested-missing")
@@ -125,7 +125,7 @@ async def test_member_may_be_nested(guarded: Gateway) -> None:
     ['{"service":"echo"}', '{"do":"echo"}', '{"service":{"do":{"do":"echo"}}}', '{"service":[{"do":"echo"}]}'],
 )
 async def test_nested_member_that_is_missing_takes_the_default(guarded: Gateway, message: str) -> None:
-    assert await route_of(guarded, message) == "$default"
+    assert await get_route(guarded, message) == "$default"
 
 
 @case("route-joined-members")

@@ -15,7 +15,7 @@ from tests.fixtures.emf import read_metrics
 from tests.fixtures.emulator import Emulate, Emulator
 from tests.fixtures.events import EventFactory, add_headers, load_event
 from tests.fixtures.functions import AUTHORIZER, get_effect
-from tests.fixtures.network import free_port
+from tests.fixtures.network import find_free_port
 from tests.fixtures.tokens import JWKS_ENDPOINT, Sign, sign_rs256
 
 
@@ -108,7 +108,7 @@ def test_lone_surrogate_is_denied_and_logged(
 def test_unreachable_keys_are_an_error_and_not_a_denial(
     emulate: Emulate, authorizer_event: EventFactory, sign: Sign
 ) -> None:
-    with emulate("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: f"http://127.0.0.1:{free_port()}"}) as authorizer:
+    with emulate("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: f"http://127.0.0.1:{find_free_port()}"}) as authorizer:
         _, answer = authorizer.invoke(authorizer_event(queryStringParameters={"idToken": sign()}))
         (record,) = authorizer.wait_for_records("key set unavailable")
 

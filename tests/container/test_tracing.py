@@ -18,7 +18,7 @@ import pytest
 from tests.fixtures.emulator import PATIENCE_SECONDS, SETTINGS, WEBSOCKET, FakeAws, RunFunction
 from tests.fixtures.events import CONNECTION_ID, EventFactory, load_event
 from tests.fixtures.functions import AUTHORIZER, EXECUTION_ENVIRONMENT, get_effect
-from tests.fixtures.network import LoopbackServer, free_port
+from tests.fixtures.network import LoopbackServer, find_free_port
 from tests.fixtures.runtime_api import PARENT, RuntimeApi, build_trace_header, build_trace_id
 from tests.fixtures.tokens import JWKS_ENDPOINT, Sign
 
@@ -174,7 +174,7 @@ def test_failed_download_of_keys_is_reported_as_a_fault(
     run_traced: RunTraced, daemon: socket.socket, sign: Sign
 ) -> None:
     event = load_event("authorizer", queryStringParameters={"idToken": sign()})
-    with run_traced("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: f"http://127.0.0.1:{free_port()}"}) as authorizer:
+    with run_traced("authorizer", {**AUTHORIZER, JWKS_ENDPOINT: f"http://127.0.0.1:{find_free_port()}"}) as authorizer:
         authorizer.invoke(event, build_trace_header("d", sampled=True))
         download, decision = receive_subsegment(daemon), receive_subsegment(daemon)
 

@@ -249,7 +249,7 @@ async def test_functions_reach_nothing_that_was_not_started(tmp_path: Path) -> N
 # The process
 
 
-def states(folder: Path) -> list[Path]:
+def find_states(folder: Path) -> list[Path]:
     """Return the folders in which ministack keeps its state, including the user pool's private key."""
     return list(folder.glob("local-aws-*"))
 
@@ -260,20 +260,20 @@ async def test_stop_ends_the_process_and_removes_its_state(tmp_path: Path, monke
     aws = LocalAws(log=tmp_path / "log")
     await aws.start()
     processes = find_descendants(os.getpid()).keys() - others
-    kept = states(tmp_path)
+    kept = find_states(tmp_path)
 
     await aws.stop()
 
     assert (len(processes), find_running(processes)) == (2, [])  # ministack and its reaper
     assert len(kept) == 1
-    assert states(tmp_path) == []
+    assert find_states(tmp_path) == []
 
 
 def test_state_is_for_its_owner_only(aws: LocalAws) -> None:
     assert aws._state.stat().st_mode & 0o077 == 0
 
 
-async def failed_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None) -> str:
+async def fail_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None) -> str:
     """Return the error if this script runs instead of ministack, or for None if nothing is installed."""
     monkeypatch.setattr(local_aws, "ROOT", tmp_path)
     monkeypatch.setattr(local_aws, "VENVS", tmp_path / "venvs")
@@ -293,11 +293,11 @@ async def failed_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: 
 
 
 async def test_missing_installation_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "run `make setup`" in await failed_start(tmp_path, monkeypatch, None)
+    assert "run `make setup`" in await fail_to_start(tmp_path, monkeypatch, None)
 
 
 async def test_process_that_ends_says_where_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = await failed_start(tmp_path, monkeypatch, "echo out of memory; exit 3")
+    message = await fail_to_start(tmp_path, monkeypatch, "echo out of memory; exit 3")
 
     assert message == f"the local AWS ended with status 3, see {tmp_path / 'log'}"
     assert (tmp_path / "log").read_text() == "out of memory\n"
@@ -316,4 +316,4 @@ async def test_port_that_another_program_took_before_the_start_is_an_error(tmp_p
 async def test_process_that_never_answers_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_aws, "START_SECONDS", 0.1)
 
-    assert str(tmp_path / "log") in await failed_start(tmp_path, monkeypatch, "exec sleep 600")
+    assert str(tmp_path / "log") in await fail_to_start(tmp_path, monkeypatch, "exec sleep 600")

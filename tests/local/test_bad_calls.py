@@ -13,6 +13,7 @@ from local.apigateway import sockets
 from tests.fixtures.gateway import Dial, Gateway, RawClient, Serve, receive
 from tests.fixtures.hostile import (
     call,
+    check_serves,
     check_unharmed,
     half_close,
     measure_peak_memory,
@@ -22,7 +23,6 @@ from tests.fixtures.hostile import (
     reset,
     send_and_read,
     send_repeatedly,
-    serves,
     wait_until,
 )
 
@@ -43,7 +43,7 @@ async def gateway(
         yield gateway
 
 
-async def next_post(gateway: Gateway, dial: Dial, connection_id: str) -> int | None:
+async def send_valid_post(gateway: Gateway, dial: Dial, connection_id: str) -> int | None:
     """Return the status of a valid call."""
     return read_status(
         await send_and_read(gateway, dial, post(connection_id, CLOSE + b"Content-Length: 4\r\n", b"next"))
@@ -105,7 +105,7 @@ async def test_broken_body_is_refused_and_not_delivered(
         broken = await send_and_read(gateway, dial, post(connection_id, headers, body))
 
         assert read_status(broken) == expected
-        assert await next_post(gateway, dial, connection_id) == 200
+        assert await send_valid_post(gateway, dial, connection_id) == 200
         assert await receive(peer) == "next"
 
 
@@ -190,7 +190,7 @@ async def test_request_cannot_be_smuggled_behind_another(gateway: Gateway, dial:
         said = await send_and_read(gateway, dial, post(connection_id, headers, smuggled))
 
         assert (read_status(said), said.count(b"HTTP/1.")) == (400, 1)
-        assert await next_post(gateway, dial, connection_id) == 200
+        assert await send_valid_post(gateway, dial, connection_id) == 200
         assert await receive(peer) == "next"
 
 
@@ -199,10 +199,10 @@ async def test_pipelined_requests_are_answered_in_turn(gateway: Gateway, dial: D
     peer, connection_id = await gateway.connect_with_id(user_agent_header=None)
     async with peer:
         gets = b"".join(call("GET", each) for each in [connection_id, "x", "y", connection_id] * 50)
-        good = statuses(
+        good = read_statuses(
             await send_and_read(gateway, dial, gets + b"GET / HTTP/1.1\r\nHost: localhost\r\n" + CLOSE + b"\r\n")
         )
-        *before, last = statuses(await send_and_read(gateway, dial, gets + b"garbage\r\n\r\n" + gets))
+        *before, last = read_statuses(await send_and_read(gateway, dial, gets + b"garbage\r\n\r\n" + gets))
 
     expected = [200, 400, 400, 200] * 50
     assert good == [*expected, 403]
@@ -210,7 +210,7 @@ async def test_pipelined_requests_are_answered_in_turn(gateway: Gateway, dial: D
     assert last == 400
 
 
-def statuses(answers: bytes) -> list[int]:
+def read_statuses(answers: bytes) -> list[int]:
     return [int(each) for each in re.findall(rb"HTTP/1\.[01] (\d{3}) ", answers)]
 
 
@@ -219,5 +219,5 @@ async def test_client_that_reads_no_answers_is_not_waited_for(gateway: Gateway, 
     client.writer.transport.pause_reading()  # type: ignore[attr-defined] # it is a socket's
     async with send_repeatedly(client, b"GET /prod HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000, 0):
         await wait_until(lambda: client.writer.transport.get_write_buffer_size() > 0)
-        assert await serves(gateway)
+        assert await check_serves(gateway)
     reset(client)

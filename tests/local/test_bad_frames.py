@@ -51,7 +51,7 @@ async def gateway(serve: Serve, caplog: pytest.LogCaptureFixture) -> AsyncIterat
         yield gateway
 
 
-def deflated(data: bytes) -> bytes:
+def deflate(data: bytes) -> bytes:
     """RFC 7692 section 7.2.1."""
     compressor = zlib.compressobj(wbits=-15)
     return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\0\0\xff\xff")
@@ -106,13 +106,13 @@ async def test_wrong_frame_fails_the_connection_without_a_reason(
     assert "$default" not in gateway.functions.invoked
 
 
-BOMB = deflated(bytes(50_000_000))
+BOMB = deflate(bytes(50_000_000))
 WRONGLY_DEFLATED: dict[str, tuple[bytes, int]] = {
     "corrupt": (frame(TEXT, b"\xff\xff\xff", rsv=RSV1), 1002),
-    "corrupt later": (frame(TEXT, deflated(b"x"), rsv=RSV1, fin=False) + frame(CONTINUATION, b"\1\2\3\4"), 1002),
+    "corrupt later": (frame(TEXT, deflate(b"x"), rsv=RSV1, fin=False) + frame(CONTINUATION, b"\1\2\3\4"), 1002),
     "flagged twice": (frame(TEXT, rsv=RSV1, fin=False) + frame(CONTINUATION, rsv=RSV1), 1002),
     "flagged ping": (frame(PING, rsv=RSV1), 1002),
-    "not UTF-8": (frame(TEXT, deflated(b"\xff"), rsv=RSV1), 1007),
+    "not UTF-8": (frame(TEXT, deflate(b"\xff"), rsv=RSV1), 1007),
     "bomb": (frame(TEXT, BOMB[:30_000], rsv=RSV1), 1009),
     "fragmented bomb": (
         frame(TEXT, BOMB[:20], rsv=RSV1, fin=False) + b"".join(frame(0, bytes([b]), fin=False) for b in BOMB[20:2000]),
@@ -214,13 +214,13 @@ async def test_random_frames_do_no_harm(gateway: Gateway, dial: Dial, seed: int,
     client = await open_websocket(gateway, dial, extension)
     dice = random.Random(seed)  # noqa: S311 - not a secret
 
-    def some_frame() -> bytes:
-        payload = dice.choice([b"", b"{}", b"\x03\xe8", dice.randbytes(10), deflated(b"hello"), b"x" * 40_000])
+    def make_frame() -> bytes:
+        payload = dice.choice([b"", b"{}", b"\x03\xe8", dice.randbytes(10), deflate(b"hello"), b"x" * 40_000])
         rsv = dice.choice([0, 0, 0, RSV1, RSV2])
         opcode = dice.choice([CONTINUATION, TEXT, TEXT, BINARY, CLOSE, PING, PONG, dice.randrange(16)])
         return frame(opcode, payload, fin=dice.random() < 0.7, rsv=rsv, masked=dice.random() < 0.95)
 
-    client.writer.write(b"".join(some_frame() for _ in range(20)))
+    client.writer.write(b"".join(make_frame() for _ in range(20)))
     half_close(client)
     await read_until_closed(client)
 
@@ -280,7 +280,7 @@ STAYING = {
 }
 
 
-async def stay(gateway: Gateway, dial: Dial, sent: bytes) -> RawClient:
+async def connect_and_stay(gateway: Gateway, dial: Dial, sent: bytes) -> RawClient:
     """Return a client that has sent this, frames after their 101, and does not close when the gateway does."""
     head, end, frames = sent.partition(b"\r\n\r\n")
     client = await dial(gateway.port, head + end)
@@ -297,7 +297,7 @@ async def test_client_that_does_not_close_is_cut(
     gateway: Gateway, dial: Dial, monkeypatch: pytest.MonkeyPatch, sent: bytes, drip: bytes
 ) -> None:
     monkeypatch.setattr(sockets, "CLOSE_SECONDS", SOON)
-    client = await stay(gateway, dial, sent)
+    client = await connect_and_stay(gateway, dial, sent)
 
     async with send_repeatedly(client, drip):
         await wait_until(lambda: not gateway.server._sockets)
@@ -307,7 +307,7 @@ async def test_client_that_does_not_close_is_cut(
 @pytest.mark.parametrize("kind", ["close", "refused handshake"])
 async def test_stop_does_not_wait_for_a_client_that_does_not_close(serve: Serve, dial: Dial, kind: str) -> None:
     gateway = await serve()
-    await stay(gateway, dial, STAYING[kind])
+    await connect_and_stay(gateway, dial, STAYING[kind])
 
     async with asyncio.timeout(PATIENCE_SECONDS):
         await gateway.server.stop()

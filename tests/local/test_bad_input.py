@@ -18,6 +18,7 @@ from tests.fixtures.apis import OUR_ROUTES, api
 from tests.fixtures.gateway import HANDSHAKE, Dial, Gateway, RawClient, Serve
 from tests.fixtures.hostile import (
     NO_LINGER,
+    check_serves,
     check_unharmed,
     half_close,
     hold,
@@ -26,7 +27,6 @@ from tests.fixtures.hostile import (
     reset,
     send_and_read,
     send_repeatedly,
-    serves,
     wait_until,
 )
 
@@ -225,7 +225,7 @@ async def test_thousands_of_silent_connections_do_not_keep_others_out(
         await asyncio.gather(*(dial(gateway.port) for _ in range(50)))
     await wait_until(lambda: len(gateway.server._unselected) >= many_files)
 
-    assert await serves(gateway)
+    assert await check_serves(gateway)
     assert len(gateway.server._unselected) >= many_files
 
 
@@ -236,7 +236,7 @@ async def test_more_connects_than_the_backlog_do_no_harm(gateway: Gateway) -> No
             client = clients.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(("127.0.0.1", gateway.port))
-        assert await serves(gateway)
+        assert await check_serves(gateway)
 
 
 Leave = Callable[[RawClient], None]
@@ -262,7 +262,7 @@ async def test_client_that_leaves_before_it_is_accepted_does_no_harm(gateway: Ga
         client.sendall(HANDSHAKE)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
 
-    assert await serves(gateway)
+    assert await check_serves(gateway)
 
 
 @LEAVING

@@ -29,9 +29,9 @@ from tests.fixtures.make_up import (
     run_up,
     wait_until,
 )
-from tests.fixtures.network import free_port
+from tests.fixtures.network import find_free_port
 from tests.fixtures.processes import find_running
-from tests.fixtures.templates import function, parts
+from tests.fixtures.templates import build_resources, function
 from tests.fixtures.terminal import Terminal
 
 # Contexts of stacks that differ from cdk.json. The tests share them, because each new context costs a synthesis.
@@ -218,7 +218,7 @@ def test_message_of_make_is_posted_as_it_was_written(up: Up, text: str) -> None:
 
 @pytest.mark.parametrize("command", ["token", "connection", "user bob@example.com", "post hello"])
 def test_command_does_not_use_an_up_on_another_port(up: Up, command: str) -> None:
-    port = free_port()
+    port = find_free_port()
 
     asked = up.checkout.run(*command.split(), f"--port={port}")
 
@@ -244,7 +244,7 @@ def test_interrupt_ends_up_in_order(up: Up) -> None:
 
 
 def test_interrupt_prints_the_unused_grants(checkout: Checkout) -> None:
-    command = checkout.start("up", *build_arguments(free_port()))
+    command = checkout.start("up", *build_arguments(find_free_port()))
     command.wait_for("Ctrl-C ends everything.")
 
     assert command.interrupt() == 0
@@ -286,7 +286,7 @@ def test_command_that_needs_up_says_so(checkout: Checkout, command: str) -> None
 @pytest.mark.parametrize("line", ["exec {}", "trap : HUP; {}; :"], ids=["SIGHUP", "SIGHUP to the shell alone"])
 def test_up_whose_terminal_is_closed_ends_in_order(checkout: Checkout, line: str) -> None:
     """If make leads the session, only make gets SIGHUP, and waits for `up`."""
-    port = free_port()
+    port = find_free_port()
     command = shlex.join([".venv/bin/python", "-m", "local", "up", *build_arguments(port)])
     with Terminal(line.format(command), checkout.root, ENVIRONMENT) as terminal:
         terminal.expect("Ctrl-C ends everything.", START_SECONDS)
@@ -300,7 +300,7 @@ def test_up_whose_terminal_is_closed_ends_in_order(checkout: Checkout, line: str
 
 
 def test_up_that_was_killed_is_noticed_and_does_not_block_the_next(checkout: Checkout) -> None:
-    port, aws_port = free_port(), free_port()
+    port, aws_port = find_free_port(), find_free_port()
     arguments = ("up", *build_arguments(port), f"--aws-port={aws_port}")
     killed = checkout.start(*arguments)
     killed.wait_for("Ctrl-C ends everything.")
@@ -320,7 +320,7 @@ def test_up_that_was_killed_is_noticed_and_does_not_block_the_next(checkout: Che
 
 @pytest.mark.parametrize("module", ["local.paths", "botocore", "local.system"])
 def test_interrupt_of_the_imports_prints_no_traceback(checkout: Checkout, module: str) -> None:
-    command = [".venv/bin/python", "-X", "importtime", "-m", "local", "up", *build_arguments(free_port())]
+    command = [".venv/bin/python", "-X", "importtime", "-m", "local", "up", *build_arguments(find_free_port())]
     with subprocess.Popen(command, cwd=checkout.root, env=ENVIRONMENT, stderr=PIPE, text=True) as process:
         assert process.stderr
         for line in process.stderr:
@@ -338,7 +338,7 @@ def test_other_template_gets_the_instructions_that_apply(checkout: Checkout) -> 
     for target in ("authorizer", "websocket"):
         (checkout.root / "images" / target / f"{target}.py").write_text("def handler(event, context): pass\n")
     template = checkout.root / "Chat.template.json"
-    resources = parts(Guard=function("authorizer"), Rooms=function("websocket"))
+    resources = build_resources(Guard=function("authorizer"), Rooms=function("websocket"))
     template.write_text(json.dumps({"Resources": resources}))
 
     with run_up(checkout, f"--template={template}") as up:
@@ -360,7 +360,7 @@ def test_other_template_gets_the_instructions_that_apply(checkout: Checkout) -> 
 def test_stack_that_cannot_be_synthesized_says_why(checkout: Checkout) -> None:
     """No process is left, because none is started before the synthesis."""
     (checkout.root / "infra" / "app.py").write_text("raise SystemExit('no such policy')\n")
-    command = checkout.start("up", *build_arguments(free_port()))
+    command = checkout.start("up", *build_arguments(find_free_port()))
 
     status = command.process.wait(START_SECONDS)
 

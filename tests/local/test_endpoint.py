@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from local.aws.endpoint import AwsEndpoint
 from local.aws.iam import ADMINISTRATOR, Iam, Role, Session, Statement
 from local.aws.ministack import LocalAws
-from tests.fixtures.network import Answer, LoopbackServer, Request, free_port
+from tests.fixtures.network import Answer, LoopbackServer, Request, find_free_port
 
 ACCOUNT = "us-east-1:000000000000"
 ROWS = f"arn:aws:dynamodb:{ACCOUNT}:table/Rows"
@@ -90,14 +90,14 @@ def row(id_: str, **attributes: str) -> dict[str, dict[str, str]]:
     return {name: {"S": value} for name, value in {"id": id_, **attributes}.items()}
 
 
-async def stored(aws: LocalAws, id_: str) -> Any:
+async def get_stored(aws: LocalAws, id_: str) -> Any:
     """Return the item from the local AWS directly, from the table that has it."""
     dynamodb = aws.client("dynamodb")
     found = [await asyncio.to_thread(dynamodb.get_item, TableName=name, Key=row(id_)) for name in ("Rows", "Rooms")]
     return next((each["Item"] for each in found if "Item" in each), None)
 
 
-def error(raised: pytest.ExceptionInfo[ClientError]) -> tuple[int, str]:
+def read_error(raised: pytest.ExceptionInfo[ClientError]) -> tuple[int, str]:
     """Return status and error code."""
     response = raised.value.response
     return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"]
@@ -109,7 +109,7 @@ async def test_allowed_call_is_passed_on(start: Start, aws: LocalAws) -> None:
     answer = await caller.call("dynamodb", "put_item", TableName="Rows", Item=row("allowed", text="ひと"))
 
     assert answer["ResponseMetadata"]["RequestId"]
-    assert await stored(aws, "allowed") == row("allowed", text="ひと")
+    assert await get_stored(aws, "allowed") == row("allowed", text="ひと")
 
 
 async def test_large_item_is_written_and_read_unchanged(start: Start) -> None:
@@ -133,7 +133,7 @@ async def test_request_may_be_as_large_as_dynamodb_takes_it(start: Start, aws: L
 
     await caller.call("dynamodb", "batch_write_item", RequestItems={"Rows": puts})
 
-    assert await stored(aws, f"{text[0]}-{count - 1}") is not None
+    assert await get_stored(aws, f"{text[0]}-{count - 1}") is not None
 
 
 async def test_failure_of_the_service_arrives_as_its_own_exception(start: Start) -> None:
@@ -157,12 +157,12 @@ async def test_refused_call_fails_as_on_aws_and_changes_nothing(start: Start, aw
     with pytest.raises(ClientError) as refused:
         await caller.call("dynamodb", "put_item", TableName="Rows", Item=row("refused"))
 
-    assert error(refused) == (400, "AccessDeniedException")
+    assert read_error(refused) == (400, "AccessDeniedException")
     assert refused.value.response["Error"]["Message"] == (
         f"User: {SESSION_ARN} is not authorized to perform: dynamodb:PutItem on resource: {ROWS} "
         "because no identity-based policy allows the dynamodb:PutItem action"
     )
-    assert await stored(aws, "refused") is None
+    assert await get_stored(aws, "refused") is None
 
 
 async def test_call_of_two_tables_needs_both_grants_or_writes_nothing(start: Start, aws: LocalAws) -> None:
@@ -172,11 +172,11 @@ async def test_call_of_two_tables_needs_both_grants_or_writes_nothing(start: Sta
     with pytest.raises(ClientError, match=f"dynamodb:BatchWriteItem on resource: {ROOMS}"):
         await caller.call("dynamodb", "batch_write_item", RequestItems=puts)
 
-    assert await stored(aws, "half") is None
+    assert await get_stored(aws, "half") is None
 
 
 async def test_user_pool_is_called_by_its_grant(start: Start, aws: LocalAws) -> None:
-    ours, other = await asyncio.to_thread(new_user_pools, aws)
+    ours, other = await asyncio.to_thread(create_user_pools, aws)
     caller = await start(allow("cognito-idp:DescribeUserPool", POOL + ours))
 
     described = await caller.call("cognito-idp", "describe_user_pool", UserPoolId=ours)
@@ -186,7 +186,7 @@ async def test_user_pool_is_called_by_its_grant(start: Start, aws: LocalAws) -> 
     assert described["UserPool"]["Id"] == ours
 
 
-def new_user_pools(aws: LocalAws) -> list[str]:
+def create_user_pools(aws: LocalAws) -> list[str]:
     cognito = aws.client("cognito-idp")
     return [cognito.create_user_pool(PoolName=name)["UserPool"]["Id"] for name in ("ours", "other")]
 
@@ -201,7 +201,7 @@ async def test_caller_with_an_unknown_access_key_is_refused(start: Start) -> Non
     with pytest.raises(ClientError, match="The security token included in the request is invalid") as refused:
         await asyncio.to_thread(stranger.list_tables)
 
-    assert error(refused) == (400, "UnrecognizedClientException")
+    assert read_error(refused) == (400, "UnrecognizedClientException")
 
 
 async def test_call_with_a_wrong_signature_is_refused(start: Start, aws: LocalAws) -> None:
@@ -211,8 +211,8 @@ async def test_call_with_a_wrong_signature_is_refused(start: Start, aws: LocalAw
     with pytest.raises(ClientError, match="The request signature we calculated does not match") as refused:
         await asyncio.to_thread(wrong.put_item, TableName="Rows", Item=row("wrong"))
 
-    assert error(refused) == (400, "InvalidSignatureException")
-    assert await stored(aws, "wrong") is None
+    assert read_error(refused) == (400, "InvalidSignatureException")
+    assert await get_stored(aws, "wrong") is None
 
 
 async def test_administrator_may_call_everything(start: Start) -> None:
@@ -227,13 +227,13 @@ async def test_every_function_may_call_everything_where_iam_is_off(start: Start,
 
     await caller.call("dynamodb", "put_item", TableName="Rows", Item=row("off"))
 
-    assert await stored(aws, "off") == row("off")
+    assert await get_stored(aws, "off") == row("off")
 
 
 async def test_keys_of_a_user_pool_are_public(start: Start, aws: LocalAws) -> None:
     """As on AWS, where JWKS are fetched without a signature."""
     caller = await start()
-    user_pool, _ = await asyncio.to_thread(new_user_pools, aws)
+    user_pool, _ = await asyncio.to_thread(create_user_pools, aws)
 
     status, body = await get(f"{caller.url}/{user_pool}/.well-known/jwks.json")
 
@@ -247,7 +247,7 @@ async def test_call_that_needs_a_signature_is_refused_without(start: Start, aws:
     with pytest.raises(ClientError, match="MissingAuthenticationTokenException"):
         await asyncio.to_thread(anonymous.put_item, TableName="Rows", Item=row("anonymous"))
 
-    assert await stored(aws, "anonymous") is None
+    assert await get_stored(aws, "anonymous") is None
 
 
 async def test_sign_in_needs_no_signature(start: Start) -> None:
@@ -275,7 +275,7 @@ async def test_service_that_the_template_does_not_use_is_named(start: Start) -> 
     ) as missing:
         await caller.call("dynamodb", "list_tables")
 
-    assert error(missing) == (501, "NotImplemented")
+    assert read_error(missing) == (501, "NotImplemented")
 
 
 async def test_call_of_another_region_is_not_run(start: Start) -> None:
@@ -291,16 +291,16 @@ async def test_call_that_cannot_be_evaluated_is_not_passed_on(start: Start) -> N
     with pytest.raises(ClientError, match="dynamodb:ExecuteStatement cannot be evaluated locally") as unknown:
         await caller.call("dynamodb", "execute_statement", Statement="SELECT * FROM Rows")
 
-    assert error(unknown) == (501, "NotImplemented")
+    assert read_error(unknown) == (501, "NotImplemented")
 
 
 async def test_local_aws_that_does_not_answer_is_named(start: Start) -> None:
-    caller = await start(allow("*", "*"), urls={"dynamodb": f"http://127.0.0.1:{free_port()}"})
+    caller = await start(allow("*", "*"), urls={"dynamodb": f"http://127.0.0.1:{find_free_port()}"})
 
     with pytest.raises(ClientError, match="the local dynamodb does not answer") as down:
         await caller.call("dynamodb", "list_tables")
 
-    assert error(down) == (503, "ServiceUnavailable")
+    assert read_error(down) == (503, "ServiceUnavailable")
 
 
 # The wire
@@ -328,7 +328,7 @@ async def test_answer_is_not_compressed(start: Start) -> None:
 
 async def test_proxy_of_this_machine_is_not_used(start: Start, aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+        monkeypatch.setenv(name, f"http://127.0.0.1:{find_free_port()}")
     caller = await start()
     keys = f"{caller.url}/us-east-1_Example01/.well-known/jwks.json"
 

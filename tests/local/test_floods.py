@@ -16,6 +16,7 @@ from tests.fixtures.gateway import PATIENCE_SECONDS, Dial, Gateway, RawClient, S
 from tests.fixtures.hostile import (
     PING,
     TEXT,
+    check_serves,
     check_unharmed,
     frame,
     half_close,
@@ -27,7 +28,6 @@ from tests.fixtures.hostile import (
     read_until_closed,
     reset,
     send_repeatedly,
-    serves,
     wait_until,
 )
 
@@ -71,7 +71,7 @@ async def test_messages_over_the_limit_in_flight_wait_and_none_is_lost(gateway: 
     client.writer.write(b"".join(frame(TEXT, b"%d" % number) for number in range(500)))
     await wait_until(lambda: gateway.functions.invoked.count("$default") == IN_FLIGHT)
 
-    assert await serves(gateway)
+    assert await check_serves(gateway)
     assert gateway.functions.invoked.count("$default") == IN_FLIGHT + 1
 
     may_answer.set()
@@ -88,7 +88,7 @@ async def test_flood_of_large_messages_uses_little_memory(gateway: Gateway, dial
         async with send_repeatedly(client, large, 0):
             await wait_until(lambda: gateway.functions.invoked.count("$default") == IN_FLIGHT)
             await wait_until(lambda: client.writer.transport.get_write_buffer_size() > len(large))
-            assert await serves(gateway)
+            assert await check_serves(gateway)
 
     assert peak() < 5_000_000
     reset(client)
@@ -140,7 +140,7 @@ async def test_gateway_does_not_read_from_a_client_that_does_not_read(
 
     async with send_repeatedly(client, flood, 0):
         await wait_until(lambda: peer._unread_timer)
-        assert await serves(gateway)
+        assert await check_serves(gateway)
 
     assert not peer.transport.is_reading()
     assert peer.transport.get_write_buffer_size() < UNSENT_BYTES

@@ -43,7 +43,7 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def write(synthesized: Document, tmp_path: Path) -> Write:
     """Write the template with these changes."""
 
-    def written(*changes: Change) -> Path:
+    def write_template(*changes: Change) -> Path:
         document = deepcopy(synthesized)
         for change in changes:
             change(document)
@@ -51,10 +51,10 @@ def write(synthesized: Document, tmp_path: Path) -> Write:
         path.write_text(json.dumps(document))
         return path
 
-    return written
+    return write_template
 
 
-def statements(document: Document) -> list[dict[str, Any]]:
+def find_statements(document: Document) -> list[dict[str, Any]]:
     """Return the statements of the websocket function's role."""
     (policy,) = (
         resource["Properties"]["PolicyDocument"]
@@ -65,28 +65,28 @@ def statements(document: Document) -> list[dict[str, Any]]:
     return found
 
 
-def without(action: str) -> Change:
+def remove_action(action: str) -> Change:
     """Return a change that removes an action from the role."""
 
     def change(document: Document) -> None:
-        (statement,) = (each for each in statements(document) if action in each["Action"])
-        statement["Action"] = [each for each in actions(statement) if each != action]
+        (statement,) = (each for each in find_statements(document) if action in each["Action"])
+        statement["Action"] = [each for each in list_actions(statement) if each != action]
         if not statement["Action"]:
-            statements(document).remove(statement)
+            find_statements(document).remove(statement)
 
     return change
 
 
-def actions(statement: dict[str, Any]) -> list[str]:
+def list_actions(statement: dict[str, Any]) -> list[str]:
     action = statement["Action"]
     return action if isinstance(action, list) else [action]
 
 
-def with_statement(statement: dict[str, Any]) -> Change:
-    return lambda document: statements(document).append(statement)
+def add_statement(statement: dict[str, Any]) -> Change:
+    return lambda document: find_statements(document).append(statement)
 
 
-def without_permission(source: str) -> Change:
+def remove_permission(source: str) -> Change:
     """Return a change that removes API Gateway's permission for the route or authorizer whose ARN contains this."""
 
     def change(document: Document) -> None:
@@ -100,7 +100,7 @@ def without_permission(source: str) -> Change:
     return change
 
 
-def with_permission(name: str, function_name: str, source_arn: str) -> Change:
+def add_permission(name: str, function_name: str, source_arn: str) -> Change:
     properties = {"FunctionName": function_name, "SourceArn": source_arn}
     permission = {"Action": "lambda:InvokeFunction", "Principal": "apigateway.amazonaws.com", **properties}
     resource = {"Type": "AWS::Lambda::Permission", "Properties": permission}
@@ -108,24 +108,24 @@ def with_permission(name: str, function_name: str, source_arn: str) -> Change:
 
 
 LACKING = [
-    without("dynamodb:PutItem"),
-    without("execute-api:ManageConnections"),
-    without_permission("/*$connect"),
-    without_permission("/authorizers/"),
+    remove_action("dynamodb:PutItem"),
+    remove_action("execute-api:ManageConnections"),
+    remove_permission("/*$connect"),
+    remove_permission("/authorizers/"),
 ]
 
 
-async def shown(template: Path, **options: Any) -> str:
+async def run_demo(template: Path, **options: Any) -> str:
     """Return what the demo prints."""
     output = io.StringIO()
     await demo(Options(template=template, functions="process", **options), Progress(output))
     return output.getvalue()
 
 
-async def complaint(template: Path) -> str:
+async def run_failing_demo(template: Path) -> str:
     """Return the error with which the demo fails."""
     with pytest.raises(StepFailed) as failed:
-        await shown(template)
+        await run_demo(template)
     return str(failed.value)
 
 
@@ -133,10 +133,10 @@ def find_advice(text: str, logical_id: str) -> Iterator[tuple[str, Change]]:
     """Yield what is advised, in short, and the change of the template that follows it."""
     for advised in re.findall(r"^websocket may not .* the statement ({.*})$", text, re.MULTILINE):
         statement = json.loads(advised)
-        yield " ".join(statement.values()), with_statement(statement)
+        yield " ".join(statement.values()), add_statement(statement)
     pattern = r"^API Gateway may not invoke (\S+): add an AWS::Lambda::Permission with SourceArn (\S+)$"
     for function, source_arn in re.findall(pattern, text, re.MULTILINE):
-        yield f"{function} {source_arn}", with_permission(logical_id, function, source_arn)
+        yield f"{function} {source_arn}", add_permission(logical_id, function, source_arn)
 
 
 # The steps at which the demo fails, one after the other, and what is advised each time.
@@ -157,21 +157,21 @@ async def test_following_the_advice_leads_to_a_stack_that_works(write: Write) ->
     changes = [*LACKING]
 
     for step, named, resource in FAILURES:
-        text = await complaint(write(*changes))
+        text = await run_failing_demo(write(*changes))
         assert re.match(step, text)
         ((advised, change),) = find_advice(text, f"Advised{len(changes)}")
         assert re.fullmatch(f"{named} {resource}", advised)
         changes.append(change)
 
-    assert "Everything works" in await shown(write(*changes))
+    assert "Everything works" in await run_demo(write(*changes))
 
 
 async def test_nothing_is_missing_if_iam_is_off(write: Write) -> None:
-    assert "Everything works" in await shown(write(*LACKING), iam=False)
+    assert "Everything works" in await run_demo(write(*LACKING), iam=False)
 
 
 async def test_unused_grant_is_listed(write: Write) -> None:
-    template = write(with_statement({"Effect": "Allow", "Action": "dynamodb:Scan", "Resource": "*"}))
+    template = write(add_statement({"Effect": "Allow", "Action": "dynamodb:Scan", "Resource": "*"}))
     output = io.StringIO()
 
     async with run_system(Options(template=template, functions="process"), Progress(io.StringIO())) as system:

@@ -14,7 +14,7 @@ import pytest
 from tests.fixtures import ROOT
 from tests.fixtures.events import load_event
 from tests.fixtures.functions import AUTHORIZER, EXECUTION_ENVIRONMENT, get_effect
-from tests.fixtures.network import LoopbackServer, free_port
+from tests.fixtures.network import LoopbackServer, find_free_port
 from tests.fixtures.tokens import JWKS_ENDPOINT, Sign
 
 PYTHON = ROOT / ".local" / "venvs" / "authorizer" / "bin" / "python"
@@ -60,7 +60,7 @@ def test_token_is_verified_without_slow_modules(sign: Sign, jwks: LoopbackServer
 
 
 def test_sampled_invocation_loads_the_x_ray_sdk_without_slow_modules(sign: Sign, jwks: LoopbackServer) -> None:
-    daemon = {"AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{free_port()}"}
+    daemon = {"AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{find_free_port()}"}
 
     answer, loaded = connect(sign(), jwks, _X_AMZN_TRACE_ID=TRACE_ID.format(True), **daemon)
 

@@ -379,7 +379,7 @@ async def test_credential_is_in_no_answer_of_the_inspector(
         (summary,) = journal.find()[0]
         server.connections.get(summary["id"]).send(b"pushed")  # type: ignore[union-attr]
         await peer.close(4000, token[:100])
-    await until_disconnected(journal, summary["id"])
+    await wait_until_disconnected(journal, summary["id"])
 
     timeline = (await get(inspector, f"/api/connections/{quote(summary['id'])}"))["entries"]
     assert {entry["kind"] for entry in timeline} == {
@@ -420,7 +420,7 @@ async def test_connection_of_our_own_stack_is_told_from_handshake_to_end(
             await peer.send("hello")
             await receive(peer)
         (summary,) = journal.find()[0]
-        await until_disconnected(journal, summary["id"])
+        await wait_until_disconnected(journal, summary["id"])
         url = f"{system.inspector_url}/api/connections/{quote(summary['id'])}"
         shown = await asyncio.to_thread(urlopen, url)
         timeline = json.load(shown)["entries"]
@@ -450,7 +450,7 @@ OF_ANY_CONNECTION = [
 ]
 
 
-async def until_disconnected(journal: Journal, connection_id: str) -> None:
+async def wait_until_disconnected(journal: Journal, connection_id: str) -> None:
     """Wait until the function's `$disconnect` has ended and its last log line has arrived."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not any(

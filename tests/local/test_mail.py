@@ -100,7 +100,7 @@ async def get_code(printed_mails: Mails, email: str) -> str:
     return str(code)
 
 
-async def done(act: Callable[..., None], *arguments: str, **options: str) -> None:
+async def run_in_thread(act: Callable[..., None], *arguments: str, **options: str) -> None:
     await asyncio.to_thread(act, *arguments, **options)
 
 
@@ -109,23 +109,23 @@ async def done(act: Callable[..., None], *arguments: str, **options: str) -> Non
 
 @LOOP
 async def test_code_of_a_sign_up_is_printed_and_confirms_it(user_pool: UserPool, printed_mails: Mails) -> None:
-    await done(user_pool.sign_up, "ann@example.com")
+    await run_in_thread(user_pool.sign_up, "ann@example.com")
 
     code = await get_code(printed_mails, "ann@example.com")
 
-    await done(user_pool.confirm, "ann@example.com", code)
+    await run_in_thread(user_pool.confirm, "ann@example.com", code)
     assert user_pool.status("ann@example.com") == "CONFIRMED"
 
 
 @LOOP
 async def test_code_that_is_sent_again_is_printed_again(user_pool: UserPool, printed_mails: Mails) -> None:
-    await done(user_pool.sign_up, "ben@example.com")
+    await run_in_thread(user_pool.sign_up, "ben@example.com")
     await get_code(printed_mails, "ben@example.com")
-    await done(user_pool.resend, "ben@example.com")
+    await run_in_thread(user_pool.resend, "ben@example.com")
 
     code = await get_code(printed_mails, "ben@example.com")
 
-    await done(user_pool.confirm, "ben@example.com", code)
+    await run_in_thread(user_pool.confirm, "ben@example.com", code)
     assert user_pool.status("ben@example.com") == "CONFIRMED"
 
 
@@ -133,15 +133,15 @@ async def test_code_that_is_sent_again_is_printed_again(user_pool: UserPool, pri
 async def test_code_for_a_forgotten_password_is_printed_and_lets_it_be_replaced(
     user_pool: UserPool, printed_mails: Mails
 ) -> None:
-    await done(user_pool.sign_up, "cat@example.com")
+    await run_in_thread(user_pool.sign_up, "cat@example.com")
     sign_up = await get_code(printed_mails, "cat@example.com")
-    await done(user_pool.confirm, "cat@example.com", sign_up)
-    await done(user_pool.forget_password, "cat@example.com")
+    await run_in_thread(user_pool.confirm, "cat@example.com", sign_up)
+    await run_in_thread(user_pool.forget_password, "cat@example.com")
 
     code = await get_code(printed_mails, "cat@example.com")
 
     assert code != sign_up
-    await done(user_pool.replace_password, "cat@example.com", code)
+    await run_in_thread(user_pool.replace_password, "cat@example.com", code)
 
 
 @LOOP
@@ -150,20 +150,20 @@ async def test_invitation_is_printed_with_the_password_that_signs_in(
     user_pool: UserPool, printed_mails: Mails, again: bool
 ) -> None:
     email = f"dan{again:d}@example.com"
-    await done(user_pool.invite, email)
+    await run_in_thread(user_pool.invite, email)
     if again:
         await get_next(printed_mails)
-        await done(user_pool.invite, email, MessageAction="RESEND")
+        await run_in_thread(user_pool.invite, email, MessageAction="RESEND")
 
     text = await get_next(printed_mails)
 
     assert text.startswith(f"Mail to {email}: ")
     name, password = re.findall(r"Your username is (\S+) and temporary password is (\S+)\.$", text)[0]
     assert name == email
-    assert await asyncio.to_thread(challenge, user_pool, email, password) == "NEW_PASSWORD_REQUIRED"
+    assert await asyncio.to_thread(get_challenge, user_pool, email, password) == "NEW_PASSWORD_REQUIRED"
 
 
-def challenge(user_pool: UserPool, email: str, password: str) -> str:
+def get_challenge(user_pool: UserPool, email: str, password: str) -> str:
     """Return the challenge that a sign-in with this password gets."""
     flows = user_pool.cognito.create_user_pool_client(
         UserPoolId=user_pool.id, ClientName="administrator", ExplicitAuthFlows=["ALLOW_ADMIN_USER_PASSWORD_AUTH"]
@@ -179,20 +179,20 @@ def challenge(user_pool: UserPool, email: str, password: str) -> str:
 
 @LOOP
 async def test_code_of_a_reset_by_an_administrator_is_printed(user_pool: UserPool, printed_mails: Mails) -> None:
-    await done(user_pool.sign_up, "eve@example.com")
-    await done(user_pool.confirm, "eve@example.com", await get_code(printed_mails, "eve@example.com"))
+    await run_in_thread(user_pool.sign_up, "eve@example.com")
+    await run_in_thread(user_pool.confirm, "eve@example.com", await get_code(printed_mails, "eve@example.com"))
     await asyncio.to_thread(
         user_pool.cognito.admin_reset_user_password, UserPoolId=user_pool.id, Username="eve@example.com"
     )
 
     code = await get_code(printed_mails, "eve@example.com")
 
-    await done(user_pool.replace_password, "eve@example.com", code)
+    await run_in_thread(user_pool.replace_password, "eve@example.com", code)
 
 
 @LOOP
 async def test_address_cannot_control_the_terminal(user_pool: UserPool, printed_mails: Mails) -> None:
-    await done(user_pool.sign_up, "\x1b[2J\x07\u202efay\x9b@example.com")
+    await run_in_thread(user_pool.sign_up, "\x1b[2J\x07\u202efay\x9b@example.com")
 
     text = await get_next(printed_mails)
 
@@ -234,12 +234,12 @@ def test_mail_is_shown_as_text_that_cannot_control_a_terminal(changes: dict[str,
 # A local AWS that does not answer well
 
 
-def mails(*records: dict[str, Any]) -> Answer:
+def answer_with_mails(*records: dict[str, Any]) -> Answer:
     body = json.dumps({"messages": {"000000000000": records}}).encode()
     return Answer(headers={"Content-Type": "application/json"}, body=[body])
 
 
-async def asked(server: LoopbackServer, times: int) -> None:
+async def wait_for_requests(server: LoopbackServer, times: int) -> None:
     """Wait until the server has received so many more requests."""
     count = len(server.requests) + times
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -261,15 +261,15 @@ async def test_mail_is_printed_once_after_a_failed_poll(monkeypatch: pytest.Monk
     monkeypatch.setattr(mail, "POLL_SECONDS", 0.01)
     with LoopbackServer(failed_poll) as server:
         async for printed_mails in watch(server.url):
-            await asked(server, 2)
-            server.answer = mails(record(2), record(1))
+            await wait_for_requests(server, 2)
+            server.answer = answer_with_mails(record(2), record(1))
             assert [await get_next(printed_mails), await get_next(printed_mails)] == [
                 str(Mail.parse(record(each))) for each in (1, 2)
             ]
 
             server.answer = failed_poll
-            await asked(server, 2)
-            server.answer = mails(record(1), record(2), record(3))
+            await wait_for_requests(server, 2)
+            server.answer = answer_with_mails(record(1), record(2), record(3))
             assert await get_next(printed_mails) == str(Mail.parse(record(3)))
-            await asked(server, 2)
+            await wait_for_requests(server, 2)
             assert printed_mails.empty()

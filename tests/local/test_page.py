@@ -25,7 +25,7 @@ from local.progress import Progress
 from local.system import Options, check_before_synthesis, run_system
 from tests.fixtures.gateway import PATIENCE_SECONDS
 from tests.fixtures.network import needs_ipv6
-from tests.fixtures.templates import parts
+from tests.fixtures.templates import build_resources
 
 OUTPUT = {
     "userPoolId": "us-east-1_AbCdEfGhI",
@@ -262,13 +262,13 @@ def test_local_settings_have_the_limits_of_a_compressed_clock() -> None:
 # In the system
 
 
-def template(folder: Path, **outputs: Any) -> Path:
+def write_template(folder: Path, **outputs: Any) -> Path:
     path = folder / "Chat.template.json"
-    path.write_text(json.dumps({"Resources": parts(), "Outputs": outputs}))
+    path.write_text(json.dumps({"Resources": build_resources(), "Outputs": outputs}))
     return path
 
 
-async def refusal(options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+async def get_error(options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """Return the error for a page that cannot be served. It must come before the synthesis."""
     monkeypatch.setattr(paths, "STATE", tmp_path)
     monkeypatch.setattr(paths, "LOGS", tmp_path / "logs")
@@ -280,7 +280,7 @@ async def refusal(options: Options, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 async def test_missing_page_is_refused_before_the_synthesis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    told = await refusal(Options(page_port=0, page=tmp_path / "dist"), monkeypatch, tmp_path)
+    told = await get_error(Options(page_port=0, page=tmp_path / "dist"), monkeypatch, tmp_path)
 
     assert told == "the page is not built: run `make page`"
 
@@ -297,7 +297,7 @@ async def test_taken_port_is_refused_before_the_synthesis(
 ) -> None:
     ports: dict[str, Any] = {flag.strip("-").replace("-", "_"): taken_port}
 
-    told = await refusal(Options(page=built, **ports), monkeypatch, tmp_path)
+    told = await get_error(Options(page=built, **ports), monkeypatch, tmp_path)
 
     assert told == f"port {taken_port} is taken by another program: choose another with {flag}"
 
@@ -305,11 +305,11 @@ async def test_taken_port_is_refused_before_the_synthesis(
 def test_template_without_settings_for_a_page_needs_no_page_and_no_port(tmp_path: Path, taken_port: int) -> None:
     options = Options(page_port=taken_port, page=tmp_path / "dist")
 
-    check_before_synthesis(options, Template.read(template(tmp_path)))
+    check_before_synthesis(options, Template.read(write_template(tmp_path)))
 
 
 def test_template_with_settings_for_a_page_needs_both(tmp_path: Path, built: Path, taken_port: int) -> None:
-    given = Template.read(template(tmp_path, PageConfig={"Value": "{}"}))
+    given = Template.read(write_template(tmp_path, PageConfig={"Value": "{}"}))
 
     with pytest.raises(LaunchError, match="not built"):
         check_before_synthesis(Options(page_port=0, page=tmp_path / "elsewhere"), given)

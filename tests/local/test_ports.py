@@ -15,7 +15,7 @@ from local import paths, ports, state
 from local.errors import LaunchError
 from local.ports import bind_localhost, find_port
 from local.state import State
-from tests.fixtures.network import free_port, needs_ipv6
+from tests.fixtures.network import find_free_port, needs_ipv6
 
 
 @pytest.fixture(params=["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
@@ -53,7 +53,7 @@ def test_port_that_another_make_up_has_is_named_with_its_process(
 
 
 def test_free_port_is_kept_and_zero_becomes_a_free_port() -> None:
-    port = free_port()
+    port = find_free_port()
 
     assert find_port(port, "--port") == port
     assert find_port(0, "--port") > 0
@@ -83,7 +83,7 @@ def test_port_of_localhost_is_kept_from_other_programs_before_the_page_is_served
 
 
 @needs_ipv6
-@pytest.mark.parametrize("port", [0, free_port()], ids=["any", "chosen"])
+@pytest.mark.parametrize("port", [0, find_free_port()], ids=["any", "chosen"])
 def test_port_of_localhost_is_the_same_at_both_addresses(port: int) -> None:
     ipv4, ipv6 = bind_localhost(port, "--page-port")
 

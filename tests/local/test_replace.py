@@ -15,32 +15,32 @@ from tests.fixtures.runtime import WAITING_HANDLER, Gate, MakeRuntime, Runtime
 VERSION = "import os\ndef handler(event, context): return [{version!r}, os.environ.get('SETTING'), os.getpid()]"
 
 
-def code(version: str) -> str:
+def make_code(version: str) -> str:
     return VERSION.format(version=version)
 
 
-async def answers(runtime: Runtime) -> str:
+async def get_version(runtime: Runtime) -> str:
     """Return the version of the code that answers."""
     return str((await runtime.invoke({})).answer[0])
 
 
-async def ended(pids: list[int]) -> None:
+async def wait_until_ended(pids: list[int]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while find_running(pids):
             await asyncio.sleep(0.01)
 
 
 async def test_new_code_runs_in_all_environments_and_old_idle_ones_end(make_runtime: MakeRuntime) -> None:
-    runtime = make_runtime(code("one"))
+    runtime = make_runtime(make_code("one"))
     await asyncio.gather(*(runtime.invoke({}) for _ in range(2)))
     before = runtime.running
 
-    await runtime.replace(code("two"))
+    await runtime.replace(make_code("two"))
     versions = [invocation.answer[0] for invocation in await asyncio.gather(*(runtime.invoke({}) for _ in range(2)))]
 
     assert len(before) == 2
     assert versions == ["two", "two"]
-    await ended(before)
+    await wait_until_ended(before)
 
 
 async def test_busy_environment_ends_after_its_answer(make_runtime: MakeRuntime, gate: Gate) -> None:
@@ -48,13 +48,13 @@ async def test_busy_environment_ends_after_its_answer(make_runtime: MakeRuntime,
     busy = asyncio.create_task(runtime.invoke(gate.port))
     pid, way = await gate.wait_for_handler()
 
-    await runtime.replace(code("two"))
-    assert await answers(runtime) == "two"
+    await runtime.replace(make_code("two"))
+    assert await get_version(runtime) == "two"
     assert pid in runtime.running
     way.close()
 
     assert (await busy).answer == pid
-    await ended([pid])
+    await wait_until_ended([pid])
 
 
 async def test_waiting_invocations_go_to_new_environments(make_runtime: MakeRuntime, gate: Gate) -> None:
@@ -63,7 +63,7 @@ async def test_waiting_invocations_go_to_new_environments(make_runtime: MakeRunt
     _, way = await gate.wait_for_handler()
     waiting = [asyncio.create_task(runtime.invoke({})) for _ in range(2)]
 
-    await runtime.replace(code("two"))
+    await runtime.replace(make_code("two"))
 
     assert [(await each).answer[0] for each in waiting] == ["two", "two"]
     way.close()
@@ -72,67 +72,69 @@ async def test_waiting_invocations_go_to_new_environments(make_runtime: MakeRunt
 
 @pytest.mark.parametrize("broken", ["def handler(event, context", "import no_such", "raise SystemExit(1)"])
 async def test_code_that_does_not_start_changes_nothing(make_runtime: MakeRuntime, broken: str) -> None:
-    runtime = make_runtime(code("one"))
+    runtime = make_runtime(make_code("one"))
     await runtime.start()
 
     with pytest.raises(InitError, match=r"^websocket: Runtime\."):
         await runtime.replace(broken)
 
-    assert await answers(runtime) == "one"
-    await ended([process.pid for process in runtime.processes[1:]])
-    await runtime.replace(code("two"))
-    assert await answers(runtime) == "two"
+    assert await get_version(runtime) == "one"
+    await wait_until_ended([process.pid for process in runtime.processes[1:]])
+    await runtime.replace(make_code("two"))
+    assert await get_version(runtime) == "two"
 
 
 async def test_environment_after_a_timeout_has_the_code_of_those_that_serve(make_runtime: MakeRuntime) -> None:
-    runtime = make_runtime(f"import time\n{code('one')} if event != 'hang' else time.sleep(600)", timeout_seconds=1)
+    runtime = make_runtime(
+        f"import time\n{make_code('one')} if event != 'hang' else time.sleep(600)", timeout_seconds=1
+    )
     await runtime.start()
     runtime.write("def handler(event, con")  # half of an edit
 
     assert (await runtime.invoke("hang")).timed_out
 
-    assert await answers(runtime) == "one"
+    assert await get_version(runtime) == "one"
 
 
 async def test_new_settings_are_seen_by_the_next_invocation(make_runtime: MakeRuntime) -> None:
-    runtime = make_runtime(code("one"), environment={"AWS_ACCESS_KEY_ID": "own"})
+    runtime = make_runtime(make_code("one"), environment={"AWS_ACCESS_KEY_ID": "own"})
     await runtime.start()
 
-    await runtime.replace(code("one"), function(environment={"SETTING": "new", "AWS_ACCESS_KEY_ID": "no"}))
+    await runtime.replace(make_code("one"), function(environment={"SETTING": "new", "AWS_ACCESS_KEY_ID": "no"}))
 
     assert (await runtime.invoke({})).answer[1] == "new"
     assert runtime.runner.function.environment["SETTING"] == "new"
 
 
 async def test_of_two_replacements_at_once_the_later_one_stays(make_runtime: MakeRuntime) -> None:
-    runtime = make_runtime(code("one"))
+    runtime = make_runtime(make_code("one"))
     await runtime.start()
     launches = []
     for version in ("two", "three"):
-        runtime.write(code(version))
+        runtime.write(make_code(version))
         launches.append(await runtime.prepare())
 
     await asyncio.gather(*(runtime.runner.replace(launch) for launch in launches))
 
-    assert await answers(runtime) == "three"
-    await ended([process.pid for process in runtime.processes[:-1]])
+    assert await get_version(runtime) == "three"
+    await wait_until_ended([process.pid for process in runtime.processes[:-1]])
 
 
 async def test_replacement_while_the_first_environment_starts(make_runtime: MakeRuntime) -> None:
-    runtime = make_runtime(f"import time; time.sleep(1)\n{code('one')}")
+    runtime = make_runtime(f"import time; time.sleep(1)\n{make_code('one')}")
     starting = asyncio.create_task(runtime.start())
     while not runtime.processes:
         await asyncio.sleep(0.01)
 
-    await runtime.replace(code("two"))
+    await runtime.replace(make_code("two"))
 
-    assert await answers(runtime) == "two"
+    assert await get_version(runtime) == "two"
     await starting
-    await ended([runtime.processes[0].pid])
+    await wait_until_ended([runtime.processes[0].pid])
 
 
 async def test_no_invocation_is_lost_or_fails(make_runtime: MakeRuntime) -> None:
-    runtime = make_runtime(code("0"))
+    runtime = make_runtime(make_code("0"))
     seen: list[str] = []
 
     async def ask() -> None:
@@ -145,14 +147,14 @@ async def test_no_invocation_is_lost_or_fails(make_runtime: MakeRuntime) -> None
     while not seen:
         await asyncio.sleep(0.01)
     for version in ("1", "2", "3"):
-        await runtime.replace(code(version))
+        await runtime.replace(make_code(version))
     await asking
 
     assert set(seen) == {"0", "1", "2", "3"}
 
 
 async def test_stop_ends_a_replacement(make_runtime: MakeRuntime) -> None:
-    runtime = make_runtime(code("one"))
+    runtime = make_runtime(make_code("one"))
     await runtime.start()
     replacing = asyncio.create_task(runtime.replace("import time; time.sleep(600)"))
     while len(runtime.processes) < 2:
@@ -163,5 +165,5 @@ async def test_stop_ends_a_replacement(make_runtime: MakeRuntime) -> None:
     with pytest.raises(InitError):
         await replacing
     with pytest.raises(InitError, match="the local run ends"):
-        await runtime.replace(code("two"))
+        await runtime.replace(make_code("two"))
     assert runtime.running == []

@@ -36,23 +36,23 @@ def other() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def running(process: subprocess.Popen[bytes], port: int = PORT, *, ready: bool = True, **changes: object) -> State:
+def build_state(process: subprocess.Popen[bytes], port: int = PORT, *, ready: bool = True, **changes: object) -> State:
     return State(process.pid, " ".join(SLEEP), {"--port": port}, ready=ready, **changes)  # type: ignore[arg-type]
 
 
-def killed(process: subprocess.Popen[bytes]) -> None:
+def kill_and_wait(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
 
 
-def refusal(port: int = PORT) -> str:
+def get_error(port: int = PORT) -> str:
     with pytest.raises(CommandError) as error:
         state.find_running(port)
     return str(error.value)
 
 
 def test_state_is_read_as_it_was_written(other: subprocess.Popen[bytes]) -> None:
-    written = running(other, children={17: "python -m ministack"}, users={"ada@example.com": "secret"})
+    written = build_state(other, children={17: "python -m ministack"}, users={"ada@example.com": "secret"})
 
     state.save(PORT, written)
 
@@ -64,39 +64,39 @@ def test_only_the_owner_can_read_the_file(other: subprocess.Popen[bytes], folder
     (folder / "up-4510.new").write_text("")
     (folder / "up-4510.new").chmod(0o644)
 
-    state.save(PORT, running(other))
+    state.save(PORT, build_state(other))
 
     assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == {"up-4510.json": 0o600}
 
 
 def test_error_says_how_to_start_make_up() -> None:
-    assert refusal() == "`make up` does not run on port 4510: start `make up` in another terminal"
+    assert get_error() == "`make up` does not run on port 4510: start `make up` in another terminal"
 
 
 def test_error_says_that_make_up_was_killed(other: subprocess.Popen[bytes]) -> None:
-    state.save(PORT, running(other))
-    killed(other)
+    state.save(PORT, build_state(other))
+    kill_and_wait(other)
 
     why = f"`make up` does not run on port 4510 any more, pid {other.pid} was killed"
-    assert refusal() == f"{why}: start `make up` in another terminal"
+    assert get_error() == f"{why}: start `make up` in another terminal"
 
 
 def test_error_says_that_make_up_is_still_starting(other: subprocess.Popen[bytes]) -> None:
-    state.save(PORT, running(other, ready=False))
+    state.save(PORT, build_state(other, ready=False))
 
-    assert refusal() == f"`make up` (pid {other.pid}) is still starting: wait until it has printed its lines"
+    assert get_error() == f"`make up` (pid {other.pid}) is still starting: wait until it has printed its lines"
 
 
 def test_error_names_the_port_of_another_make_up(other: subprocess.Popen[bytes]) -> None:
-    state.save(4600, running(other, 4600))
+    state.save(4600, build_state(other, 4600))
 
-    assert refusal() == "`make up` does not run on port 4510: the one that runs has LOCAL_FLAGS=--port=4600"
+    assert get_error() == "`make up` does not run on port 4510: the one that runs has LOCAL_FLAGS=--port=4600"
 
 
 def test_later_process_with_the_same_id_is_not_mistaken_for_make_up(other: subprocess.Popen[bytes]) -> None:
     state.save(PORT, State(other.pid, "python -m local up", {"--port": PORT}, ready=True))
 
-    assert "was killed" in refusal()
+    assert "was killed" in get_error()
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def test_later_process_with_the_same_id_is_not_mistaken_for_make_up(other: subpr
 def test_state_file_of_another_version_is_ignored(folder: Path, text: str) -> None:
     (folder / "up-4510.json").write_text(text)
 
-    assert refusal().startswith("`make up` does not run on port 4510: ")
+    assert get_error().startswith("`make up` does not run on port 4510: ")
     assert state.claim(PORT, {"--port": PORT}) == []
 
 
 def test_concurrent_commands_lose_no_update(other: subprocess.Popen[bytes]) -> None:
-    state.save(PORT, running(other))
+    state.save(PORT, build_state(other))
     program = (
         "import pathlib, sys, time; from local import paths, state\n"
         "paths.STATE = pathlib.Path(sys.argv[1])\n"
@@ -127,7 +127,7 @@ def test_concurrent_commands_lose_no_update(other: subprocess.Popen[bytes]) -> N
 
 
 def test_update_does_not_restore_the_state_of_an_ended_make_up(other: subprocess.Popen[bytes], folder: Path) -> None:
-    state.save(PORT, running(other))
+    state.save(PORT, build_state(other))
     state.remove(PORT)
 
     with pytest.raises(CommandError), state.update_running(PORT):
@@ -140,25 +140,25 @@ def test_update_does_not_restore_the_state_of_an_ended_make_up(other: subprocess
 
 
 def test_second_make_up_on_a_port_is_refused_and_names_the_first(other: subprocess.Popen[bytes]) -> None:
-    state.save(PORT, running(other, ready=False))
+    state.save(PORT, build_state(other, ready=False))
 
     with pytest.raises(LaunchError, match=rf"^`make up` already runs on port 4510, with pid {other.pid}: end it, or "):
         state.claim(PORT, {"--port": PORT})
 
-    assert state.read(PORT) == running(other, ready=False)
+    assert state.read(PORT) == build_state(other, ready=False)
 
 
 def test_starting_make_up_has_a_state_at_once() -> None:
     assert state.claim(PORT, {"--port": PORT, "--page-port": 3000}) == []
 
-    assert refusal().startswith(f"`make up` (pid {os.getpid()}) is still starting")
+    assert get_error().startswith(f"`make up` (pid {os.getpid()}) is still starting")
 
 
 def test_processes_of_a_killed_make_up_are_ended_and_named(other: subprocess.Popen[bytes]) -> None:
     with subprocess.Popen(SLEEP) as child, subprocess.Popen(SLEEP) as innocent:
         children = {child.pid: "sleep 600", innocent.pid: "python -m ministack", 2**22: "sleep 600"}
-        state.save(PORT, running(other, children=children))
-        killed(other)
+        state.save(PORT, build_state(other, children=children))
+        kill_and_wait(other)
 
         left = state.claim(PORT, {"--port": PORT})
 
@@ -173,8 +173,8 @@ def test_process_that_ignores_sigterm_is_killed(other: subprocess.Popen[bytes]) 
     with subprocess.Popen(command, stdout=PIPE) as stubborn:
         assert stubborn.stdout
         stubborn.stdout.readline()
-        state.save(PORT, running(other, children={stubborn.pid: " ".join(command)}))
-        killed(other)
+        state.save(PORT, build_state(other, children={stubborn.pid: " ".join(command)}))
+        kill_and_wait(other)
 
         state.claim(PORT, {"--port": PORT})
 
@@ -185,7 +185,7 @@ def test_port_has_its_owner_until_the_owner_ends(other: subprocess.Popen[bytes])
     state.save(4600, State(other.pid, "sleep 600", {"--port": 4600, "--aws-port": 4601}))
 
     assert (state.find_owner(4601), state.find_owner(4602)) == (other.pid, None)
-    killed(other)
+    kill_and_wait(other)
     assert state.find_owner(4601) is None
 
 

@@ -18,12 +18,12 @@ from local.page_settings import PAGE_CONFIG, parse_page_config
 def app(tmp_path: Path) -> Callable[[str], Path]:
     """A folder whose cdk.json runs this shell script."""
 
-    def written(script: str) -> Path:
+    def write_app(script: str) -> Path:
         (tmp_path / "app.sh").write_text(script)
         (tmp_path / "cdk.json").write_text(json.dumps({"app": "sh app.sh", "context": {"removalPolicy": "destroy"}}))
         return tmp_path
 
-    return written
+    return write_app
 
 
 def test_synthesis_runs_the_app_as_the_cdk_would(app: Callable[[str], Path]) -> None:

@@ -113,21 +113,21 @@ def system(running: RunningSystem) -> System:
 @pytest.fixture(scope="module")
 def token(system: System) -> str:
     """Ada's ID token, by SRP."""
-    return signed_in(system, "ada@example.com")
+    return sign_in(system, "ada@example.com")
 
 
-def signed_in(system: System, email: str) -> str:
+def sign_in(system: System, email: str) -> str:
     """The ID token of a new user."""
     system.users.add(email, PASSWORD)
     return system.users.get_id_token(email, PASSWORD)
 
 
-def claims(token: str) -> dict[str, Any]:
+def read_claims(token: str) -> dict[str, Any]:
     decoded: dict[str, Any] = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
     return decoded
 
 
-async def rows(system: System, **conditions: Any) -> list[dict[str, str]]:
+async def find_rows(system: System, **conditions: Any) -> list[dict[str, str]]:
     """Return the rows of the table, or those that a query with these conditions finds."""
     dynamodb = system.aws.client("dynamodb")
     find = dynamodb.query if conditions else dynamodb.scan
@@ -135,9 +135,9 @@ async def rows(system: System, **conditions: Any) -> list[dict[str, str]]:
     return [{name: next(iter(value.values())) for name, value in item.items()} for item in found["Items"]]
 
 
-async def until_left(system: System, count: int) -> None:
+async def wait_until_left(system: System, count: int) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while len(await rows(system)) != count:
+        while len(await find_rows(system)) != count:
             await asyncio.sleep(0.02)
 
 
@@ -146,10 +146,10 @@ async def phone(system: System, token: str) -> AsyncIterator[ClientConnection]:
     """Ada's connection, the only one that is open."""
     async with connect(**build_handshake(system, token)) as connected:
         yield connected
-    await until_left(system, 0)
+    await wait_until_left(system, 0)
 
 
-async def refused(**opening: Any) -> int:
+async def get_refusal_status(**opening: Any) -> int:
     with pytest.raises(InvalidStatus) as error:
         await connect(**opening)
     return error.value.response.status_code
@@ -174,9 +174,9 @@ async def test_token_is_no_part_of_the_answer_to_its_handshake(
 async def test_connection_is_stored_with_its_user_until_the_token_expires(
     system: System, token: str, phone: ClientConnection
 ) -> None:
-    (row,) = await rows(system)
+    (row,) = await find_rows(system)
 
-    assert (row["userId"], int(row["removedAt"])) == (claims(token)["sub"], claims(token)["exp"])
+    assert (row["userId"], int(row["removedAt"])) == (read_claims(token)["sub"], read_claims(token)["exp"])
     assert row.keys() == {"connectionId", "userId", "connectedAt", "removedAt"}
 
 
@@ -194,17 +194,17 @@ async def test_keepalive_is_answered_and_not_echoed(phone: ClientConnection) -> 
 
 async def test_user_is_reached_on_every_connection(system: System, token: str, phone: ClientConnection) -> None:
     async with connect(**build_handshake(system, token)) as laptop:
-        assert await asyncio.to_thread(push, system, claims(token)["sub"], "news") == 2
+        assert await asyncio.to_thread(push, system, read_claims(token)["sub"], "news") == 2
 
         assert [await receive(peer) for peer in (phone, laptop)] == ["news", "news"]
 
 
 async def test_closed_connection_is_forgotten(system: System, phone: ClientConnection) -> None:
-    assert len(await rows(system)) == 1
+    assert len(await find_rows(system)) == 1
 
     await phone.close()
 
-    await until_left(system, 0)
+    await wait_until_left(system, 0)
 
 
 async def put_row(system: System, connection_id: str, user_id: str, seconds: int) -> None:
@@ -216,9 +216,9 @@ async def put_row(system: System, connection_id: str, user_id: str, seconds: int
 
 
 async def test_push_skips_a_connection_whose_token_has_expired_and_closes_it(system: System) -> None:
-    carol = signed_in(system, "carol@example.com")
+    carol = sign_in(system, "carol@example.com")
     async with connect(**build_handshake(system, carol)) as phone:
-        (row,) = await rows(system)
+        (row,) = await find_rows(system)
         await put_row(system, row["connectionId"], row["userId"], LONG_AGO)
 
         reached = await asyncio.to_thread(push, system, row["userId"], "news")
@@ -226,38 +226,38 @@ async def test_push_skips_a_connection_whose_token_has_expired_and_closes_it(sys
         with pytest.raises(ConnectionClosedOK):
             await receive(phone)
     assert (reached, phone.close_code, phone.close_reason) == (0, 1000, "Connection Closed Normally")
-    await until_left(system, 0)  # as `$disconnect` does
+    await wait_until_left(system, 0)  # as `$disconnect` does
 
 
 @pytest.mark.parametrize("seconds", [60, LONG_AGO], ids=["its time not over", "its time over"])
 async def test_push_deletes_gone_connections_and_reaches_the_others(
     system: System, phone: ClientConnection, seconds: int
 ) -> None:
-    (row,) = await rows(system)
+    (row,) = await find_rows(system)
     await put_row(system, "G0neOFvHcCIhwAA=", row["userId"], seconds)
 
     reached = await asyncio.to_thread(push, system, row["userId"], "news")
 
     assert (reached, await receive(phone)) == (1, "news")
-    assert await rows(system) == [row]
+    assert await find_rows(system) == [row]
 
 
 async def test_limit_of_connections_applies_if_the_stack_has_one(system: System, by_subprotocol: bool) -> None:
-    bobs = build_handshake(system, signed_in(system, "bob@example.com"))
+    bobs = build_handshake(system, sign_in(system, "bob@example.com"))
 
     async with connect(**bobs), connect(**bobs) as laptop:
         if by_subprotocol:
-            assert await refused(**bobs) == 429
+            assert await get_refusal_status(**bobs) == 429
             await laptop.close()
-            await until_left(system, 1)
+            await wait_until_left(system, 1)
         async with connect(**bobs):
             pass
 
-    await until_left(system, 0)
+    await wait_until_left(system, 0)
 
 
 async def test_client_without_a_token_is_refused(system: System) -> None:
-    assert await refused(uri=system.websocket_url) == 401
+    assert await get_refusal_status(uri=system.websocket_url) == 401
 
 
 async def test_client_with_its_token_in_the_other_place_is_refused(
@@ -268,21 +268,21 @@ async def test_client_with_its_token_in_the_other_place_is_refused(
     else:
         opening = {"uri": system.websocket_url, "subprotocols": ["echo.v1", f"idToken.{token}"]}
 
-    assert await refused(**opening) == 401
+    assert await get_refusal_status(**opening) == 401
 
 
 async def test_client_with_garbage_for_a_token_is_refused(system: System) -> None:
-    assert await refused(**build_handshake(system, "garbage")) == 403
+    assert await get_refusal_status(**build_handshake(system, "garbage")) == 403
 
 
 async def test_client_with_a_forged_token_is_refused(system: System, token: str) -> None:
     header, payload, signature = token.split(".")
     forged = f"{header}.{payload}.{signature[:-10]}{signature[-10:].swapcase()}"
 
-    assert await refused(**build_handshake(system, forged)) == 403
+    assert await get_refusal_status(**build_handshake(system, forged)) == 403
 
 
-def containers(processes: dict[int, str]) -> list[str]:
+def find_containers(processes: dict[int, str]) -> list[str]:
     """Return the names of the containers that these processes run."""
     return re.findall(r"--name=(local-\S+)", "\n".join(processes.values()))
 
@@ -293,7 +293,7 @@ async def test_stop_closes_connections_and_leaves_nothing_running(
     """This must be the last test, because it stops the system."""
     peer = await connect(**build_handshake(running.system, token))
     processes = running.find_processes()
-    names = containers(processes)
+    names = find_containers(processes)
     if names:  # and one that its `docker run` did not live to see started
         names.append(docker("create", f"--label={LABEL}", "websocket:dev").stdout.strip())
 

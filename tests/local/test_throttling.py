@@ -17,12 +17,12 @@ from tests.fixtures.apis import OUR_ROUTES, api
 from tests.fixtures.gateway import Gateway, Serve, get_refusal_status, receive
 
 
-def times(burst: int) -> Throttle:
+def allow_requests(burst: int) -> Throttle:
     """Return a throttle that lets so many requests through and then no more."""
     return Throttle(rate=0, burst=burst)
 
 
-def management(gateway: Gateway) -> Any:
+def create_client(gateway: Gateway) -> Any:
     """Return a boto3 client without retries."""
     url = f"http://127.0.0.1:{gateway.port}/prod"
     once = Config(retries={"total_max_attempts": 1})
@@ -35,7 +35,7 @@ def management(gateway: Gateway) -> Any:
 
 
 async def test_too_many_new_connections_of_the_account_are_refused(serve: Serve) -> None:
-    gateway = await serve(limits=Limits(new_connections=times(2)))
+    gateway = await serve(limits=Limits(new_connections=allow_requests(2)))
 
     for _ in range(2):
         await gateway.connect()
@@ -49,7 +49,7 @@ async def test_too_many_new_connections_of_the_account_are_refused(serve: Serve)
 
 
 async def test_new_connections_are_limited_without_a_connect_route_too(serve: Serve) -> None:
-    gateway = await serve(api("$default"), limits=Limits(new_connections=times(1)))
+    gateway = await serve(api("$default"), limits=Limits(new_connections=allow_requests(1)))
 
     await gateway.connect()
 
@@ -58,7 +58,7 @@ async def test_new_connections_are_limited_without_a_connect_route_too(serve: Se
 
 async def test_authorizer_is_not_invoked_for_a_refused_connection(serve: Serve) -> None:
     guarded = api(*OUR_ROUTES, identity_sources=())
-    gateway = await serve(guarded, limits=Limits(new_connections=times(1)))
+    gateway = await serve(guarded, limits=Limits(new_connections=allow_requests(1)))
 
     await gateway.connect()
 
@@ -67,7 +67,7 @@ async def test_authorizer_is_not_invoked_for_a_refused_connection(serve: Serve) 
 
 
 async def test_handshake_for_another_stage_does_not_count(serve: Serve) -> None:
-    gateway = await serve(limits=Limits(new_connections=times(1)))
+    gateway = await serve(limits=Limits(new_connections=allow_requests(1)))
 
     assert await get_refusal_status(gateway, "/x") == 403
 
@@ -78,7 +78,7 @@ async def test_handshake_for_another_stage_does_not_count(serve: Serve) -> None:
 
 
 async def test_client_gets_an_error_frame_for_each_message_too_many_and_stays_connected(serve: Serve) -> None:
-    gateway = await serve(api("$connect", "$default", "send", routes={"$default": {"throttle": times(1)}}))
+    gateway = await serve(api("$connect", "$default", "send", routes={"$default": {"throttle": allow_requests(1)}}))
     peer, connection_id = await gateway.connect_with_id()
 
     for message in ("first", "second", "third"):
@@ -94,7 +94,7 @@ async def test_client_gets_an_error_frame_for_each_message_too_many_and_stays_co
 
 
 async def test_connections_share_the_limit_of_a_route(serve: Serve) -> None:
-    gateway = await serve(api(*OUR_ROUTES, routes={"$default": {"throttle": times(1)}}))
+    gateway = await serve(api(*OUR_ROUTES, routes={"$default": {"throttle": allow_requests(1)}}))
     peers = [await gateway.connect() for _ in range(2)]
 
     await peers[0].send("first")
@@ -105,7 +105,7 @@ async def test_connections_share_the_limit_of_a_route(serve: Serve) -> None:
 
 
 async def test_messages_share_the_limit_of_the_account(serve: Serve) -> None:
-    gateway = await serve(api("$default", "send"), limits=Limits(requests=times(1)))
+    gateway = await serve(api("$default", "send"), limits=Limits(requests=allow_requests(1)))
     peer = await gateway.connect()
 
     await peer.send("hello")
@@ -117,7 +117,7 @@ async def test_messages_share_the_limit_of_the_account(serve: Serve) -> None:
 
 
 async def test_message_without_a_route_is_not_throttled(serve: Serve) -> None:
-    gateway = await serve(api("send"), limits=Limits(requests=times(0)))
+    gateway = await serve(api("send"), limits=Limits(requests=allow_requests(0)))
     peer = await gateway.connect()
 
     await peer.send("hello")
@@ -126,7 +126,7 @@ async def test_message_without_a_route_is_not_throttled(serve: Serve) -> None:
 
 
 async def test_disconnect_is_not_throttled(serve: Serve) -> None:
-    gateway = await serve(api(*OUR_ROUTES, routes={"$disconnect": {"throttle": times(0)}}))
+    gateway = await serve(api(*OUR_ROUTES, routes={"$disconnect": {"throttle": allow_requests(0)}}))
     peer = await gateway.connect()
 
     await peer.close()
@@ -139,11 +139,11 @@ async def test_disconnect_is_not_throttled(serve: Serve) -> None:
 
 async def test_call_over_the_limit_of_the_account_is_refused(serve: Serve) -> None:
     """Messages and calls share it: https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html."""
-    gateway = await serve(limits=Limits(requests=times(3)))
+    gateway = await serve(limits=Limits(requests=allow_requests(3)))
     peer, connection_id = await gateway.connect_with_id()  # the first
     await peer.send("hello")  # the second
     await gateway.functions.wait_for_event("$default")
-    client = management(gateway)
+    client = create_client(gateway)
     await asyncio.to_thread(client.get_connection, ConnectionId=connection_id)
 
     with pytest.raises(client.exceptions.LimitExceededException) as error:

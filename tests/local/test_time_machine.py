@@ -55,7 +55,7 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def url(system: System) -> str:
+def make_url(system: System) -> str:
     """Return the WebSocket's URL with an ID token of Ada that is valid for a day."""
     cognito = system.aws.client("cognito-idp")
     ids = {"UserPoolId": system.user_pool_id, "ClientId": system.app_client_id}
@@ -99,22 +99,22 @@ class Story:
 async def story(own_template: Path) -> AsyncIterator[Story]:
     options = Options(template=own_template, functions="process", clock_speed=CLOCK_SPEED)
     async with run_system(options, Progress(io.StringIO())) as system:
-        websocket_url = await asyncio.to_thread(url, system)
+        websocket_url = await asyncio.to_thread(make_url, system)
         started = time.monotonic()
         await asyncio.to_thread(put_vanished, system)
         talker = await connect(websocket_url)
-        (talkers_id,) = await rows(system) - {VANISHED}
+        (talkers_id,) = await find_rows(system) - {VANISHED}
         talking = asyncio.create_task(talk(talker))
         silent = await connect(websocket_url)
-        (silents_id,) = await rows(system) - {VANISHED, talkers_id}
+        (silents_id,) = await find_rows(system) - {VANISHED, talkers_id}
 
-        silents_end = await closed(silent, started)
+        silents_end = await wait_until_closed(silent, started)
         talker_was_open = talker.state is State.OPEN
-        left = await without(silents_id, system)
-        talkers_end = await closed(talker, started)
+        left = await wait_until_removed(silents_id, system)
+        talkers_end = await wait_until_closed(talker, started)
         await talking
-        await without(talkers_id, system)
-        await without(VANISHED, system)
+        await wait_until_removed(talkers_id, system)
+        await wait_until_removed(VANISHED, system)
         yield Story(talkers_id, silents_end, talker_was_open, left, talkers_end, time.monotonic() - started)
 
 
@@ -125,22 +125,22 @@ def put_vanished(system: System) -> None:
     system.aws.client("dynamodb").put_item(TableName=system.table_name, Item={**item, "removedAt": removed_at})
 
 
-async def rows(system: System) -> set[str]:
+async def find_rows(system: System) -> set[str]:
     """Return the connections in the table."""
     dynamodb = system.aws.client("dynamodb")
     found = await asyncio.to_thread(dynamodb.scan, TableName=system.table_name, ConsistentRead=True)
     return {row["connectionId"]["S"] for row in found["Items"]}
 
 
-async def without(connection_id: str, system: System) -> set[str]:
+async def wait_until_removed(connection_id: str, system: System) -> set[str]:
     """Wait until the connection is not in the table; return the others."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while connection_id in (left := await rows(system)):
+        while connection_id in (left := await find_rows(system)):
             await asyncio.sleep(PAUSE_SECONDS)
     return left
 
 
-async def closed(peer: ClientConnection, started: float) -> End:
+async def wait_until_closed(peer: ClientConnection, started: float) -> End:
     async with asyncio.timeout(LIMITS.connection_seconds + PATIENCE_SECONDS):
         await peer.wait_closed()
     return End((peer.close_code, peer.close_reason), time.monotonic() - started)
@@ -186,7 +186,7 @@ async def slow(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     (images / "websocket" / "websocket.py").write_text(SLOW)
     options = Options(template=own_template, functions="process", images=images, function_timeout=FUNCTION_SECONDS)
     async with run_system(options, Progress(io.StringIO())) as system:
-        yield await asyncio.to_thread(url, system)
+        yield await asyncio.to_thread(make_url, system)
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -67,16 +67,16 @@ Prepare = Callable[..., Runtime]
 def prepare(make_runtime: MakeRuntime, journal: Journal, address: str) -> Prepare:
     """Start functions whose invocations are recorded in the journal."""
 
-    def prepared(source: str = HANDLER, **facts: Any) -> Runtime:
+    def start(source: str = HANDLER, **facts: Any) -> Runtime:
         variables = {"AWS_XRAY_DAEMON_ADDRESS": address, "AWS_LAMBDA_FUNCTION_NAME": "x"}
         runtime = make_runtime(source, environment=variables, **facts)
         runtime.runner.journal = journal
         return runtime
 
-    return prepared
+    return start
 
 
-def message(body: str) -> Event:
+def build_message(body: str) -> Event:
     return {
         "requestContext": {"connectionId": CONNECTION, "requestId": make_id(), "routeKey": "$default"},
         "body": body,
@@ -95,7 +95,7 @@ async def find_some(journal: Journal, kind: str, count: int) -> list[dict[str, A
     return found
 
 
-async def trace(journal: Journal, count: int) -> dict[str, dict[str, Any]]:
+async def wait_for_trace(journal: Journal, count: int) -> dict[str, dict[str, Any]]:
     """Wait until the only trace has `count` documents; check them, and return them by origin or name."""
     documents = [facts["document"] for facts in await find_some(journal, "trace", count)]
     assert journal.find_traces(documents[0]["trace_id"]) == documents
@@ -127,9 +127,9 @@ def check_document(document: dict[str, Any], parent: dict[str, Any] | None = Non
 async def test_invocation_is_sampled_only_with_a_journal(prepare: Prepare) -> None:
     runtime = prepare()
 
-    sampled = await runtime.invoke(message(""))
+    sampled = await runtime.invoke(build_message(""))
     runtime.runner.journal = None
-    unsampled = await runtime.invoke(message(""))
+    unsampled = await runtime.invoke(build_message(""))
 
     assert (sampled.answer, unsampled.answer) == ({"sampled": "1"}, {"sampled": "0"})
 
@@ -137,9 +137,9 @@ async def test_invocation_is_sampled_only_with_a_journal(prepare: Prepare) -> No
 async def test_subsegment_of_the_sdk_belongs_to_the_segments_of_the_lambda_service(
     prepare: Prepare, journal: Journal
 ) -> None:
-    await prepare().invoke(message("subsegment"))
+    await prepare().invoke(build_message("subsegment"))
 
-    documents = await trace(journal, 3)
+    documents = await wait_for_trace(journal, 3)
     service, function, lookup = (documents[name] for name in ("AWS::Lambda", "AWS::Lambda::Function", "lookup"))
     assert (function["parent_id"], lookup["parent_id"]) == (service["id"], function["id"])
     assert {each["trace_id"] for each in documents.values()} == {service["trace_id"]}
@@ -154,7 +154,7 @@ async def test_cold_start_that_an_invocation_waits_for_is_its_initialization(
 ) -> None:
     runtime = prepare(concurrency=1)
 
-    await asyncio.gather(*(runtime.invoke(message("")) for _ in range(2)))
+    await asyncio.gather(*(runtime.invoke(build_message("")) for _ in range(2)))
 
     documents = [facts["document"] for facts in await find_some(journal, "trace", 4)]
     steps = [
@@ -173,8 +173,8 @@ async def test_environment_that_was_started_before_has_the_time_of_its_init_phas
     runtime = prepare()
     await runtime.start()
 
-    await runtime.invoke(message(""))
-    await runtime.invoke(message(""))
+    await runtime.invoke(build_message(""))
+    await runtime.invoke(build_message(""))
 
     documents = [facts["document"] for facts in await find_some(journal, "trace", 4)]
     functions = [each for each in documents if each["origin"] == "AWS::Lambda::Function"]
@@ -184,9 +184,9 @@ async def test_environment_that_was_started_before_has_the_time_of_its_init_phas
 
 
 async def test_exception_is_a_fault_with_its_cause(prepare: Prepare, journal: Journal) -> None:
-    await prepare().invoke(message("exception"))
+    await prepare().invoke(build_message("exception"))
 
-    documents = await trace(journal, 3)
+    documents = await wait_for_trace(journal, 3)
     assert all(each["fault"] is True for each in documents.values())
     (exception,) = documents["AWS::Lambda::Function"]["cause"]["exceptions"]
     assert (exception["type"], exception["message"]) == ("KeyError", "'x'")
@@ -201,13 +201,13 @@ async def test_killed_environment_ends_its_invocation_once(
 ) -> None:
     runtime = prepare(timeout_seconds=1.0)
 
-    await runtime.invoke(message(body))
+    await runtime.invoke(build_message(body))
     await runtime.stop()
 
     (invocation,) = find(journal, "invocation")
     assert invocation["error"] == error
     assert invocation["startedAt"] <= invocation["endedAt"]
-    assert (await trace(journal, 2))["AWS::Lambda::Function"]["cause"]["exceptions"][0]["type"] == error
+    assert (await wait_for_trace(journal, 2))["AWS::Lambda::Function"]["cause"]["exceptions"][0]["type"] == error
     assert len(find(journal, "trace")) == 2
 
 
@@ -215,7 +215,7 @@ async def test_invocation_that_waits_when_the_local_run_ends_is_recorded(prepare
     runtime = prepare(concurrency=1)
     await runtime.start()
 
-    waiting = [asyncio.ensure_future(runtime.invoke(message(body))) for body in ("hang", "")]
+    waiting = [asyncio.ensure_future(runtime.invoke(build_message(body))) for body in ("hang", "")]
     await find_some(journal, "invocation", 2)
     await runtime.stop()
     await asyncio.wait(waiting)
@@ -225,7 +225,7 @@ async def test_invocation_that_waits_when_the_local_run_ends_is_recorded(prepare
 
 async def test_invocation_is_shown_while_it_runs(prepare: Prepare, journal: Journal) -> None:
     runtime = prepare(concurrency=1, timeout_seconds=2.0)
-    running = asyncio.ensure_future(runtime.invoke(message("hang")))
+    running = asyncio.ensure_future(runtime.invoke(build_message("hang")))
 
     (invocation,) = await find_some(journal, "invocation", 1)
 
@@ -242,9 +242,9 @@ async def test_other_datagrams_are_ignored(prepare: Prepare, journal: Journal, a
         for datagram in (b"", b"{}", b"{}\n{", b"{}\n[]", b'{}\n{"trace_id": 5}', b"\xff\n\xff", b"{}\n" + b"[" * 9000):
             sender.sendto(datagram, (host, int(port)))
 
-    await prepare().invoke(message("subsegment"))
+    await prepare().invoke(build_message("subsegment"))
 
-    assert len(await trace(journal, 3)) == 3
+    assert len(await wait_for_trace(journal, 3)) == 3
 
 
 # Logs
@@ -254,7 +254,7 @@ async def test_other_datagrams_are_ignored(prepare: Prepare, journal: Journal, a
 async def test_log_belongs_to_the_invocation_that_wrote_it(prepare: Prepare, journal: Journal, log_format: str) -> None:
     runtime = prepare(logging={"LogFormat": log_format})
 
-    await runtime.invoke(message("log"))
+    await runtime.invoke(build_message("log"))
 
     logged, printed = await find_some(journal, "log", 2)
     (invocation,) = [entry for entry in journal.get_timeline(CONNECTION) if entry["kind"] == "invocation"]
@@ -272,9 +272,9 @@ async def test_log_belongs_to_the_invocation_that_wrote_it(prepare: Prepare, jou
 async def test_reloaded_function_is_recorded_as_before(prepare: Prepare, journal: Journal) -> None:
     runtime = prepare()
     await runtime.start()
-    await runtime.invoke(message(""))
+    await runtime.invoke(build_message(""))
 
     await runtime.replace(HANDLER.replace('"sampled"', '"new"'))
-    await runtime.invoke(message(""))
+    await runtime.invoke(build_message(""))
 
     assert [facts["answer"] for facts in find(journal, "invocation")] == [{"sampled": "1"}, {"new": "1"}]

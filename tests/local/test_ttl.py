@@ -41,7 +41,7 @@ async def swept(aws: LocalAws, created: CreatedResources) -> AsyncIterator[None]
     await asyncio.wait(sweeps)
 
 
-def seat(number: int, seconds: float, **more: Any) -> Item:
+def build_seat(number: int, seconds: float, **more: Any) -> Item:
     """Return a seat in the room `a` that expires in so many seconds."""
     return {"room": {"S": "a"}, "seat": {"N": str(number)}, "until": {"N": str(int(time.time() + seconds))}, **more}
 
@@ -52,27 +52,27 @@ def put(aws: LocalAws, table: str, *items: Item) -> None:
         dynamodb.put_item(TableName=table, Item=each)
 
 
-def seats(aws: LocalAws) -> set[str]:
+def find_seats(aws: LocalAws) -> set[str]:
     found = aws.client("dynamodb").scan(TableName="Seats", ConsistentRead=True)["Items"]
     return {each["seat"]["N"] for each in found}
 
 
-async def until_gone(aws: LocalAws, number: int) -> None:
+async def wait_until_gone(aws: LocalAws, number: int) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while str(number) in await asyncio.to_thread(seats, aws):
+        while str(number) in await asyncio.to_thread(find_seats, aws):
             await asyncio.sleep(0.02)
 
 
 async def test_expired_item_is_deleted_and_renewed_item_stays(aws: LocalAws, swept: None) -> None:
-    put(aws, "Seats", seat(1, 2000), seat(2, 2000), seat(3, 0))
-    await until_gone(aws, 3)  # by then the others have been seen too
+    put(aws, "Seats", build_seat(1, 2000), build_seat(2, 2000), build_seat(3, 0))
+    await wait_until_gone(aws, 3)  # by then the others have been seen too
 
-    put(aws, "Seats", seat(2, 1_000_000))
-    await until_gone(aws, 1)
-    put(aws, "Seats", seat(3, 0))
-    await until_gone(aws, 3)
+    put(aws, "Seats", build_seat(2, 1_000_000))
+    await wait_until_gone(aws, 1)
+    put(aws, "Seats", build_seat(3, 0))
+    await wait_until_gone(aws, 3)
 
-    assert await asyncio.to_thread(seats, aws) & {"1", "2", "3"} == {"2"}
+    assert await asyncio.to_thread(find_seats, aws) & {"1", "2", "3"} == {"2"}
 
 
 @pytest.mark.parametrize("table", ["Rooms", "Archive"])
@@ -80,40 +80,40 @@ async def test_items_of_a_table_without_time_to_live_stay(aws: LocalAws, swept: 
     past: Item = {"room": {"S": "a"}, "until": {"N": "1000000000"}}
     put(aws, table, past)
 
-    put(aws, "Seats", seat(4, 0))
-    await until_gone(aws, 4)
+    put(aws, "Seats", build_seat(4, 0))
+    await wait_until_gone(aws, 4)
 
     assert aws.client("dynamodb").scan(TableName=table)["Items"] == [past]
 
 
 def test_item_that_is_renewed_while_it_is_being_deleted_stays(aws: LocalAws) -> None:
-    put(aws, "Seats", seat(5, 0))
+    put(aws, "Seats", build_seat(5, 0))
     dynamodb = aws.client("dynamodb")
     dynamodb.meta.events.register_first(
-        "before-call.dynamodb.DeleteItem", lambda **_: put(aws, "Seats", seat(5, 1_000_000))
+        "before-call.dynamodb.DeleteItem", lambda **_: put(aws, "Seats", build_seat(5, 1_000_000))
     )
 
     delete_expired(dynamodb, "Seats", Expiry(["room", "seat"], "until"))
 
-    assert "5" in seats(aws)
+    assert "5" in find_seats(aws)
 
 
 def test_expired_items_are_found_on_every_page(aws: LocalAws) -> None:
     text = {"text": {"S": "x" * 390_000}}
-    put(aws, "Seats", *(seat(number, 0, **text) for number in (7, 8, 9, 10)))
+    put(aws, "Seats", *(build_seat(number, 0, **text) for number in (7, 8, 9, 10)))
     dynamodb = aws.client("dynamodb")
     assert "LastEvaluatedKey" in dynamodb.scan(TableName="Seats")
 
     delete_expired(dynamodb, "Seats", Expiry(["room", "seat"], "until"))
 
-    assert seats(aws) & {"7", "8", "9", "10"} == set()
+    assert find_seats(aws) & {"7", "8", "9", "10"} == set()
 
 
 async def test_sweeping_goes_on_after_a_failure(aws: LocalAws, swept: None, caplog: pytest.LogCaptureFixture) -> None:
     dynamodb = aws.client("dynamodb")
     definition = dynamodb.describe_table(TableName="Seats")["Table"]
-    put(aws, "Seats", seat(11, 0))
-    await until_gone(aws, 11)  # the sweep has begun
+    put(aws, "Seats", build_seat(11, 0))
+    await wait_until_gone(aws, 11)  # the sweep has begun
 
     with caplog.at_level(logging.WARNING, "local.aws.ttl"):
         await asyncio.to_thread(dynamodb.delete_table, TableName="Seats")
@@ -122,7 +122,7 @@ async def test_sweeping_goes_on_after_a_failure(aws: LocalAws, swept: None, capl
                 await asyncio.sleep(0.02)
     keys = {name: definition[name] for name in ("KeySchema", "AttributeDefinitions")}
     await asyncio.to_thread(dynamodb.create_table, TableName="Seats", BillingMode="PAY_PER_REQUEST", **keys)
-    put(aws, "Seats", seat(12, 0))
-    await until_gone(aws, 12)
+    put(aws, "Seats", build_seat(12, 0))
+    await wait_until_gone(aws, 12)
 
     assert caplog.messages[0].startswith("expired items of Seats could not be deleted: ")

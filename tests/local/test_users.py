@@ -19,7 +19,7 @@ from local.commands import add_user, find_connection, get_token, post
 from local.errors import CommandError
 from local.state import State
 from tests.fixtures.gateway import Gateway, receive
-from tests.fixtures.network import free_port
+from tests.fixtures.network import find_free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 
@@ -41,7 +41,7 @@ Up = Callable[..., Users]
 def up(aws: LocalAws) -> Up:
     """Create a user pool with an app client, and the state file of a `make up` that has them."""
 
-    def created(user_pool: Properties = BY_EMAIL, app_client: Properties | None = BY_DEFAULT) -> Users:
+    def create_users(user_pool: Properties = BY_EMAIL, app_client: Properties | None = BY_DEFAULT) -> Users:
         cognito = aws.client("cognito-idp")
         pool_id = cognito.create_user_pool(PoolName="Users", **user_pool)["UserPool"]["Id"]
         client_id = None
@@ -53,15 +53,15 @@ def up(aws: LocalAws) -> Up:
         state.save(PORT, State.of_this_process({"--port": PORT}, **facts))
         return Users(aws.url, pool_id, client_id)
 
-    return created
+    return create_users
 
 
-def claims(token: str) -> dict[str, Any]:
+def read_claims(token: str) -> dict[str, Any]:
     decoded: dict[str, Any] = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
     return decoded
 
 
-def refusal(command: Callable[..., str], *arguments: Any) -> str:
+def get_error(command: Callable[..., str], *arguments: Any) -> str:
     with pytest.raises(CommandError) as error:
         command(PORT, *arguments)
     return str(error.value)
@@ -93,7 +93,7 @@ def test_user_who_was_added_gets_a_token(up: Up, user_pool: Properties, app_clie
         "bob@example.com can sign in, in the groups staff and admins (new: staff and admins). "
         "Token: make -s token EMAIL=bob@example.com"
     )
-    decoded = claims(get_token(PORT, "bob@example.com"))
+    decoded = read_claims(get_token(PORT, "bob@example.com"))
     assert decoded["email"] == "bob@example.com"
     assert {*decoded["cognito:groups"]} == {"staff", "admins"}
 
@@ -111,9 +111,9 @@ def test_address_is_compared_without_case(up: Up) -> None:
     up()
     add_user(PORT, "Bob@Example.com", [])
 
-    assert claims(get_token(PORT, "BOB@example.com"))["email"] == "bob@example.com"
+    assert read_claims(get_token(PORT, "BOB@example.com"))["email"] == "bob@example.com"
     there_is = "there is a user bob@example.com already, its token is `make -s token EMAIL=bob@example.com`"
-    assert refusal(add_user, "bob@EXAMPLE.com", []) == there_is
+    assert get_error(add_user, "bob@EXAMPLE.com", []) == there_is
 
 
 def test_user_who_signed_up_on_the_page_is_refused_by_name(up: Up) -> None:
@@ -124,16 +124,16 @@ def test_user_who_signed_up_on_the_page_is_refused_by_name(up: Up) -> None:
     assert users.find("carol@example.com") == attributes[0]["Value"]
 
     unknown = "the password of Carol@example.com is unknown, because the user signed up on the page: sign in there, "
-    assert refusal(get_token, "carol@example.com") == f"{unknown}or add another user with `make user EMAIL=…`"
+    assert get_error(get_token, "carol@example.com") == f"{unknown}or add another user with `make user EMAIL=…`"
     there_is = "there is a user Carol@example.com already, who signed up on the page: take another address"
-    assert refusal(add_user, "carol@example.com", []) == there_is
+    assert get_error(add_user, "carol@example.com", []) == there_is
 
 
 def test_error_of_an_unknown_user_has_the_command_that_adds_one(up: Up) -> None:
     up()
 
     there_is = "there is no user bob@example.com: add one with `make user EMAIL=bob@example.com`"
-    assert refusal(get_token, "bob@example.com") == there_is
+    assert get_error(get_token, "bob@example.com") == there_is
 
 
 def test_commands_in_error_messages_have_the_port(up: Up) -> None:
@@ -157,13 +157,13 @@ def test_error_names_a_user_whose_password_was_changed_on_the_page(up: Up) -> No
         UserPoolId=users.user_pool_id, Username="bob@example.com", Password=make_password(), Permanent=True
     )
 
-    assert refusal(get_token, "bob@example.com") == "bob@example.com cannot sign in: Incorrect username or password."
+    assert get_error(get_token, "bob@example.com") == "bob@example.com cannot sign in: Incorrect username or password."
 
 
 @pytest.mark.parametrize("email", ["", "bob", "bob@", "@example.com", "b b@example.com", 'b"@example.com', "a@b@c"])
 @pytest.mark.parametrize("command", [get_token, lambda port, email: add_user(port, email, [])])
 def test_malformed_address_is_refused(command: Callable[..., str], email: str) -> None:
-    assert refusal(command, email) == f"EMAIL must be an email address such as bob@example.com, it is {email!r}"
+    assert get_error(command, email) == f"EMAIL must be an email address such as bob@example.com, it is {email!r}"
 
 
 @pytest.mark.parametrize("group", ["", "two words", "g" * 129])
@@ -171,7 +171,7 @@ def test_malformed_group_is_refused(up: Up, group: str) -> None:
     users = up()
 
     rule = f"a group's name has 1 to 128 characters without spaces, it is {group!r}"
-    assert refusal(add_user, "bob@example.com", [group]) == rule
+    assert get_error(add_user, "bob@example.com", [group]) == rule
     assert users.find("bob@example.com") is None
 
 
@@ -189,7 +189,7 @@ def test_malformed_group_is_refused(up: Up, group: str) -> None:
 def test_error_says_why_the_user_pool_refuses_the_user(up: Up, user_pool: Properties, reason: str | None) -> None:
     users = up(user_pool)
 
-    told = refusal(add_user, "bob@example.com", [])
+    told = get_error(add_user, "bob@example.com", [])
 
     assert told.startswith("bob@example.com cannot be added: ")
     assert reason is None or told.endswith(reason)
@@ -205,7 +205,7 @@ def test_user_is_deleted_again_if_a_part_of_adding_it_fails(up: Up, monkeypatch:
 
     monkeypatch.setattr(Users, "_add_to_group", fail)
 
-    assert refusal(add_user, "bob@example.com", ["staff"]).startswith("bob@example.com cannot be added: ")
+    assert get_error(add_user, "bob@example.com", ["staff"]).startswith("bob@example.com cannot be added: ")
     assert users.find("bob@example.com") is None
 
 
@@ -226,7 +226,7 @@ def test_error_names_an_app_client_that_does_not_allow_sign_in(
     users = up(BY_EMAIL, app_client)
     add_user(PORT, "bob@example.com", [])
 
-    assert refusal(get_token, "bob@example.com") == reason.format(id=users.app_client_id)
+    assert get_error(get_token, "bob@example.com") == reason.format(id=users.app_client_id)
 
 
 @pytest.mark.parametrize("command", [get_token, lambda port, email: add_user(port, email, [])])
@@ -234,7 +234,7 @@ def test_template_without_a_user_pool_has_no_users(command: Callable[..., str]) 
     state.save(PORT, State.of_this_process({"--port": PORT}, ready=True))
 
     there_are = "the template has no user pool (AWS::Cognito::UserPool), so there are no users"
-    assert refusal(command, "bob@example.com") == there_are
+    assert get_error(command, "bob@example.com") == there_are
 
 
 # Connections
@@ -243,7 +243,7 @@ def test_template_without_a_user_pool_has_no_users(command: Callable[..., str]) 
 @pytest.fixture
 def table(aws: LocalAws) -> str:
     """A table with the key `id`."""
-    name = f"table-{free_port()}"
+    name = f"table-{find_free_port()}"
     aws.client("dynamodb").create_table(
         TableName=name,
         KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
@@ -276,23 +276,23 @@ def test_connection_without_times_is_found_too(aws: LocalAws, table: str) -> Non
 
 
 def test_expired_rows_are_no_open_connections(aws: LocalAws, table: str) -> None:
-    assert refusal(find_connection) == "no connection is open: run the wscat line first"
+    assert get_error(find_connection) == "no connection is open: run the wscat line first"
     put(aws, table, connectionId="expired", removedAt=4)
-    assert refusal(find_connection) == "no connection is open: run the wscat line first"
+    assert get_error(find_connection) == "no connection is open: run the wscat line first"
 
 
 def test_table_without_connection_ids_is_an_error(aws: LocalAws, table: str) -> None:
     put(aws, table, socket="L0SM9cOFvHcCIhw=")
 
     no_id = f"the rows of table {table} have no connectionId, so the open connections are unknown"
-    assert refusal(find_connection) == f"{no_id}: pass a connection id, `make post CONNECTION=…`"
+    assert get_error(find_connection) == f"{no_id}: pass a connection id, `make post CONNECTION=…`"
 
 
 def test_template_without_a_table_is_an_error() -> None:
     state.save(PORT, State.of_this_process({"--port": PORT}, ready=True))
 
     no_table = "the template has no table, so the open connections are unknown"
-    assert refusal(find_connection) == f"{no_table}: pass a connection id, `make post CONNECTION=…`"
+    assert get_error(find_connection) == f"{no_table}: pass a connection id, `make post CONNECTION=…`"
 
 
 # Posting
@@ -319,7 +319,7 @@ async def test_gone_connection_is_an_error(gateway: Gateway, callback: None) -> 
     await peer.close()
     await gateway.wait_for_disconnect()
 
-    told = await asyncio.to_thread(refusal, post, "hello", connection_id)
+    told = await asyncio.to_thread(get_error, post, "hello", connection_id)
 
     assert told == f"connection {connection_id} has gone (410): it is closed, or still opening"
 
@@ -335,7 +335,7 @@ async def test_error_of_any_other_refusal_has_its_status(
     _, open_id = await gateway.connect_with_id()
     to = connection_id or open_id
 
-    told = await asyncio.to_thread(refusal, post, message, to)
+    told = await asyncio.to_thread(get_error, post, message, to)
 
     assert told.startswith(f"connection {to} did not get the message ({status}): ")
     assert len(told.splitlines()) == 1

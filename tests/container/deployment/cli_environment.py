@@ -21,7 +21,7 @@ from local.paths import VENVS
 from local.reaper import Reaper
 from tests.fixtures import ROOT
 from tests.fixtures.engine import docker
-from tests.fixtures.network import free_port
+from tests.fixtures.network import find_free_port
 
 ACCOUNT = "111122223333"  # from AWS's documentation; used as the access key, it also selects the local AWS's account
 REGION = "eu-central-1"  # not the default of any tool, so that a hard-coded region makes a test fail
@@ -114,7 +114,7 @@ def run_local_aws(folder: Path) -> Iterator[str]:
     """Run ministack with all services that a deployment calls; yield its URL."""
     python = VENVS / "aws" / "bin" / "python"
     assert python.exists(), f"{python} is missing, run `make setup`"
-    port = free_port()
+    port = find_free_port()
     variables = {
         **os.environ,
         "BIND_HOST": "127.0.0.1",
@@ -136,7 +136,7 @@ def run_local_aws(folder: Path) -> Iterator[str]:
 @contextmanager
 def run_docker_registry(folder: Path) -> Iterator[str]:
     """Run Docker's registry on an empty folder; yield its host and port."""
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{find_free_port()}"
     configuration = folder / "registry.json"  # YAML includes JSON
     storage = {"filesystem": {"rootdirectory": str(folder / "registry")}}
     configuration.write_text(json.dumps({"version": "0.1", "storage": storage, "http": {"addr": address}}))

@@ -18,7 +18,7 @@ from ops import Connection, Counts, OpsError, connections_of, push
 from ops import errors as ops_errors
 from ops.connections import HANDSHAKE_SECONDS, MAX_MESSAGE_BYTES, run
 from tests.fixtures.gateway import receive, wait_until_closed
-from tests.fixtures.network import Answer, LoopbackServer, Request, free_port
+from tests.fixtures.network import Answer, LoopbackServer, Request, find_free_port
 from tests.fixtures.ops import GONE, LONG_AGO, TABLE, LocalDeployment
 
 
@@ -166,7 +166,7 @@ async def test_network_error_ends_the_push(local_deployment: LocalDeployment, sh
     await local_deployment.store_row(GONE)
 
     with pytest.raises(EndpointConnectionError):
-        await push_news(local_deployment, callback_url=f"http://127.0.0.1:{free_port()}/prod")
+        await push_news(local_deployment, callback_url=f"http://127.0.0.1:{find_free_port()}/prod")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_subject_is_up_to_255_characters_of_ascii(authorize: Authorize, sign: Si
 # Numeric dates
 
 
-def signed_with(key: RSAKey, claim: str, literal: str) -> str:
+def sign_with(key: RSAKey, claim: str, literal: str) -> str:
     """Return an ID token whose claim is exactly this JSON."""
     payload = merge_to_json({claim: "the literal"}, cognito_claims())
     return sign_rs256(key, json.dumps(RS256), payload.replace('"the literal"', literal))
@@ -70,7 +70,7 @@ def test_time_that_is_no_number_of_seconds_until_the_year_9999_is_denied(
     refusal: Refusal, signing_key: RSAKey, claim: str, literal: str
 ) -> None:
     """RFC 7519 section 2."""
-    assert refusal(signed_with(signing_key, claim, literal)) == f"invalid_claim.{claim}"
+    assert refusal(sign_with(signing_key, claim, literal)) == f"invalid_claim.{claim}"
 
 
 def test_expiry_is_allowed_up_to_the_end_of_the_year_9999(authorize: Authorize, sign: Sign) -> None:
@@ -118,20 +118,20 @@ def test_token_from_a_clock_that_is_ahead_is_allowed_within_the_skew(
 # Group
 
 
-def in_groups(groups: object) -> dict[str, Any]:
+def build_groups(groups: object) -> dict[str, Any]:
     return {"cognito:groups": groups}
 
 
 @pytest.mark.parametrize("options", [{"REQUIRED_GROUP": "members"}], ids=str)
 @pytest.mark.parametrize("groups", [["members"], ["guests", "members"]], ids=str)
 def test_member_of_the_required_group_is_allowed(authorize: Authorize, sign: Sign, groups: list[object]) -> None:
-    assert get_effect(authorize(sign(**in_groups(groups)))) == "Allow"
+    assert get_effect(authorize(sign(**build_groups(groups)))) == "Allow"
 
 
 @pytest.mark.parametrize("options", [{"REQUIRED_GROUP": "members"}], ids=str)
 @pytest.mark.parametrize("groups", [None, ["guests"], "members"], ids=repr)
 def test_user_who_is_not_in_the_required_group_is_denied(refusal: Refusal, sign: Sign, groups: object) -> None:
-    assert refusal(sign(**in_groups(groups))) == "missing_group"
+    assert refusal(sign(**build_groups(groups))) == "missing_group"
 
 
 def test_group_is_checked_only_if_one_is_required(authorize: Authorize, sign: Sign) -> None:

@@ -113,12 +113,12 @@ def test_caller_whose_key_is_cached_does_not_wait_for_the_download_of_another(
     clock.now += seconds
     asked, answer = threading.Event(), threading.Event()
 
-    def held(body: Iterable[bytes]) -> Iterator[bytes]:
+    def hold(body: Iterable[bytes]) -> Iterator[bytes]:
         asked.set()
         assert answer.wait(10)
         yield from body
 
-    jwks.answer = jwks.answer._replace(body=held(jwks.answer.body))
+    jwks.answer = jwks.answer._replace(body=hold(jwks.answer.body))
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(keys.find, kid)
         assert asked.wait(10)
@@ -234,11 +234,11 @@ def test_failed_refresh_is_repeated_every_ten_seconds(keys: Any, jwks: LoopbackS
 def test_cooldown_begins_at_the_end_of_a_slow_failure(
     authorizer: ModuleType, keys: Any, jwks: LoopbackServer, clock: Clock
 ) -> None:
-    def slow(body: Iterable[bytes]) -> Iterator[bytes]:
+    def slow_down(body: Iterable[bytes]) -> Iterator[bytes]:
         clock.now += 3
         yield from body
 
-    jwks.answer = NO_JSON._replace(body=slow(NO_JSON.body))
+    jwks.answer = NO_JSON._replace(body=slow_down(NO_JSON.body))
     for _ in range(2):
         with pytest.raises(authorizer.KeySetUnavailable):
             keys.find(GOOD)
@@ -297,18 +297,18 @@ Use = Callable[..., list[str]]
 def use(authorizer: ModuleType) -> Use:
     """Return the ids of the keys that are used of a JWK Set with these."""
 
-    def ids(*jwks: object) -> list[str]:
+    def select_ids(*jwks: object) -> list[str]:
         return sorted(authorizer.select_usable_keys(json.dumps({"keys": jwks}).encode()))
 
-    return ids
+    return select_ids
 
 
 @pytest.fixture
 def good(signing_key: RSAKey) -> dict[str, Any]:
-    return public(signing_key)
+    return publish(signing_key)
 
 
-def public(key: RSAKey, **changes: object) -> dict[str, Any]:
+def publish(key: RSAKey, **changes: object) -> dict[str, Any]:
     return {**key.as_dict(private=False), **changes}
 
 
@@ -316,7 +316,7 @@ def public(key: RSAKey, **changes: object) -> dict[str, Any]:
 def test_keys_for_other_purposes_are_ignored(
     use: Use, good: dict[str, Any], other_key: RSAKey, change: dict[str, object]
 ) -> None:
-    assert use(public(other_key, **change), good) == [GOOD]
+    assert use(publish(other_key, **change), good) == [GOOD]
 
 
 def test_key_without_optional_members_is_used(use: Use, good: dict[str, Any]) -> None:
@@ -332,7 +332,7 @@ def test_malformed_key_beside_good_ones_is_ignored(use: Use, good: dict[str, Any
 
 def test_key_that_must_not_verify_is_ignored(use: Use, good: dict[str, Any], other_key: RSAKey) -> None:
     """RFC 7517 section 4.3."""
-    assert use(public(other_key, key_ops=["sign"]), good) == [GOOD]
+    assert use(publish(other_key, key_ops=["sign"]), good) == [GOOD]
 
 
 def test_private_key_is_ignored(use: Use, good: dict[str, Any], other_key: RSAKey) -> None:
@@ -343,7 +343,7 @@ def test_private_key_is_ignored(use: Use, good: dict[str, Any], other_key: RSAKe
 @pytest.mark.filterwarnings("ignore:Key size should be:joserfc.errors.SecurityWarning")
 def test_key_under_2048_bits_is_ignored(use: Use, good: dict[str, Any], other_key: RSAKey) -> None:
     """RFC 7518 section 3.3."""
-    assert use(public(other_key, n=base64url(b"\x7f" + b"\xff" * 255)), good) == [GOOD]
+    assert use(publish(other_key, n=base64url(b"\x7f" + b"\xff" * 255)), good) == [GOOD]
 
 
 def test_jwks_of_over_32_keys_is_refused(authorizer: ModuleType, use: Use, good: dict[str, Any]) -> None:
@@ -353,15 +353,15 @@ def test_jwks_of_over_32_keys_is_refused(authorizer: ModuleType, use: Use, good:
 
 
 def test_key_that_is_published_twice_is_used(use: Use, good: dict[str, Any], other_key: RSAKey) -> None:
-    assert use(good, public(other_key), good) == [OTHER, GOOD]
+    assert use(good, publish(other_key), good) == [OTHER, GOOD]
 
 
 def test_key_id_of_two_different_keys_is_not_used(
     authorizer: ModuleType, use: Use, good: dict[str, Any], other_key: RSAKey
 ) -> None:
     """Nobody can tell which of the two is meant; keys with other ids serve."""
-    double = public(other_key, kid=GOOD)
+    double = publish(other_key, kid=GOOD)
 
-    assert use(good, public(other_key), double) == [OTHER]
+    assert use(good, publish(other_key), double) == [OTHER]
     with pytest.raises(authorizer.KeySetUnavailable, match=r"^the JWKS has no RSA signature key$"):
         use(good, double, good)

@@ -16,7 +16,7 @@ from tests.fixtures import ROOT
 from tests.fixtures.emf import Line, Metrics, drop_metrics, read_lines, read_metrics
 from tests.fixtures.events import CONNECTION_ID, load_event
 from tests.fixtures.functions import AUTHORIZER, get_effect, import_function
-from tests.fixtures.network import Answer, LoopbackServer, free_port
+from tests.fixtures.network import Answer, LoopbackServer, find_free_port
 from tests.fixtures.tokens import JWKS_ENDPOINT, Sign
 
 Lines = Callable[[], list[Line]]
@@ -201,7 +201,7 @@ def test_decision_does_not_depend_on_the_trace(
 ) -> None:
     """No X-Ray daemon listens."""
     monkeypatch.setenv("_X_AMZN_TRACE_ID", trace)
-    monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_XRAY_DAEMON_ADDRESS", f"127.0.0.1:{find_free_port()}")
 
     assert decide(gate, sign()) == "Allow"
 

@@ -78,7 +78,7 @@ RULES = {
 }
 
 
-def message(name: str) -> str:
+def build_message(name: str) -> str:
     """Return the whole message, which quotes nothing of the value."""
     return f"environment variable {name} is malformed, it must be {RULES[name]}"
 
@@ -112,11 +112,11 @@ def test_malformed_variable_is_named_with_the_rule(read: Read, name: str, value:
     with pytest.raises(RuntimeError) as error:
         read(**{name: value})
 
-    assert str(error.value) == message(name)
+    assert str(error.value) == build_message(name)
 
 
 def test_malformed_variable_stops_the_init_phase(cold_start: ColdStart) -> None:
-    with pytest.raises(RuntimeError, match=f"^{message('CREDENTIAL_MODE')}$"):
+    with pytest.raises(RuntimeError, match=f"^{build_message('CREDENTIAL_MODE')}$"):
         cold_start("authorizer", **AUTHORIZER, CREDENTIAL_MODE="header")
 
 
@@ -202,7 +202,7 @@ def test_plain_text_from_another_machine_is_refused(read: Read, endpoint: str) -
     with pytest.raises(RuntimeError) as error:
         read(**{JWKS_ENDPOINT: endpoint})
 
-    assert str(error.value) == message(JWKS_ENDPOINT)
+    assert str(error.value) == build_message(JWKS_ENDPOINT)
 
 
 @pytest.mark.parametrize(
@@ -224,4 +224,4 @@ def test_endpoint_url_of_another_form_is_refused(read: Read, endpoint: str) -> N
     with pytest.raises(RuntimeError) as error:
         read(**{JWKS_ENDPOINT: endpoint})
 
-    assert str(error.value) == message(JWKS_ENDPOINT)
+    assert str(error.value) == build_message(JWKS_ENDPOINT)

@@ -175,13 +175,13 @@ def test_starts_under_another_limit_are_counted_apart() -> None:
 # The report
 
 
-def figures(name: str, colds: list[float], **changes: Any) -> Figures:
+def build_figures(name: str, colds: list[float], **changes: Any) -> Figures:
     return Figures(replace(SUBJECT, name=name, **changes), [replace(START, init=cold, first=0) for cold in colds])
 
 
 def test_subjects_are_compared_round_by_round() -> None:
-    ours = figures("ours", [2, 30, 4])
-    peer = figures("peer", [1, 10, 4], compare_with="ours", at_most=1.5)
+    ours = build_figures("ours", [2, 30, 4])
+    peer = build_figures("peer", [1, 10, 4], compare_with="ours", at_most=1.5)
 
     report = str(Report([ours, peer], coloured=False))
 
@@ -192,13 +192,15 @@ def test_subjects_are_compared_round_by_round() -> None:
     ("sampled", "line"), [(1.030, "✓ ours, sampled takes 30 ms"), (1.050, "✗ ours, sampled takes 50 ms")]
 )
 def test_sampled_start_may_take_forty_milliseconds_more(sampled: float, line: str) -> None:
-    report = str(Report([figures("ours", [1.0]), figures("ours, sampled", [sampled], sampled=True)], coloured=False))
+    report = str(
+        Report([build_figures("ours", [1.0]), build_figures("ours, sampled", [sampled], sampled=True)], coloured=False)
+    )
 
     assert line in report
 
 
 def test_time_above_the_bare_runtime_is_a_column() -> None:
-    report = str(Report([figures("bare", [0.050]), figures("ours", [0.120], floor="bare")], coloured=False))
+    report = str(Report([build_figures("bare", [0.050]), build_figures("ours", [0.120], floor="bare")], coloured=False))
 
     (row,) = [line.split() for line in report.splitlines() if line.startswith("ours")]
     assert row[1:5] == ["120", "0.00", "120", "70"]

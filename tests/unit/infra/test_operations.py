@@ -75,7 +75,7 @@ def full_template() -> Template:
     return synthesize_template(**EVERY_OPTION)
 
 
-def names_of_references(template: Template) -> dict[str, str]:
+def map_references(template: Template) -> dict[str, str]:
     """Return the name of each resource that dimensions refer to, by the text of the reference."""
     (api,) = find_resources(template, "AWS::ApiGatewayV2::Api")
     tables = {
@@ -86,8 +86,8 @@ def names_of_references(template: Template) -> dict[str, str]:
     return {f"${{{id_}}}": name for id_, name in {api: "api", **tables, **targets}.items()}
 
 
-def series(template: Template, namespace: str, name: str, dimensions: dict[str, Any]) -> Metric:
-    names = names_of_references(template)
+def format_series(template: Template, namespace: str, name: str, dimensions: dict[str, Any]) -> Metric:
+    names = map_references(template)
     values = {dimension: render(value) for dimension, value in dimensions.items()}
     return namespace, name, " ".join(f"{each}={names.get(values[each], values[each])}" for each in sorted(values))
 
@@ -143,7 +143,7 @@ def test_access_log_has_stable_names_for_what_api_gateway_documents(template: Te
 # Dashboard
 
 
-def dashboard_metrics(template: Template) -> dict[Metric, str]:
+def find_dashboard_metrics(template: Template) -> dict[Metric, str]:
     """Return the statistic of each metric on the dashboard."""
     body = json.loads(
         render(get_only_properties(find_resources(template, "AWS::CloudWatch::Dashboard"))["DashboardBody"])
@@ -153,7 +153,7 @@ def dashboard_metrics(template: Template) -> dict[Metric, str]:
         for namespace, name, *rest in widget["properties"].get("metrics", []):
             *dimensions, options = rest if isinstance(rest[-1], dict) else [*rest, {}]
             pairs = dict(zip(dimensions[::2], dimensions[1::2], strict=True))
-            shown[series(template, namespace, name, pairs)] = options.get("stat", "Average")
+            shown[format_series(template, namespace, name, pairs)] = options.get("stat", "Average")
     return shown
 
 
@@ -166,11 +166,11 @@ def dashboard_metrics(template: Template) -> dict[Metric, str]:
     ids=["by default", "with every option"],
 )
 def test_dashboard_shows_every_metric_and_no_other(options: dict[str, Any], metrics: set[Metric]) -> None:
-    assert dashboard_metrics(synthesize_template(**options)).keys() == metrics
+    assert find_dashboard_metrics(synthesize_template(**options)).keys() == metrics
 
 
 def test_dashboard_shows_a_ratio_of_refusals_the_slowest_calls_and_sums(template: Template) -> None:
-    shown = dashboard_metrics(template)
+    shown = find_dashboard_metrics(template)
     averages = {metric for metric, statistic in shown.items() if statistic == "Average"}
     slowest = {metric[1] for metric, statistic in shown.items() if statistic == "p99"}
     maxima = {metric[1] for metric, statistic in shown.items() if statistic == "Maximum"}
@@ -274,18 +274,18 @@ CALCULATED = {
 }
 
 
-def alarms(template: Template) -> dict[str, dict[str, Any]]:
+def find_alarms(template: Template) -> dict[str, dict[str, Any]]:
     """Return the alarms by the ids of their constructs."""
     found = find_resources(template, "AWS::CloudWatch::Alarm").items()
     return {id_.removeprefix("OperationsAlarms")[:-8]: alarm["Properties"] for id_, alarm in found}
 
 
-def metric_of(template: Template, properties: dict[str, Any]) -> Metric:
+def format_metric(template: Template, properties: dict[str, Any]) -> Metric:
     dimensions = {each["Name"]: each["Value"] for each in properties["Dimensions"]}
-    return series(template, properties["Namespace"], properties["MetricName"], dimensions)
+    return format_series(template, properties["Namespace"], properties["MetricName"], dimensions)
 
 
-def anchor_of(alarm: dict[str, Any]) -> str:
+def get_anchor(alarm: dict[str, Any]) -> str:
     return str(alarm["AlarmDescription"]).rpartition("docs/operate.md#")[2]
 
 
@@ -299,28 +299,28 @@ def test_alarms_on_a_metric(options: dict[str, Any], expected: dict[str, tuple[A
 
     assert {
         id_: (
-            " ".join(metric_of(template, alarm)),
+            " ".join(format_metric(template, alarm)),
             alarm.get("Statistic") or alarm["ExtendedStatistic"],
             alarm["Period"],
             alarm["Threshold"],
-            anchor_of(alarm),
+            get_anchor(alarm),
         )
-        for id_, alarm in alarms(template).items()
+        for id_, alarm in find_alarms(template).items()
         if "Metrics" not in alarm
     } == expected
 
 
 def test_alarms_on_a_calculation(template: Template) -> None:
     calculated = {}
-    for id_, alarm in alarms(template).items():
+    for id_, alarm in find_alarms(template).items():
         if "Metrics" in alarm:
             (expression,) = [each for each in alarm["Metrics"] if each["ReturnData"]]
             inputs = {each["Id"]: each["MetricStat"] for each in alarm["Metrics"] if "MetricStat" in each}
             metrics = {
-                name: " ".join((*metric_of(template, each["Metric"]), each["Stat"], str(each["Period"])))
+                name: " ".join((*format_metric(template, each["Metric"]), each["Stat"], str(each["Period"])))
                 for name, each in inputs.items()
             }
-            calculated[id_] = (expression["Expression"], metrics, alarm["Threshold"], anchor_of(alarm))
+            calculated[id_] = (expression["Expression"], metrics, alarm["Threshold"], get_anchor(alarm))
 
     assert calculated == CALCULATED
 
@@ -328,7 +328,9 @@ def test_alarms_on_a_calculation(template: Template) -> None:
 def test_alarm_needs_two_bad_periods_of_three_and_none_without_data(full_template: Template) -> None:
     keys = ("ComparisonOperator", "EvaluationPeriods", "DatapointsToAlarm", "TreatMissingData")
 
-    assert {id_: tuple(alarm[key] for key in keys) for id_, alarm in alarms(full_template).items()} == dict.fromkeys(
+    assert {
+        id_: tuple(alarm[key] for key in keys) for id_, alarm in find_alarms(full_template).items()
+    } == dict.fromkeys(
         [*ALARMS, *ALARMS_OF_SLOTS, *CALCULATED], ("GreaterThanOrEqualToThreshold", 3, 2, "notBreaching")
     )
 
@@ -336,25 +338,25 @@ def test_alarm_needs_two_bad_periods_of_three_and_none_without_data(full_templat
 def test_alarm_watches_what_is_on_the_dashboard(full_template: Template) -> None:
     """The dashboard shows only metrics that AWS documents or the functions write."""
     watched = {
-        metric_of(full_template, each)
-        for alarm in alarms(full_template).values()
+        format_metric(full_template, each)
+        for alarm in find_alarms(full_template).values()
         for each in (
             [one["MetricStat"]["Metric"] for one in alarm.get("Metrics", []) if "MetricStat" in one] or [alarm]
         )
     }
 
-    assert watched - dashboard_metrics(full_template).keys() == {REFUSED_BY_CONNECT}
+    assert watched - find_dashboard_metrics(full_template).keys() == {REFUSED_BY_CONNECT}
 
 
 def test_alarm_says_what_it_means_what_to_do_first_and_where_to_read_on(full_template: Template) -> None:
-    for id_, alarm in alarms(full_template).items():
+    for id_, alarm in find_alarms(full_template).items():
         assert re.fullmatch(
             r"[A-Z][^.]+\. First [a-z][^.]+\. See docs/operate\.md#[a-z-]+", alarm["AlarmDescription"]
         ), id_
 
 
 def test_every_section_of_the_guide_has_an_alarm(template: Template) -> None:
-    assert {anchor_of(alarm) for alarm in alarms(template).values()} == {
+    assert {get_anchor(alarm) for alarm in find_alarms(template).values()} == {
         "authorizer-errors",
         "authorizer-latency",
         "refusals",
@@ -372,7 +374,7 @@ def test_every_section_of_the_guide_has_an_alarm(template: Template) -> None:
 def test_alarm_on_the_connection_rate_comes_before_throttle_and_quota(rate: int, threshold: int) -> None:
     throttle = cdk.aws_apigatewayv2.ThrottleSettings(rate_limit=rate, burst_limit=rate)
 
-    assert alarms(synthesize_template(throttle=throttle))["ConnectionRate"]["Threshold"] == threshold
+    assert find_alarms(synthesize_template(throttle=throttle))["ConnectionRate"]["Threshold"] == threshold
 
 
 # Mails
@@ -382,7 +384,7 @@ def test_alarms_have_no_action_without_an_address(template: Template) -> None:
     resources = template.to_json()["Resources"].values()
 
     assert [each for each in resources if each["Type"].startswith("AWS::SNS::")] == []
-    assert [id_ for id_, alarm in alarms(template).items() if alarm.keys() & {"AlarmActions", "OKActions"}] == []
+    assert [id_ for id_, alarm in find_alarms(template).items() if alarm.keys() & {"AlarmActions", "OKActions"}] == []
 
 
 def test_every_alarm_is_sent_to_the_address(full_template: Template) -> None:
@@ -393,7 +395,7 @@ def test_every_alarm_is_sent_to_the_address(full_template: Template) -> None:
         "Protocol": "email",
         "Endpoint": "operator@example.com",
     }
-    for alarm in alarms(full_template).values():
+    for alarm in find_alarms(full_template).values():
         assert alarm["AlarmActions"] == [{"Ref": topic}]
 
 

@@ -48,13 +48,13 @@ def synthesize_app(tmp_path_factory: pytest.TempPathFactory) -> Synthesize:
     return run
 
 
-def authorizers_options(template: Template) -> dict[str, str]:
+def read_authorizer_options(template: Template) -> dict[str, str]:
     """Return the authorizer's variables, except those that say whose tokens to accept."""
     variables = read_environment(template, "authorizer")
     return {name: value for name, value in variables.items() if name not in {"USER_POOL_ID", "APP_CLIENT_ID"}}
 
 
-def page_config(template: Template) -> dict[str, Any]:
+def read_page_config(template: Template) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(read_outputs(template)["PageConfig"])
     return config
 
@@ -93,7 +93,7 @@ def test_gateway_and_authorizer_look_for_the_credential_in_the_same_place(
 
     assert authorizer["AuthorizerType"] == "REQUEST"
     assert authorizer["IdentitySource"] == [identity_source]
-    assert authorizers_options(template) == {"CREDENTIAL_MODE": credential}
+    assert read_authorizer_options(template) == {"CREDENTIAL_MODE": credential}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_gateway_and_authorizer_look_for_the_credential_in_the_same_place(
 def test_allowed_origins_reach_the_authorizer_and_a_missing_origin_is_not_allowed(
     synthesize_app: Synthesize, value: object
 ) -> None:
-    variables = authorizers_options(synthesize_app(allowedOrigins=value))
+    variables = read_authorizer_options(synthesize_app(allowedOrigins=value))
 
     assert variables == {
         "CREDENTIAL_MODE": "querystring",
@@ -117,11 +117,11 @@ def test_allowed_origins_reach_the_authorizer_and_a_missing_origin_is_not_allowe
 def test_missing_origin_is_allowed_if_the_context_says_so(synthesize_app: Synthesize, yes: object) -> None:
     template = synthesize_app(allowedOrigins=ORIGINS, allowMissingOrigin=yes)
 
-    assert authorizers_options(template)["ALLOW_MISSING_ORIGIN"] == "true"
+    assert read_authorizer_options(template)["ALLOW_MISSING_ORIGIN"] == "true"
 
 
 def test_required_group_reaches_the_authorizer(synthesize_app: Synthesize) -> None:
-    assert authorizers_options(synthesize_app(requiredGroup="staff"))["REQUIRED_GROUP"] == "staff"
+    assert read_authorizer_options(synthesize_app(requiredGroup="staff"))["REQUIRED_GROUP"] == "staff"
 
 
 @pytest.mark.parametrize("value", [3, "3"], ids=["in cdk.json", "on the command line"])
@@ -180,9 +180,9 @@ def test_nobody_can_sign_up_unless_the_context_allows_it(
 def test_page_config_has_the_settings_of_the_page(
     synthesize_app: Synthesize, context: dict[str, Any], changed: dict[str, Any]
 ) -> None:
-    by_default = page_config(synthesize_app())
+    by_default = read_page_config(synthesize_app())
 
-    assert page_config(synthesize_app(**context)) == by_default | changed
+    assert read_page_config(synthesize_app(**context)) == by_default | changed
 
 
 @pytest.mark.parametrize(

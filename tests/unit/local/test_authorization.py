@@ -14,7 +14,7 @@ from tests.fixtures.apis import METHOD_ARN, allow
 ARN = METHOD_ARN.removesuffix("/prod/$connect")
 
 
-def status(decision: object) -> int:
+def get_status(decision: object) -> int:
     """Return the status that the client sees."""
     return decision.status if isinstance(decision, Refusal) else 101
 
@@ -30,8 +30,8 @@ def evaluate(answer: object) -> dict[str, Any] | Refusal:
     return gateway.evaluate_authorizer(InvocationResult(answer), METHOD_ARN)
 
 
-def policy_status(*statements: object) -> int:
-    return status(evaluate(allow() | {"policyDocument": {"Statement": list(statements)}}))
+def evaluate_policy(*statements: object) -> int:
+    return get_status(evaluate(allow() | {"policyDocument": {"Statement": list(statements)}}))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def policy_status(*statements: object) -> int:
     ],
 )
 def test_allow_that_covers_the_method_admits(resource: object) -> None:
-    assert policy_status(statement(resource)) == 101
+    assert evaluate_policy(statement(resource)) == 101
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,17 @@ def test_allow_that_covers_the_method_admits(resource: object) -> None:
 )
 def test_allow_that_covers_another_resource_is_an_implicit_deny(resource: object) -> None:
     """A REST-shaped ARN has one segment more than a WebSocket method's and does not cover it."""
-    assert policy_status(statement(resource)) == 403
+    assert evaluate_policy(statement(resource)) == 403
 
 
 @pytest.mark.parametrize("action", ["execute-api:Invoke", "execute-api:*", "*", ["dynamodb:*", "execute-api:Inv?ke"]])
 def test_allow_of_invoke_admits(action: object) -> None:
-    assert policy_status(statement(action=action)) == 101
+    assert evaluate_policy(statement(action=action)) == 101
 
 
 @pytest.mark.parametrize("action", ["execute-api:ManageConnections", "dynamodb:*", "execute-api", []])
 def test_allow_of_another_action_is_an_implicit_deny(action: object) -> None:
-    assert policy_status(statement(action=action)) == 403
+    assert evaluate_policy(statement(action=action)) == 403
 
 
 def not_action(action: object, effect: str = "Allow") -> Any:
@@ -102,7 +102,7 @@ def not_resource(resource: object, effect: str = "Allow") -> Any:
     ids=repr,
 )
 def test_not_action_and_not_resource_allow_all_others(covering: object, expected: int) -> None:
-    assert policy_status(covering) == expected
+    assert evaluate_policy(covering) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_not_action_and_not_resource_allow_all_others(covering: object, expected
     ids=repr,
 )
 def test_not_action_and_not_resource_deny_all_others(denying: object, expected: int) -> None:
-    assert policy_status(statement(), denying) == expected
+    assert evaluate_policy(statement(), denying) == expected
 
 
 @pytest.mark.parametrize(
@@ -129,21 +129,21 @@ def test_not_action_and_not_resource_deny_all_others(denying: object, expected: 
     ],
 )
 def test_deny_overrides_allow(statements: list[object]) -> None:
-    assert policy_status(*statements) == 403
+    assert evaluate_policy(*statements) == 403
 
 
 def test_deny_that_covers_another_resource_has_no_effect() -> None:
     others = [statement(f"{ARN}/dev/*", effect="Deny"), statement("*", effect="Deny", action="dynamodb:*")]
 
-    assert policy_status(statement(), *others) == 101
+    assert evaluate_policy(statement(), *others) == 101
 
 
 def test_policy_without_statements_is_an_implicit_deny() -> None:
-    assert policy_status() == 403
+    assert evaluate_policy() == 403
 
 
 def test_policy_may_have_one_statement_without_a_list() -> None:
-    assert status(evaluate(allow() | {"policyDocument": {"Statement": statement()}})) == 101
+    assert get_status(evaluate(allow() | {"policyDocument": {"Statement": statement()}})) == 101
 
 
 @pytest.mark.parametrize(
@@ -173,15 +173,17 @@ def test_message_distinguishes_explicit_and_implicit_deny(statements: list[objec
 def test_only_the_error_message_unauthorized_means_401(message: str, expected: int) -> None:
     decision = gateway.evaluate_authorizer(InvocationResult(error="Exception", message=message), METHOD_ARN)
 
-    assert status(decision) == expected
+    assert get_status(decision) == expected
 
 
 @pytest.mark.parametrize("error", ["Sandbox.Timedout", "Runtime.ExitError", "KeyError", gateway.NO_PERMISSION])
 def test_failed_authorizer_means_500(error: str) -> None:
-    assert status(gateway.evaluate_authorizer(InvocationResult(error=error, message="no answer"), METHOD_ARN)) == 500
+    assert (
+        get_status(gateway.evaluate_authorizer(InvocationResult(error=error, message="no answer"), METHOD_ARN)) == 500
+    )
 
 
-def without(*path: str) -> dict[str, Any]:
+def remove_member(*path: str) -> dict[str, Any]:
     """Return a valid answer with one member removed."""
     answer = allow()
     members: Any = answer
@@ -200,9 +202,9 @@ def without(*path: str) -> dict[str, Any]:
         {},
         {"statusCode": 401},
         {"isAuthorized": True},
-        without("policyDocument"),
-        without("policyDocument", "Statement"),
-        *(without("policyDocument", "Statement", "0", member) for member in ("Action", "Effect", "Resource")),
+        remove_member("policyDocument"),
+        remove_member("policyDocument", "Statement"),
+        *(remove_member("policyDocument", "Statement", "0", member) for member in ("Action", "Effect", "Resource")),
         allow() | {"policyDocument": None},
         allow() | {"policyDocument": {"Statement": None}},
         allow() | {"policyDocument": {"Statement": [statement(resource=1)]}},
@@ -210,7 +212,7 @@ def without(*path: str) -> dict[str, Any]:
     ids=repr,
 )
 def test_answer_without_a_valid_policy_means_500(answer: object) -> None:
-    assert status(evaluate(answer)) == 500
+    assert get_status(evaluate(answer)) == 500
 
 
 CONDITION = {"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}
@@ -249,25 +251,25 @@ def test_answer_over_8_kb_means_500(where: str, kilobytes: int, expected: int) -
     document = {"Statement": [statement() | sid]}
     context = {"padding": padding} if where == "context" else {}
 
-    assert status(evaluate(allow(context) | {"policyDocument": document})) == expected
+    assert get_status(evaluate(allow(context) | {"policyDocument": document})) == expected
 
 
 def test_size_of_the_answer_is_that_in_utf_8() -> None:
     context = {"padding": "漢" * 2000}  # 6 KB in UTF-8, 12 KB if escaped
 
-    assert status(evaluate(allow(context))) == 101
+    assert get_status(evaluate(allow(context))) == 101
 
 
 @pytest.mark.parametrize("principal", ["missing", None, 1, ["ada"]])
 def test_answer_without_a_principal_means_500(principal: object) -> None:
-    answer = without("principalId") if principal == "missing" else allow() | {"principalId": principal}
+    answer = remove_member("principalId") if principal == "missing" else allow() | {"principalId": principal}
 
-    assert status(evaluate(answer)) == 500
+    assert get_status(evaluate(answer)) == 500
 
 
 @pytest.mark.parametrize("context", [{"user": {"id": 1}}, {"groups": ["admin"]}, {"empty": {}}, ["user"], "user", 1])
 def test_nested_context_means_500(context: object) -> None:
-    assert status(evaluate(allow() | {"context": context})) == 500
+    assert get_status(evaluate(allow() | {"context": context})) == 500
 
 
 @pytest.mark.parametrize(
@@ -315,6 +317,6 @@ def test_context_values_become_strings() -> None:
     assert decision == {**strings, "principalId": "ada"}
 
 
-@pytest.mark.parametrize("answer", [allow(), without("context"), allow() | {"context": None}])
+@pytest.mark.parametrize("answer", [allow(), remove_member("context"), allow() | {"context": None}])
 def test_context_is_optional(answer: object) -> None:
     assert evaluate(answer) == {"principalId": "ada"}

@@ -15,7 +15,7 @@ ROOMS = f"arn:aws:dynamodb:{ACCOUNT}:table/Rooms"
 POOL = f"arn:aws:cognito-idp:{ACCOUNT}:userpool/"
 
 
-def needed(service: str, operation: str, **parameters: Any) -> list[Grant]:
+def list_needed(service: str, operation: str, **parameters: Any) -> list[Grant]:
     return [*list_grants(service, f"Prefix_20120810.{operation}", json.dumps(parameters).encode())]
 
 
@@ -23,24 +23,24 @@ def needed(service: str, operation: str, **parameters: Any) -> list[Grant]:
     "operation", ["PutItem", "GetItem", "UpdateItem", "DeleteItem", "Query", "Scan", "CreateTable"]
 )
 def test_call_of_a_table_needs_its_own_action_on_the_table(operation: str) -> None:
-    assert needed("dynamodb", operation, TableName="Rows") == [(f"dynamodb:{operation}", ROWS)]
+    assert list_needed("dynamodb", operation, TableName="Rows") == [(f"dynamodb:{operation}", ROWS)]
 
 
 @pytest.mark.parametrize("operation", ["Query", "Scan"])
 @pytest.mark.parametrize("table", ["Rows", ROWS])
 def test_call_of_an_index_needs_the_action_on_the_index(operation: str, table: str) -> None:
-    found = needed("dynamodb", operation, TableName=table, IndexName="byUser")
+    found = list_needed("dynamodb", operation, TableName=table, IndexName="byUser")
 
     assert found == [(f"dynamodb:{operation}", f"{ROWS}/index/byUser")]
 
 
 def test_table_may_be_named_by_its_arn() -> None:
-    assert needed("dynamodb", "PutItem", TableName=ROWS) == needed("dynamodb", "PutItem", TableName="Rows")
+    assert list_needed("dynamodb", "PutItem", TableName=ROWS) == list_needed("dynamodb", "PutItem", TableName="Rows")
 
 
 @pytest.mark.parametrize("operation", ["BatchGetItem", "BatchWriteItem"])
 def test_batch_needs_its_action_on_each_of_its_tables(operation: str) -> None:
-    found = needed("dynamodb", operation, RequestItems={"Rows": [], ROOMS: []})
+    found = list_needed("dynamodb", operation, RequestItems={"Rows": [], ROOMS: []})
 
     assert found == [(f"dynamodb:{operation}", ROWS), (f"dynamodb:{operation}", ROOMS)]
 
@@ -49,7 +49,9 @@ def test_transaction_needs_the_action_of_each_of_its_items() -> None:
     """https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis-iam.html."""
     items = [{name: {"TableName": "Rows"}} for name in ("Put", "Update", "Delete")]
 
-    found = needed("dynamodb", "TransactWriteItems", TransactItems=[*items, {"ConditionCheck": {"TableName": ROOMS}}])
+    found = list_needed(
+        "dynamodb", "TransactWriteItems", TransactItems=[*items, {"ConditionCheck": {"TableName": ROOMS}}]
+    )
 
     operations = ["PutItem", "UpdateItem", "DeleteItem"]
     assert found == [*((f"dynamodb:{each}", ROWS) for each in operations), ("dynamodb:ConditionCheckItem", ROOMS)]
@@ -58,14 +60,14 @@ def test_transaction_needs_the_action_of_each_of_its_items() -> None:
 def test_transaction_of_reads_needs_get_item() -> None:
     items = [{"Get": {"TableName": name}} for name in ("Rows", "Rooms")]
 
-    found = needed("dynamodb", "TransactGetItems", TransactItems=items)
+    found = list_needed("dynamodb", "TransactGetItems", TransactItems=items)
 
     assert found == [("dynamodb:GetItem", ROWS), ("dynamodb:GetItem", ROOMS)]
 
 
 @pytest.mark.parametrize("operation", ["ListTables", "DescribeLimits", "DescribeEndpoints"])
 def test_call_of_the_account_needs_its_action_on_everything(operation: str) -> None:
-    assert needed("dynamodb", operation) == [(f"dynamodb:{operation}", "*")]
+    assert list_needed("dynamodb", operation) == [(f"dynamodb:{operation}", "*")]
 
 
 def test_call_without_a_body_is_one_without_parameters() -> None:
@@ -83,7 +85,7 @@ def test_call_without_a_body_is_one_without_parameters() -> None:
 def test_call_of_cognito_needs_its_action_on_the_user_pool(
     operation: str, parameters: dict[str, Any], resource: str
 ) -> None:
-    assert needed("cognito-idp", operation, **parameters) == [(f"cognito-idp:{operation}", resource)]
+    assert list_needed("cognito-idp", operation, **parameters) == [(f"cognito-idp:{operation}", resource)]
 
 
 @pytest.mark.parametrize(

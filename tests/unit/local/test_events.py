@@ -96,7 +96,7 @@ def test_message_event_is_the_documented_one(at: Any, message_event: EventFactor
 
     event = events.build_message_event(*parse_example(example), "$default", "hello")
 
-    assert event == message_event(**ids(event, "messageId"))
+    assert event == message_event(**get_ids(event, "messageId"))
 
 
 def test_disconnect_event_is_the_documented_one(at: Any, disconnect_event: EventFactory) -> None:
@@ -107,10 +107,10 @@ def test_disconnect_event_is_the_documented_one(at: Any, disconnect_event: Event
         *parse_example(example), code=1005, reason="Client-side close frame status not set"
     )
 
-    assert event == disconnect_event(**ids(event))
+    assert event == disconnect_event(**get_ids(event))
 
 
-def ids(event: Event, *more: str) -> dict[str, str]:
+def get_ids(event: Event, *more: str) -> dict[str, str]:
     """Return the ids that differ between events."""
     return {name: event["requestContext"][name] for name in ("requestId", "extendedRequestId", *more)}
 
@@ -180,17 +180,17 @@ def test_event_names_its_route_and_type() -> None:
     ]
 
 
-def nulls(value: Any, path: str = "") -> list[str]:
+def find_nulls(value: Any, path: str = "") -> list[str]:
     """Return the paths of nulls in a document."""
     if isinstance(value, dict):
-        return [found for name, item in value.items() for found in nulls(item, f"{path}.{name}")]
+        return [found for name, item in value.items() for found in find_nulls(item, f"{path}.{name}")]
     return [path] if value is None else []
 
 
 def test_field_that_does_not_apply_is_absent_and_not_null() -> None:
     everything = build_all(connection(user_agent=None, authorizer=None), handshake())
 
-    assert nulls(dict(enumerate(everything))) == []
+    assert find_nulls(dict(enumerate(everything))) == []
     assert all("authorizer" not in event["requestContext"] for event in everything)
     assert all(event["requestContext"]["identity"] == {"sourceIp": "203.0.113.7"} for event in everything)
 
@@ -238,7 +238,7 @@ def test_without_stage_variables_only_the_authorizer_has_the_map() -> None:
 # Query string
 
 
-def queries(query: str) -> list[tuple[Any, Any]]:
+def build_queries(query: str) -> list[tuple[Any, Any]]:
     """Return both query maps of the authorizer event and of the connect event; None for an absent map."""
     request = handshake(query)
     both = (
@@ -260,17 +260,17 @@ def queries(query: str) -> list[tuple[Any, Any]]:
     ],
 )
 def test_query_is_decoded_into_last_and_all_values(query: str, single: object, multi: object) -> None:
-    assert queries(query) == [(single, multi)] * 2
+    assert build_queries(query) == [(single, multi)] * 2
 
 
 def test_without_a_query_only_the_authorizer_has_the_maps() -> None:
-    assert queries("") == [({}, {}), (None, None)]
+    assert build_queries("") == [({}, {}), (None, None)]
 
 
 # Headers
 
 
-def headers(*sent: tuple[str, str]) -> dict[str, list[str]]:
+def build_headers(*sent: tuple[str, str]) -> dict[str, list[str]]:
     """Return the headers of the connect event."""
     event = events.build_connect_event(API, connection(), handshake(headers=sent), latency=None)
     assert event["headers"] == {name: values[-1] for name, values in event["multiValueHeaders"].items()}
@@ -292,12 +292,12 @@ def headers(*sent: tuple[str, str]) -> dict[str, list[str]]:
     ],
 )
 def test_well_known_headers_are_spelt_canonically_and_others_as_sent(sent: str, seen: str) -> None:
-    assert seen in headers((sent, "value"))
-    assert seen == sent or sent not in headers((sent, "value"))
+    assert seen in build_headers((sent, "value"))
+    assert seen == sent or sent not in build_headers((sent, "value"))
 
 
 def test_repeated_header_has_all_its_values() -> None:
-    assert headers(("test", "1"), ("test", "2"))["test"] == ["1", "2"]
+    assert build_headers(("test", "1"), ("test", "2"))["test"] == ["1", "2"]
 
 
 def test_only_the_authorizer_event_has_hop_by_hop_headers() -> None:
@@ -316,12 +316,12 @@ def test_only_the_authorizer_event_has_hop_by_hop_headers() -> None:
 
 @pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions", "User-Agent"])
 def test_optional_header_is_present_only_if_it_was_sent(name: str) -> None:
-    assert name not in headers()
-    assert headers((name.lower(), "value"))[name] == ["value"]
+    assert name not in build_headers()
+    assert build_headers((name.lower(), "value"))[name] == ["value"]
 
 
 def test_gateway_replaces_host_and_forwarding_headers() -> None:
-    seen = headers(("host", "127.0.0.1:4510"), ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "http"))
+    seen = build_headers(("host", "127.0.0.1:4510"), ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "http"))
 
     assert seen["Host"] == ["localapi00.execute-api.us-east-1.amazonaws.com"]
     assert seen["X-Forwarded-For"] == ["203.0.113.7"]
@@ -333,12 +333,12 @@ ROOT = "Root=1-65c66e5f-1a2b3c4d5e6f708192a3b4c5"
 
 @pytest.mark.parametrize("sent", [ROOT, f"{ROOT};Parent=53995c3f42cd8ad8;Sampled=1", f"Self=1-65c66e5f-0;{ROOT}"])
 def test_trace_header_keeps_the_clients_root_and_nothing_else(sent: str) -> None:
-    assert headers(("x-amzn-trace-id", sent))["X-Amzn-Trace-Id"] == [ROOT]
+    assert build_headers(("x-amzn-trace-id", sent))["X-Amzn-Trace-Id"] == [ROOT]
 
 
 @pytest.mark.parametrize("sent", [(), ("",), ("Sampled=1",), ("Root=1-65c66e5f",), (f"{ROOT}0",), (ROOT.upper(),)])
 def test_trace_header_has_a_new_root_if_the_client_sent_none(sent: tuple[str, ...]) -> None:
-    (trace,) = headers(*[("x-amzn-trace-id", value) for value in sent])["X-Amzn-Trace-Id"]
+    (trace,) = build_headers(*[("x-amzn-trace-id", value) for value in sent])["X-Amzn-Trace-Id"]
 
     assert TRACE_HEADER.fullmatch(trace)
     assert trace != ROOT
@@ -353,11 +353,11 @@ def test_authorizer_and_connect_route_share_a_trace() -> None:
 
 
 def test_every_handshake_has_a_trace_of_its_own() -> None:
-    assert headers()["X-Amzn-Trace-Id"] != headers()["X-Amzn-Trace-Id"]
+    assert build_headers()["X-Amzn-Trace-Id"] != build_headers()["X-Amzn-Trace-Id"]
 
 
 def test_gateway_adds_no_other_header() -> None:
     added = {"Host", "X-Amzn-Trace-Id", "X-Forwarded-For", "X-Forwarded-Port", "X-Forwarded-Proto"}
 
-    assert headers().keys() == added
+    assert build_headers().keys() == added
     assert not any("X-Amzn-Trace-Id" in event.get("headers", {}) for event in build_all(connection(), handshake())[2:])

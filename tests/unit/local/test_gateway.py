@@ -24,7 +24,7 @@ ONE_WAY = Route("send", WEBSOCKET_ARN)
 TWO_WAY = Route("ask", WEBSOCKET_ARN, two_way=True)
 
 
-def status(decision: object) -> int:
+def get_status(decision: object) -> int:
     """Return the status that the client sees."""
     return decision.status if isinstance(decision, Refusal) else 101
 
@@ -193,7 +193,7 @@ def expect_reason(reason: str, *answers: object) -> list[tuple[object, str]]:
     return [(answer, reason) for answer in answers]
 
 
-def having(**members: list[Any]) -> list[dict[str, Any]]:
+def build_responses(**members: list[Any]) -> list[dict[str, Any]]:
     """Return proxy responses with one of these values for the member."""
     ((name, values),) = members.items()
     return [{"statusCode": 200, name: value} for value in values]
@@ -202,21 +202,24 @@ def having(**members: list[Any]) -> list[dict[str, Any]]:
 MALFORMED = [
     *expect_reason("it must be an object", None, "OK", 200, []),
     *expect_reason(STATUS_CODE, {}, {"body": "OK"}),
-    *expect_reason(STATUS_CODE, *having(statusCode=[None, "OK", True, 100, 600, 2000, -200, 200.5, [200], {}, DEEP])),
-    *expect_reason(STATUS_CODE, *having(statusCode=["٢٠٠", "\ud83d"])),
+    *expect_reason(
+        STATUS_CODE, *build_responses(statusCode=[None, "OK", True, 100, 600, 2000, -200, 200.5, [200], {}, DEEP])
+    ),
+    *expect_reason(STATUS_CODE, *build_responses(statusCode=["٢٠٠", "\ud83d"])),
     *expect_reason(
         '"ConnectionId" is not a member of a proxy response', {"statusCode": 200, "Data": "x", "ConnectionId": "y"}
     ),
     *expect_reason('"\\ud83d\\n" is not a member of a proxy response', {"statusCode": 200, "\ud83d\n": 1}),
-    *expect_reason("body must be a string", *having(body=[{"a": 1}, 1, 0, [], False])),
+    *expect_reason("body must be a string", *build_responses(body=[{"a": 1}, 1, 0, [], False])),
     *expect_reason(
-        "headers must be an object", *having(headers=[["Sec-WebSocket-Protocol"], "Sec-WebSocket-Protocol: chat", []])
+        "headers must be an object",
+        *build_responses(headers=[["Sec-WebSocket-Protocol"], "Sec-WebSocket-Protocol: chat", []]),
     ),
-    *expect_reason(HEADER_VALUE, *having(headers=[{"a": ["b"]}, {"a": {}}, {"a": DEEP}])),
-    *expect_reason(HEADER_VALUE, *having(multiValueHeaders=[{"a": [["b"]]}, {"a": [{}]}])),
-    *expect_reason(MULTI_VALUE_HEADERS, *having(multiValueHeaders=[["chat"], "", {"a": "b"}])),
+    *expect_reason(HEADER_VALUE, *build_responses(headers=[{"a": ["b"]}, {"a": {}}, {"a": DEEP}])),
+    *expect_reason(HEADER_VALUE, *build_responses(multiValueHeaders=[{"a": [["b"]]}, {"a": [{}]}])),
+    *expect_reason(MULTI_VALUE_HEADERS, *build_responses(multiValueHeaders=[["chat"], "", {"a": "b"}])),
     *expect_reason(
-        BASE64, *({**each, "isBase64Encoded": True} for each in having(body=["a!", "é", "\ud83d", NOT_TEXT]))
+        BASE64, *({**each, "isBase64Encoded": True} for each in build_responses(body=["a!", "é", "\ud83d", NOT_TEXT]))
     ),
 ]
 malformed = pytest.mark.parametrize(("answer", "reason"), MALFORMED)
@@ -226,7 +229,7 @@ malformed = pytest.mark.parametrize(("answer", "reason"), MALFORMED)
 def test_malformed_answer_to_connect_means_502_and_a_log_line(
     caplog: pytest.LogCaptureFixture, answer: object, reason: str
 ) -> None:
-    assert status(gateway.evaluate_connect(InvocationResult(answer))) == 502
+    assert get_status(gateway.evaluate_connect(InvocationResult(answer))) == 502
     assert caplog.messages == [f"the answer of $connect is not valid: {reason}"]
 
 
@@ -234,7 +237,7 @@ def test_malformed_answer_to_connect_means_502_and_a_log_line(
 def test_malformed_answer_to_a_message_is_an_error_and_a_log_line(
     caplog: pytest.LogCaptureFixture, answer: object, reason: str
 ) -> None:
-    assert error_of(InvocationResult(answer), ONE_WAY) == "Internal server error"
+    assert get_error(InvocationResult(answer), ONE_WAY) == "Internal server error"
     assert caplog.messages == [f"the answer of route send is not valid: {reason}"]
 
 
@@ -282,7 +285,7 @@ UNSENDABLE = pytest.mark.parametrize(
 def test_reply_that_cannot_be_sent_is_an_error_and_a_log_line(
     caplog: pytest.LogCaptureFixture, answer: dict[str, object], reason: str
 ) -> None:
-    assert error_of(InvocationResult({"statusCode": 200, **answer}), TWO_WAY) == "Internal server error"
+    assert get_error(InvocationResult({"statusCode": 200, **answer}), TWO_WAY) == "Internal server error"
     assert [message.startswith(f"the answer of route ask is not valid: {reason}") for message in caplog.messages] == [
         True
     ]
@@ -338,7 +341,7 @@ def test_illegal_subprotocol_means_502_and_a_log_line(caplog: pytest.LogCaptureF
     ],
 )
 def test_status_of_connect_decides(answer: object, expected: int) -> None:
-    assert status(gateway.evaluate_connect(InvocationResult(answer))) == expected
+    assert get_status(gateway.evaluate_connect(InvocationResult(answer))) == expected
 
 
 @pytest.mark.parametrize(
@@ -352,7 +355,7 @@ def test_status_of_connect_decides(answer: object, expected: int) -> None:
     ids=["exception", "crash", "timeout", "no permission"],
 )
 def test_handshake_fails_if_connect_fails(invocation: InvocationResult, expected: int) -> None:
-    assert status(gateway.evaluate_connect(invocation)) == expected
+    assert get_status(gateway.evaluate_connect(invocation)) == expected
 
 
 def test_refusal_of_connect_has_its_body() -> None:
@@ -395,7 +398,7 @@ def test_connect_selects_the_subprotocol(answer: dict[str, object], subprotocol:
 # Replies to messages
 
 
-def error_of(invocation: InvocationResult, route: Route) -> str:
+def get_error(invocation: InvocationResult, route: Route) -> str:
     """Return the message of the error frame."""
     with pytest.raises(IntegrationError) as error:
         gateway.evaluate_reply(invocation, route)
@@ -435,7 +438,7 @@ def test_two_way_route_sends_its_body_and_a_one_way_route_nothing(answer: object
     ids=["exception", "crash", "no permission", "timeout"],
 )
 def test_client_is_told_that_its_message_failed_but_not_why(invocation: InvocationResult, message: str) -> None:
-    assert error_of(invocation, TWO_WAY) == message
+    assert get_error(invocation, TWO_WAY) == message
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ async def build(tmp_path: Path) -> AsyncIterator[Build]:
     """Build systems on the port of `up`, by default with our own template."""
     aws = LocalAws(log=tmp_path / "log")
 
-    def built(
+    def build_system(
         sources: Sequence[str] = (QUERYSTRING,),
         authorizer: dict[str, str] = OURS,
         websocket: dict[str, str] = OUR_TABLE,
@@ -53,16 +53,16 @@ async def build(tmp_path: Path) -> AsyncIterator[Build]:
         )
         return dataclasses.replace(system, **changes)
 
-    yield built
+    yield build_system
     await aws.stop()
 
 
-def instructions(system: System, no_token: str | None = None, **options: Any) -> str:
+def write(system: System, no_token: str | None = None, **options: Any) -> str:
     return write_instructions(system, Options(**options), user="ada@example.com", no_token=no_token)
 
 
-def lines_to_paste(system: System) -> list[str]:
-    block = instructions(system).partition("In another terminal, from here:\n")[2].partition("\n\n")[0]
+def find_commands(system: System) -> list[str]:
+    block = write(system).partition("In another terminal, from here:\n")[2].partition("\n\n")[0]
     return [line.strip() for line in block.splitlines()]
 
 
@@ -70,22 +70,22 @@ def lines_to_paste(system: System) -> list[str]:
 
 
 def test_page_comes_first(build: Build) -> None:
-    assert instructions(build(), page_port=3000).startswith(
+    assert write(build(), page_port=3000).startswith(
         "\nPage        http://localhost:3000        (sign up there; the code from the mail appears below)\n"
         "WebSocket   ws://127.0.0.1:4510/prod?idToken=…\n"
     )
 
 
 def test_inspector_follows_the_page(build: Build) -> None:
-    printed = instructions(build(inspector_url="http://localhost:3001"), page_port=3000)
+    printed = write(build(inspector_url="http://localhost:3001"), page_port=3000)
 
     line = "Inspector   http://localhost:3001        (what happens to each connection, live)\n"
     assert f"(sign up there; the code from the mail appears below)\n{line}WebSocket   ws://" in printed
-    assert "Inspector" not in instructions(build(), page_port=3000)
+    assert "Inspector" not in write(build(), page_port=3000)
 
 
 def test_sign_in_is_suggested_where_sign_up_is_disabled(build: Build) -> None:
-    printed = instructions(build(page_settings={"selfSignUp": False, "allowedOrigins": []}), page_port=3000)
+    printed = write(build(page_settings={"selfSignUp": False, "allowedOrigins": []}), page_port=3000)
 
     assert "http://localhost:3000        (sign in there; mails to users appear below)\n" in printed
     assert "sign up" not in printed
@@ -94,7 +94,7 @@ def test_sign_in_is_suggested_where_sign_up_is_disabled(build: Build) -> None:
 def test_page_with_an_origin_that_is_not_allowed_gets_advice(build: Build) -> None:
     settings = {"selfSignUp": True, "allowedOrigins": ["https://a.example.com", "http://localhost:3001"]}
 
-    printed = instructions(build(page_settings=settings), page_port=3000)
+    printed = write(build(page_settings=settings), page_port=3000)
 
     assert "Its connections are refused, because allowedOrigins does not have http://localhost:3000.\n" in printed
     origins = "https://a.example.com,http://localhost:3001,http://localhost:3000"
@@ -104,11 +104,11 @@ def test_page_with_an_origin_that_is_not_allowed_gets_advice(build: Build) -> No
 def test_page_with_an_allowed_origin_gets_no_advice(build: Build) -> None:
     settings = {"selfSignUp": True, "allowedOrigins": ["https://a.example.com", "http://localhost:3000"]}
 
-    assert "allowedOrigins" not in instructions(build(page_settings=settings), page_port=3000)
+    assert "allowedOrigins" not in write(build(page_settings=settings), page_port=3000)
 
 
 def test_stack_without_settings_for_a_page_says_why_no_page_is_served(build: Build) -> None:
-    printed = instructions(build(page_url=None, page_settings=None), page_port=3000)
+    printed = write(build(page_url=None, page_settings=None), page_port=3000)
 
     assert printed.startswith("\nNo page: the template has no output PageConfig.\n")
 
@@ -117,7 +117,7 @@ def test_stack_without_settings_for_a_page_says_why_no_page_is_served(build: Bui
 def test_missing_page_is_not_mentioned_if_it_was_not_expected(
     build: Build, types: tuple[str, ...], page_port: int | None
 ) -> None:
-    printed = instructions(build(types=types, page_url=None, page_settings=None), page_port=page_port)
+    printed = write(build(types=types, page_url=None, page_settings=None), page_port=page_port)
 
     assert printed.startswith("\nWebSocket   ws://")
 
@@ -126,7 +126,7 @@ def test_missing_page_is_not_mentioned_if_it_was_not_expected(
 
 
 def test_lines_to_paste_are_short_where_the_port_is_the_usual_one(build: Build) -> None:
-    assert lines_to_paste(build()) == [
+    assert find_commands(build()) == [
         'npx wscat -c "ws://127.0.0.1:4510/prod?idToken=$(make -s token)"',
         "curl -i -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \\",
         "-H 'Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==' http://127.0.0.1:4510/prod",
@@ -138,9 +138,9 @@ def test_lines_to_paste_name_another_port(build: Build) -> None:
     system = build(port=1234)
 
     flags = "LOCAL_FLAGS=--port=1234"
-    assert f"Token       make -s token {flags} " in instructions(system)
-    assert f"Users       make user EMAIL=bob@example.com {flags}\n" in instructions(system)
-    wscat, *_, post = lines_to_paste(system)
+    assert f"Token       make -s token {flags} " in write(system)
+    assert f"Users       make user EMAIL=bob@example.com {flags}\n" in write(system)
+    wscat, *_, post = find_commands(system)
     assert wscat == f'npx wscat -c "ws://127.0.0.1:1234/prod?idToken=$(make -s token {flags})"'
     assert post == f"make -s post MESSAGE='hello from outside' {flags}"
 
@@ -148,22 +148,22 @@ def test_lines_to_paste_name_another_port(build: Build) -> None:
 def test_lines_to_paste_put_the_token_where_the_stack_takes_it(build: Build) -> None:
     system = build(sources=[SUBPROTOCOL], authorizer={"CREDENTIAL_MODE": "subprotocol"})
 
-    assert "WebSocket   ws://127.0.0.1:4510/prod\n" in instructions(system)
-    assert lines_to_paste(system)[0] == 'npx wscat -c ws://127.0.0.1:4510/prod -s echo.v1 -s "idToken.$(make -s token)"'
-    assert "?idToken" not in instructions(system)
+    assert "WebSocket   ws://127.0.0.1:4510/prod\n" in write(system)
+    assert find_commands(system)[0] == 'npx wscat -c ws://127.0.0.1:4510/prod -s echo.v1 -s "idToken.$(make -s token)"'
+    assert "?idToken" not in write(system)
 
 
 def test_lines_to_paste_have_an_origin_that_may_connect(build: Build) -> None:
     origins = "https://a.example.com http://localhost:3000"
 
-    wscat, _, curl, _ = lines_to_paste(build(authorizer={**OURS, "ALLOWED_ORIGINS": origins}))
+    wscat, _, curl, _ = find_commands(build(authorizer={**OURS, "ALLOWED_ORIGINS": origins}))
 
     assert wscat.endswith('idToken=$(make -s token)" -o https://a.example.com')
     assert " -H 'Origin: https://a.example.com' http://" in curl
 
 
 def test_group_that_may_connect_is_named(build: Build) -> None:
-    printed = instructions(build(authorizer={**OURS, "REQUIRED_GROUP": "staff"}))
+    printed = write(build(authorizer={**OURS, "REQUIRED_GROUP": "staff"}))
 
     assert "(an ID token of ada@example.com in the group staff, by SRP)\n" in printed
     assert "Users       make user EMAIL=bob@example.com GROUP=staff\n" in printed
@@ -193,25 +193,25 @@ def test_value_for_another_authorizer_is_left_to_fill_in(
 ) -> None:
     system = build(sources, authorizer={}, websocket={})
 
-    assert f"WebSocket   ws://127.0.0.1:4510/prod{address}\n" in instructions(system)
-    assert lines_to_paste(system)[0] == f"npx wscat {wscat}"
-    assert "idToken" not in instructions(system)
+    assert f"WebSocket   ws://127.0.0.1:4510/prod{address}\n" in write(system)
+    assert find_commands(system)[0] == f"npx wscat {wscat}"
+    assert "idToken" not in write(system)
 
 
 def test_connection_id_is_left_to_fill_in_without_a_known_table(build: Build) -> None:
-    assert lines_to_paste(build(websocket={}))[-1] == "make -s post MESSAGE='hello from outside' CONNECTION=…"
+    assert find_commands(build(websocket={}))[-1] == "make -s post MESSAGE='hello from outside' CONNECTION=…"
 
 
 def test_query_string_named_as_ours_takes_an_id_token_too(build: Build) -> None:
     system = build([QUERYSTRING], authorizer={}, websocket={})
 
-    assert lines_to_paste(system)[0] == 'npx wscat -c "ws://127.0.0.1:4510/prod?idToken=$(make -s token)"'
+    assert find_commands(system)[0] == 'npx wscat -c "ws://127.0.0.1:4510/prod?idToken=$(make -s token)"'
 
 
 def test_template_without_a_user_pool_prints_no_user_commands(build: Build) -> None:
     system = build(types=[TABLE], authorizer={}, sources=["route.request.querystring.key"])
 
-    printed = instructions(system, no_token="the template has no user pool")
+    printed = write(system, no_token="the template has no user pool")
 
     assert "Token" not in printed
     assert "make user" not in printed
@@ -219,7 +219,7 @@ def test_template_without_a_user_pool_prints_no_user_commands(build: Build) -> N
 
 
 def test_reason_is_printed_if_the_user_cannot_sign_in(build: Build) -> None:
-    printed = instructions(build(), no_token="the template has no app client")
+    printed = write(build(), no_token="the template has no app client")
 
     assert "Token       none: the template has no app client\n" in printed
     assert "make -s token" not in printed
@@ -234,5 +234,5 @@ def test_reason_is_printed_if_the_user_cannot_sign_in(build: Build) -> None:
     ],
 )
 def test_limits_are_printed_if_they_differ_from_those_of_aws(build: Build, changes: dict[str, Any], said: str) -> None:
-    assert said in instructions(build(), **changes)
-    assert "Connections end" not in instructions(build())
+    assert said in write(build(), **changes)
+    assert "Connections end" not in write(build())

@@ -50,7 +50,7 @@ def open_connection(journal: Journal, connection_id: str, **facts: Any) -> None:
     journal.record("decision", connection_id, request_id, f"user-{connection_id}", status=101, reason=None)
 
 
-def kinds(journal: Journal, connection_id: str) -> list[str]:
+def list_kinds(journal: Journal, connection_id: str) -> list[str]:
     return [entry["kind"] for entry in journal.get_timeline(connection_id)]
 
 
@@ -68,8 +68,8 @@ def test_oldest_entries_go_first(journal: Journal) -> None:
     journal.record("end", ADA, code=1000, reason="", cause="client")
     open_connection(journal, BOB)
 
-    assert kinds(journal, ADA) == ["decision", "end"]
-    assert kinds(journal, BOB) == ["handshake", "decision"]
+    assert list_kinds(journal, ADA) == ["decision", "end"]
+    assert list_kinds(journal, BOB) == ["handshake", "decision"]
 
     for number in range(2):
         journal.record("message", BOB, f"m{number}", routeKey="$default", body="")
@@ -87,10 +87,10 @@ def test_handshake_is_evicted_only_after_the_connection_has_ended() -> None:
     for number in range(10):
         journal.record("message", BOB, f"m{number}", routeKey="$default", body="")
 
-    assert kinds(journal, ADA) == ["handshake", "decision"]
-    assert kinds(journal, BOB) == ["handshake", "decision", *["message"] * 4]
+    assert list_kinds(journal, ADA) == ["handshake", "decision"]
+    assert list_kinds(journal, BOB) == ["handshake", "decision", *["message"] * 4]
     journal.record("end", ADA, code=1000, reason="", cause="client")
-    assert kinds(journal, ADA) == ["handshake", "decision", "end"]
+    assert list_kinds(journal, ADA) == ["handshake", "decision", "end"]
     for number in range(4):
         journal.record("message", BOB, f"n{number}", routeKey="$default", body="")
     assert journal.get_timeline(ADA) == []
@@ -157,8 +157,8 @@ def test_entries_are_joined_by_the_ids_of_the_invocation(journal: Journal) -> No
     journal.record("trace", "1-trace", document=b'{"id": "1"}')
     journal.record("log", "unknown", function="websocket", record="nobody's")
 
-    assert kinds(journal, ADA)[2:] == ["invocation", "log", "call", "trace"]
-    assert kinds(journal, BOB) == ["handshake", "decision"]
+    assert list_kinds(journal, ADA)[2:] == ["invocation", "log", "call", "trace"]
+    assert list_kinds(journal, BOB) == ["handshake", "decision"]
     assert journal.find_invocation("lambda") == (ADA, "$default")
     assert journal.find_traces("1-trace") == [{"id": "1"}]
     assert journal.find_traces("1-other") == []
@@ -287,15 +287,15 @@ def test_maps_of_events_hide_identity_sources_and_no_other_names() -> None:
 # What the gateway records
 
 
-async def until(holds: Callable[[], object]) -> None:
+async def wait_until(holds: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not holds():
             await asyncio.sleep(0.01)
 
 
-async def the_connection(journal: Journal) -> dict[str, Any]:
+async def wait_for_connection(journal: Journal) -> dict[str, Any]:
     """Return the summary of the only connection, when it has ended."""
-    await until(lambda: journal.find()[0] and journal.find()[0][0]["endedAt"])
+    await wait_until(lambda: journal.find()[0] and journal.find()[0][0]["endedAt"])
     (summary,) = journal.find()[0]
     return summary
 
@@ -308,9 +308,9 @@ async def test_handshake_and_messages_are_recorded_in_order(serve: Serve, journa
     async with await gateway.connect("?idToken=abc") as peer:
         await peer.send("hello")
         await receive(peer)
-    summary = await the_connection(journal)
+    summary = await wait_for_connection(journal)
 
-    assert kinds(journal, summary["id"]) == ["handshake", "decision", "message", "frame", "end"]
+    assert list_kinds(journal, summary["id"]) == ["handshake", "decision", "message", "frame", "end"]
     handshake, decision, message, frame, end = (each["facts"] for each in journal.get_timeline(summary["id"]))
     assert (handshake["method"], handshake["path"]) == ("GET", "/prod?idToken=••• (3 characters)")
     assert (decision["status"], decision["allowed"], decision["effect"]) == (101, True, "Allow")
@@ -357,7 +357,7 @@ async def test_refused_handshake_is_recorded_with_its_reason(
 
     status = await get_refusal_status(gateway, query)
 
-    summary = await the_connection(journal)
+    summary = await wait_for_connection(journal)
     (decision,) = find(journal, summary["id"], "decision")
     assert (status, decision["effect"], decision["reason"]) == expected
     assert (decision["status"], decision["allowed"], summary["status"]) == (status, False, status)
@@ -390,7 +390,7 @@ async def test_message_that_fails_is_recorded_with_its_frame_and_reason(
     async with await gateway.connect() as peer:
         await peer.send("hello")
         await receive(peer)
-    summary = await the_connection(journal)
+    summary = await wait_for_connection(journal)
 
     (message,), (frame,) = (find(journal, summary["id"], kind) for kind in ("message", "frame"))
     assert (message["result"], message["reason"]) == ("error", expected[1])
@@ -403,7 +403,7 @@ async def test_invocation_without_a_permission_is_recorded(serve: Serve, journal
 
     assert await get_refusal_status(gateway) == 500
 
-    (invocation,) = find(journal, (await the_connection(journal))["id"], "invocation")
+    (invocation,) = find(journal, (await wait_for_connection(journal))["id"], "invocation")
     assert (
         invocation.items() >= {"purpose": "$connect", "function": "websocket", "error": "Lambda.AccessDenied"}.items()
     )
@@ -433,7 +433,7 @@ async def test_calls_of_connections_are_recorded_with_their_caller(
     await asyncio.to_thread(gateway.management.get_connection, ConnectionId=connection_id)
     await asyncio.to_thread(gateway.management.delete_connection, ConnectionId=connection_id)
     await wait_until_closed(peer)
-    await the_connection(journal)
+    await wait_for_connection(journal)
 
     calls = find(journal, connection_id, "management")
     assert [(call["method"], call["status"], call["body"]) for call in calls] == [
@@ -452,7 +452,7 @@ async def close_from_client(_: Gateway, peer: ClientConnection, __: str) -> None
     await peer.close(4000, "bye")
 
 
-async def cut(_: Gateway, peer: ClientConnection, __: str) -> None:
+async def cut_connection(_: Gateway, peer: ClientConnection, __: str) -> None:
     peer.transport.abort()
 
 
@@ -480,7 +480,7 @@ async def wait(*_: object) -> None:
     ("end", "limits", "expected"),
     [
         (close_from_client, Limits(), ("client", 4000)),
-        (cut, Limits(), ("connection lost", 1006)),
+        (cut_connection, Limits(), ("connection lost", 1006)),
         (send_binary, Limits(), ("protocol error", 1003)),
         (send_reserved_opcode, Limits(), ("protocol error", 1002)),
         (delete, Limits(), ("@connections DELETE", 1000)),
@@ -501,7 +501,7 @@ async def test_end_is_recorded_with_its_cause(
 
     await end(gateway, peer, connection_id)
 
-    summary = await the_connection(journal)
+    summary = await wait_for_connection(journal)
     (facts,) = find(journal, connection_id, "end")
     assert ((facts["cause"], facts["code"]), summary["cause"]) == (expected, expected[0])
 
@@ -522,7 +522,7 @@ async def test_client_that_leaves_during_the_handshake_is_lost(serve: Serve, jou
     await asyncio.sleep(0)
     go_on.set()
 
-    assert (await the_connection(journal))["cause"] == "connection lost"
+    assert (await wait_for_connection(journal))["cause"] == "connection lost"
 
 
 async def test_throttled_handshake_and_unknown_path_are_recorded_with_a_reason(serve: Serve, journal: Journal) -> None:

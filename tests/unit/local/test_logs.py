@@ -43,7 +43,7 @@ def attach(journal: Journal) -> Iterator[Attach]:
     """Attach a handler that prints records of the function and of the gateway in a style."""
     attached: list[tuple[logging.Logger, logging.Handler]] = []
 
-    def attaching(style: Style = "short", output: io.StringIO | None = None) -> io.StringIO:
+    def attach_handler(style: Style = "short", output: io.StringIO | None = None) -> io.StringIO:
         output = output or io.StringIO()
         handler = TerminalHandler(Progress(output), journal, style)
         handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))  # as basicConfig does
@@ -54,7 +54,7 @@ def attach(journal: Journal) -> Iterator[Attach]:
             attached.append((logger, handler))
         return output
 
-    yield attaching
+    yield attach_handler
     for logger, handler in attached:
         logger.removeHandler(handler)
         logger.propagate = True
@@ -66,13 +66,13 @@ def terminal(attach: Attach) -> io.StringIO:
     return attach()
 
 
-def lines(output: io.StringIO) -> list[str]:
+def read_lines(output: io.StringIO) -> list[str]:
     """Return what is printed without the times, which are checked."""
     printed = output.getvalue().splitlines()
     return [CLOCK.sub("", line, count=1) if CLOCK.match(line) else line for line in printed]
 
 
-def columns(line: str) -> list[str]:
+def split_columns(line: str) -> list[str]:
     """Return connection, who, route, result, duration and text of a line without its time."""
     ends = [0, 10, 23, 36, 45, 55, len(line) + 55]
     return [line[start:end].strip() for start, end in pairwise(ends)]
@@ -113,8 +113,8 @@ def test_json_record_of_a_function_is_one_line_with_its_connection_and_route(
 ) -> None:
     logging.getLogger(FUNCTION).info(json.dumps(written))
 
-    (line,) = lines(terminal)
-    assert columns(line) == [SHORT, "websocket", "$connect", level, "", text]
+    (line,) = read_lines(terminal)
+    assert split_columns(line) == [SHORT, "websocket", "$connect", level, "", text]
 
 
 @pytest.mark.parametrize(
@@ -135,16 +135,16 @@ def test_record_is_printed_whether_its_connection_is_known_or_not(
     text = written if isinstance(written, str) else json.dumps(written)
     logging.getLogger(FUNCTION).info("%s", text, extra=extra)
 
-    (line,) = lines(terminal)
-    assert columns(line) == expected
+    (line,) = read_lines(terminal)
+    assert split_columns(line) == expected
 
 
 def test_long_names_do_not_move_the_other_columns(terminal: io.StringIO) -> None:
     logger = logging.getLogger(f"{FUNCTION}.{'w' * 50}")
     logger.info("%s", json.dumps(record(connectionId="c" * 50, routeKey="r" * 50, level="L" * 50)))
 
-    (line,) = lines(terminal)
-    assert columns(line) == ["c" * 8, "websocket.…", "r" * 10 + "…", "L" * 6 + "…", "", "connected"]
+    (line,) = read_lines(terminal)
+    assert split_columns(line) == ["c" * 8, "websocket.…", "r" * 10 + "…", "L" * 6 + "…", "", "connected"]
 
 
 TRACE = [
@@ -157,8 +157,8 @@ TRACE = [
 def test_traceback_has_the_applications_frames_only(terminal: io.StringIO) -> None:
     logging.getLogger(FUNCTION).info(json.dumps(record(errorType="KeyError", errorMessage="'x'", stackTrace=TRACE)))
 
-    first, *further = lines(terminal)
-    assert columns(first)[-1] == "connected: KeyError: 'x'"
+    first, *further = read_lines(terminal)
+    assert split_columns(first)[-1] == "connected: KeyError: 'x'"
     assert further == [
         f'{" " * 14}  File "images/websocket/websocket.py", line 3, in handler', f"{' ' * 14}    x", f"{' ' * 14}    ^"
     ]  # fmt: skip
@@ -168,8 +168,8 @@ def test_traceback_in_text_has_the_applications_frames_only(terminal: io.StringI
     trace = "".join(TRACE).replace("\n", "\r")
     logging.getLogger(FUNCTION).info("%s", f"[ERROR] KeyError: 'x'\rTraceback (most recent call last):\r{trace}")
 
-    first, *further = lines(terminal)
-    assert columns(first)[-1] == "[ERROR] KeyError: 'x'"
+    first, *further = read_lines(terminal)
+    assert split_columns(first)[-1] == "[ERROR] KeyError: 'x'"
     assert [line.strip() for line in further] == [
         "Traceback (most recent call last):", 'File "images/websocket/websocket.py", line 3, in handler', "x", "^"
     ]  # fmt: skip
@@ -180,13 +180,13 @@ def test_traceback_is_complete_if_that_is_asked_for(attach: Attach) -> None:
 
     logging.getLogger(FUNCTION).info(json.dumps(record(stackTrace=TRACE)))
 
-    assert [line.strip() for line in lines(output)[1:]] == [line.strip() for line in "".join(TRACE).splitlines()]
+    assert [line.strip() for line in read_lines(output)[1:]] == [line.strip() for line in "".join(TRACE).splitlines()]
 
 
 def test_traceback_without_a_frame_of_the_application_is_complete(terminal: io.StringIO) -> None:
     logging.getLogger(FUNCTION).info(json.dumps(record(stackTrace=[TRACE[0], TRACE[2]])))
 
-    assert len(lines(terminal)) == 5
+    assert len(read_lines(terminal)) == 5
 
 
 @pytest.mark.parametrize(
@@ -198,15 +198,15 @@ def test_traceback_without_a_frame_of_the_application_is_complete(terminal: io.S
 def test_any_other_line_is_printed_as_it_is(terminal: io.StringIO, line: str) -> None:
     logging.getLogger(FUNCTION).info("%s", line)
 
-    (printed,) = lines(terminal)
-    assert columns(printed) == ["", "websocket", "", "", "", line]
+    (printed,) = read_lines(terminal)
+    assert split_columns(printed) == ["", "websocket", "", "", "", line]
 
 
 def test_json_of_other_loggers_is_printed_unchanged(terminal: io.StringIO) -> None:
     logging.getLogger(GATEWAY).info(json.dumps(record()))
 
-    (line,) = lines(terminal)
-    assert columns(line) == ["", "server", "", "", "", json.dumps(record())]
+    (line,) = read_lines(terminal)
+    assert split_columns(line) == ["", "server", "", "", "", json.dumps(record())]
 
 
 @pytest.mark.parametrize("hostile", ["\x1b[2J", "\x9b2J", "\u202e", "\r"])
@@ -270,8 +270,8 @@ def test_decision_is_one_line_in_the_same_columns(
     monkeypatch.setattr("local.journal.time.time", lambda: journal.find()[0][0]["openedAt"])
     happen(journal)
 
-    (line,) = lines(terminal)
-    assert columns(line) == expected
+    (line,) = read_lines(terminal)
+    assert split_columns(line) == expected
 
 
 def test_other_entries_of_the_journal_are_not_printed(terminal: io.StringIO, journal: Journal) -> None:
@@ -312,8 +312,8 @@ def test_records_and_decisions_are_json_objects_on_a_line_each(attach: Attach, j
 def test_own_record_about_an_invocation_has_its_connection(terminal: io.StringIO) -> None:
     logging.getLogger(GATEWAY).warning("timed out", extra={"request_id": REQUEST})
 
-    (line,) = lines(terminal)
-    assert columns(line) == [SHORT, "server", "$connect", "WARNING", "", "timed out"]
+    (line,) = read_lines(terminal)
+    assert split_columns(line) == [SHORT, "server", "$connect", "WARNING", "", "timed out"]
 
 
 def test_own_exception_is_printed_with_its_traceback(terminal: io.StringIO) -> None:
@@ -322,8 +322,8 @@ def test_own_exception_is_printed_with_its_traceback(terminal: io.StringIO) -> N
     except ValueError:
         logging.getLogger(GATEWAY).exception("cannot be served")
 
-    first, *further = lines(terminal)
-    assert columns(first) == ["", "server", "", "ERROR", "", "cannot be served"]
+    first, *further = read_lines(terminal)
+    assert split_columns(first) == ["", "server", "", "ERROR", "", "cannot be served"]
     assert further[-1].startswith(f"{' ' * 14}ValueError: ")
 
 

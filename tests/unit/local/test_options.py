@@ -15,16 +15,18 @@ from local.paths import ROOT
 from local.system import Options
 
 
-def chosen(*arguments: str) -> Options:
+def parse_options(*arguments: str) -> Options:
     return build_options(parse_arguments(arguments))
 
 
 def test_up_listens_on_fixed_default_ports() -> None:
-    assert chosen() == chosen("up") == Options(port=4510, aws_port=4511, page_port=3000, inspector_port=3001)
+    assert (
+        parse_options() == parse_options("up") == Options(port=4510, aws_port=4511, page_port=3000, inspector_port=3001)
+    )
 
 
 def test_demo_uses_free_ports_and_serves_no_pages() -> None:
-    assert chosen("demo") == Options(port=0, aws_port=0, page_port=None, inspector_port=None)
+    assert parse_options("demo") == Options(port=0, aws_port=0, page_port=None, inspector_port=None)
 
 
 @pytest.mark.parametrize(
@@ -58,11 +60,11 @@ def test_demo_uses_free_ports_and_serves_no_pages() -> None:
 )
 @pytest.mark.parametrize("command", ["up", "demo"])
 def test_option_changes_what_it_names_and_nothing_else(command: str, arguments: str, changes: dict[str, Any]) -> None:
-    assert chosen(command, *arguments.split()) == dataclasses.replace(chosen(command), **changes)
+    assert parse_options(command, *arguments.split()) == dataclasses.replace(parse_options(command), **changes)
 
 
 def test_inspector_is_served_by_up_only(capsys: pytest.CaptureFixture[str]) -> None:
-    assert chosen("up", "--inspector-port", "1234") == dataclasses.replace(chosen(), inspector_port=1234)
+    assert parse_options("up", "--inspector-port", "1234") == dataclasses.replace(parse_options(), inspector_port=1234)
     with pytest.raises(SystemExit):
         parse_arguments(["demo", "--inspector-port=1234"])
     assert capsys.readouterr().err.startswith("--inspector-port=1234 is unknown; ")
@@ -78,8 +80,8 @@ def test_images_may_be_a_relative_path(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sources").mkdir()
 
-    assert chosen("--images", "sources").images == tmp_path / "sources"
-    assert chosen().images == ROOT / "images"
+    assert parse_options("--images", "sources").images == tmp_path / "sources"
+    assert parse_options().images == ROOT / "images"
 
 
 NUMBER = "must be a number above 0, it is"

@@ -21,7 +21,7 @@ CONNECT = (WEBSOCKET_ARN, f"{API_ARN}/*$connect")
 ASK = (AUTHORIZER_ARN, f"{API_ARN}/authorizers/authorizer")
 
 
-async def permitted(serve: Serve, *permissions: tuple[str, str], iam: Iam | None = None) -> Gateway:
+async def start_gateway(serve: Serve, *permissions: tuple[str, str], iam: Iam | None = None) -> Gateway:
     """Start a gateway with these permissions."""
     guarded = api(*OUR_ROUTES, identity_sources=(), permissions=frozenset(permissions))
     return await serve(guarded, iam=iam)
@@ -31,7 +31,7 @@ async def permitted(serve: Serve, *permissions: tuple[str, str], iam: Iam | None
 
 
 async def test_authorizer_without_a_permission_means_500_and_advice(serve: Serve) -> None:
-    gateway = await permitted(serve, CONNECT)
+    gateway = await start_gateway(serve, CONNECT)
 
     assert await get_refusal_status(gateway) == 500
     assert gateway.functions.invoked == []
@@ -41,7 +41,7 @@ async def test_authorizer_without_a_permission_means_500_and_advice(serve: Serve
 
 
 async def test_connect_route_without_a_permission_means_500_and_advice(serve: Serve) -> None:
-    gateway = await permitted(serve, ASK)
+    gateway = await start_gateway(serve, ASK)
 
     assert await get_refusal_status(gateway) == 500
     assert gateway.functions.invoked == ["authorizer"]
@@ -50,7 +50,7 @@ async def test_connect_route_without_a_permission_means_500_and_advice(serve: Se
 
 
 async def test_message_without_a_permission_is_an_error_and_gives_advice(serve: Serve) -> None:
-    gateway = await permitted(serve, ASK, CONNECT)
+    gateway = await start_gateway(serve, ASK, CONNECT)
     peer = await gateway.connect()
 
     for _ in range(2):
@@ -64,7 +64,7 @@ async def test_message_without_a_permission_is_an_error_and_gives_advice(serve: 
 
 
 async def test_disconnect_route_without_a_permission_gives_advice(serve: Serve) -> None:
-    gateway = await permitted(serve, ASK, CONNECT)
+    gateway = await start_gateway(serve, ASK, CONNECT)
     peer = await gateway.connect()
 
     await peer.close()
@@ -76,7 +76,7 @@ async def test_disconnect_route_without_a_permission_gives_advice(serve: Serve) 
 
 
 async def test_permission_may_cover_every_route(serve: Serve) -> None:
-    gateway = await permitted(serve, ASK, (WEBSOCKET_ARN, f"{API_ARN}/*"))
+    gateway = await start_gateway(serve, ASK, (WEBSOCKET_ARN, f"{API_ARN}/*"))
     peer = await gateway.connect()
 
     await peer.send("hello")
@@ -86,7 +86,7 @@ async def test_permission_may_cover_every_route(serve: Serve) -> None:
 
 
 async def test_permissions_are_not_checked_if_iam_is_not_enforced(serve: Serve) -> None:
-    gateway = await permitted(serve, iam=Iam(enforced=False))
+    gateway = await start_gateway(serve, iam=Iam(enforced=False))
     peer = await gateway.connect()
 
     await peer.send("hello")

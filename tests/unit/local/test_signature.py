@@ -57,7 +57,7 @@ def verify(iam: Iam, request: AWSRequest, **changes: Any) -> None:
     parsed.verify(iam, **arrived)
 
 
-def refused(iam: Iam, request: AWSRequest, **changes: Any) -> tuple[str, str]:
+def get_refusal(iam: Iam, request: AWSRequest, **changes: Any) -> tuple[str, str]:
     """Return the type and message of the error."""
     with pytest.raises(SignatureError) as error:
         verify(iam, request, **changes)
@@ -99,7 +99,7 @@ def test_request_that_differs_from_the_signed_one_is_refused(iam: Iam, change: d
     signed = request()
     SigV4Auth(Credentials("test", "test"), "execute-api", "us-east-1").add_auth(signed)
 
-    assert refused(iam, signed, **change)[0] == INVALID
+    assert get_refusal(iam, signed, **change)[0] == INVALID
 
 
 @pytest.mark.parametrize("name", ["Host", "X-Amz-Date", "Content-Type"])
@@ -109,7 +109,7 @@ def test_request_with_another_signed_header_is_refused(iam: Iam, name: str) -> N
     del signed.headers[name]
     signed.headers[name] = datetime.now(UTC).strftime("%Y%m%dT000000Z") if name == "X-Amz-Date" else "other"
 
-    assert refused(iam, signed)[0] == INVALID
+    assert get_refusal(iam, signed)[0] == INVALID
 
 
 def test_mismatch_is_explained_as_by_aws(iam: Iam) -> None:
@@ -161,7 +161,7 @@ def test_wrong_secret_is_refused(iam: Iam, session: Session) -> None:
     wrong = Credentials(session.access_key_id, "wrong", session.session_token)
     SigV4Auth(wrong, "execute-api", "us-east-1").add_auth(signed)
 
-    assert refused(iam, signed)[0] == INVALID
+    assert get_refusal(iam, signed)[0] == INVALID
 
 
 @pytest.mark.parametrize("token", [None, "other"])
@@ -171,7 +171,7 @@ def test_session_needs_its_token(iam: Iam, session: Session, token: str | None) 
     SigV4Auth(partial, "execute-api", "us-east-1").add_auth(signed)
 
     expected = ("UnrecognizedClientException", "The security token included in the request is invalid.")
-    assert refused(iam, signed) == expected
+    assert get_refusal(iam, signed) == expected
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_signature_for_something_else_is_refused(iam: Iam, service: str, region:
     signed = request()
     SigV4Auth(Credentials("test", "test"), service, region).add_auth(signed)
 
-    assert refused(iam, signed) == (INVALID, message)
+    assert get_refusal(iam, signed) == (INVALID, message)
 
 
 class Clock(datetime):
@@ -202,7 +202,7 @@ class Clock(datetime):
         return cls.reading
 
 
-def by_hand(parameters: str, **headers: str) -> AWSRequest:
+def build_handwritten(parameters: str, **headers: str) -> AWSRequest:
     """Return a request with a handwritten Authorization header or query string."""
     headers = {"X_Amz_Date": SIGNED_AT, "Authorization": f"AWS4-HMAC-SHA256 {parameters}", **headers}
     return request(PATH, b"hello", "POST", **headers)
@@ -234,7 +234,7 @@ def test_signature_is_valid_for_five_minutes(
     monkeypatch.setattr(signature, "datetime", Clock)
     signed_at = (NOW + timedelta(minutes=minutes)).strftime(signature.TIME)
 
-    assert refused(iam, by_hand(COMPLETE, X_Amz_Date=signed_at)) == (INVALID, message)
+    assert get_refusal(iam, build_handwritten(COMPLETE, X_Amz_Date=signed_at)) == (INVALID, message)
 
 
 def test_header_date_may_be_the_time(iam: Iam) -> None:
@@ -253,7 +253,7 @@ def test_presigned_request_is_valid_as_long_as_it_says(iam: Iam, monkeypatch: py
     monkeypatch.setattr(Clock, "reading", later + timedelta(minutes=59))
     verify(iam, signed)
     monkeypatch.setattr(Clock, "reading", later + timedelta(minutes=61))
-    assert "- 60 min.)" in refused(iam, signed)[1]
+    assert "- 60 min.)" in get_refusal(iam, signed)[1]
 
 
 @settings(database=None, deadline=None, derandomize=True)
@@ -295,7 +295,7 @@ def test_any_request_gets_an_answer(query: dict[str, str], headers: dict[str, st
             ),
         ),
         (
-            by_hand("Credential=test/us-east-1, SignedHeaders=host, Signature=0"),
+            build_handwritten("Credential=test/us-east-1, SignedHeaders=host, Signature=0"),
             INCOMPLETE,
             (
                 "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term,"
@@ -303,7 +303,7 @@ def test_any_request_gets_an_answer(query: dict[str, str], headers: dict[str, st
             ),
         ),
         (
-            by_hand(COMPLETE, X_Amz_Date="2026-11-29"),
+            build_handwritten(COMPLETE, X_Amz_Date="2026-11-29"),
             INVALID,
             (
                 "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP:"
@@ -311,17 +311,17 @@ def test_any_request_gets_an_answer(query: dict[str, str], headers: dict[str, st
             ),
         ),
         (
-            by_hand(COMPLETE, X_Amz_Date="20261129"),
+            build_handwritten(COMPLETE, X_Amz_Date="20261129"),
             INCOMPLETE,
             "Date must be in ISO-8601 'basic format'. Got '20261129'. See http://en.wikipedia.org/wiki/ISO_8601",
         ),
         (
-            by_hand(COMPLETE.replace("aws4_request", "aws4")),
+            build_handwritten(COMPLETE.replace("aws4_request", "aws4")),
             INVALID,
             "Credential should be scoped with a valid terminator: 'aws4_request'. ",
         ),
         (
-            by_hand(COMPLETE.replace("host;", "")),
+            build_handwritten(COMPLETE.replace("host;", "")),
             INVALID,
             "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization.",
         ),
@@ -340,4 +340,4 @@ def test_error_says_what_is_wrong_with_a_signature(
 ) -> None:
     monkeypatch.setattr(signature, "datetime", Clock)
 
-    assert refused(iam, signed) == (type_, message)
+    assert get_refusal(iam, signed) == (type_, message)

@@ -9,7 +9,7 @@ import pytest
 from local.aws.iam import Role
 from local.errors import TemplateError
 from local.lambda_.function import Function
-from tests.fixtures.templates import LAMBDA_ARN, Read, arn, function, parts, resource, role
+from tests.fixtures.templates import LAMBDA_ARN, Read, arn, build_resources, function, resource, role
 
 ROOMS, GUARD = f"{LAMBDA_ARN}:Chat-Rooms", f"{LAMBDA_ARN}:Chat-Guard"
 
@@ -23,7 +23,7 @@ def test_function_is_read_with_all_its_settings(read: Read) -> None:
     rooms = function("rooms", **settings)
 
     connections = resource("DynamoDB::Table", KeySchema=[])
-    template = read(**parts(Rooms=rooms, Connections=connections, Log=resource("Logs::LogGroup")))
+    template = read(**build_resources(Rooms=rooms, Connections=connections, Log=resource("Logs::LogGroup")))
 
     assert template.resolve().functions[ROOMS] == Function(
         "Chat-Rooms",
@@ -38,7 +38,7 @@ def test_function_is_read_with_all_its_settings(read: Read) -> None:
 
 
 def test_function_has_the_defaults_of_lambda(read: Read) -> None:
-    found = read(**parts(Rooms=function("rooms"))).resolve().functions[ROOMS]
+    found = read(**build_resources(Rooms=function("rooms"))).resolve().functions[ROOMS]
 
     assert (found.timeout_seconds, found.memory_mb, found.environment, found.logging) == (3, 128, {}, {})
 
@@ -46,7 +46,7 @@ def test_function_has_the_defaults_of_lambda(read: Read) -> None:
 def test_function_that_the_api_does_not_invoke_is_not_checked(read: Read) -> None:
     report = resource("Lambda::Function", Role=arn("Nowhere"), Layers=["a"])
 
-    assert read(**parts(Report=report)).resolve().functions.keys() == {ROOMS, GUARD}
+    assert read(**build_resources(Report=report)).resolve().functions.keys() == {ROOMS, GUARD}
 
 
 # References
@@ -55,7 +55,7 @@ def test_function_that_the_api_does_not_invoke_is_not_checked(read: Read) -> Non
 DATA = {"Users": resource("Cognito::UserPool"), "Rows": resource("DynamoDB::Table", TableName="rows")}
 
 
-def resolved(read: Read, value: object) -> Any:
+def resolve(read: Read, value: object) -> Any:
     template = read(Rooms=function("rooms"), Log=resource("Logs::LogGroup"), Role=role(), **DATA)
     return template.evaluate(value, "Somewhere")
 
@@ -89,7 +89,7 @@ def resolved(read: Read, value: object) -> Any:
     ids=str,
 )
 def test_intrinsic_functions_are_evaluated(read: Read, value: object, expected: object) -> None:
-    assert resolved(read, value) == expected
+    assert resolve(read, value) == expected
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_intrinsic_functions_are_evaluated(read: Read, value: object, expected: 
 )
 def test_error_names_the_value_that_cannot_be_evaluated_and_its_place(read: Read, value: object, named: str) -> None:
     with pytest.raises(TemplateError) as error:
-        resolved(read, value)
+        resolve(read, value)
 
     assert named in str(error.value)
     assert str(error.value).startswith("Somewhere: ")
@@ -115,7 +115,7 @@ def test_error_names_the_value_that_cannot_be_evaluated_and_its_place(read: Read
 
 def test_id_of_a_created_resource_replaces_the_generated_one(read: Read) -> None:
     template = read(
-        **parts(
+        **build_resources(
             Users=resource("Cognito::UserPool"),
             Guard=function("g", Environment={"Variables": {"POOL": {"Ref": "Users"}}}),
         )

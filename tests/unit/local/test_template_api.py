@@ -14,8 +14,8 @@ from tests.fixtures.templates import (
     Resource,
     arn,
     authorizer,
+    build_resources,
     integration,
-    parts,
     resource,
     route,
     stage,
@@ -29,7 +29,7 @@ ACCOUNT_THROTTLE = Throttle(rate=10_000, burst=5_000)
 
 
 def test_every_route_leads_to_its_function(read: Read) -> None:
-    routes = read(**parts()).read_api().routes
+    routes = read(**build_resources()).read_api().routes
 
     guard = Authorizer(GUARD, ("route.request.header.Auth", "route.request.querystring.room"), id="Chat-Door")
     assert routes == {
@@ -40,13 +40,13 @@ def test_every_route_leads_to_its_function(read: Read) -> None:
 
 
 def test_api_needs_no_connect_route(read: Read) -> None:
-    without = {name: part for name, part in parts().items() if name not in {"Connect", "Door"}}
+    without = {name: part for name, part in build_resources().items() if name not in {"Connect", "Door"}}
 
     assert read(**without).read_api().routes.keys() == {"joinRoom", "report"}
 
 
 def test_messages_are_routed_by_their_action_unless_the_api_says_otherwise(read: Read) -> None:
-    ours, others = parts(Socket=resource("ApiGatewayV2::Api", ProtocolType="WEBSOCKET")), parts()
+    ours, others = build_resources(Socket=resource("ApiGatewayV2::Api", ProtocolType="WEBSOCKET")), build_resources()
 
     expressions = [read(**each).read_api().route_selection_expression for each in (ours, others)]
 
@@ -54,13 +54,13 @@ def test_messages_are_routed_by_their_action_unless_the_api_says_otherwise(read:
 
 
 def test_authorizer_may_have_no_identity_source(read: Read) -> None:
-    route = read(**parts(Door=authorizer())).read_api().routes["$connect"]
+    route = read(**build_resources(Door=authorizer())).read_api().routes["$connect"]
 
     assert route.authorizer == Authorizer(GUARD, (), id="Chat-Door")
 
 
 def test_route_waits_as_long_as_its_integration_says_or_29_seconds(read: Read) -> None:
-    routes = read(**parts(ToRooms=integration("Rooms", TimeoutInMillis=1500))).read_api().routes
+    routes = read(**build_resources(ToRooms=integration("Rooms", TimeoutInMillis=1500))).read_api().routes
 
     assert (routes["joinRoom"].timeout_seconds, routes["report"].timeout_seconds) == (1.5, 29)
 
@@ -87,7 +87,7 @@ def test_two_way_route_has_an_expression_and_a_response(
     read: Read, changes: dict[str, Resource], two_way: bool
 ) -> None:
     """https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-route-response.html."""
-    routes = read(**parts(**changes)).read_api().routes
+    routes = read(**build_resources(**changes)).read_api().routes
 
     assert routes["joinRoom"].two_way is two_way
     assert not routes["report"].two_way
@@ -103,14 +103,14 @@ def test_two_way_route_has_an_expression_and_a_response(
 )
 def test_route_response_other_than_the_default_is_named(read: Read, changes: dict[str, Resource]) -> None:
     with pytest.raises(TemplateError, match=r"^Join: route response other does not exist"):
-        read(**parts(**changes)).read_api()
+        read(**build_resources(**changes)).read_api()
 
 
 # The stage
 
 
 def test_api_is_reached_by_its_stage_and_its_own_id(read: Read) -> None:
-    api = read(**parts()).read_api()
+    api = read(**build_resources()).read_api()
 
     assert api.stage == "beta"
     assert api.domain_name == f"{api.id}.execute-api.us-east-1.amazonaws.com"
@@ -120,10 +120,10 @@ def test_api_is_reached_by_its_stage_and_its_own_id(read: Read) -> None:
 def test_stage_variables_are_resolved(read: Read) -> None:
     variables = {"tenant": "acme", "function": {"Ref": "Rooms"}}
 
-    api = read(**parts(Beta=stage(StageVariables=variables))).read_api()
+    api = read(**build_resources(Beta=stage(StageVariables=variables))).read_api()
 
     assert api.stage_variables == {"tenant": "acme", "function": "Chat-Rooms"}
-    assert read(**parts()).read_api().stage_variables == {}
+    assert read(**build_resources()).read_api().stage_variables == {}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_stage_variables_are_resolved(read: Read) -> None:
 def test_stage_is_deployed_by_itself_or_by_hand(read: Read, deployment: dict[str, object], deployed: bool) -> None:
     first = resource("ApiGatewayV2::Deployment", ApiId={"Ref": "Socket"})
 
-    api = read(**parts(Beta=stage(**deployment), First=first)).read_api()
+    api = read(**build_resources(Beta=stage(**deployment), First=first)).read_api()
 
     assert api.deployed is deployed
 
@@ -165,7 +165,7 @@ SLOW = {"ThrottlingRateLimit": 10, "ThrottlingBurstLimit": 5, "DetailedMetricsEn
 def test_routes_are_throttled_by_their_own_settings_or_the_stages(
     read: Read, settings: dict[str, Any], joining: Throttle, reporting: Throttle
 ) -> None:
-    routes = read(**parts(Beta=stage(**settings))).read_api().routes
+    routes = read(**build_resources(Beta=stage(**settings))).read_api().routes
 
     assert (routes["joinRoom"].throttle, routes["report"].throttle) == (joining, reporting)
 
@@ -186,7 +186,7 @@ def source(pattern: str) -> Resource:
 @pytest.mark.parametrize("named", [{"Ref": "Rooms"}, arn("Rooms"), "Chat-Rooms"], ids=["name", "ARN", "text"])
 @pytest.mark.parametrize("action", ["lambda:InvokeFunction", "lambda:*"])
 def test_permission_is_for_its_function(read: Read, named: object, action: str) -> None:
-    api = read(**parts(May=permission(named, Action=action))).read_api()
+    api = read(**build_resources(May=permission(named, Action=action))).read_api()
 
     assert api.may_invoke(ROOMS, f"{api.arn}/joinRoom")
     assert not api.may_invoke(GUARD, f"{api.arn}/joinRoom")
@@ -205,7 +205,7 @@ def test_permission_is_for_its_function(read: Read, named: object, action: str) 
     ],
 )
 def test_permission_is_for_its_source(read: Read, pattern: str, route_key: str, allowed: bool) -> None:
-    api = read(**parts(May=permission({"Ref": "Rooms"}, SourceArn=source(pattern)))).read_api()
+    api = read(**build_resources(May=permission({"Ref": "Rooms"}, SourceArn=source(pattern)))).read_api()
 
     assert api.may_invoke(ROOMS, f"{api.arn}/{route_key}") is allowed
 
@@ -216,12 +216,12 @@ def test_permission_is_for_its_source(read: Read, pattern: str, route_key: str, 
     ids=["another service", "another action", "another account"],
 )
 def test_permission_of_something_else_permits_nothing(read: Read, changes: dict[str, object]) -> None:
-    api = read(**parts(May=permission({"Ref": "Rooms"}, **changes))).read_api()
+    api = read(**build_resources(May=permission({"Ref": "Rooms"}, **changes))).read_api()
 
     assert not api.may_invoke(ROOMS, f"{api.arn}/joinRoom")
 
 
 def test_template_without_permissions_permits_nothing(read: Read) -> None:
-    api = read(**parts()).read_api()
+    api = read(**build_resources()).read_api()
 
     assert not api.may_invoke(ROOMS, f"{api.arn}/joinRoom")

@@ -11,12 +11,12 @@ import pytest
 from local.cloudformation.template import Template
 from local.errors import TemplateError
 from local.page_settings import PAGE_CONFIG, parse_page_config
-from tests.fixtures.templates import parts, resource
+from tests.fixtures.templates import build_resources, resource
 
 
 def template(folder: Path, **outputs: Any) -> Template:
     path = folder / "Chat.template.json"
-    resources = parts(Users=resource("Cognito::UserPool"), Log=resource("Logs::LogGroup"))
+    resources = build_resources(Users=resource("Cognito::UserPool"), Log=resource("Logs::LogGroup"))
     path.write_text(json.dumps({"Resources": resources, "Outputs": outputs}))
     return Template.read(path)
 

@@ -8,17 +8,22 @@ import pytest
 
 from local.aws.iam import Role, Statement
 from local.errors import TemplateError
-from tests.fixtures.templates import LAMBDA_ARN, Read, Resource, arn, function, parts, resource, role
+from tests.fixtures.templates import LAMBDA_ARN, Read, Resource, arn, build_resources, function, resource, role
 
 PUT = Statement("Allow", ("dynamodb:PutItem",), ("arn:aws:dynamodb:us-east-1:000000000000:table/rows",))
 POLICY = {"Statement": [{"Effect": "Allow", "Action": "dynamodb:PutItem", "Resource": arn("Rows")}]}
 ROLE = {"Ref": "Role"}
 
 
-def role_of(read: Read, own_role: Resource, **others: Resource) -> Role:
+def read_role(read: Read, own_role: Resource, **others: Resource) -> Role:
     """Return the role of the function `Rooms`."""
     table = resource("DynamoDB::Table", TableName="rows")
-    return read(**parts(Role=own_role, Rows=table, **others)).resolve().functions[f"{LAMBDA_ARN}:Chat-Rooms"].role
+    return (
+        read(**build_resources(Role=own_role, Rows=table, **others))
+        .resolve()
+        .functions[f"{LAMBDA_ARN}:Chat-Rooms"]
+        .role
+    )
 
 
 @pytest.mark.parametrize(
@@ -33,14 +38,14 @@ def role_of(read: Read, own_role: Resource, **others: Resource) -> Role:
     ids=["inline", "policy", "role policy", "managed policy with its roles", "role with its managed policies"],
 )
 def test_policy_counts_wherever_it_is_written(read: Read, own_role: Resource, others: dict[str, Resource]) -> None:
-    assert role_of(read, own_role, **others) == Role("Chat-Role", (PUT,))
+    assert read_role(read, own_role, **others) == Role("Chat-Role", (PUT,))
 
 
 def test_policies_add_up(read: Read) -> None:
     inline = role(Policies=[{"PolicyName": "put", "PolicyDocument": POLICY}])
     deny = {"Statement": {"Effect": "Deny", "Action": ["dynamodb:*"], "NotResource": "*"}}
 
-    found = role_of(read, inline, No=resource("IAM::Policy", PolicyName="no", PolicyDocument=deny, Roles=[ROLE]))
+    found = read_role(read, inline, No=resource("IAM::Policy", PolicyName="no", PolicyDocument=deny, Roles=[ROLE]))
 
     assert found.statements == (PUT, Statement("Deny", ("dynamodb:*",), ("*",), not_resource=True))
 
@@ -55,7 +60,7 @@ def test_statement_for_services_that_are_not_run_is_ignored(read: Read, action: 
     }
     document = {"Statement": [other, *POLICY["Statement"]]}
 
-    found = role_of(read, role(Policies=[{"PolicyName": "both", "PolicyDocument": document}]))
+    found = read_role(read, role(Policies=[{"PolicyName": "both", "PolicyDocument": document}]))
 
     assert found.statements == (PUT,)
 
@@ -68,33 +73,33 @@ def test_condition_of_a_statement_that_may_cover_a_local_service_is_refused(read
         TemplateError,
         match=r"^Role: policy p: statement 1: Condition cannot be evaluated locally; leave it out of the local run$",
     ):
-        role_of(read, role(Policies=[{"PolicyName": "p", "PolicyDocument": {"Statement": statement}}]))
+        read_role(read, role(Policies=[{"PolicyName": "p", "PolicyDocument": {"Statement": statement}}]))
 
 
 @pytest.mark.parametrize("type_", ["IAM::Policy", "IAM::ManagedPolicy"])
 def test_policy_of_another_role_does_not_count(read: Read, type_: str) -> None:
     others = resource(type_, PolicyDocument=POLICY, Roles=[{"Ref": "Other"}])
 
-    assert role_of(read, role(), Other=role(), Put=others).statements == ()
+    assert read_role(read, role(), Other=role(), Put=others).statements == ()
 
 
 def test_role_may_be_known_by_its_own_name(read: Read) -> None:
     put = resource("IAM::Policy", PolicyDocument=POLICY, Roles=["archivist"])
 
-    assert role_of(read, role(RoleName="archivist"), Put=put) == Role("archivist", (PUT,))
+    assert read_role(read, role(RoleName="archivist"), Put=put) == Role("archivist", (PUT,))
 
 
 @pytest.mark.parametrize("name", ["service-role/AWSLambdaBasicExecutionRole", "AWSXRayDaemonWriteAccess"])
 def test_policy_of_aws_for_logs_or_traces_allows_nothing_that_is_run(read: Read, name: str) -> None:
     policy_arn = {"Fn::Join": ["", ["arn:", {"Ref": "AWS::Partition"}, f":iam::aws:policy/{name}"]]}
 
-    assert role_of(read, role(ManagedPolicyArns=[policy_arn])).statements == ()
+    assert read_role(read, role(ManagedPolicyArns=[policy_arn])).statements == ()
 
 
 def test_policy_may_name_a_role_of_another_stack_too(read: Read) -> None:
     put = resource("IAM::Policy", PolicyDocument=POLICY, Roles=[{"Fn::ImportValue": "role"}, {"Ref": "Role"}])
 
-    assert role_of(read, role(), Put=put).statements == (PUT,)
+    assert read_role(read, role(), Put=put).statements == (PUT,)
 
 
 def test_each_function_has_its_own_role(read: Read) -> None:
@@ -102,7 +107,7 @@ def test_each_function_has_its_own_role(read: Read) -> None:
     rooms = function("rooms", Role=arn("Strong"))
     table = resource("DynamoDB::Table", TableName="rows")
 
-    functions = read(**parts(Rooms=rooms, Strong=strong, Rows=table)).resolve().functions
+    functions = read(**build_resources(Rooms=rooms, Strong=strong, Rows=table)).resolve().functions
 
     assert {each.target: each.role for each in functions.values()} == {
         "rooms": Role("Chat-Strong", (PUT,)),
@@ -113,7 +118,7 @@ def test_each_function_has_its_own_role(read: Read) -> None:
 # Roles that cannot be evaluated
 
 
-def with_statement(**elements: object) -> dict[str, Any]:
+def build_policy(**elements: object) -> dict[str, Any]:
     return {"Statement": [{"Effect": "Allow", "Action": "dynamodb:*", "Resource": "*", **elements}]}
 
 
@@ -130,13 +135,13 @@ CONDITION = {"StringEquals": {"aws:PrincipalTag/team": "chat"}}
         ),
         (role(PermissionsBoundary="arn:aws:iam::aws:policy/PowerUserAccess"), {}, "Role: PermissionsBoundary"),
         (
-            role(Policies=[{"PolicyName": "p", "PolicyDocument": with_statement(Condition=CONDITION)}]),
+            role(Policies=[{"PolicyName": "p", "PolicyDocument": build_policy(Condition=CONDITION)}]),
             {},
             "Role: policy p: statement 1: Condition",
         ),
         (
             role(),
-            {"Put": resource("IAM::Policy", PolicyDocument=with_statement(Effect="allow"), Roles=[ROLE])},
+            {"Put": resource("IAM::Policy", PolicyDocument=build_policy(Effect="allow"), Roles=[ROLE])},
             "Put: ",
         ),
         (role(), {"Put": resource("IAM::Policy", PolicyDocument={}, Roles=[ROLE])}, "Put: "),
@@ -147,7 +152,7 @@ def test_role_that_cannot_be_evaluated_is_named(
     read: Read, own_role: Resource, others: dict[str, Resource], named: str
 ) -> None:
     with pytest.raises(TemplateError) as error:
-        role_of(read, own_role, **others)
+        read_role(read, own_role, **others)
 
     assert str(error.value).startswith(named)
 
@@ -156,7 +161,7 @@ def test_role_from_elsewhere_is_named(read: Read) -> None:
     elsewhere = "arn:aws:iam::000000000000:role/elsewhere"
 
     with pytest.raises(TemplateError, match=f"^Rooms: Role {elsewhere} is no role of the template"):
-        read(**parts(Rooms=function("rooms", Role=elsewhere))).resolve()
+        read(**build_resources(Rooms=function("rooms", Role=elsewhere))).resolve()
 
 
 def test_function_without_a_role_is_named(read: Read) -> None:
@@ -164,4 +169,4 @@ def test_function_without_a_role_is_named(read: Read) -> None:
     del rooms["Properties"]["Role"]
 
     with pytest.raises(TemplateError, match="Rooms: Role"):
-        read(**parts(Rooms=rooms)).resolve()
+        read(**build_resources(Rooms=rooms)).resolve()

@@ -20,9 +20,9 @@ from tests.fixtures.templates import (
     Resource,
     arn,
     authorizer,
+    build_resources,
     function,
     integration,
-    parts,
     resource,
     role,
     route,
@@ -39,12 +39,12 @@ Write = Callable[..., Path]
 def write(tmp_path: Path) -> Write:
     """Write a template with these sections; its resources replace parts of a chat's API."""
 
-    def written(resources: dict[str, Any] | None = None, **sections: Any) -> Path:
+    def write_template(resources: dict[str, Any] | None = None, **sections: Any) -> Path:
         path = tmp_path / "Chat.template.json"
-        path.write_text(json.dumps({"Resources": parts(**resources or {}), **sections}))
+        path.write_text(json.dumps({"Resources": build_resources(**resources or {}), **sections}))
         return path
 
-    return written
+    return write_template
 
 
 def rooms(**properties: object) -> dict[str, Resource]:
@@ -205,7 +205,7 @@ def live(**changes: object) -> dict[str, Resource]:
     }
 
 
-def function_arn_of(stack: Stack) -> str:
+def get_function_arn(stack: Stack) -> str:
     return stack.api.routes["joinRoom"].function_arn
 
 
@@ -214,8 +214,8 @@ def function_arn_of(stack: Stack) -> str:
     [
         (rooms(Timeout="20"), lambda stack: stack.functions[ROOMS].timeout_seconds, 20),
         (rooms(MemorySize="512"), lambda stack: stack.functions[ROOMS].memory_mb, 512),
-        (rooms(FunctionName={"Fn::Sub": "${AWS::StackName}-x"}), function_arn_of, f"{LAMBDA_ARN}:Chat-x"),
-        (rooms(FunctionName={"Ref": "Names"}), function_arn_of, f"{LAMBDA_ARN}:ada"),
+        (rooms(FunctionName={"Fn::Sub": "${AWS::StackName}-x"}), get_function_arn, f"{LAMBDA_ARN}:Chat-x"),
+        (rooms(FunctionName={"Ref": "Names"}), get_function_arn, f"{LAMBDA_ARN}:ada"),
         ({"Beta": stage(AutoDeploy="false")}, lambda stack: stack.api.deployed, False),
         ({"Beta": stage(StageVariables={"size": 1})}, lambda stack: stack.api.stage_variables, {"size": "1"}),
         (
@@ -233,16 +233,16 @@ def function_arn_of(stack: Stack) -> str:
             lambda stack: stack.api.routes["joinRoom"].timeout_seconds,
             1.5,
         ),
-        ({"Join": route("joinRoom", "ToRooms", ApiKeyRequired="false")}, function_arn_of, ROOMS),
-        (rooms(ImageConfig={"Command": ["rooms.handler"], "EntryPoint": [], "WorkingDirectory": "/var/task"}), function_arn_of, ROOMS),
-        (rooms(VpcConfig={"SubnetIds": [{"Fn::ImportValue": "x"}]}, EphemeralStorage={"Size": 1}), function_arn_of, ROOMS),
-        (live(), function_arn_of, f"{ROOMS}:live"),
+        ({"Join": route("joinRoom", "ToRooms", ApiKeyRequired="false")}, get_function_arn, ROOMS),
+        (rooms(ImageConfig={"Command": ["rooms.handler"], "EntryPoint": [], "WorkingDirectory": "/var/task"}), get_function_arn, ROOMS),
+        (rooms(VpcConfig={"SubnetIds": [{"Fn::ImportValue": "x"}]}, EphemeralStorage={"Size": 1}), get_function_arn, ROOMS),
+        (live(), get_function_arn, f"{ROOMS}:live"),
         (live(), lambda stack: stack.functions[f"{ROOMS}:live"].target, "rooms"),
-        (invoke(f"{ROOMS}:$LATEST"), function_arn_of, ROOMS),
+        (invoke(f"{ROOMS}:$LATEST"), get_function_arn, ROOMS),
         (
             {**live(), **invoke("123456789012:Chat-Rooms"), **invoke(f"{LAMBDA_ARN}:${{stageVariables.function}}:live"),
              "Beta": stage(AutoDeploy=True, StageVariables={"function": "Chat-Rooms"})},
-            function_arn_of,
+            get_function_arn,
             f"{ROOMS}:live",
         ),
         ({"Role": role(RoleName={"Fn::Sub": "x"}, Path="/team/")}, lambda stack: stack.functions[ROOMS].role.name, "x"),
@@ -582,12 +582,12 @@ WRONG: tuple[Any, ...] = (
 )
 
 
-def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def find_places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield the path of every value in a document."""
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
         yield (*place, key)
-        yield from places(child, (*place, key))
+        yield from find_places(child, (*place, key))
 
 
 def test_template_with_anything_anywhere_is_run_or_refused(write: Write) -> None:
@@ -597,7 +597,7 @@ def test_template_with_anything_anywhere_is_run_or_refused(write: Write) -> None
     path = write({**live(), **users, **table, **may_invoke({"Ref": "Live"})}, **SECTIONS)
     document = json.loads(path.read_text())
 
-    for place in places(document):
+    for place in find_places(document):
         for wrong in WRONG:
             changed = copy.deepcopy(document)
             parent = changed

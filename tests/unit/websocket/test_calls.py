@@ -19,7 +19,7 @@ from botocore.retries.standard import ExponentialBackoff, RetryContext, RetryEve
 from benchmarks.user_pool import SUB
 from tests.fixtures.events import CONNECTION_ID, Event, load_event
 from tests.fixtures.functions import WEBSOCKET, ColdStart
-from tests.fixtures.network import Answer, LoopbackServer, free_port
+from tests.fixtures.network import Answer, LoopbackServer, find_free_port
 from tests.fixtures.stack import EVERY_OPTION, find_functions, synthesize_template
 
 Output = dict[str, Any]
@@ -64,14 +64,14 @@ class Call(NamedTuple):
 
 
 @contextmanager
-def answered_by(answer: Callable[..., tuple[AWSResponse, Output]], client: Any) -> Iterator[None]:
+def answer_calls(answer: Callable[..., tuple[AWSResponse, Output]], client: Any) -> Iterator[None]:
     handler = partial(answer, client)
     client.meta.events.register("before-call", handler)
     yield
     client.meta.events.unregister("before-call", handler)
 
 
-def all_call_sequences(websocket: ModuleType, event: Event) -> list[list[Call]]:
+def run_all_call_sequences(websocket: ModuleType, event: Event) -> list[list[Call]]:
     """Run the function once for each sequence of answers that AWS can give; return the calls of each run."""
     sequences = []
     untried: list[list[Output]] = [[]]
@@ -85,7 +85,7 @@ def all_call_sequences(websocket: ModuleType, event: Event) -> list[list[Call]]:
         calls.append(Call(client, model.name))
         return AWSResponse("", 400 if "Error" in output else 200, HTTPHeaders(), None), output
 
-    with answered_by(answer, websocket.dynamodb), answered_by(answer, websocket.management):
+    with answer_calls(answer, websocket.dynamodb), answer_calls(answer, websocket.management):
         while untried:
             answers, calls = untried.pop(), list[Call]()
             with suppress(ClientError):
@@ -94,7 +94,7 @@ def all_call_sequences(websocket: ModuleType, event: Event) -> list[list[Call]]:
     return sequences
 
 
-def longest_seconds(client: Any) -> float:
+def compute_longest_seconds(client: Any) -> float:
     """Return how long a call takes if every attempt times out and every backoff has the greatest length."""
     config = client.meta.config
     attempts = config.retries["total_max_attempts"]
@@ -113,10 +113,10 @@ def test_longest_route_ends_before_the_timeout_of_the_function(cold_start: ColdS
     websocket = cold_start("websocket", **WEBSOCKET, **LIMITED)
     timeout = find_functions(synthesize_template(**EVERY_OPTION))["websocket"]["Timeout"]
 
-    sequences = [calls for event in ROUTES.values() for calls in all_call_sequences(websocket, event)]
+    sequences = [calls for event in ROUTES.values() for calls in run_all_call_sequences(websocket, event)]
 
     assert {call.operation for calls in sequences for call in calls} == ANSWERS.keys()
-    assert max(sum(longest_seconds(call.client) for call in calls) for calls in sequences) < timeout
+    assert max(sum(compute_longest_seconds(call.client) for call in calls) for calls in sequences) < timeout
 
 
 # A service that gives no answer
@@ -184,7 +184,7 @@ def test_service_that_never_answers_is_an_error_that_names_service_and_operation
 def test_service_that_refuses_connections_is_an_error_that_names_service_and_operation(
     start: Start, route: str, message: str
 ) -> None:
-    websocket = start(free_port())
+    websocket = start(find_free_port())
 
     with pytest.raises(websocket.ServiceUnavailable, match=f"^{message}Could not connect"):
         websocket.handler(ROUTES[route], None)
@@ -215,7 +215,7 @@ class KeepAliveServer(LoopbackServer):
 
 
 @contextmanager
-def closed_at_the_end(*clients: Any) -> Iterator[None]:
+def close_at_the_end(*clients: Any) -> Iterator[None]:
     try:
         yield
     finally:
@@ -230,7 +230,7 @@ def test_invocations_share_one_connection_to_each_service(cold_start: ColdStart)
             "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": management.url,
         }
         websocket = cold_start("websocket", **WEBSOCKET, **LIMITED, **endpoints)
-        with closed_at_the_end(websocket.dynamodb, websocket.management):
+        with close_at_the_end(websocket.dynamodb, websocket.management):
             for event in [*ROUTES.values()] * 2:
                 assert websocket.handler(event, None) == {"statusCode": 200}
 

@@ -23,7 +23,7 @@ HEADER = "Sec-WebSocket-Protocol"
 TOKEN = "idToken.eyJhbGciOiJub25lIn0.e30.AAAA"
 
 
-def posted(message: str) -> dict[str, object]:
+def build_post(message: str) -> dict[str, object]:
     return {"ConnectionId": CONNECTION_ID, "Data": f'{{"message": "{message}"}}'.encode()}
 
 
@@ -32,7 +32,7 @@ def item(**attributes: str | int) -> dict[str, dict[str, str]]:
     return {name: {"S" if isinstance(value, str) else "N": str(value)} for name, value in attributes.items()}
 
 
-def deletion(**condition: object) -> dict[str, object]:
+def build_deletion(**condition: object) -> dict[str, object]:
     return {
         "TableName": "connections",
         "Key": item(connectionId=CONNECTION_ID),
@@ -161,7 +161,7 @@ def test_client_that_offers_no_subprotocol_gets_none(
 def test_disconnected_connection_of_any_age_is_deleted_with_one_call(
     websocket: ModuleType, table: Stubber, disconnect_event: EventFactory, found: dict[str, Any]
 ) -> None:
-    table.add_response("delete_item", found, deletion())
+    table.add_response("delete_item", found, build_deletion())
 
     answer = websocket.handler(disconnect_event(), None)
 
@@ -184,7 +184,7 @@ def test_connection_that_cannot_be_deleted_is_an_incident(
 def test_message_on_any_other_route_is_echoed(
     websocket: ModuleType, management: Stubber, message_event: EventFactory, route_key: str
 ) -> None:
-    management.add_response("post_to_connection", {}, posted("hello"))
+    management.add_response("post_to_connection", {}, build_post("hello"))
 
     answer = websocket.handler(message_event(routeKey=route_key), None)
 
@@ -204,7 +204,7 @@ def test_message_on_any_other_route_is_echoed(
 def test_echo_of_every_message_is_json_in_utf_8(
     websocket: ModuleType, management: Stubber, message_event: EventFactory, body: str | None, echoed: str
 ) -> None:
-    management.add_response("post_to_connection", {}, posted(echoed))
+    management.add_response("post_to_connection", {}, build_post(echoed))
 
     answer = websocket.handler(message_event(body=body), None)
 
@@ -252,7 +252,7 @@ def test_connection_that_got_410_is_deleted_unless_its_handshake_may_still_be_ru
     websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory, route_key: str
 ) -> None:
     management.add_client_error("post_to_connection", "GoneException", http_status_code=410)
-    table.add_response("delete_item", {}, deletion(**CONDITION))
+    table.add_response("delete_item", {}, build_deletion(**CONDITION))
 
     answer = websocket.handler(message_event(routeKey=route_key), None)
 

@@ -21,7 +21,7 @@ ESCAPED_SURROGATE = r"\ud800"
 MESSAGE_TOO_LARGE = {"error": "message_too_large", "message": "This message is larger than the limit.", **IDS}
 
 
-def posted(frame: dict[str, str]) -> dict[str, object]:
+def build_post(frame: dict[str, str]) -> dict[str, object]:
     text = json.dumps(frame, ensure_ascii=False).replace(LONE_SURROGATE, ESCAPED_SURROGATE)
     return {**CONNECTION, "Data": text.encode()}
 
@@ -39,7 +39,7 @@ def late_event(message_event: EventFactory) -> Event:
 def test_message_after_the_expiry_gets_an_error_frame_and_ends_the_connection(
     websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory, exp: int
 ) -> None:
-    management.add_response("post_to_connection", {}, posted(TOKEN_EXPIRED))
+    management.add_response("post_to_connection", {}, build_post(TOKEN_EXPIRED))
     management.add_response("delete_connection", {}, CONNECTION)
 
     answer = websocket.handler(message_event(authorizer={"userId": SUB, "exp": str(exp)}), None)
@@ -50,7 +50,7 @@ def test_message_after_the_expiry_gets_an_error_frame_and_ends_the_connection(
 def test_keepalive_after_the_expiry_gets_the_same_answer_as_a_message(
     websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory
 ) -> None:
-    management.add_response("post_to_connection", {}, posted(TOKEN_EXPIRED))
+    management.add_response("post_to_connection", {}, build_post(TOKEN_EXPIRED))
     management.add_response("delete_connection", {}, CONNECTION)
     event = message_event(routeKey="keepalive", authorizer={"userId": SUB, "exp": str(NOW)})
 
@@ -64,7 +64,7 @@ def test_message_in_the_second_of_the_expiry_is_not_served(
 ) -> None:
     """The token has expired in that second, too (RFC 7519 section 4.1.4)."""
     monkeypatch.setattr(websocket, "time", SimpleNamespace(time=lambda: float(NOW)))
-    management.add_response("post_to_connection", {}, posted(TOKEN_EXPIRED))
+    management.add_response("post_to_connection", {}, build_post(TOKEN_EXPIRED))
     management.add_response("delete_connection", {}, CONNECTION)
 
     websocket.handler(message_event(authorizer={"userId": SUB, "exp": str(NOW)}), None)
@@ -78,7 +78,7 @@ def test_message_in_the_second_of_the_expiry_is_not_served(
 def test_message_before_the_expiry_is_echoed(
     websocket: ModuleType, management: Stubber, message_event: EventFactory, authorizer: dict[str, str] | None
 ) -> None:
-    management.add_response("post_to_connection", {}, posted({"message": "hello"}))
+    management.add_response("post_to_connection", {}, build_post({"message": "hello"}))
 
     answer = websocket.handler(message_event(authorizer=authorizer), None)
 
@@ -122,8 +122,8 @@ def test_expired_connection_that_cannot_be_closed_is_an_incident(
 # Beyond a size
 
 
-def echoed(body: str) -> dict[str, object]:
-    return posted({"message": body})
+def build_echo(body: str) -> dict[str, object]:
+    return build_post({"message": body})
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def echoed(body: str) -> dict[str, object]:
 def test_message_of_the_largest_size_is_echoed(
     websocket: ModuleType, management: Stubber, message_event: EventFactory, body: str
 ) -> None:
-    management.add_response("post_to_connection", {}, echoed(body))
+    management.add_response("post_to_connection", {}, build_echo(body))
 
     websocket.handler(message_event(body=body), None)
 
@@ -185,7 +185,7 @@ def test_message_of_the_largest_size_is_echoed(
 def test_message_a_byte_larger_gets_an_error_frame_and_the_connection_stays(
     websocket: ModuleType, management: Stubber, table: Stubber, message_event: EventFactory, body: str
 ) -> None:
-    management.add_response("post_to_connection", {}, posted(MESSAGE_TOO_LARGE))
+    management.add_response("post_to_connection", {}, build_post(MESSAGE_TOO_LARGE))
 
     answer = websocket.handler(message_event(body=body), None)
 
@@ -210,8 +210,8 @@ def test_echo_of_131072_bytes_is_posted_and_one_byte_more_is_not(
 ) -> None:
     """This is the limit of @connections. In JSON a quote takes two bytes, a control character or lone surrogate six."""
     assert len(json.dumps({"message": body})) == 131072
-    management.add_response("post_to_connection", {}, echoed(body))
-    management.add_response("post_to_connection", {}, posted(MESSAGE_TOO_LARGE))
+    management.add_response("post_to_connection", {}, build_echo(body))
+    management.add_response("post_to_connection", {}, build_post(MESSAGE_TOO_LARGE))
 
     websocket.handler(message_event(body=body), None)
     websocket.handler(message_event(body=f"{body}x"), None)
@@ -220,7 +220,7 @@ def test_echo_of_131072_bytes_is_posted_and_one_byte_more_is_not(
 def test_large_message_after_the_expiry_is_answered_like_other_messages(
     websocket: ModuleType, management: Stubber, late_event: Event
 ) -> None:
-    management.add_response("post_to_connection", {}, posted(TOKEN_EXPIRED))
+    management.add_response("post_to_connection", {}, build_post(TOKEN_EXPIRED))
     management.add_response("delete_connection", {}, CONNECTION)
 
     websocket.handler(late_event | {"body": "x" * 65537}, None)

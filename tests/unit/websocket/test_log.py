@@ -36,7 +36,7 @@ def lines(
     return lambda: read_lines(caplog, capsys)
 
 
-def facts(kind: str, route_key: str) -> dict[str, str]:
+def build_facts(kind: str, route_key: str) -> dict[str, str]:
     return {"connectionId": CONNECTION_ID, "apiRequestId": REQUEST_IDS[kind], "routeKey": route_key, "sub": SUB}
 
 
@@ -49,7 +49,7 @@ def test_connected(websocket: ModuleType, table: Stubber, lines: Lines) -> None:
     websocket.handler(load_event("connect"), None)
 
     (line,) = lines()
-    assert drop_metrics(line) == {"level": "INFO", "message": "connected", **facts("connect", "$connect")}
+    assert drop_metrics(line) == {"level": "INFO", "message": "connected", **build_facts("connect", "$connect")}
     assert read_metrics(line) == Metrics({"Accepted": 1, "Refused": 0}, [NAME])
     assert line["_aws"]["Timestamp"] == NOW * 1000 + 900
 
@@ -77,7 +77,7 @@ def test_connection_rejected(
     assert drop_metrics(line) == {
         "level": "WARNING",
         "message": "connection rejected",
-        **facts("connect", "$connect"),
+        **build_facts("connect", "$connect"),
         "reason": reason,
         "ReasonClass": "connect",
     }
@@ -146,7 +146,7 @@ def test_disconnected(websocket: ModuleType, table: Stubber, lines: Lines, end: 
     assert line == {
         "level": "INFO",
         "message": "disconnected",
-        **facts("disconnect", "$disconnect"),
+        **build_facts("disconnect", "$disconnect"),
         "closeCode": end.code,
         "reason": end.reason,
         **kicked,
@@ -255,7 +255,7 @@ def test_message(websocket: ModuleType, management: Stubber, table: Stubber, lin
 
     (line,) = lines()
     reason = {"reason": case.reason} if case.reason else {}
-    expected = facts("default", event["requestContext"]["routeKey"]) | reason
+    expected = build_facts("default", event["requestContext"]["routeKey"]) | reason
     assert drop_metrics(line) == {"level": case.level, "message": case.message, **expected}
     assert read_metrics(line) == (Metrics({case.metric: 1}, [NAME]) if case.metric else NO_METRICS)
     assert "a secret" not in repr(line)
