@@ -22,7 +22,7 @@ async def talk_until_replaced(page: EchoPage, user: User, first: str) -> None:
     local_run = page.local_run
     texts: list[str] = []
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while first in await local_run.list_connections(user):
+        while not texts or first in await local_run.list_connections(user):
             texts.append(f"message {len(texts):03}")
             await page.send(texts[-1])
             await page.expect_echo(texts[-1])
