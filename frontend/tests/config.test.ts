@@ -11,9 +11,10 @@ const LOCAL = {
   connectionLimitSeconds: 7200,
 };
 
+/** Return what is wrong with settings that were read from JSON, where undefined is a missing key. */
 function findProblems(value: unknown): readonly string[] {
   try {
-    parseConfig(value);
+    parseConfig(JSON.parse(JSON.stringify(value)));
     return [];
   } catch (error) {
     if (error instanceof ConfigError) {
@@ -71,8 +72,12 @@ describe("missing and malformed values", () => {
     expect(findProblems({ ...AWS, userPoolId: undefined, selfSignUp: 1 })).toHaveLength(2);
   });
 
-  it.each([[null], [[]], ["text"], [1]])("%j is refused, because it is not an object", (value) => {
-    expect(findProblems(value)).not.toEqual([]);
+  it.each([[null], ["text"], [1]])("%j is refused, because it is not an object", (value) => {
+    expect(findProblems(value)).toEqual(["config.json must be a JSON object."]);
+  });
+
+  it("an empty list is refused", () => {
+    expect(findProblems([])).not.toEqual([]);
   });
 });
 
@@ -113,10 +118,11 @@ describe("mixes of the local system and AWS", () => {
     ["an empty fragment", { ...AWS, webSocketEndpoint: "wss://example.com/prod#" }, "webSocketEndpoint"],
     ["a password", { ...AWS, webSocketEndpoint: "wss://:secret@example.com/prod" }, "webSocketEndpoint"],
     ["a query string", { ...AWS, webSocketEndpoint: "wss://example.com/prod?idToken=" }, "webSocketEndpoint"],
-  ])("are refused: %s", (_name, config, named) => {
+  ])("are refused with the setting and its value: %s", (_name, config: Record<string, unknown>, named) => {
+    const value = config[named] === undefined ? "missing" : JSON.stringify(config[named]);
     const problems = findProblems(config);
     expect(problems).not.toEqual([]);
-    expect(problems.every((problem) => problem.startsWith(named))).toBe(true);
+    expect(problems.every((problem) => problem.startsWith(`${named} is ${value}, but `))).toBe(true);
   });
 });
 

@@ -40,7 +40,7 @@ const anyEvent = fc.oneof(
   { weight: 2, arbitrary: fc.constantFrom({ kind: "retryNow" as const }, { kind: "online" as const }) },
 );
 
-test("every message is sent at most once and in order, and its outcome is reported", async () => {
+test("every message is sent at most once and in order, and its outcome is reported", { timeout: 60_000 }, async () => {
   const property = fc.asyncProperty(fc.array(anyEvent, { maxLength: 60 }), async (events) => {
     vi.clearAllTimers();
     const server = new FakeServer();

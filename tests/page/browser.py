@@ -1,11 +1,9 @@
-"""Collect what a browser writes to its console; the types of the fixtures that start a browser."""
+"""Collect what a browser writes to its console."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from playwright.async_api import BrowserContext, ConsoleMessage, WebError
 
@@ -14,9 +12,6 @@ BROWSER_LINES = re.compile(
     "|Failed to load resource: the server responded with a status of 400"  # a call that Cognito refused
 )
 AMPLIFY_WARNING = re.compile("You are using a custom Amazon")  # the user pool is not at AWS
-
-NewContext = Callable[..., Awaitable[BrowserContext]]
-Synthesize = Callable[[Mapping[str, str]], Path]
 
 
 @dataclass(frozen=True)

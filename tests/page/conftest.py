@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from local.apigateway.limits import Limits
 from local.cloudformation.synthesis import synthesize
 from tests.fixtures import ROOT
 from tests.fixtures.engine import skip_or_fail
-from tests.page.browser import Console, NewContext, Synthesize
+from tests.page.browser import Console
 from tests.page.local_run import PATIENCE_SECONDS, LocalRun, start_local_run
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -72,48 +72,20 @@ async def browser(chromium: str) -> AsyncIterator[Browser]:
 
 
 @pytest_asyncio.fixture(loop_scope="package")
-async def new_context(browser: Browser, console: Console) -> AsyncIterator[NewContext]:
-    """Return a function that creates a browser context with options of Playwright; contexts share no storage."""
-    created: list[BrowserContext] = []
-
-    async def create_context(**options: Any) -> BrowserContext:
-        # In a transition axe-core would check a colour between two others.
-        context = await browser.new_context(**{"reduced_motion": "reduce", **options})
-        context.set_default_timeout(PATIENCE_SECONDS * 1000)
-        console.listen(context)
-        created.append(context)
-        return context
-
-    yield create_context
-    for context in created:
-        await context.close()
-
-
-@pytest_asyncio.fixture(loop_scope="package")
-async def context(new_context: NewContext) -> BrowserContext:
+async def context(browser: Browser, console: Console) -> AsyncIterator[BrowserContext]:
     """Create a browser context. Its pages are tabs that share a session."""
-    return await new_context()
+    # In a transition axe-core would check a colour between two others.
+    context = await browser.new_context(reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE_SECONDS * 1000)
+    console.listen(context)
+    yield context
+    await context.close()
 
 
 # The local runs
 
 
 StartRun = Callable[..., Awaitable[LocalRun]]
-
-
-@pytest.fixture(scope="package")
-def synthesize_stack(tmp_path_factory: pytest.TempPathFactory) -> Synthesize:
-    """Return a function that synthesizes the stack with a context, once for each context."""
-    templates: dict[tuple[tuple[str, str], ...], Path] = {}
-
-    def synthesize_once(context: Mapping[str, str]) -> Path:
-        choices = tuple(sorted(context.items()))
-        if choices not in templates:
-            open_sign_up = {"selfSignUp": "true"} | dict(context)  # the default of `make up`
-            templates[choices] = synthesize(ROOT, tmp_path_factory.mktemp("cdk.out"), open_sign_up)
-        return templates[choices]
-
-    return synthesize_once
 
 
 @pytest.fixture(scope="package")
@@ -125,40 +97,38 @@ def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def start_run(chromium: str, own_state: None, synthesize_stack: Synthesize) -> AsyncIterator[StartRun]:
-    """Return a function that starts a local run with a context of the stack and options. It runs until the last test."""
+async def start_run(chromium: str, own_state: None) -> AsyncIterator[StartRun]:
+    """Return a function that starts a local run of a template with options. It runs until the last test."""
     async with AsyncExitStack() as stack:
 
-        async def start(context: Mapping[str, str] = {}, **options: Any) -> LocalRun:
-            template = await asyncio.to_thread(synthesize_stack, context)
+        async def start(template: Path, **options: Any) -> LocalRun:
             return await stack.enter_async_context(start_local_run(template, **options))
 
         yield start
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def local_run(start_run: StartRun) -> LocalRun:
-    """Start a local run as `make up` does, for all tests that change only their own users."""
-    return await start_run()
+async def local_run(start_run: StartRun, tmp_path_factory: pytest.TempPathFactory) -> LocalRun:
+    """Start a local run for all tests that change only their own users.
+
+    Everybody may sign up, as with `make up`. Clients send the token as a subprotocol; in the other local runs, in the
+    query string.
+    """
+    context = {"selfSignUp": "true", "credential": "subprotocol"}
+    template = await asyncio.to_thread(synthesize, ROOT, tmp_path_factory.mktemp("cdk.out"), context)
+    return await start_run(template, inspector_port=0)
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def proxied_run(start_run: StartRun) -> LocalRun:
+async def proxied_run(start_run: StartRun, own_template: Path) -> LocalRun:
     """Start a local run with a proxy before its gateway. A test that stops the gateway or the proxy restarts it."""
-    return await start_run(proxied=True, environments=1)
+    return await start_run(own_template, proxied=True, environments=1)
 
 
 COMPRESSED = Limits(idle_seconds=5, connection_seconds=12)
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def compressed_run(start_run: StartRun) -> LocalRun:
+async def compressed_run(start_run: StartRun, own_template: Path) -> LocalRun:
     """Start a local run whose connections end after 12 s, or after 5 s without messages."""
-    return await start_run(environments=1, limits=COMPRESSED)
-
-
-@pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def restricted_run(start_run: StartRun) -> LocalRun:
-    """Start a local run without sign-up, with one connection for each user, and with the token as a subprotocol."""
-    context = {"selfSignUp": "false", "maxConnectionsPerUser": "1", "credential": "subprotocol"}
-    return await start_run(context, environments=1, limits=COMPRESSED)
+    return await start_run(own_template, environments=1, limits=COMPRESSED)

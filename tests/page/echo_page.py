@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -12,7 +13,7 @@ from playwright.async_api import BrowserContext, FloatRect, Locator, Page, Viewp
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
 from tests.fixtures import ROOT
-from tests.page.local_run import LocalRun, User
+from tests.page.local_run import PATIENCE_SECONDS, LocalRun, User
 
 NARROW, WIDE = ViewportSize(width=360, height=740), ViewportSize(width=1280, height=800)
 COLOURS: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -64,14 +65,18 @@ class EchoPage:
         await self.submit("Send", {self.message: text})
 
     async def retry_until(self, state: str) -> None:
-        """Click "Retry now" each time that it is enabled, until the state is shown."""
+        """Click "Retry now" each time that it is enabled, until the state is shown.
+
+        With the longest delays, a page without these clicks becomes suspended only after the timeout.
+        """
         shown = self.status.get_by_text(state, exact=True)
         button = self.tab.locator("button:not([aria-disabled=true])", has_text="Retry now")
-        while not await shown.is_visible():
-            await expect(shown.or_(button).first).to_be_visible()
-            if await button.is_visible() and not await shown.is_visible():
-                with suppress(PlaywrightTimeoutError):  # the button was disabled or removed before the click
-                    await button.click(timeout=1000)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await shown.is_visible():
+                await expect(shown.or_(button).first).to_be_visible()
+                if await button.is_visible() and not await shown.is_visible():
+                    with suppress(PlaywrightTimeoutError):  # the button was disabled or removed before the click
+                        await button.click(timeout=1000)
 
     # What a user sees
 
@@ -89,9 +94,13 @@ class EchoPage:
     async def list_echoes(self) -> list[str]:
         return await self.log.locator("[data-kind=echo] .text").all_inner_texts()
 
-    async def measure_layout(self) -> list[FloatRect | None]:
-        """Return the boxes of the parts that a user reads or clicks while the connection changes."""
-        return [await each.bounding_box() for each in (self.log, self.message, self.get_button("Send"))]
+    async def measure_layouts(self) -> list[FloatRect | None]:
+        """Return the boxes of what a user reads or clicks while the connection changes, in all widths."""
+        boxes: list[FloatRect | None] = []
+        for size in (NARROW, WIDE):
+            await self.tab.set_viewport_size(size)
+            boxes += [await each.bounding_box() for each in (self.log, self.message, self.get_button("Send"))]
+        return boxes
 
     async def expect_state(self, state: str) -> None:
         await expect(self.status.get_by_text(state, exact=True)).to_be_visible()

@@ -21,6 +21,7 @@ from local.apigateway.server import GatewayServer
 from local.aws import mail
 from local.aws.clients import client
 from local.aws.mail import Mail
+from local.journal import Journal
 from local.lambda_.invocation import InvocationResult
 from local.page_settings import build_local_settings
 from local.progress import Progress
@@ -247,7 +248,7 @@ async def start_local_run(template: Path, *, proxied: bool = False, **options: A
                 stack.push_async_callback(network.stop)
                 patch.setattr(serving, "build_local_settings", partial(build_settings_with_proxy, network, port))
             chosen = Options(template=template, page_port=0, functions="process", **options)
-            system = await stack.enter_async_context(run_system(chosen, Progress(io.StringIO())))
+            system = await stack.enter_async_context(run_system(chosen, Progress(io.StringIO()), Journal()))
         local_run = LocalRun(system, gateways[0], events, network)
         yield local_run
         if local_run.gateway_is_listening and local_run.gateway is not gateways[0]:

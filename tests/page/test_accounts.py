@@ -1,4 +1,7 @@
-"""Sign-up, sign-in and new passwords. Cognito's errors are shown next to the fields that they concern."""
+"""Sign-up, sign-in and new passwords. Cognito's errors are shown next to the fields that they concern.
+
+A sign-up without errors is in test_keyboard.py.
+"""
 
 from __future__ import annotations
 
@@ -20,65 +23,32 @@ WRONG_CODE = "000000"  # ministack never mails this one
 # Sign up
 
 
-async def test_new_user_signs_up_gets_an_echo_and_signs_out(local_run: LocalRun, context: BrowserContext) -> None:
-    email = make_address()
-    page = await EchoPage.open(context, local_run)
-    await page.expect_accessible()
-
-    await page.get_button("Sign up").click()
-    await page.expect_accessible()
-    await page.submit("Sign up", {page.email: email, page.password: PASSWORD})
-    await expect(page.code).to_be_focused()
-    await page.expect_accessible()
-    await page.submit("Confirm", {page.code: await local_run.wait_for_code(email)})
-
-    await page.expect_state("Connected")
-    await expect(page.tab.get_by_text(f"Signed in as {email}")).to_be_visible()
-    user = await local_run.get_user(email)
-    assert len(await local_run.list_connections(user)) == 1
-    await page.expect_accessible()
-    await page.send("hello")
-    await page.expect_echo("hello")
-
-    await page.get_button("Sign out").click()
-
-    await expect(page.password).to_be_visible()
-    await local_run.wait_for_connections(user, 0)
-
-
-async def test_password_rules_show_which_are_not_met(local_run: LocalRun, context: BrowserContext) -> None:
+async def test_refused_sign_up_shows_the_error_at_the_field_that_caused_it(
+    local_run: LocalRun, context: BrowserContext
+) -> None:
+    user = await local_run.add_user()
     page = await EchoPage.open(context, local_run)
     await page.get_button("Sign up").click()
     for rule in ("12 characters", "a lowercase letter", "an uppercase letter", "a digit", "a symbol"):
         await expect(page.password).to_have_accessible_description(re.compile(re.escape(f"{rule} (not met)")))
 
     await page.submit("Sign up", {page.email: make_address(), page.password: "correct-horse-7"})
-
     await page.expect_error(page.password, "The password does not meet the rules.")
     await expect(page.password).to_have_accessible_description(re.compile(r"an uppercase letter \(not met\)"))
     await expect(page.password).to_have_accessible_description(re.compile(r"12 characters \(met\)"))
     await page.expect_accessible()
 
-
-async def test_sign_up_with_the_address_of_an_account_shows_an_error(
-    local_run: LocalRun, context: BrowserContext
-) -> None:
-    user = await local_run.add_user()
-    page = await EchoPage.open(context, local_run)
-    await page.get_button("Sign up").click()
-
     await page.submit("Sign up", {page.email: user.email, page.password: PASSWORD})
-
     await page.expect_error(page.email, "This address has an account. Sign in.")
 
 
-async def test_wrong_code_shows_an_error_and_a_new_code_can_be_mailed(
+async def test_unconfirmed_user_who_signs_in_is_asked_for_the_code_and_can_get_a_new_one(
     local_run: LocalRun, context: BrowserContext
 ) -> None:
     email = await local_run.sign_up()
     page = await EchoPage.open(context, local_run)
-    await page.sign_in(User(email, id=""))
 
+    await page.sign_in(User(email, id=""))
     await page.submit("Confirm", {page.code: WRONG_CODE})
     await page.expect_error(page.code, "This code is wrong.")
     await page.expect_accessible()
@@ -88,15 +58,6 @@ async def test_wrong_code_shows_an_error_and_a_new_code_can_be_mailed(
 
     await page.submit("Confirm", {page.code: await local_run.wait_for_code(email, count=2)})
     await page.expect_state("Connected")
-
-
-async def test_page_offers_no_sign_up_if_the_user_pool_allows_none(
-    restricted_run: LocalRun, context: BrowserContext
-) -> None:
-    page = await EchoPage.open(context, restricted_run)
-
-    await expect(page.get_button("Sign in")).to_be_visible()
-    await expect(page.tab.get_by_text("Sign up")).to_have_count(0)
 
 
 # Sign in
@@ -110,28 +71,6 @@ async def test_empty_fields_show_an_error(local_run: LocalRun, context: BrowserC
     await page.expect_error(page.email, "Enter your email.")
     await expect(page.password).to_have_accessible_description("Enter your password.")
     await page.expect_accessible()
-
-
-async def test_wrong_password_shows_an_error(local_run: LocalRun, context: BrowserContext) -> None:
-    user = await local_run.add_user()
-    page = await EchoPage.open(context, local_run)
-
-    await page.submit("Sign in", {page.email: user.email, page.password: NEW_PASSWORD})
-
-    await page.expect_error(page.password, "Wrong email address or password.")
-    await page.expect_accessible()
-
-
-async def test_unconfirmed_user_who_signs_in_is_asked_for_the_code(
-    local_run: LocalRun, context: BrowserContext
-) -> None:
-    email = await local_run.sign_up()
-    page = await EchoPage.open(context, local_run)
-
-    await page.sign_in(User(email, id=""))
-    await page.submit("Confirm", {page.code: await local_run.wait_for_code(email)})
-
-    await page.expect_state("Connected")
 
 
 async def test_user_created_by_an_administrator_must_choose_a_password(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import re
 import time
@@ -22,13 +21,11 @@ import ops
 from benchmarks.user_pool import SUB
 from local.demo import open_deployment
 from local.example import build_handshake
-from local.journal import Journal
-from local.progress import Progress
-from local.system import Options, System, run_system
 from tests.fixtures import ROOT
 from tests.fixtures.events import CONNECTION_ID
-from tests.page.browser import Console, Synthesize
+from tests.page.browser import Console
 from tests.page.echo_page import COLOURS, FIND_VIOLATIONS, NARROW, WIDE, read_axe
+from tests.page.local_run import LocalRun
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -183,12 +180,12 @@ def get_heading(tab: Page, connection_id: str = CONNECTION_ID) -> Locator:
     return tab.get_by_role("heading", level=2, name=f"Connection {connection_id}")
 
 
-async def test_search_for_any_id_shows_why_the_connection_ended(server: FakeInspector, context: BrowserContext) -> None:
+async def test_search_for_an_id_shows_why_the_connection_ended(server: FakeInspector, context: BrowserContext) -> None:
     add_idle_connection(server)
     server.add_entries("AnotherAAAAAAAA=")
     tab = await open_inspector(context, server)
 
-    for found_by in (CONNECTION_ID, REQUEST_ID, LAMBDA_REQUEST_ID, TRACE_ID):
+    for found_by in (CONNECTION_ID, TRACE_ID):
         await tab.keyboard.press("/")
         await expect(tab.get_by_role("searchbox")).to_be_focused()
         await tab.keyboard.type(found_by)
@@ -227,15 +224,6 @@ async def test_details_open_with_the_keyboard(server: FakeInspector, context: Br
     await expect(segments).to_have_text([re.compile("Start"), re.compile("30 ms"), re.compile("failed.*running")])
     save = tab.get_by_role("link", name="Save the trace as JSON")
     await expect(save).to_have_attribute("href", f"api/traces/{TRACE_ID}")
-
-
-async def test_list_of_many_connections_shows_the_total(server: FakeInspector, context: BrowserContext) -> None:
-    for number in range(3000):
-        server.add_entries(f"connection {number}")
-    tab = await open_inspector(context, server)
-
-    await expect(tab.get_by_text("200 of 3,000: search to narrow")).to_be_visible()
-    await expect(tab.get_by_role("row")).to_have_count(LIMIT + 1)
 
 
 async def test_changes_arrive_unless_the_page_is_paused(server: FakeInspector, context: BrowserContext) -> None:
@@ -332,17 +320,6 @@ async def expect_accessible(tab: Page) -> None:
 # Before the local run
 
 
-PASSWORD = "correct-Horse-battery-1"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="package")
-async def system(synthesize_stack: Synthesize, own_state: None) -> AsyncIterator[System]:
-    options = Options(template=synthesize_stack({}), functions="process", environments=1, inspector_port=0)
-    async with run_system(options, Progress(io.StringIO()), Journal()) as system:
-        await asyncio.to_thread(system.users.add, "ada@example.com", PASSWORD)
-        yield system
-
-
 async def search_and_open(tab: Page, text: str) -> Locator:
     """Search for a text that one connection has; return the region that tells how the connection ended."""
     await tab.get_by_role("searchbox").fill(text)
@@ -351,25 +328,20 @@ async def search_and_open(tab: Page, text: str) -> Locator:
     return tab.get_by_role("region", name="How it ended")
 
 
-async def test_request_id_of_a_refusal_shows_its_reason(system: System, context: BrowserContext) -> None:
+async def test_ids_that_clients_get_show_why_they_were_refused_or_disconnected(
+    local_run: LocalRun, context: BrowserContext
+) -> None:
+    system, user = local_run.system, await local_run.add_user()
     tab = await context.new_page()
     await tab.goto(system.inspector_url or "")
 
     with pytest.raises(InvalidStatus) as refused:
         await connect(**build_handshake(system, "no.such.token"))
     end = await search_and_open(tab, refused.value.response.headers["x-amz-apigw-id"])
-
     await expect(end).to_contain_text("Handshake refused: 403")
     await expect(end).to_contain_text("Reason: the token is not a JSON Web Token (malformed_token)")
 
-
-async def test_connection_id_of_an_error_frame_shows_who_ended_the_connection(
-    system: System, context: BrowserContext
-) -> None:
-    token = await asyncio.to_thread(system.users.get_id_token, "ada@example.com", PASSWORD)
-    tab = await context.new_page()
-    await tab.goto(system.inspector_url or "")
-
+    token = await asyncio.to_thread(system.users.get_id_token, user.email, user.password)
     async with connect(**build_handshake(system, token)) as peer:
         await peer.send(["x" * 30_000] * 3)
         frame = json.loads(await peer.recv())
@@ -377,5 +349,4 @@ async def test_connection_id_of_an_error_frame_shows_who_ended_the_connection(
             await asyncio.to_thread(ops.kick, deployment, "grace", connection_id=frame["connectionId"])
         await peer.wait_closed()
     end = await search_and_open(tab, frame["connectionId"])
-
     await expect(end).to_contain_text("Reason: an operator ended the connection: grace (kicked)")

@@ -36,30 +36,41 @@ class Keyboard:
         await self.keyboard.type(text)
 
 
-async def test_keyboard_is_enough_from_sign_up_to_sign_out(local_run: LocalRun, context: BrowserContext) -> None:
+async def test_keyboard_is_enough_from_sign_up_to_sign_out_and_each_step_is_accessible(
+    local_run: LocalRun, context: BrowserContext
+) -> None:
     email = make_address()
     page = await EchoPage.open(context, local_run)
-    user = Keyboard(page)
+    keys = Keyboard(page)
 
     await expect(page.email).to_be_focused()
-    await user.press(page.get_button("Sign up"))
+    await page.expect_accessible()
+    await keys.press(page.get_button("Sign up"))
     await expect(page.email).to_be_focused()
-    await user.type(page.email, email)
-    await user.type(page.password, PASSWORD)
-    await user.keyboard.press("Enter")
+    await page.expect_accessible()
+    await keys.type(page.email, email)
+    await keys.type(page.password, PASSWORD)
+    await keys.keyboard.press("Enter")
     await expect(page.code).to_be_focused()
-    await user.type(page.code, await local_run.wait_for_code(email))
-    await user.press(page.get_button("Confirm"))
+    await page.expect_accessible()
+    await keys.type(page.code, await local_run.wait_for_code(email))
+    await keys.press(page.get_button("Confirm"))
+
     await page.expect_state("Connected")
+    await expect(page.tab.get_by_text(f"Signed in as {email}")).to_be_visible()
     await expect(page.message).to_be_focused()
-    await user.type(page.message, "no mouse")
-    await user.keyboard.press("Enter")
+    await page.expect_accessible()
+    user = await local_run.get_user(email)
+    assert len(await local_run.list_connections(user)) == 1
+    await keys.type(page.message, "no mouse")
+    await keys.keyboard.press("Enter")
     await page.expect_echo("no mouse")
     await expect(page.message).to_be_focused()
-    await user.go_to(page.log)  # it scrolls, so the keyboard must reach it
-    await user.press(page.get_button("Sign out"))
+    await keys.go_to(page.log)  # it scrolls, so the keyboard must reach it
 
+    await keys.press(page.get_button("Sign out"))
     await expect(page.email).to_be_focused()
+    await local_run.wait_for_connections(user, 0)
 
 
 async def test_focus_stays_at_retry_now_until_the_page_is_connected_again(
@@ -78,13 +89,3 @@ async def test_focus_stays_at_retry_now_until_the_page_is_connected_again(
 
     await page.expect_state("Connected")
     await expect(page.message).to_be_focused()
-
-
-async def test_state_and_messages_are_announced_to_screen_readers(local_run: LocalRun, context: BrowserContext) -> None:
-    page = await EchoPage.open_and_connect(context, local_run, await local_run.add_user())
-
-    await page.send("hello")
-
-    await expect(page.tab.get_by_role("status").filter(has_text="Connected")).to_be_visible()
-    await expect(page.tab.get_by_role("log")).to_contain_text("hello")
-    await expect(page.tab.get_by_role("heading", level=1)).to_have_text("WebSocket echo")

@@ -32,41 +32,35 @@ async def test_reload_keeps_the_session_and_connects_without_a_sign_in_form(
     assert await local_run.wait_for_connections(user, 1) != [before]
 
 
-async def test_sign_out_in_one_tab_signs_out_the_other(local_run: LocalRun, context: BrowserContext) -> None:
+async def test_sign_in_and_sign_out_reach_the_other_tab_and_leave_nothing_stored(
+    local_run: LocalRun, context: BrowserContext
+) -> None:
     user = await local_run.add_user()
-    page = await EchoPage.open_and_connect(context, local_run, user)
     other = await EchoPage.open(context, local_run)
+
+    page = await EchoPage.open_and_connect(context, local_run, user)
     await other.expect_state("Connected")
-    assert len(await local_run.list_connections(user)) == 2
+    await local_run.wait_for_connections(user, 2)
+    assert await page.tab.evaluate("localStorage.length") > 0
 
     await page.get_button("Sign out").click()
-
     await expect(page.password).to_be_visible()
     await expect(other.password).to_be_visible()
     await expect(other.tab.get_by_text("the session ended in another tab")).to_be_visible()
     await local_run.wait_for_connections(user, 0)
     await other.expect_accessible()
+    assert await page.tab.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
+    assert await context.cookies() == []
 
 
-async def test_sign_in_in_one_tab_connects_the_other(local_run: LocalRun, context: BrowserContext) -> None:
-    user = await local_run.add_user()
-    other = await EchoPage.open(context, local_run)
-
-    await EchoPage.open_and_connect(context, local_run, user)
-
-    await other.expect_state("Connected")
-    await local_run.wait_for_connections(user, 2)
-
-
-@pytest.mark.parametrize("operation", ["admin_disable_user", "admin_user_global_sign_out"])
 async def test_session_that_an_administrator_ended_ends_at_the_next_refresh(
-    proxied_run: LocalRun, context: BrowserContext, operation: str
+    proxied_run: LocalRun, context: BrowserContext
 ) -> None:
     local_run = proxied_run
     user = await local_run.add_user()
     async with local_run.set_token_lifetime(20):  # so that each connection needs a new token
         page = await EchoPage.open_and_connect(context, local_run, user)
-        await local_run.administer(operation, user.email)
+        await local_run.administer("admin_user_global_sign_out", user.email)
 
         await local_run.network.abort_connections()
 
