@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -24,10 +25,12 @@ async def answers(runtime: Runtime) -> str:
     return str((await runtime.invoke({})).answer[0])
 
 
-async def ended(pids: list[int]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while find_running(pids):
-            await asyncio.sleep(0.01)
+async def until_ended(pids: list[int]) -> None:
+    """Wait until these execution environments have ended; fail if they keep running."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while running := find_running(pids):
+        assert time.monotonic() < deadline, f"these execution environments still run: {running}"
+        await asyncio.sleep(0.01)
 
 
 async def test_new_code_runs_in_all_environments_and_old_idle_ones_end(make_runtime: MakeRuntime) -> None:
@@ -40,7 +43,7 @@ async def test_new_code_runs_in_all_environments_and_old_idle_ones_end(make_runt
 
     assert len(before) == 2
     assert versions == ["two", "two"]
-    await ended(before)
+    await until_ended(before)
 
 
 async def test_busy_environment_ends_after_its_answer(make_runtime: MakeRuntime, gate: Gate) -> None:
@@ -54,7 +57,7 @@ async def test_busy_environment_ends_after_its_answer(make_runtime: MakeRuntime,
     way.close()
 
     assert (await busy).answer == pid
-    await ended([pid])
+    await until_ended([pid])
 
 
 async def test_waiting_invocations_go_to_new_environments(make_runtime: MakeRuntime, gate: Gate) -> None:
@@ -79,9 +82,27 @@ async def test_code_that_does_not_start_changes_nothing(make_runtime: MakeRuntim
         await runtime.replace(broken)
 
     assert await answers(runtime) == "one"
-    await ended([process.pid for process in runtime.processes[1:]])
+    await until_ended([process.pid for process in runtime.processes[1:]])
     await runtime.replace(code("two"))
     assert await answers(runtime) == "two"
+
+
+async def test_waiting_invocation_goes_to_the_old_code_if_new_code_does_not_start(
+    make_runtime: MakeRuntime, gate: Gate
+) -> None:
+    runtime = make_runtime(WAITING_HANDLER, concurrency=1)
+    busy = asyncio.create_task(runtime.invoke(gate.port))
+    pid, way = await gate.wait_for_handler()
+    waiting = asyncio.create_task(runtime.invoke(gate.port))
+
+    with pytest.raises(InitError):
+        await runtime.replace("import no_such")
+    await until_ended([process.pid for process in runtime.processes[1:]])
+    way.close()
+    _, next_way = await gate.wait_for_handler()
+    next_way.close()
+
+    assert [(await each).answer for each in (busy, waiting)] == [pid, pid]
 
 
 async def test_environment_after_a_timeout_has_the_code_of_those_that_serve(make_runtime: MakeRuntime) -> None:
@@ -115,7 +136,7 @@ async def test_of_two_replacements_at_once_the_later_one_stays(make_runtime: Mak
     await asyncio.gather(*(runtime.runner.replace(launch) for launch in launches))
 
     assert await answers(runtime) == "three"
-    await ended([process.pid for process in runtime.processes[:-1]])
+    await until_ended([process.pid for process in runtime.processes[:-1]])
 
 
 async def test_replacement_while_the_first_environment_starts(make_runtime: MakeRuntime) -> None:
@@ -128,7 +149,7 @@ async def test_replacement_while_the_first_environment_starts(make_runtime: Make
 
     assert await answers(runtime) == "two"
     await starting
-    await ended([runtime.processes[0].pid])
+    await until_ended([runtime.processes[0].pid])
 
 
 async def test_no_invocation_is_lost_or_fails(make_runtime: MakeRuntime) -> None:
