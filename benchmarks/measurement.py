@@ -21,7 +21,9 @@ from benchmarks.subjects import Subject
 from benchmarks.user_pool import UserPool
 
 PATIENCE_SECONDS = 30.0
-PAUSE_SECONDS = 0.025  # longer than the quota's period, so that each limited request has a new quota, as on Lambda
+PAUSE_SECONDS = (
+    0.025  # longer than the period of the CPU quota, so that each limited request has a full one, as on Lambda
+)
 # As Lambda sets them, https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html.
 LAMBDA_VARIABLES = {
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
@@ -69,21 +71,21 @@ class Bench:
 
     async def _start(self, memory_mb: int, requests: int) -> Start:
         self.runtime_api.expect_start()
-        traffic, instructions = self._traffic(), self._instructions()
+        traffic, instructions = self._count_traffic(), self._count_instructions()
         started_at = self.launcher.start_subject()
-        init = await self._idle() - started_at
+        init = await self._wait_until_idle() - started_at
         child = self.launcher.child()
         cpu_init = child.cpu_seconds()
         if self.subject.image:
             self.launcher.limit(memory_mb / FULL_MB)
-        first = await self._request()
+        first = await self._send_request()
         cpu_first = child.cpu_seconds()
-        executed = self._instructions() - instructions
+        executed = self._count_instructions() - instructions
         warm = []
         for _ in range(requests):
             if memory_mb < FULL_MB:
                 await asyncio.sleep(PAUSE_SECONDS)
-            warm.append(await self._request())
+            warm.append(await self._send_request())
         cpu_warm, peak_memory = child.cpu_seconds(), child.peak_memory()
         self.launcher.kill_subject()
         if self.subject.image:
@@ -100,21 +102,21 @@ class Bench:
             instructions=executed if self.counter else None,
             traffic={
                 name: Traffic(now.connections - traffic[name].connections, now.requests - traffic[name].requests)
-                for name, now in self._traffic().items()
+                for name, now in self._count_traffic().items()
             },
         )
 
-    async def _request(self) -> float:
+    async def _send_request(self) -> float:
         """Return the seconds until the answer, without the time until the runtime asks for its next invocation."""
         event = self.subject.event.encode()
         async with asyncio.timeout(PATIENCE_SECONDS):
             seconds, answer = await self.runtime_api.invoke(event, sampled=self.subject.sampled)
-        await self._idle()
+        await self._wait_until_idle()
         if self.subject.expect not in answer.decode():
             raise LaunchError(f"its answer does not contain {self.subject.expect}: {answer.decode()}")
         return seconds
 
-    async def _idle(self) -> float:
+    async def _wait_until_idle(self) -> float:
         """Wait until the subject asks for an invocation; return the time at which it asked."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -127,18 +129,18 @@ class Bench:
                 if time.monotonic() > deadline:
                     raise
 
-    def _traffic(self) -> dict[str, Traffic]:
+    def _count_traffic(self) -> dict[str, Traffic]:
         return {
             **{name: Traffic(server.connections, server.requests) for name, server in self.services.items()},
             "X-Ray": Traffic(0, self.trace_daemon.datagrams),
         }
 
-    def _instructions(self) -> int:
+    def _count_instructions(self) -> int:
         return self.counter.read() if self.counter else 0
 
 
 class Run:
-    """A run of the benchmark. All that it starts is stopped when the exit stack closes."""
+    """A run of the benchmark. The exit stack stops everything that the run starts."""
 
     def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
         folder.chmod(0o755)  # because an image runs as another user
@@ -176,7 +178,7 @@ class Run:
         own = {"AWS_LAMBDA_RUNTIME_API": runtime_address, "AWS_XRAY_DAEMON_ADDRESS": daemon_address}
         self._stack.callback(launcher.stop)
         launcher.start({**LAMBDA_VARIABLES, **trust, **own, **filled.environment})
-        return Bench(filled, launcher, runtime_api, services, trace_daemon, self._counter(launcher.pid))
+        return Bench(filled, launcher, runtime_api, services, trace_daemon, self._start_counter(launcher.pid))
 
     async def _listen(self, server: HttpServer, tls: ssl.SSLContext | None) -> str:
         address = await server.start(tls)
@@ -190,7 +192,7 @@ class Run:
         host, port = transport.get_extra_info("sockname")
         return f"{host}:{port}", trace_daemon
 
-    def _counter(self, pid: int) -> Counter | None:
+    def _start_counter(self, pid: int) -> Counter | None:
         try:
             counter = Counter(pid)
         except OSError as error:

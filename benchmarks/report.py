@@ -39,26 +39,30 @@ class Report:
         self._coloured = coloured
 
     def __str__(self) -> str:
-        tables = (line for place in PLACES for line in self._table(place))
-        return "\n".join([*tables, *self._limited_table(), *self._traffic(), *self._targets()]).rstrip()
+        tables = (line for place in PLACES for line in self._format_table(place))
+        return "\n".join(
+            [*tables, *self._format_limited_table(), *self._format_traffic(), *self._format_targets()]
+        ).rstrip()
 
-    def _table(self, place: str) -> Iterator[str]:
+    def _format_table(self, place: str) -> Iterator[str]:
         rows = [each for each in self._figures if each.subject.place == place]
         if not rows:
             return
         counted = any(start.instructions is not None for each in rows for start in each.starts)
         columns = (*COLUMNS, "M instr.") if counted else COLUMNS
-        yield self._heading(PLACES[place], "".join(f"{column:>9}" for column in columns))
+        yield self._format_heading(PLACES[place], "".join(f"{column:>9}" for column in columns))
         for each in rows:
             if statistics := each.at():
-                yield f"{each.subject.name:<{NAME_WIDTH}}" + "".join(self._cells(statistics, self._floor(each)))
+                yield f"{each.subject.name:<{NAME_WIDTH}}" + "".join(
+                    self._format_cells(statistics, self._find_floor(each))
+                )
         yield ""
 
-    def _floor(self, figures: Figures) -> Statistics | None:
+    def _find_floor(self, figures: Figures) -> Statistics | None:
         floor = self._by_key.get((figures.subject.floor, figures.subject.place))
         return floor.at() if floor else None
 
-    def _cells(self, statistics: Statistics, floor: Statistics | None) -> Iterator[str]:
+    def _format_cells(self, statistics: Statistics, floor: Statistics | None) -> Iterator[str]:
         yield format_milliseconds(statistics.init)
         yield format_milliseconds(statistics.first)
         yield format_milliseconds(statistics.cold)
@@ -71,14 +75,14 @@ class Report:
         if statistics.instructions is not None:
             yield f"{statistics.instructions / 1e6:>9.0f}"
 
-    def _limited_table(self) -> Iterator[str]:
+    def _format_limited_table(self) -> Iterator[str]:
         sizes = (FULL_MB, *LIMITED_MB)
         rows = [each for each in self._figures if any(each.at(size) for size in LIMITED_MB)]
         if not rows:
             return
         groups = "".join(f"{group:>{9 * len(sizes)}}" for group in ("first", "warm", "p99"))
-        yield self._heading("In the images, requests limited to the", groups)
-        yield self._heading("CPU time of a function of so many MB", "".join(f"{size:>9}" for size in sizes) * 3)
+        yield self._format_heading("In the images, requests limited to the", groups)
+        yield self._format_heading("CPU time of a function of so many MB", "".join(f"{size:>9}" for size in sizes) * 3)
         for each in rows:
             statistics = [each.at(size) for size in sizes]
             cells = [
@@ -87,10 +91,10 @@ class Report:
                 *(format_milliseconds(one.warm_p99 if one else None) for one in statistics),
             ]
             yield f"{each.subject.name:<{NAME_WIDTH}}" + "".join(cells)
-        yield "With 512 and 128 MB there are 25 ms between requests, so each has a new quota and colder caches."
+        yield "With 512 and 128 MB each request comes 25 ms after the last answer, with a full CPU quota and colder caches."
         yield ""
 
-    def _traffic(self) -> Iterator[str]:
+    def _format_traffic(self) -> Iterator[str]:
         """Yield how many connections a start opens. A client without keep-alive opens one for each request."""
         lines = []
         for each in self._figures:
@@ -100,40 +104,40 @@ class Report:
                 via = f"{connections:>9} for{requests:>5} requests" if connections else f"{requests:>9} datagrams"
                 lines.append(f"{f'{each.subject.name} ({each.subject.place})':<{NAME_WIDTH + 11}}{service:<14}{via}")
         if lines:
-            yield self._heading("Connections of one start, at most", "")
+            yield self._format_heading("Connections of one start, at most", "")
             yield from lines
             yield ""
 
-    def _targets(self) -> Iterator[str]:
-        checks = [*self._checks()]
+    def _format_targets(self) -> Iterator[str]:
+        checks = [*self._check_targets()]
         if checks:
-            yield self._heading("Targets", "")
+            yield self._format_heading("Targets", "")
         for check in checks:
             mark, colour = ("✓", "32") if check.met else ("✗", "31")
             yield f"{self._colour(mark, colour)} {check.text} ({check.figures.subject.place})"
 
-    def _checks(self) -> Iterator[Check]:
+    def _check_targets(self) -> Iterator[Check]:
         """Compare the starts of each round, which ran under the same load of the machine; use the median of all rounds."""
         for each in self._figures:
             subject = each.subject
-            if ours := self._other(each, subject.compare_with):
+            if ours := self._find_other(each, subject.compare_with):
                 ratio, cpu = find_ratio(ours, each, cold), find_ratio(ours, each, cpu_cold)
                 text = f"{ours.subject.name} takes {ratio:.2f} times the cold start of {subject.name} ({cpu:.2f} times its CPU)"
                 yield Check(f"{text}, at most {subject.at_most:.2f}", each, ratio <= subject.at_most)
-            if subject.sampled and (unsampled := self._other(each, subject.name.removesuffix(SAMPLED))):
+            if subject.sampled and (unsampled := self._find_other(each, subject.name.removesuffix(SAMPLED))):
                 more = median(one - other for one, other in pair_rounds(each, unsampled, cold))
                 text = f"{subject.name} takes {more * 1e3:.0f} ms more in a cold start than when it is not sampled"
                 yield Check(f"{text}, at most {SAMPLED_COLD_SECONDS * 1e3:.0f}", each, more <= SAMPLED_COLD_SECONDS)
-            if least := self._other(each, subject.warm_floor):
+            if least := self._find_other(each, subject.warm_floor):
                 ratio = find_ratio(each, least, warm)
                 text = f"{subject.name} takes {ratio:.2f} times a warm request of {least.subject.name}"
                 yield Check(f"{text}, at most {WARM_FLOOR_RATIO:.2f}", each, ratio <= WARM_FLOOR_RATIO)
 
-    def _other(self, figures: Figures, name: str) -> Figures | None:
+    def _find_other(self, figures: Figures, name: str) -> Figures | None:
         """Return the figures of the subject with this name in the same place; None if there is none."""
         return self._by_key.get((name, figures.subject.place))
 
-    def _heading(self, text: str, columns: str) -> str:
+    def _format_heading(self, text: str, columns: str) -> str:
         return self._colour(f"{text:<{NAME_WIDTH}}{columns}", "1")
 
     def _colour(self, text: str, colour: str) -> str:

@@ -43,7 +43,8 @@ def read_context(values: Mapping[str, Any]) -> Settings:
         ),
         allow_missing_origin=context.choose("allowMissingOrigin", SWITCH, default="false"),
         required_group=context.match("requiredGroup", r"\S{1,128}", "a group's name"),
-        max_connections_per_user=context.parse_number("maxConnectionsPerUser"),
+        # 9999 slots take 280 KB; DynamoDB's limit for an item is 400 KB.
+        max_connections_per_user=context.parse_number("maxConnectionsPerUser", digits=4),
         self_sign_up=context.choose("selfSignUp", SWITCH, default="false"),
         removal_policy=context.choose("removalPolicy", map_to_themselves("destroy", "retain"), default="retain"),
         feature_plan=context.choose("featurePlan", map_to_themselves("lite", "essentials", "plus"), default="lite"),
@@ -87,9 +88,9 @@ class Context:
             raise SystemExit(f"context {name} is {value!r}, it must be {what}")
         return str(value)
 
-    def parse_number(self, name: str) -> int | None:
-        # 9999 slots take 280 KB; DynamoDB's limit for an item is 400 KB.
-        value = self.match(name, "[1-9][0-9]{0,3}", "a number from 1 to 9999")
+    def parse_number(self, name: str, *, digits: int) -> int | None:
+        """Return the key's value if it is a number from 1 with at most this many digits; None if the key is missing."""
+        value = self.match(name, rf"[1-9][0-9]{{0,{digits - 1}}}", f"a number from 1 to {10**digits - 1}")
         return None if value is None else int(value)
 
     def split(self, name: str, pattern: str, what: str) -> list[str]:

@@ -26,7 +26,7 @@ from local.apigateway.gateway import BAD_REQUEST, Refusal
 from local.apigateway.limits import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES, MAX_URL_CHARACTERS
 from local.ids import make_id, random_bits
 
-REQUEST_SECONDS = 10.0  # for a client to send the head of its request, and again for the body
+REQUEST_SECONDS = 10.0  # for a client to send the head of a request; the body has as long
 MAX_HEAD_BYTES = 16 * 1024
 # The library also compares the compressed size of a frame with its limits. Compression can make a frame larger.
 COMPRESSION_BYTES = 64
@@ -51,7 +51,7 @@ class ProtocolSelector(asyncio.Protocol):
     """Reads the head of a connection's first request, then hands the connection to the WebSocket or HTTP protocol.
 
     Attributes:
-        unselected: the transports whose protocol is not selected yet; this one is added and removed again.
+        unselected: all transports without a selected protocol. This one is added, and removed when its protocol is selected.
     """
 
     unselected: set[asyncio.BaseTransport]
@@ -163,11 +163,12 @@ class ClientSocket(asyncio.Protocol):
         if self._response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             return None
         # The library's own answer may quote a header that carries a token.
-        upgrade = self._response.status_code == HTTPStatus.UPGRADE_REQUIRED
-        return gateway.add_reason("it is no WebSocket handshake", gateway.UPGRADE_REQUIRED if upgrade else BAD_REQUEST)
+        no_upgrade = self._response.status_code == HTTPStatus.UPGRADE_REQUIRED
+        refusal = gateway.UPGRADE_REQUIRED if no_upgrade else BAD_REQUEST
+        return gateway.add_reason("it is no WebSocket handshake", refusal)
 
     def accept(self, subprotocol: str | None, on_message: Callable[[str], asyncio.Future[None]]) -> None:
-        """Send the 101, then call `on_message` with each message. Its future must be done when the message is handled."""
+        """Send the 101, then call `on_message` with each message. It returns a future that is done when the message is handled."""
         early, self._early = self._early, None
         if self._protocol.state is not State.CONNECTING:
             return
@@ -197,7 +198,7 @@ class ClientSocket(asyncio.Protocol):
         return True
 
     def close(self, code: int, reason: str = "", *, cause: str = "") -> None:
-        """Begin the closing handshake, unless the connection is closing or closed; `cause` is for `end_cause`."""
+        """Begin the closing handshake, unless the connection is closing or closed. `cause` becomes `end_cause`."""
         if self.is_open:
             self.end_cause = cause
             self._protocol.send_close(code, reason)
@@ -300,7 +301,7 @@ class ClientSocket(asyncio.Protocol):
 
 
 def cut_reason(frames: bytes) -> bytes:
-    """Remove the reason from the close frame that ends a server's control frames (RFC 6455 section 5)."""
+    """Remove the reason from the close frame, which follows the other control frames (RFC 6455 section 5)."""
     start = 0
     while frames[start] & 0x0F != Opcode.CLOSE:
         start += 2 + frames[start + 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -25,9 +26,11 @@ async def get_version(runtime: Runtime) -> str:
 
 
 async def wait_until_ended(pids: list[int]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while find_running(pids):
-            await asyncio.sleep(0.01)
+    """Wait until these execution environments have ended; fail if they keep running."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while running := find_running(pids):
+        assert time.monotonic() < deadline, f"these execution environments still run: {running}"
+        await asyncio.sleep(0.01)
 
 
 async def test_new_code_runs_in_all_environments_and_old_idle_ones_end(make_runtime: MakeRuntime) -> None:
@@ -82,6 +85,24 @@ async def test_code_that_does_not_start_changes_nothing(make_runtime: MakeRuntim
     await wait_until_ended([process.pid for process in runtime.processes[1:]])
     await runtime.replace(make_code("two"))
     assert await get_version(runtime) == "two"
+
+
+async def test_waiting_invocation_goes_to_the_old_code_if_new_code_does_not_start(
+    make_runtime: MakeRuntime, gate: Gate
+) -> None:
+    runtime = make_runtime(WAITING_HANDLER, concurrency=1)
+    busy = asyncio.create_task(runtime.invoke(gate.port))
+    pid, way = await gate.wait_for_handler()
+    waiting = asyncio.create_task(runtime.invoke(gate.port))
+
+    with pytest.raises(InitError):
+        await runtime.replace("import no_such")
+    await wait_until_ended([process.pid for process in runtime.processes[1:]])
+    way.close()
+    _, next_way = await gate.wait_for_handler()
+    next_way.close()
+
+    assert [(await each).answer for each in (busy, waiting)] == [pid, pid]
 
 
 async def test_environment_after_a_timeout_has_the_code_of_those_that_serve(make_runtime: MakeRuntime) -> None:

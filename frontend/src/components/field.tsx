@@ -15,7 +15,7 @@ export interface FieldProps {
   policy?: PasswordPolicy;
 }
 
-/** A labelled input with its rules and, in reserved space, its error. */
+/** A labelled input with its password rules and its error. The space for the error is reserved, so that nothing moves. */
 export function Field({ label, policy, error, ...input }: FieldProps & { error: string | undefined }) {
   const id = useId();
   const [value, setValue] = useState("");

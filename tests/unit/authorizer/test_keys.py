@@ -160,7 +160,20 @@ def test_last_good_keys_serve_for_a_day_of_outage(keys: Any, jwks: LoopbackServe
 
     clock.now += 86399.9
     assert keys.find(GOOD)
-    for _ in range(2):  # nobody can connect any more, so it is tried again after a second
+    clock.now += 1
+    with pytest.raises(Exception, match="answered 503"):
+        keys.find(GOOD)
+
+
+def test_download_is_tried_again_after_a_second_once_no_key_serves(
+    keys: Any, jwks: LoopbackServer, clock: Clock
+) -> None:
+    """Nobody can connect without keys, so the next download does not wait for the longer cooldown."""
+    keys.find(GOOD)
+    jwks.answer = OUTAGE
+    clock.now += 86400
+
+    for _ in range(2):
         clock.now += 1
         downloads = len(jwks.requests)
         with pytest.raises(Exception, match="answered 503"):

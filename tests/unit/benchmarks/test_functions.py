@@ -1,4 +1,4 @@
-"""What can break in `make bench` without anybody noticing: the file of subjects, the statistics, the rounds."""
+"""The parts of `make bench` whose errors nobody would notice: the file of subjects, the statistics, the report."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ START = Start(
     traffic={},
 )
 
-Written = Callable[[Any], Path]
+WriteSubjects = Callable[[Any], Path]
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Written:
-    """Write a file of subjects, and the event that they name."""
+def write_subjects(tmp_path: Path) -> WriteSubjects:
+    """Return a function that writes a file of subjects, and the event that they name."""
 
     def write(described: Any) -> Path:
         (tmp_path / "event.json").write_text('{"token": "<id-token>", "routeKey": "$connect"}')
@@ -48,8 +48,10 @@ def written(tmp_path: Path) -> Written:
 # The file of subjects
 
 
-def test_subject_has_its_event_and_runs_in_the_folder_of_the_file(written: Written, tmp_path: Path) -> None:
-    (subject,) = read(written([PEER | {"sampled": None}]))
+def test_subject_has_its_event_and_runs_in_the_folder_of_the_file(
+    write_subjects: WriteSubjects, tmp_path: Path
+) -> None:
+    (subject,) = read(write_subjects([PEER | {"sampled": None}]))
 
     assert (subject.name, subject.place, subject.command) == ("peer", "process", ("node", "peer.mjs"))
     assert json.loads(subject.event)["routeKey"] == "$connect"
@@ -71,15 +73,17 @@ def test_subject_has_its_event_and_runs_in_the_folder_of_the_file(written: Writt
     ],
     ids=str,
 )
-def test_error_names_the_subject_and_what_is_wrong(written: Written, change: dict[str, Any], message: str) -> None:
+def test_error_names_the_subject_and_what_is_wrong(
+    write_subjects: WriteSubjects, change: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SubjectError, match=message):
-        read(written([PEER | change]))
+        read(write_subjects([PEER | change]))
 
 
 @pytest.mark.parametrize("described", [{}, ["peer"], "peer"], ids=str)
-def test_file_must_be_a_list_of_objects(written: Written, described: Any) -> None:
+def test_file_must_be_a_list_of_objects(write_subjects: WriteSubjects, described: Any) -> None:
     with pytest.raises(SubjectError, match="must be a list of objects"):
-        read(written(described))
+        read(write_subjects(described))
 
 
 def test_file_that_is_no_json_is_named(tmp_path: Path) -> None:
@@ -89,36 +93,38 @@ def test_file_that_is_no_json_is_named(tmp_path: Path) -> None:
         read(tmp_path / "subjects.json")
 
 
-def test_subject_of_the_same_name_and_place_replaces_ours(written: Written) -> None:
+def test_subject_of_the_same_name_and_place_replaces_ours(write_subjects: WriteSubjects) -> None:
     own = list_built_in("dev")
 
-    merged = merge(own, read(written([PEER | {"name": "authorizer deny"}])))
+    merged = merge(own, read(write_subjects([PEER | {"name": "authorizer deny"}])))
 
     assert len(merged) == len(own)
     assert [each.command[0] for each in merged if each.key == ("authorizer deny", "process")] == ["node"]
     assert [each.image for each in merged if each.key == ("authorizer deny", "image")] == ["authorizer:dev"]
 
 
-def test_reference_to_a_subject_of_another_place_is_refused(written: Written) -> None:
-    peers = read(written([PEER | {"image": "peer", "floor": "bare"}]))
+def test_reference_to_a_subject_of_another_place_is_refused(write_subjects: WriteSubjects) -> None:
+    peers = read(write_subjects([PEER | {"image": "peer", "floor": "bare"}]))
 
     with pytest.raises(SubjectError, match="'bare'"):
         merge(list_built_in(None), peers)
 
 
-def test_selection_brings_what_the_chosen_subjects_refer_to(written: Written) -> None:
-    chosen = select(merge(list_built_in(None), read(written([PEER | {"compare_with": "authorizer deny"}]))), ["peer"])
+def test_selection_includes_the_subjects_that_its_members_refer_to(write_subjects: WriteSubjects) -> None:
+    chosen = select(
+        merge(list_built_in(None), read(write_subjects([PEER | {"compare_with": "authorizer deny"}]))), ["peer"]
+    )
 
     assert [each.name for each in chosen] == ["bare", "authorizer deny", "peer"]
 
 
-def test_selection_of_nothing_is_refused() -> None:
+def test_selection_that_matches_no_subject_is_refused() -> None:
     with pytest.raises(SubjectError, match="pear"):
         select(list_built_in(None), ["pear"])
 
 
-def test_placeholders_are_replaced_in_event_and_environment(written: Written) -> None:
-    (subject,) = read(written([PEER | {"environment": {"URL": "https://<dynamodb-address>/"}}]))
+def test_placeholders_are_replaced_in_event_and_environment(write_subjects: WriteSubjects) -> None:
+    (subject,) = read(write_subjects([PEER | {"environment": {"URL": "https://<dynamodb-address>/"}}]))
 
     filled = subject.with_values({"<id-token>": "eyJ", "<dynamodb-address>": "127.0.0.1:1"})
 
@@ -155,14 +161,14 @@ def test_statistics_are_medians_over_starts_and_over_all_warm_requests() -> None
     assert (summary.starts, summary.requests, summary.instructions) == (3, 6, None)
 
 
-def test_p99_is_left_out_of_few_requests() -> None:
+def test_p99_needs_a_hundred_requests() -> None:
     few, enough = replace(START, warm=[0.001] * 99), replace(START, warm=[0.001] * 98 + [0.009] * 2)
 
     assert summarize([few]).warm_p99 is None
     assert summarize([enough]).warm_p99 == 0.009
 
 
-def test_starts_under_another_limit_are_counted_apart() -> None:
+def test_starts_with_different_memory_have_separate_statistics() -> None:
     figures = Figures(SUBJECT, [START, replace(START, memory_mb=128, first=2.0)])
 
     full, limited = figures.at(), figures.at(128)
@@ -206,7 +212,7 @@ def test_time_above_the_bare_runtime_is_a_column() -> None:
     assert row[1:5] == ["120", "0.00", "120", "70"]
 
 
-def test_connections_that_are_not_kept_are_told() -> None:
+def test_report_counts_the_connections_of_a_client_without_keep_alive() -> None:
     kept = replace(START, traffic={"DynamoDB": Traffic(1, 3), "Cognito": Traffic(0, 0)})
     not_kept = replace(START, traffic={"DynamoDB": Traffic(connections=3, requests=3), "Cognito": Traffic(0, 0)})
 

@@ -228,7 +228,7 @@ def test_stage_is_not_live_before_its_routes(template: Template) -> None:
     parts = ("Route", "Integration", "Authorizer")
     expected = {id_ for part in parts for id_ in find_resources(template, f"AWS::ApiGatewayV2::{part}")}
 
-    assert len(find_resources(template, "AWS::ApiGatewayV2::Route")) == 4
+    assert find_resources(template, "AWS::ApiGatewayV2::Route")
     assert expected <= set(stage["DependsOn"])
 
 

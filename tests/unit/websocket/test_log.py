@@ -43,7 +43,7 @@ def build_facts(kind: str, route_key: str) -> dict[str, str]:
 # $connect
 
 
-def test_connected(websocket: ModuleType, table: Stubber, lines: Lines) -> None:
+def test_accepted_connection_is_one_line_with_the_user(websocket: ModuleType, table: Stubber, lines: Lines) -> None:
     table.add_response("put_item", {})
 
     websocket.handler(load_event("connect"), None)
@@ -68,7 +68,7 @@ def refuse_slot(event: Event, table: Stubber) -> Event:
 @pytest.mark.parametrize(
     ("refuse", "reason"), [(refuse_subprotocol, "unknown_subprotocol"), (refuse_slot, "too_many_connections")]
 )
-def test_connection_rejected(
+def test_refused_connection_is_one_line_with_the_reason_and_its_class(
     websocket: ModuleType, table: Stubber, lines: Lines, refuse: Callable[[Event, Stubber], Event], reason: str
 ) -> None:
     websocket.handler(refuse(load_event("connect"), table), None)
@@ -135,7 +135,9 @@ def disconnect_event(end: End) -> Event:
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_disconnected(websocket: ModuleType, table: Stubber, lines: Lines, end: End) -> None:
+def test_end_of_a_connection_is_one_line_with_its_close_code_and_reason(
+    websocket: ModuleType, table: Stubber, lines: Lines, end: End
+) -> None:
     """The close reason is not logged, because a client can choose it."""
     table.add_response("delete_item", {"Attributes": row(end)})
 
@@ -157,7 +159,7 @@ def test_disconnected(websocket: ModuleType, table: Stubber, lines: Lines, end: 
     ("end", "reason"),
     [(ENDS["idle"], "idle_limit"), (ENDS["lost"], "connection_lost"), (ENDS["closed by DELETE"], "client_closed")],
 )
-def test_disconnected_after_the_row_was_deleted(
+def test_reason_of_an_end_without_a_row_follows_from_the_close_code(
     websocket: ModuleType, table: Stubber, lines: Lines, end: End, reason: str
 ) -> None:
     table.add_response("delete_item", {})
@@ -168,7 +170,9 @@ def test_disconnected_after_the_row_was_deleted(
     assert (line["message"], line["reason"], "endedBy" in line) == ("disconnected", reason, False)
 
 
-def test_disconnected_with_a_row_without_the_time(websocket: ModuleType, table: Stubber, lines: Lines) -> None:
+def test_end_of_a_row_without_connected_at_counts_as_the_idle_limit(
+    websocket: ModuleType, table: Stubber, lines: Lines
+) -> None:
     older = {name: value for name, value in row(ENDS["limit"]).items() if name != "connectedAt"}
     table.add_response("delete_item", {"Attributes": older})
 
@@ -243,7 +247,9 @@ MESSAGES = {
 
 
 @pytest.mark.parametrize("case", MESSAGES.values(), ids=MESSAGES)
-def test_message(websocket: ModuleType, management: Stubber, table: Stubber, lines: Lines, case: Case) -> None:
+def test_message_is_one_line_with_its_outcome_and_not_its_text(
+    websocket: ModuleType, management: Stubber, table: Stubber, lines: Lines, case: Case
+) -> None:
     case.prepare(management, table)
     event = load_event("default", **{"body": "a secret", **case.changes})
 
