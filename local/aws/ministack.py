@@ -89,7 +89,7 @@ class LocalAws:
 
     async def _report_end(self, process: Process) -> None:
         status = await process.wait()
-        logger.error("the local AWS ended with status %d, see %s; start again to have one", status, self.log)
+        logger.error("the local AWS ended with status %d, see %s; end this run and start it again", status, self.log)
 
     async def stop(self) -> None:
         if self._reporting:

@@ -28,6 +28,6 @@ async def test_end_of_the_local_aws_is_logged_unless_it_is_stopped(
                 await asyncio.sleep(0.01)
     await aws.stop()
 
-    logged = f"the local AWS ended with status -9, see {tmp_path}/log; start again to have one"
+    logged = f"the local AWS ended with status -9, see {tmp_path}/log; end this run and start it again"
     assert [record.message for record in caplog.records] == [logged] * killed
     assert not folder.exists()
