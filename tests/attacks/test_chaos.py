@@ -49,7 +49,10 @@ RETRY_SECONDS, COOLDOWN_SECONDS, STALE_SECONDS, EXPIRED_SECONDS = 1, 10, 3600, 8
 outage = answer_with(build_response(b"", 503))
 
 Ending = str | tuple[str, ...]
-ALL_ROWS = [pytest.param(*row, id=name) for name, row in (SOUND | FAULTY | UNENDING).items()]
+TABLES = SOUND | FAULTY | UNENDING
+ALL_ROWS = [pytest.param(*row, id=name) for name, row in TABLES.items()]
+# What a failed download leaves in the cache depends on the error alone, so one row for each error is enough there.
+FIRST_ROWS = {ending: pytest.param(chaos, ending, id=name) for name, (chaos, ending) in reversed(TABLES.items())}
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +188,7 @@ def test_cold_start_downloads_once_and_uses_only_sound_keys(
     assert "Allow" not in map(environment.connect, forged_tokens)
 
 
-@pytest.mark.parametrize(("chaos", "ending"), ALL_ROWS)
+@pytest.mark.parametrize(("chaos", "ending"), FIRST_ROWS.values())
 def test_last_good_keys_serve_until_they_expire(
     environment: Environment, sign: Sign, forged_tokens: list[str], chaos: Chaos, ending: Ending
 ) -> None:
@@ -355,23 +358,11 @@ def runtime(emulate: Emulate, server: ChaosServer, authorizer_event: EventFactor
         yield Runtime(authorizer, authorizer_event)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "new key beside the old",
-        "same key twice",
-        "redirect 302",
-        "garbage",
-        "elliptic curve",
-        "e=1",
-        "two keys of a kid",
-        "never answers",
-    ],
-)
+@pytest.mark.parametrize("name", ["two keys of a kid", "never answers"])
 def test_runtime_answers_while_the_endpoint_misbehaves(
     runtime: Runtime, server: ChaosServer, sign: Sign, forged_tokens: list[str], name: str
 ) -> None:
-    chaos, ending = (SOUND | FAULTY | UNENDING)[name]
+    chaos, ending = TABLES[name]
     server.switch_to(chaos)
 
     assert "Allow" not in map(runtime.connect, forged_tokens)
@@ -388,10 +379,10 @@ def test_runtime_downloads_once_for_known_keys_and_once_a_cooldown_for_unknown_o
     assert runtime.connect("no.to.ken") == "Deny"
     assert server.requests == []
 
-    assert [runtime.connect(user) for _ in range(100)] == ["Allow"] * 100
+    assert [runtime.connect(user) for _ in range(20)] == ["Allow"] * 20
     assert len(server.requests) == 1
 
-    for number in range(100):
+    for number in range(20):
         stranger = sign(header={"kid": f"unknown {number}"})
         assert [runtime.connect(stranger), runtime.connect(user)] == ["Deny", "Allow"]
     assert len(server.requests) <= runtime.count_allowed_downloads()

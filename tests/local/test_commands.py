@@ -10,6 +10,7 @@ import subprocess
 import sys
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
@@ -34,9 +35,9 @@ from tests.fixtures.processes import find_running
 from tests.fixtures.templates import build_resources, function
 from tests.fixtures.terminal import Terminal
 
-# Contexts of stacks that differ from cdk.json. The tests share them, because each new context costs a synthesis.
-SUBPROTOCOL = ["credential=subprotocol", "maxConnectionsPerUser=2"]
+# All settings that clients must know. The tests share these contexts, because other ones would cost another synthesis.
 RESTRICTED = [
+    "credential=subprotocol",
     "requiredGroup=staff",
     "allowedOrigins=https://a.example.com,http://b.example.com",
     "maxConnectionsPerUser=1",
@@ -70,6 +71,12 @@ DEMO_STEPS = [
 def up(new_checkout: Callable[[], Checkout]) -> Iterator[Up]:
     with run_up(new_checkout()) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def token(up: Up) -> str:
+    """Return an ID token of Ada, by `make token`."""
+    return up.run("token").stdout.strip()
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -126,11 +133,11 @@ def test_up_keeps_the_users_password_from_others(up: Up) -> None:
     assert up.state["users"]["ada@example.com"] not in up.printed
 
 
-def test_printed_token_line_prints_a_token_of_the_user(up: Up) -> None:
+def test_printed_token_line_prints_a_token_of_the_user_and_ignores_email_in_the_environment(up: Up) -> None:
     line = re.search(r"^Token +(.+?) {2,}", up.printed, re.MULTILINE)
     assert line is not None
 
-    pasted = up.checkout.run_shell(line[1])
+    pasted = up.checkout.run_shell(f"export EMAIL=me@example.com; {line[1]}")
 
     assert (pasted.returncode, pasted.stderr) == (0, "")
     assert claims(pasted.stdout)["email"] == "ada@example.com"
@@ -176,13 +183,15 @@ def test_no_other_line_is_printed_to_paste(up: Up) -> None:
 
 
 def test_second_up_on_the_same_port_says_that_the_first_runs_and_leaves_it_alone(up: Up) -> None:
+    before = up.state
+
     second = up.checkout.run("up", *build_arguments(up.port))
 
     assert (second.returncode, second.stdout) == (1, "")
     runs = f"`make up` already runs on port {up.port}, with pid {up.command.process.pid}: end it, or start another "
     assert second.stderr.startswith(runs)
     assert len(second.stderr.splitlines()) == 1
-    assert up.run("token").returncode == 0
+    assert (up.state, up.command.process.poll()) == (before, None)
 
 
 def test_user_who_was_added_by_make_gets_tokens_by_make(up: Up) -> None:
@@ -200,36 +209,17 @@ def test_user_who_was_added_by_make_gets_tokens_by_make(up: Up) -> None:
     assert {*claims(token.stdout)["cognito:groups"]} == {"admins", "editors"}
 
 
-def test_email_in_the_environment_is_ignored(up: Up) -> None:
-    asked = up.checkout.run_shell(f"EMAIL=me@example.com make -s token LOCAL_FLAGS=--port={up.port}")
-
-    assert claims(asked.stdout)["email"] == "ada@example.com"
-
-
-@pytest.mark.parametrize("text", ['it\'s $HOME `id` $(id) "x" #1', "--help", "-- \\n"])
-def test_message_of_make_is_posted_as_it_was_written(up: Up, text: str) -> None:
-    token = up.run("token").stdout.strip()
+def test_message_of_make_is_posted_as_it_was_written(up: Up, token: str) -> None:
     with connect(f"ws://127.0.0.1:{up.port}/prod?idToken={token}", proxy=None) as peer:
-        posted = up.checkout.run_shell(f"make -s post LOCAL_FLAGS=--port={up.port} MESSAGE={shlex.quote(text)}")
+        for text in ('it\'s $HOME `id` $(id) "x" #1', "--help", "-- \\n"):
+            posted = up.checkout.run_shell(f"make -s post LOCAL_FLAGS=--port={up.port} MESSAGE={shlex.quote(text)}")
 
-        assert (posted.returncode, posted.stderr) == (0, "")
-        assert peer.recv(STOP_SECONDS) == text
-
-
-@pytest.mark.parametrize("command", ["token", "connection", "user bob@example.com", "post hello"])
-def test_command_does_not_use_an_up_on_another_port(up: Up, command: str) -> None:
-    port = find_free_port()
-
-    asked = up.checkout.run(*command.split(), f"--port={port}")
-
-    assert (asked.returncode, asked.stdout) == (1, "")
-    runs = f"the one that runs has LOCAL_FLAGS=--port={up.port}"
-    assert asked.stderr == f"`make up` does not run on port {port}: {runs}\n"
+            assert (posted.returncode, posted.stderr) == (0, "")
+            assert peer.recv(STOP_SECONDS) == text
 
 
-def test_interrupt_ends_up_in_order(up: Up) -> None:
+def test_interrupt_ends_up_in_order(up: Up, token: str) -> None:
     """The last test with this `up`."""
-    token = up.run("token").stdout.strip()
     processes = up.command.processes
     with connect(f"ws://127.0.0.1:{up.port}/prod?idToken={token}") as peer:
         status = up.command.interrupt()
@@ -243,52 +233,23 @@ def test_interrupt_ends_up_in_order(up: Up) -> None:
     assert "Traceback" not in up.command.output.read_text()
 
 
-def test_interrupt_prints_the_unused_grants(checkout: Checkout) -> None:
-    command = checkout.start("up", *build_arguments(find_free_port()))
-    command.wait_for("Ctrl-C ends everything.")
-
-    assert command.interrupt() == 0
-
-    told = command.output.read_text().partition("Grants that no function has used:\n")[2].splitlines()
-    assert [line.partition(" on arn:")[0] for line in told] == [
-        "  websocket: dynamodb:DeleteItem",
-        "  websocket: dynamodb:PutItem",
-        "  websocket: execute-api:ManageConnections",
-    ]
-
-
 # `up` with other contexts
 
 
-def test_lines_printed_for_a_token_out_of_the_url_work_too(checkout: Checkout) -> None:
-    with run_up(checkout, *(f"--context={each}" for each in SUBPROTOCOL)) as up:
+def test_printed_lines_have_the_subprotocols_origin_and_group_of_the_context(checkout: Checkout) -> None:
+    with run_up(checkout, *(f"--context={each}" for each in RESTRICTED)) as up:
         assert f"WebSocket   ws://127.0.0.1:{up.port}/prod\n" in up.printed
         use_lines(up)
         assert up.checkout.run_shell(up.find_command("curl -i")).stdout.startswith("HTTP/1.1 401 Unauthorized")
 
 
-def test_printed_lines_use_the_origin_and_group_of_the_context(checkout: Checkout) -> None:
-    with run_up(checkout, *(f"--context={each}" for each in RESTRICTED)) as up:
-        use_lines(up)
+# Ends and failures
 
 
-# Without up
-
-
-@pytest.mark.parametrize("command", ["token", "connection", "user bob@example.com", "post hello"])
-def test_command_that_needs_up_says_so(checkout: Checkout, command: str) -> None:
-    asked = checkout.run(*command.split())
-
-    assert (asked.returncode, asked.stdout) == (1, "")
-    assert asked.stderr == "`make up` does not run on port 4510: start `make up` in another terminal\n"
-
-
-@pytest.mark.parametrize("line", ["exec {}", "trap : HUP; {}; :"], ids=["SIGHUP", "SIGHUP to the shell alone"])
-def test_up_whose_terminal_is_closed_ends_in_order(checkout: Checkout, line: str) -> None:
-    """If make leads the session, only make gets SIGHUP, and waits for `up`."""
+def test_up_whose_terminal_is_closed_ends_in_order(checkout: Checkout) -> None:
     port = find_free_port()
     command = shlex.join([".venv/bin/python", "-m", "local", "up", *build_arguments(port)])
-    with Terminal(line.format(command), checkout.root, ENVIRONMENT) as terminal:
+    with Terminal(f"exec {command}", checkout.root, ENVIRONMENT) as terminal:
         terminal.expect("Ctrl-C ends everything.", START_SECONDS)
         state = json.loads(checkout.state(port).read_text())
 
@@ -299,7 +260,32 @@ def test_up_whose_terminal_is_closed_ends_in_order(checkout: Checkout, line: str
     assert not checkout.state(port).exists()
 
 
+def test_work_is_cancelled_if_only_the_shell_gets_sighup(tmp_path: Path) -> None:
+    """If make leads the session, only make gets SIGHUP, and waits for `up`."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import asyncio, pathlib\n"
+        "from local.__main__ import run_until_stopped\n"
+        "async def work():\n"
+        "    await asyncio.sleep(0)  # meanwhile the task that watches the terminal starts\n"
+        "    print('started', flush=True)\n"
+        "    try:\n"
+        "        await asyncio.sleep(600)\n"
+        "    finally:\n"
+        "        pathlib.Path(__file__).with_name('ended').touch()\n"
+        "run_until_stopped(work())\n"
+    )
+    environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    with Terminal(f"trap : HUP; {shlex.join([sys.executable, str(program)])}; :", tmp_path, environment) as terminal:
+        terminal.expect("started\r\n", START_SECONDS)
+
+        terminal.close()
+
+    assert (tmp_path / "ended").exists()
+
+
 def test_up_that_was_killed_is_noticed_and_does_not_block_the_next(checkout: Checkout) -> None:
+    """The next one is not used, so it prints all grants at its end."""
     port, aws_port = find_free_port(), find_free_port()
     arguments = ("up", *build_arguments(port), f"--aws-port={aws_port}")
     killed = checkout.start(*arguments)
@@ -316,6 +302,12 @@ def test_up_that_was_killed_is_noticed_and_does_not_block_the_next(checkout: Che
     next_one.wait_for("Ctrl-C ends everything.")
     assert checkout.run("token", f"--port={port}").returncode == 0
     assert next_one.interrupt() == 0
+    told = next_one.output.read_text().partition("Grants that no function has used:\n")[2].splitlines()
+    assert [line.partition(" on arn:")[0] for line in told] == [
+        "  websocket: dynamodb:DeleteItem",
+        "  websocket: dynamodb:PutItem",
+        "  websocket: execute-api:ManageConnections",
+    ]
 
 
 @pytest.mark.parametrize("module", ["local.paths", "botocore", "local.system"])
@@ -374,8 +366,8 @@ def test_stack_that_cannot_be_synthesized_says_why(checkout: Checkout) -> None:
 
 @pytest.mark.parametrize(
     "contexts",
-    [[], SUBPROTOCOL, RESTRICTED],
-    ids=["as in cdk.json", "subprotocol and two connections", "group, origin and one connection"],
+    [[], RESTRICTED],
+    ids=["as in cdk.json", "subprotocol, group, origin and one connection"],
 )
 def test_demo_shows_every_step_and_leaves_nothing(checkout: Checkout, contexts: list[str]) -> None:
     command = checkout.start("demo", "--functions", "process", *(f"--context={each}" for each in contexts))

@@ -1,9 +1,8 @@
-"""`python -m ops` as a process: its output and its exit status."""
+"""`python -m ops`: its output and its exit status. Tests of signals and streams start a process."""
 
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import os
 import pty
@@ -19,9 +18,6 @@ from typing import Any
 
 import pytest
 
-from ops import arguments
-from ops.__main__ import main
-from ops.arguments import clean_name
 from tests.fixtures import ROOT
 from tests.fixtures.gateway import receive, wait_until_closed
 from tests.fixtures.network import Answer, LoopbackServer
@@ -212,50 +208,7 @@ async def test_kick_disables_the_user_and_prints_how_long_tokens_work(
     assert found["Enabled"] is False
 
 
-def test_tokens_of_a_disabled_user_work_for_the_stacks_validity(own_template: Any) -> None:
-    resources = json.loads(own_template.read_text())["Resources"].values()
-    (client,) = [each["Properties"] for each in resources if each["Type"] == "AWS::Cognito::UserPoolClient"]
-
-    assert (client["IdTokenValidity"], client["TokenValidityUnits"]["IdToken"]) == (60, "minutes")
-
-
 WHERE = ["--table", TABLE, "--callback-url", "https://example.com/prod", "--region", "us-east-1"]
-
-
-@pytest.mark.parametrize(
-    ("words", "wrong"),
-    [
-        ([], "COMMAND is missing"),
-        (["who"], "--local, --stack NAME, or --table and --callback-url must say where the connections are"),
-        (["who", "--local", "--stack", "Chat"], "--local and --stack exclude each other"),
-        (["who", "--stack", "Chat", "--table", "x"], "--stack and --table exclude each other"),
-        (["who", "--table", "x"], "--table and --callback-url belong together"),
-        (
-            ["who", "--table", "x", "--callback-url", "example.com"],
-            "--callback-url must be a URL that begins with https://, it is",
-        ),
-        (["who", *WHERE, "--port", "1"], "--port is for --local only"),
-        (["who", "--local", "--port", "0"], "--port must be a number from 1 to 65535, it is '0'"),
-        (["who", "--local", "--region", "us-east-1"], "--region and --profile are not for --local"),
-        (["push", *WHERE, "news"], "one of the arguments --user --all is required"),
-        (["push", *WHERE, "--all", "--user", "x", "news"], "--user not allowed with argument --all"),
-        (["kick", *WHERE], "one of the arguments --user --connection is required"),
-        (["kick", *WHERE, "--user", ""], "--user must not be empty"),
-        (["kick", *WHERE, "--connection", "x", "--disable"], "--disable needs --user"),
-        (["kick", *WHERE, "--connection", "x", "--by", "\t"], "--by must have printable ASCII characters"),
-        (["who", *WHERE, "--threads", "none"], "--threads must be a number from 1 to 256, it is 'none'"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_wrong_usage_is_one_line_with_status_2(
-    capsys: pytest.CaptureFixture[str], words: list[str], wrong: str
-) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-
-    line = capsys.readouterr().err
-    assert line.startswith(wrong)
-    assert (line.count("\n"), ended.value.code) == (1, 2)
 
 
 async def test_too_large_message_is_refused_before_the_first_call() -> None:
@@ -304,18 +257,13 @@ def test_region_of_the_environment_is_used() -> None:
     assert "/eu-central-1/dynamodb/" in fake.requests[0].headers["Authorization"]
 
 
-@pytest.mark.parametrize("words", ["--connection {}", "--connection={}"])
-def test_connection_id_may_begin_with_hyphens(words: str) -> None:
-    parsed = arguments.parse_arguments(["kick", "--local", *words.format("--zdL3JpdBTsfVA=").split()])
-
-    assert parsed.connection == "--zdL3JpdBTsfVA="
+def build_command(local_deployment: LocalDeployment, *words: str) -> list[str]:
+    return [sys.executable, "-m", "ops", *words, *local_deployment.options]
 
 
 async def test_closed_standard_input_and_output_are_no_error(local_deployment: LocalDeployment) -> None:
     peer, _ = await local_deployment.connect()
-    command = shlex.join(
-        [sys.executable, "-m", "ops", "push", "--user", local_deployment.user_id, *local_deployment.options, "news"]
-    )
+    command = shlex.join(build_command(local_deployment, "push", "--user", local_deployment.user_id, "news"))
 
     ended = await asyncio.to_thread(
         subprocess.run,
@@ -331,16 +279,7 @@ async def test_closed_standard_input_and_output_are_no_error(local_deployment: L
 
 async def test_output_that_cannot_be_written_is_one_line(local_deployment: LocalDeployment) -> None:
     await local_deployment.connect()
-    command = [
-        sys.executable,
-        "-m",
-        "ops",
-        "push",
-        "--user",
-        local_deployment.user_id,
-        *local_deployment.options,
-        "news",
-    ]
+    command = build_command(local_deployment, "push", "--user", local_deployment.user_id, "news")
 
     full = os.open("/dev/full", os.O_WRONLY)
 
@@ -452,7 +391,7 @@ async def test_closed_pipe_ends_quietly(local_deployment: LocalDeployment) -> No
     await local_deployment.store_row(GONE)
     theirs, ours = os.pipe()
     os.close(theirs)
-    command = [sys.executable, "-m", "ops", "who", *local_deployment.options]
+    command = build_command(local_deployment, "who")
 
     ended = await asyncio.to_thread(
         subprocess.run,
@@ -473,16 +412,7 @@ async def test_progress_is_shown_on_a_terminal(local_deployment: LocalDeployment
         await local_deployment.connect()
     local_deployment.throttle(rate=20)
     ours, theirs = pty.openpty()
-    command = [
-        sys.executable,
-        "-m",
-        "ops",
-        "push",
-        "--user",
-        local_deployment.user_id,
-        *local_deployment.options,
-        "news",
-    ]
+    command = build_command(local_deployment, "push", "--user", local_deployment.user_id, "news")
 
     ended = await asyncio.to_thread(
         subprocess.run,
@@ -505,18 +435,7 @@ async def test_progress_is_shown_on_a_terminal(local_deployment: LocalDeployment
 async def test_ctrl_c_prints_the_counts_so_far(local_deployment: LocalDeployment) -> None:
     peers = [peer for peer, _ in [await local_deployment.connect() for _ in range(20)]]
     local_deployment.throttle(rate=2)
-    command = [
-        sys.executable,
-        "-m",
-        "ops",
-        "push",
-        "--user",
-        local_deployment.user_id,
-        *local_deployment.options,
-        "--threads",
-        "1",
-        "news",
-    ]
+    command = build_command(local_deployment, "push", "--user", local_deployment.user_id, "--threads", "1", "news")
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, env=os.environ | local_deployment.variables, stdout=PIPE, stderr=PIPE
     )
@@ -529,19 +448,3 @@ async def test_ctrl_c_prints_the_counts_so_far(local_deployment: LocalDeployment
 
     assert (printed, process.returncode) == (b"", 130)
     assert re.fullmatch(rb"before that: delivered \d+\n", told)
-
-
-@pytest.mark.parametrize(
-    ("name", "cleaned"), [("ada", "ada"), ("  Ada\x1b[31m é ", "Ada[31m"), ("x" * 80, "x" * 64), ("é", "")]
-)
-def test_name_of_the_operator_is_printable_ascii(name: str, cleaned: str) -> None:
-    assert clean_name(name) == cleaned
-
-
-def test_operator_without_a_name_is_known_by_uid(monkeypatch: pytest.MonkeyPatch) -> None:
-    def raise_key_error() -> str:
-        raise KeyError("getpwuid(): uid not found")
-
-    monkeypatch.setattr(getpass, "getuser", raise_key_error)
-
-    assert arguments.find_own_name() == f"uid {os.getuid()}"

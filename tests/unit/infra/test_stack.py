@@ -275,6 +275,7 @@ def test_access_log_leaves_out_the_query_string_and_the_headers(template: Templa
     assert "$context.connectionId" in logged
     assert [variable for variable in logged if not variable.startswith("$context.")] == []
     assert [variable for variable in logged if "query" in variable.lower() or "header" in variable.lower()] == []
+    assert "DataTraceEnabled" not in json.dumps(stage)  # it would log complete requests
 
 
 def test_stage_logs_access_to_a_group_of_the_stack(template: Template) -> None:
