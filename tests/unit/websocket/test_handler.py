@@ -382,9 +382,11 @@ def test_annotations_have_the_outcome(
 ) -> None:
     monkeypatch.setattr("aws_xray_sdk.core.patch", str)
     monkeypatch.setenv("_X_AMZN_TRACE_ID", f"{TRACE_ID};Sampled=1")
+    table.add_response("put_item", {})
     table.add_response("delete_item", {})
     table.add_client_error("put_item", "AccessDeniedException")
 
+    websocket.handler(connect_event(), None)
     websocket.handler(disconnect_event(), None)
     with pytest.raises(ClientError):
         websocket.handler(connect_event(), None)
@@ -394,6 +396,7 @@ def test_annotations_have_the_outcome(
     assert [(each["name"], each["annotations"], "fault" in each) for each in subsegments] == [
         ("websocket", {"connection_id": CONNECTION_ID, "route": route, "reason": reason}, failed)
         for route, reason, failed in [
+            ("$connect", "ok", False),
             ("$disconnect", "client_closed", False),
             ("$connect", "ClientError", True),
             ("$connect", "KeyError", True),
