@@ -261,18 +261,21 @@ def build_command(local_deployment: LocalDeployment, *words: str) -> list[str]:
     return [sys.executable, "-m", "ops", *words, *local_deployment.options]
 
 
+async def run_process(
+    local_deployment: LocalDeployment, command: list[str], *, stdout: int | None = None, stderr: int
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command of ops as a process, for tests in which its streams or signals matter."""
+    variables = os.environ | local_deployment.variables
+    return await asyncio.to_thread(
+        subprocess.run, command, cwd=ROOT, env=variables, stdout=stdout, stderr=stderr, check=False
+    )
+
+
 async def test_closed_standard_input_and_output_are_no_error(local_deployment: LocalDeployment) -> None:
     peer, _ = await local_deployment.connect()
     command = shlex.join(build_command(local_deployment, "push", "--user", local_deployment.user_id, "news"))
 
-    ended = await asyncio.to_thread(
-        subprocess.run,
-        ["sh", "-c", f"exec {command} <&- >&-"],
-        cwd=ROOT,
-        env=os.environ | local_deployment.variables,
-        stderr=PIPE,
-        check=False,
-    )
+    ended = await run_process(local_deployment, ["sh", "-c", f"exec {command} <&- >&-"], stderr=PIPE)
 
     assert (ended.stderr, ended.returncode, await receive(peer)) == (b"", 0, "news")
 
@@ -283,15 +286,7 @@ async def test_output_that_cannot_be_written_is_one_line(local_deployment: Local
 
     full = os.open("/dev/full", os.O_WRONLY)
 
-    ended = await asyncio.to_thread(
-        subprocess.run,
-        command,
-        cwd=ROOT,
-        env=os.environ | local_deployment.variables,
-        stdout=full,
-        stderr=PIPE,
-        check=False,
-    )
+    ended = await run_process(local_deployment, command, stdout=full, stderr=PIPE)
     os.close(full)
 
     assert (ended.stderr, ended.returncode) == (b"cannot go on: No space left on device\nbefore that: delivered 1\n", 1)
@@ -393,15 +388,7 @@ async def test_closed_pipe_ends_quietly(local_deployment: LocalDeployment) -> No
     os.close(theirs)
     command = build_command(local_deployment, "who")
 
-    ended = await asyncio.to_thread(
-        subprocess.run,
-        command,
-        cwd=ROOT,
-        env=os.environ | local_deployment.variables,
-        stdout=ours,
-        stderr=PIPE,
-        check=False,
-    )
+    ended = await run_process(local_deployment, command, stdout=ours, stderr=PIPE)
     os.close(ours)
 
     assert (ended.stderr, ended.returncode) == (b"", 1)
@@ -414,15 +401,7 @@ async def test_progress_is_shown_on_a_terminal(local_deployment: LocalDeployment
     ours, theirs = pty.openpty()
     command = build_command(local_deployment, "push", "--user", local_deployment.user_id, "news")
 
-    ended = await asyncio.to_thread(
-        subprocess.run,
-        command,
-        cwd=ROOT,
-        env=os.environ | local_deployment.variables,
-        stdout=PIPE,
-        stderr=theirs,
-        check=False,
-    )
+    ended = await run_process(local_deployment, command, stdout=PIPE, stderr=theirs)
     os.close(theirs)
     shown = os.read(ours, 65536).decode()
     os.close(ours)
