@@ -22,9 +22,9 @@ from tests.attacks.corpus import FORGED
 from tests.attacks.forgery import ORIGIN, SUBPROTOCOLS, build_event_with_token, sign_rs256
 from tests.attacks.handshakes import EVIL
 from tests.fixtures import ROOT
-from tests.fixtures.emf import read_lines
 from tests.fixtures.events import Event, load_event
 from tests.fixtures.functions import AUTHORIZER
+from tests.fixtures.log_lines import read_lines
 from tests.fixtures.network import LoopbackServer
 from tests.fixtures.tokens import JWKS_ENDPOINT, Sign
 

@@ -13,9 +13,9 @@ from joserfc.errors import UnsupportedAlgorithmError
 from joserfc.jwk import RSAKey
 
 from benchmarks.user_pool import SUB, base64url
-from tests.fixtures.emf import read_lines
 from tests.fixtures.events import METHOD_ARN, EventFactory
 from tests.fixtures.functions import Authorize, Refusal, get_effect
+from tests.fixtures.log_lines import read_lines
 from tests.fixtures.network import LoopbackServer
 from tests.fixtures.tokens import JWKS_PATH, Sign, sign_rs256
 

@@ -13,9 +13,10 @@ import pytest
 
 from benchmarks.user_pool import SUB
 from tests.fixtures import ROOT
-from tests.fixtures.emf import Line, Metrics, drop_metrics, read_lines, read_metrics
+from tests.fixtures.emf import Metrics, drop_metrics, read_metrics
 from tests.fixtures.events import CONNECTION_ID, load_event
 from tests.fixtures.functions import AUTHORIZER, get_effect, import_function
+from tests.fixtures.log_lines import Line, read_lines
 from tests.fixtures.network import Answer, LoopbackServer, find_free_port
 from tests.fixtures.tokens import JWKS_ENDPOINT, Sign
 

@@ -12,9 +12,10 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from benchmarks.user_pool import SUB
-from tests.fixtures.emf import NO_METRICS, Line, Metrics, drop_metrics, read_lines, read_metrics
+from tests.fixtures.emf import NO_METRICS, Metrics, drop_metrics, read_metrics
 from tests.fixtures.events import CONNECTION_ID, Event, add_headers, load_event
 from tests.fixtures.functions import NOW
+from tests.fixtures.log_lines import Line, read_lines
 
 Lines = Callable[[], list[Line]]
 
