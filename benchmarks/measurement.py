@@ -21,9 +21,8 @@ from benchmarks.subjects import Subject
 from benchmarks.user_pool import UserPool
 
 PATIENCE_SECONDS = 30.0
-PAUSE_SECONDS = (
-    0.025  # longer than the period of the CPU quota, so that each limited request has a full one, as on Lambda
-)
+# Longer than the period of the CPU quota, so that each limited request has a full quota, as on Lambda.
+PAUSE_SECONDS = 0.025
 # As Lambda sets them, https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html.
 LAMBDA_VARIABLES = {
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",

@@ -25,10 +25,9 @@ class Management:
         self.url = callback_url.rstrip("/")
         self._region = region
         self._session = session
+        is_remote = self.url.startswith("https:")  # http: on this machine, so it is not called through a proxy
         self._http = URLLib3Session(
-            proxies=get_environ_proxies(self.url)
-            if self.url.startswith("https:")
-            else {},  # http: on this machine, so it is not called through a proxy
+            proxies=get_environ_proxies(self.url) if is_remote else {},
             verify=session.get_config_variable("ca_bundle") or True,
             timeout=TIMEOUT_SECONDS,
             max_pool_connections=threads,

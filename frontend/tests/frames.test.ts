@@ -46,7 +46,7 @@ test("any text can be parsed", () => {
   );
 });
 
-test("every echo is recognized, whatever its text", () => {
+test("recognizes an echo of any text", () => {
   fc.assert(
     fc.property(fc.string({ unit: "grapheme" }), (text) => {
       expect(parseFrame(JSON.stringify({ message: text }))).toEqual({ kind: "echo", text });

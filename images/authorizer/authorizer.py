@@ -70,7 +70,7 @@ ENDPOINT_URL = rf"(https://[A-Za-z0-9.-]+|http://({THIS_MACHINE}))(:[0-9]{{1,5}}
 DNS_SUFFIXES = {"eusc": "amazonaws.eu"}
 
 FUNCTION_NAME = os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "")
-# The value of the dimension ReasonClass for each reason, up to the reason's period. All other reasons are "signature".
+# The dimension ReasonClass by reason: `expired_token.exp` is looked up without `.exp`. Other reasons are "signature".
 REASON_CLASSES = {
     "missing_token": "credential",
     "repeated_idToken": "credential",

@@ -55,7 +55,7 @@ class LocalAws:
         return {"cognito-idp": self.url, "dynamodb": self.dynamodb_url} if self.started else {}
 
     async def start(self) -> None:
-        """Start ministack and wait until it answers. Raise LaunchError if it does not."""
+        """Start ministack and wait until it listens. Raise LaunchError if it does not."""
         python = VENVS / "aws" / "bin" / "python"
         if not python.exists():
             raise LaunchError(f"{VENVS.relative_to(ROOT)}/aws is missing: run `make setup`")

@@ -157,7 +157,7 @@ class ExecutionEnvironment:
         if self._killing:
             await self._killing
         end = await launched.clean_up()
-        await asyncio.wait([logging_], timeout=STOP_SECONDS)  # a process that it has started may hold the pipe open
+        await asyncio.wait([logging_], timeout=STOP_SECONDS)  # a process of the function may hold the pipe
         launched.output.close()
         self._fail(end)
 
@@ -280,6 +280,7 @@ def parse_error(body: bytes) -> tuple[InvocationResult, list[str]]:
         trace = [str(entry) for entry in error.get("stackTrace") or ()]
         return InvocationResult(error=str(error["errorType"]), message=str(error["errorMessage"])), trace
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return InvocationResult(
+        unknown = InvocationResult(
             error="Runtime.Unknown", message="the runtime reported an error without saying which"
-        ), []
+        )
+        return unknown, []

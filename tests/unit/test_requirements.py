@@ -47,7 +47,7 @@ def test_every_requirement_has_one_version_and_hashes(lock: Path) -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=path)
-def test_whatever_is_asked_for_is_locked(lock: Path) -> None:
+def test_every_requirement_is_in_its_lock(lock: Path) -> None:
     asked_for = re.findall(r"^[a-z][a-z0-9-]*", lock.with_suffix(".in").read_text(), re.MULTILINE)
 
     assert asked_for
