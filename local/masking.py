@@ -16,7 +16,6 @@ MIN_SECRET_CHARACTERS = 16  # a shorter value may be a common word, so it is hid
 HEADER_SOURCE, QUERY_SOURCE = "route.request.header.", "route.request.querystring."
 HEADER_MAPS = {"headers", "multiValueHeaders"}
 QUERY_MAPS = {"queryStringParameters", "multiValueQueryStringParameters"}
-NO_NAMES: frozenset[str] = frozenset()
 
 
 class Mask:
