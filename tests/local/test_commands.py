@@ -8,11 +8,9 @@ import shlex
 import signal
 import subprocess
 import sys
-from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any
 
 import pytest
 import urllib3
@@ -34,6 +32,7 @@ from tests.fixtures.network import find_free_port
 from tests.fixtures.processes import find_running
 from tests.fixtures.templates import build_resources, function
 from tests.fixtures.terminal import Terminal
+from tests.fixtures.tokens import read_claims
 
 # All settings that clients must know. The tests share these contexts, because other ones would cost another synthesis.
 RESTRICTED = [
@@ -77,11 +76,6 @@ def up(new_checkout: Callable[[], Checkout]) -> Iterator[Up]:
 def token(up: Up) -> str:
     """Return an ID token of Ada, by `make token`."""
     return up.run("token").stdout.strip()
-
-
-def claims(token: str) -> dict[str, Any]:
-    decoded: dict[str, Any] = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
-    return decoded
 
 
 def test_up_says_where_it_listens_the_page_first(up: Up) -> None:
@@ -140,7 +134,7 @@ def test_printed_token_line_prints_a_token_of_the_user_and_ignores_email_in_the_
     pasted = up.checkout.run_shell(f"export EMAIL=me@example.com; {line[1]}")
 
     assert (pasted.returncode, pasted.stderr) == (0, "")
-    assert claims(pasted.stdout)["email"] == "ada@example.com"
+    assert read_claims(pasted.stdout)["email"] == "ada@example.com"
 
 
 def test_printed_handshake_line_shows_the_refusal(up: Up) -> None:
@@ -162,7 +156,7 @@ def test_printed_wscat_and_post_lines_work_together(up: Up) -> None:
 
 
 def use_lines(up: Up) -> None:
-    """Pastes the wscat line into a terminal and the post line into another."""
+    """Paste the wscat line into a terminal and the post line into another."""
     with Terminal(up.find_command("npx wscat"), up.checkout.root, ENVIRONMENT) as wscat:
         wscat.expect("Connected")
         wscat.type("hello\n")
@@ -205,8 +199,8 @@ def test_user_who_was_added_by_make_gets_tokens_by_make(up: Up) -> None:
         "bob@example.com can sign in, in the groups admins and editors (new: admins and editors). "
         f"Token: make -s token EMAIL=bob@example.com {flags}\n"
     )
-    assert claims(token.stdout)["email"] == "bob@example.com"
-    assert {*claims(token.stdout)["cognito:groups"]} == {"admins", "editors"}
+    assert read_claims(token.stdout)["email"] == "bob@example.com"
+    assert {*read_claims(token.stdout)["cognito:groups"]} == {"admins", "editors"}
 
 
 def test_message_of_make_is_posted_as_it_was_written(up: Up, token: str) -> None:

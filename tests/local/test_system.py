@@ -8,7 +8,6 @@ import json
 import os
 import re
 import time
-from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from local.system import Options, System, run_system
 from tests.fixtures.engine import docker
 from tests.fixtures.gateway import PATIENCE_SECONDS, receive
 from tests.fixtures.processes import find_descendants, find_running
+from tests.fixtures.tokens import read_claims
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -120,11 +120,6 @@ def sign_in(system: System, email: str) -> str:
     """The ID token of a new user."""
     system.users.add(email, PASSWORD)
     return system.users.get_id_token(email, PASSWORD)
-
-
-def read_claims(token: str) -> dict[str, Any]:
-    decoded: dict[str, Any] = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
-    return decoded
 
 
 async def find_rows(system: System, **conditions: Any) -> list[dict[str, str]]:

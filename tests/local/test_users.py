@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
-from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from local.errors import CommandError
 from local.state import State
 from tests.fixtures.gateway import Gateway, receive
 from tests.fixtures.network import find_free_port
+from tests.fixtures.tokens import read_claims
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning:pycognito")
 
@@ -54,11 +53,6 @@ def up(aws: LocalAws) -> Up:
         return Users(aws.url, pool_id, client_id)
 
     return create_users
-
-
-def read_claims(token: str) -> dict[str, Any]:
-    decoded: dict[str, Any] = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
-    return decoded
 
 
 def get_error(command: Callable[..., str], *arguments: Any) -> str:
